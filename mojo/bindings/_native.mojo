@@ -1,0 +1,30 @@
+"""The extension module: the table of what Python may call."""
+from bindings.index_api import (
+    index_add,
+    index_get,
+    index_ids,
+    index_info,
+    index_new,
+    index_rows,
+    index_search,
+)
+from bindings.kernel_api import cpu_lanes, distance
+from bindings.python_api import Methods, Obj
+
+
+@export
+def PyInit__native() abi("C") -> Obj:
+    """Makes the module `_native`; takes well under a millisecond and starts nothing."""
+    var methods = Methods(32)
+    methods.add[index_new]("index_new", "index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle")
+    methods.add[index_add]("index_add", "index_add(handle, rows, ids, threads, progress) -> 0 or what was refused")
+    methods.add[index_search](
+        "index_search", "index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was refused"
+    )
+    methods.add[index_info]("index_info", "index_info(handle, which) -> int")
+    methods.add[index_rows]("index_rows", "index_rows(handle, ids, out) -> None")
+    methods.add[index_get]("index_get", "index_get(handle, rows, out) -> None")
+    methods.add[index_ids]("index_ids", "index_ids(handle, out) -> None")
+    methods.add[distance]("distance", "distance(metric, dtype, query, row) -> float")
+    methods.add[cpu_lanes]("cpu_lanes", "cpu_lanes() -> float32 lanes of a vector in this build")
+    return methods.module("_native")

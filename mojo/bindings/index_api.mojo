@@ -1,0 +1,215 @@
+"""The index for Python: checked views in, GIL released, no Python object inside."""
+from bindings.python_api import (
+    INT64,
+    Args,
+    Fail,
+    Obj,
+    PythonWatch,
+    View,
+    as_int,
+    capsule_get,
+    capsule_new,
+    fail,
+    from_int,
+    is_none,
+    need,
+    none,
+)
+from std.memory import unsafe_memcpy
+
+from vicinal.index import NO_MEMORY, STOPPED, Index, add_rows
+from vicinal.memory import Ptr, at
+from vicinal.query import search_many
+from vicinal.space import item_bytes, row_stride
+
+comptime TAG = "vicinal.Index"
+
+
+def _index(o: Obj) raises Fail -> Ptr[Index]:
+    return capsule_get[Index, TAG](o)
+
+
+def index_new(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle."""
+    need(count, 7)
+    return capsule_new[Index, TAG](
+        Index(
+            as_int(args[unsafe_offset=0]),
+            as_int(args[unsafe_offset=1]),
+            as_int(args[unsafe_offset=2]),
+            as_int(args[unsafe_offset=3]),
+            as_int(args[unsafe_offset=4]),
+            as_int(args[unsafe_offset=5]),
+            as_int(args[unsafe_offset=6]),
+        )
+    )
+
+
+def index_add(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_add(handle, rows, ids or None, threads, progress or None) -> 0 or what was refused."""
+    need(count, 5)
+    var index = _index(args[unsafe_offset=0])
+    var rows = View(args[unsafe_offset=1], index[].dtype, 2)
+    if rows.dim(1) != index[].dim:
+        raise fail("ValueError", "rows have dimension %zd, the index %zd", rows.dim(1), index[].dim)
+    var threads = as_int(args[unsafe_offset=3])
+    var progress = 0 if is_none(args[unsafe_offset=4]) else args[unsafe_offset=4]
+    var status: Int
+    if is_none(args[unsafe_offset=2]):
+        status = _add(index, rows, 0, threads, progress)
+    else:
+        var ids = View(args[unsafe_offset=2], INT64, 1)
+        if ids.dim(0) != rows.dim(0):
+            raise fail("ValueError", "%zd ids for %zd rows", ids.dim(0), rows.dim(0))
+        status = _add(index, rows, ids.address(), threads, progress)
+        _ = ids^
+    _ = rows^
+    if status == STOPPED:
+        raise Fail()  # the watch has set the exception
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for the rows of this call; the index is as it was")
+    return from_int(status)
+
+
+def _add(index: Ptr[Index], rows: View, ids: Int, threads: Int, progress: Obj) -> Int:
+    var watch = PythonWatch(progress, rows.dim(0))
+    var status = add_rows(index[], rows.address(), ids, rows.dim(0), threads, watch)
+    if status == 0 and progress != 0:
+        watch.advance(0)
+        watch.look(rows.dim(0))
+        if watch.raised:
+            status = STOPPED
+    _ = watch^
+    return status
+
+
+def index_search(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was refused."""
+    need(count, 7)
+    var index = _index(args[unsafe_offset=0])
+    var dtype = index[].dtype
+    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, 2)
+    var k = as_int(args[unsafe_offset=2])
+    var ef = as_int(args[unsafe_offset=3])
+    var threads = as_int(args[unsafe_offset=4])
+    var ids = View(args[unsafe_offset=5], INT64, 2, writable=True)
+    var distances = View(args[unsafe_offset=6], 0, 2, writable=True)
+    var n = queries.dim(0)
+    if queries.dim(1) != index[].dim:
+        raise fail("ValueError", "queries have dimension %zd, the index %zd", queries.dim(1), index[].dim)
+    if ids.dim(0) != n or distances.dim(0) != n or ids.dim(1) != k or distances.dim(1) != k or k < 1:
+        raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
+    var watch = PythonWatch(0, n)
+    var status = search_many(
+        index[],
+        queries.address(),
+        n,
+        k,
+        ef,
+        at[Int64](ids.address()),
+        at[Float32](distances.address()),
+        threads,
+        watch,
+    )
+    _ = watch^
+    _ = queries^
+    _ = ids^
+    _ = distances^
+    if status == STOPPED:
+        raise Fail()
+    return from_int(status)
+
+
+def index_info(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_info(handle, which) -> int; the numbers are listed in `_native.pyi`."""
+    need(count, 2)
+    ref index = _index(args[unsafe_offset=0])[]
+    var which = as_int(args[unsafe_offset=1])
+    var value: Int
+    if which == 0:
+        value = index.count
+    elif which == 1:
+        value = index.dim
+    elif which == 2:
+        value = index.metric
+    elif which == 3:
+        value = index.dtype
+    elif which == 4:
+        value = index.graph.M
+    elif which == 5:
+        value = index.ef_construction
+    elif which == 6:
+        value = index.seed
+    elif which == 7:
+        value = index.graph.linked
+    elif which == 8:
+        value = index.graph.top()
+    elif which == 9:
+        value = index.bytes()
+    elif which == 10:
+        value = 0
+    elif which == 11:
+        value = 0 if index.automatic else index.count
+    elif which == 12:
+        value = index.exact_below
+    else:
+        raise fail("ValueError", "no such number: %zd", which)
+    return from_int(value)
+
+
+def index_rows(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_rows(handle, ids, out) -> None: the row of each id, or -1."""
+    need(count, 3)
+    var index = _index(args[unsafe_offset=0])
+    var ids = View(args[unsafe_offset=1], INT64, 1)
+    var out = View(args[unsafe_offset=2], INT64, 1, writable=True)
+    if ids.dim(0) != out.dim(0):
+        raise fail("ValueError", "%zd ids, room for %zd rows", ids.dim(0), out.dim(0))
+    for i in range(ids.dim(0)):
+        at[Int64](out.address())[unsafe_offset=i] = Int64(index[].row_of(at[Int64](ids.address())[unsafe_offset=i]))
+    _ = ids^
+    _ = out^
+    return none()
+
+
+def index_get(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_get(handle, rows, out) -> None: copies stored vectors."""
+    need(count, 3)
+    var index = _index(args[unsafe_offset=0])
+    var rows = View(args[unsafe_offset=1], INT64, 1)
+    var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
+    var n = rows.dim(0)
+    if out.dim(0) != n or out.dim(1) != index[].dim:
+        raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
+    var bytes = index[].dim * item_bytes(index[].dtype)
+    var stride = row_stride(index[].dim, index[].dtype)
+    for i in range(n):
+        var row = Int(at[Int64](rows.address())[unsafe_offset=i])
+        if row < 0 or row >= index[].count:
+            raise fail("IndexError", "row %zd of %zd", row, index[].count)
+        unsafe_memcpy(
+            dest=at[UInt8](out.address() + i * bytes),
+            src=at[UInt8](index[].vectors.address + row * stride),
+            count=bytes,
+        )
+    _ = rows^
+    _ = out^
+    return none()
+
+
+def index_ids(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_ids(handle, out) -> None: copies the ids in row order, those of the last rows if out is shorter."""
+    need(count, 2)
+    var index = _index(args[unsafe_offset=0])
+    var out = View(args[unsafe_offset=1], INT64, 1, writable=True)
+    var n = out.dim(0)
+    if n > index[].count:
+        raise fail("ValueError", "%zd ids wanted, there are %zd", n, index[].count)
+    if n > 0:
+        unsafe_memcpy(
+            dest=at[Int64](out.address()),
+            src=index[].ids.ptr[Int64]().unsafe_offset(index[].count - n),
+            count=n,
+        )
+    _ = out^
+    return none()

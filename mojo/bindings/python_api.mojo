@@ -1,0 +1,335 @@
+"""CPython's C API by symbol name: errors, handles, buffers, the GIL.
+
+Nothing here needs a Modular runtime library. `PyObject*` is a plain Int, 0 being NULL.
+"""
+from std.ffi import c_int, external_call
+from std.memory import MutOpaquePointer
+
+from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.parallel import Watch
+
+comptime Obj = Int
+comptime Args = Ptr[Int]
+comptime FastFunction = def(Obj, Args, Int) abi("C") thin -> Obj
+
+comptime INT64 = 5
+"""Array type code beyond the stored types: ids."""
+comptime FLOAT_KIND: UInt8 = 1
+comptime SIGNED_KIND: UInt8 = 2
+comptime UNSIGNED_KIND: UInt8 = 3
+
+
+struct Fail(TrivialRegisterPassable):
+    """Means that a Python exception is set; has no fields, so raising it allocates nothing."""
+
+    def __init__(out self):
+        """Makes the mark."""
+        pass
+
+
+def fail(kind: StringLiteral, format: StringLiteral, a: Int = 0, b: Int = 0) -> Fail:
+    """Sets a built-in exception; `format` may print the two integers with %zd."""
+    var builtins = external_call["PyEval_GetBuiltins", Obj]()
+    var exception = external_call["PyDict_GetItemString", Obj](builtins, kind.ptr())
+    _ = external_call["PyErr_Format", Obj, num_fixed_args=2](exception, format.ptr(), a, b)
+    return Fail()
+
+
+def fast[f: def(Args, Int) thin raises Fail -> Obj](self_: Obj, args: Args, count: Int) abi("C") -> Obj:
+    """Wraps a raising Mojo function for CPython's METH_FASTCALL."""
+    try:
+        return f(args, count)
+    except:
+        return 0
+
+
+def need(count: Int, wanted: Int) raises Fail:
+    """Raises TypeError unless a call has the wanted number of arguments."""
+    if count != wanted:
+        raise fail("TypeError", "native function takes %zd arguments, got %zd", wanted, count)
+
+
+def as_int(o: Obj) raises Fail -> Int:
+    """Converts a Python int that fits 64 bits."""
+    var value = external_call["PyLong_AsSsize_t", Int](o)
+    if value == -1 and external_call["PyErr_Occurred", Obj]() != 0:
+        raise Fail()
+    return value
+
+
+def from_int(value: Int) -> Obj:
+    """Makes a Python int."""
+    return external_call["PyLong_FromSsize_t", Obj](value)
+
+
+def from_float(value: Float64) -> Obj:
+    """Makes a Python float."""
+    return external_call["PyFloat_FromDouble", Obj](value)
+
+
+def none() -> Obj:
+    """Returns a new reference to None."""
+    return external_call["Py_BuildValue", Obj, num_fixed_args=1]("".ptr())
+
+
+def is_none(o: Obj) -> Bool:
+    """Tells whether an object is None."""
+    var it = none()
+    external_call["Py_DecRef", NoneType](it)
+    return o == it
+
+
+def path_bytes(o: Obj) raises Fail -> Int:
+    """Returns the address of the NUL-terminated bytes of a `bytes` object, which must outlive their use."""
+    var address = external_call["PyBytes_AsString", Int](o)
+    if address == 0:
+        raise Fail()
+    return address
+
+
+# ---- handles: a capsule that owns one heap value
+
+
+def capsule_new[T: Movable & Deinitable, tag: StringLiteral](var value: T) raises Fail -> Obj:
+    """Moves a value into a capsule that destroys it with its last reference."""
+    var p = allocate[T](1)
+    p.unsafe_write(value^)
+    var finish: def(Obj) abi("C") thin -> None = _capsule_free[T, tag]
+    var capsule = external_call["PyCapsule_New", Obj](p, tag.ptr(), finish)
+    if capsule == 0:
+        p.unsafe_deinit_pointee()
+        release(p)
+        raise Fail()
+    return capsule
+
+
+def _capsule_free[T: Movable & Deinitable, tag: StringLiteral](capsule: Obj) abi("C") -> None:
+    var p = at[T](external_call["PyCapsule_GetPointer", Int](capsule, tag.ptr()))
+    p.unsafe_deinit_pointee()
+    release(p)
+
+
+def capsule_get[T: Movable & Deinitable, tag: StringLiteral](o: Obj) raises Fail -> Ptr[T]:
+    """Returns the value of a capsule; ValueError for anything else."""
+    var address = external_call["PyCapsule_GetPointer", Int](o, tag.ptr())
+    if address == 0:
+        raise Fail()
+    return at[T](address)
+
+
+# ---- arrays
+
+
+@fieldwise_init
+struct PyBuffer(Movable):
+    """CPython's Py_buffer."""
+
+    var buf: Int
+    var obj: Obj
+    var len: Int
+    var itemsize: Int
+    var readonly: c_int
+    var ndim: c_int
+    var format: Int
+    var shape: Int
+    var strides: Int
+    var suboffsets: Int
+    var internal: Int
+
+
+struct View(Movable):
+    """A C-contiguous array of a known item type, through the buffer protocol and without a copy.
+
+    Must be made and destroyed with the GIL held; the memory may be used without it in between.
+    """
+
+    var buffer: Ptr[PyBuffer]
+    """On the heap, since some exporters point into it."""
+
+    def __init__(out self, o: Obj, type: Int, dims: Int, *, writable: Bool = False) raises Fail:
+        """Takes a view of `o`.
+
+        Args:
+            o: Any exporter of the buffer protocol.
+            type: Code of a stored type (bfloat16 is exported as uint16), or INT64.
+            dims: Dimensions wanted, 1 or 2.
+            writable: Whether the memory will be written.
+
+        Raises:
+            ValueError or TypeError of another type, shape or layout.
+        """
+        # all checks on a local: a raise after the fields are set would run the destructor on a half-made object
+        var buffer = allocate[PyBuffer](1)
+        var flags = 0x38 | 0x4 | (1 if writable else 0)  # C-contiguous, with format
+        if external_call["PyObject_GetBuffer", c_int](o, buffer, c_int(flags)) != 0:
+            release(buffer)
+            raise Fail()
+        var kind = FLOAT_KIND if type <= 1 else (UNSIGNED_KIND if type == 2 or type == 4 else SIGNED_KIND)
+        var size = 4 if type == 0 else (2 if type <= 2 else (8 if type == INT64 else 1))
+        if (
+            Int(buffer[].ndim) != dims
+            or buffer[].itemsize != size
+            or buffer[].buf % size != 0
+            or _kind_of(buffer[].format) != kind
+        ):
+            external_call["PyBuffer_Release", NoneType](buffer)
+            release(buffer)
+            raise fail("ValueError", "native function wants an aligned array of %zd dimensions, item type %zd", dims, type)
+        self.buffer = buffer
+
+    def __deinit__(deinit self):
+        external_call["PyBuffer_Release", NoneType](self.buffer)
+        release(self.buffer)
+
+    @always_inline
+    def address(self) -> Int:
+        """Returns the address of the first item."""
+        return self.buffer[].buf
+
+    @always_inline
+    def dim(self, i: Int) -> Int:
+        """Returns the length of dimension i."""
+        return at[Int](self.buffer[].shape)[unsafe_offset=i]
+
+
+def _kind_of(format: Int) -> UInt8:
+    """Returns the kind of a native-order one-letter struct format, 0 for any other."""
+    var letters = at[UInt8](format)
+    var letter = letters[]
+    if letter == 60 or letter == 61 or letter == 64:  # < = @
+        letters = letters.unsafe_offset(1)
+        letter = letters[]
+    if letter == 0 or letters[unsafe_offset=1] != 0:
+        return 0
+    if letter == 101 or letter == 102 or letter == 100:  # e f d
+        return FLOAT_KIND
+    if letter == 98 or letter == 104 or letter == 105 or letter == 108 or letter == 113:  # b h i l q
+        return SIGNED_KIND
+    if letter == 66 or letter == 72 or letter == 73 or letter == 76 or letter == 81:  # B H I L Q
+        return UNSIGNED_KIND
+    return 0
+
+
+# ---- the GIL
+
+
+struct NoGil(Movable):
+    """Releases the GIL while it lives. End its life by hand (`_ = gil^`) before any view is released."""
+
+    var state: Int
+
+    def __init__(out self):
+        """Releases the GIL."""
+        self.state = external_call["PyEval_SaveThread", Int]()
+
+    def __deinit__(deinit self):
+        external_call["PyEval_RestoreThread", NoneType](self.state)
+
+
+comptime LOOK_EVERY = 50_000_000
+"""Nanoseconds between looks at signals and calls of `progress`."""
+
+
+def _now() -> Int:
+    """Returns a monotonic clock in nanoseconds."""
+    var time = SIMD[DType.int64, 2](0)
+    _ = external_call["clock_gettime", c_int](c_int(1), Pointer(to=time))
+    return Int(time[0]) * 1_000_000_000 + Int(time[1])
+
+
+struct PythonWatch(Watch):
+    """Lets Ctrl-C and the caller's `progress` end a long call that runs without the GIL."""
+
+    var gil: NoGil
+    """Released while the watch lives; taken for each look."""
+    var progress: Obj
+    """Callable `(done, total)`, or 0."""
+    var total: Int
+    """What `progress` is told as the total."""
+    var offset: Int
+    """Added to `done` for `progress`."""
+    var next_look: Int
+    """When to look again, in nanoseconds of the clock."""
+    var raised: Bool
+    """True once a Python exception has been set: the call must end and raise `Fail`."""
+
+    def __init__(out self, progress: Obj, total: Int):
+        """Releases the GIL; `progress` is 0 or a callable that outlives the watch."""
+        self.progress = progress
+        self.total = total
+        self.offset = 0
+        self.next_look = _now() + LOOK_EVERY
+        self.raised = False
+        self.gil = NoGil()
+
+    def proceed(mut self, done: Int) -> Bool:
+        """Looks at signals and reports progress, at most every 50 ms."""
+        if self.raised:
+            return False
+        var now = _now()
+        if now < self.next_look:
+            return True
+        self.look(done)
+        self.next_look = _now() + LOOK_EVERY
+        return not self.raised
+
+    def advance(mut self, base: Int):
+        """Adds `base` to what `progress` is told from now on."""
+        self.offset = base
+
+    def look(mut self, done: Int):
+        """Looks at signals and reports progress at once."""
+        external_call["PyEval_RestoreThread", NoneType](self.gil.state)
+        self.raised = external_call["PyErr_CheckSignals", c_int]() != 0
+        if not self.raised and self.progress != 0:
+            var result = external_call["PyObject_CallFunction", Obj, num_fixed_args=2](
+                self.progress, "nn".ptr(), done + self.offset, self.total
+            )
+            if result == 0:
+                self.raised = True
+            else:
+                external_call["Py_DecRef", NoneType](result)
+        self.gil.state = external_call["PyEval_SaveThread", Int]()
+
+
+# ---- the module
+
+
+@fieldwise_init
+struct Method(Movable):
+    """CPython's PyMethodDef."""
+
+    var name: Int
+    var function: FastFunction
+    var flags: Int
+    var doc: Int
+
+
+struct Methods(Movable):
+    """The method table of a module; lives as long as the process."""
+
+    var table: Ptr[Method]
+    var count: Int
+
+    def __init__(out self, room: Int):
+        """Makes a table for `room` methods."""
+        # zero bytes end the table
+        self.table = allocate_zeroed[Int](4 * (room + 1)).unsafe_bitcast[Method]()
+        self.count = 0
+
+    def add[f: def(Args, Int) thin raises Fail -> Obj](mut self, name: StringLiteral, doc: StringLiteral):
+        """Adds a function under a name."""
+        comptime METH_FASTCALL = 0x80
+        self.table.unsafe_offset(self.count).unsafe_write(
+            Method(Int(name.ptr()), fast[f], METH_FASTCALL, Int(doc.ptr()))
+        )
+        self.count += 1
+
+    def module(self, name: StringLiteral) -> Obj:
+        """Makes the module."""
+        var definition = allocate_zeroed[Int](13)  # PyModuleDef, 104 bytes, never freed
+        definition[unsafe_offset=0] = 1  # reference count
+        definition[unsafe_offset=5] = Int(name.ptr())
+        definition[unsafe_offset=7] = -1  # no state per interpreter
+        definition[unsafe_offset=8] = Int(self.table)
+        return external_call["PyModule_Create2", Obj](definition, c_int(1013))

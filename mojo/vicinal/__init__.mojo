@@ -1,0 +1,1 @@
+"""Vicinal's kernels, graph and storage: needs libc alone at run time."""

@@ -1,0 +1,129 @@
+"""The beam: a bounded sorted buffer of (distance, node), equal distances in order of node.
+
+An entry is one 64-bit integer: the distance key above, then the node, then one bit that tells whether the node was expanded.
+One comparison orders by distance and node together, so results do not depend on the order of insertion.
+"""
+from std.sys import simd_width_of
+
+from vicinal.memory import Ptr, allocate, release
+
+comptime LANES = simd_width_of[DType.int64]()
+comptime EMPTY_ENTRY: Int64 = 0x7FFFFFFFFFFFFFFF
+comptime LINEAR_UP_TO = 128
+"""Entries that are counted one vector after the other before bisection pays."""
+
+
+@always_inline
+def entry_of(key: Int32, node: Int) -> Int64:
+    """Packs a distance and a node (below 2**31), not expanded."""
+    return (Int64(key) << 32) | Int64(node << 1)
+
+
+@always_inline
+def key_of(entry: Int64) -> Int32:
+    """Returns the distance key of an entry."""
+    return Int32(entry >> 32)
+
+
+@always_inline
+def node_of(entry: Int64) -> Int:
+    """Returns the node of an entry."""
+    return Int((entry & 0xFFFFFFFF) >> 1)
+
+
+struct Candidates(Movable):
+    """The nearest nodes seen so far."""
+
+    var entries: Ptr[Int64]
+    """Sorted entries; from `size` to `limit` they are EMPTY_ENTRY, beyond that anything not smaller than the last."""
+    var size: Int
+    """Entries held."""
+    var limit: Int
+    """Entries that may be held."""
+    var cursor: Int
+    """No entry before it is unexpanded."""
+    var allocated: Int
+    """Room in `entries`, slack for whole vectors included."""
+
+    def __init__(out self):
+        """Makes a buffer that holds nothing; call `reset` before use."""
+        self.entries = allocate[Int64](4 * LANES)
+        self.allocated = 4 * LANES
+        self.size = 0
+        self.limit = 0
+        self.cursor = 0
+
+    def __deinit__(deinit self):
+        release(self.entries)
+
+    def reset(mut self, limit: Int):
+        """Empties the buffer and sets how many entries it keeps."""
+        if limit + 3 * LANES > self.allocated:
+            release(self.entries)
+            self.allocated = limit + limit // 2 + 3 * LANES
+            self.entries = allocate[Int64](self.allocated)
+        for i in range(0, limit + LANES, LANES):
+            self.entries.unsafe_store(i, SIMD[DType.int64, LANES](EMPTY_ENTRY))
+        self.size = 0
+        self.limit = limit
+        self.cursor = 0
+
+    @always_inline
+    def worst(self) -> Int64:
+        """Returns the entry that a new one must beat: EMPTY_ENTRY while there is room."""
+        return self.entries[unsafe_offset=self.limit - 1]
+
+    @always_inline
+    def rank(self, entry: Int64) -> Int:
+        """Returns how many entries are smaller."""
+        var low = 0
+        var high = self.size
+        while high - low > LINEAR_UP_TO:
+            var middle = (low + high) >> 1
+            if self.entries[unsafe_offset=middle] < entry:
+                low = middle + 1
+            else:
+                high = middle
+        var smaller = low
+        for i in range(low, high, LANES):  # past `high` entries are not smaller
+            smaller += Int(
+                self.entries.unsafe_load[width=LANES](i).lt(SIMD[DType.int64, LANES](entry)).reduce_bit_count()
+            )
+        return smaller
+
+    @always_inline
+    def insert(mut self, entry: Int64) -> Int:
+        """Inserts an entry smaller than `worst()` and returns its position."""
+        var position = self.rank(entry)
+        # Whole vectors move one place up; each is loaded before the one below it is stored over its first lane.
+        var moving = self.entries.unsafe_load[width=LANES](position)
+        for i in range(position, self.size, LANES):
+            var above = self.entries.unsafe_load[width=LANES](i + LANES)
+            self.entries.unsafe_store(i + 1, moving)
+            moving = above
+        self.entries[unsafe_offset=position] = entry
+        self.size = min(self.size + 1, self.limit)
+        self.cursor = min(self.cursor, position)
+        return position
+
+    @always_inline
+    def next(mut self) -> Int:
+        """Marks the nearest unexpanded entry as expanded and returns its node, or -1 when there is none."""
+        while self.cursor < self.size:
+            var entry = self.entries[unsafe_offset=self.cursor]
+            if entry & 1 == 0:
+                self.entries[unsafe_offset=self.cursor] = entry | 1
+                self.cursor += 1
+                return node_of(entry)
+            self.cursor += 1
+        return -1
+
+    @always_inline
+    def node(self, i: Int) -> Int:
+        """Returns the node at position i."""
+        return node_of(self.entries[unsafe_offset=i])
+
+    @always_inline
+    def key(self, i: Int) -> Int32:
+        """Returns the distance key at position i."""
+        return key_of(self.entries[unsafe_offset=i])

@@ -1,0 +1,200 @@
+"""Neighbour lists per level; never sees a vector or a distance.
+
+Level 0 has one block of 2M slots for each row. The few rows that reach higher have an *ordinal* besides, in order of
+row, and blocks of M slots that hold ordinals: the descent stays inside small contiguous arrays, and a row that lives
+on level 0 alone costs nothing there. Every slot is EMPTY or a valid node, used slots come first, and any mixture of
+old and new slots is a valid block, so readers never wait for a writer.
+
+Source: Malkov and Yashunin, arXiv:1603.09320.
+"""
+from std.atomic import Atomic, Ordering
+from std.math import log
+
+from vicinal.memory import Column, Ptr, at
+
+comptime EMPTY: UInt32 = 0xFFFFFFFF
+comptime SLOTS_PER_LINE = 16
+comptime MAX_LEVEL = 24
+comptime MAX_ROWS = 0x7FFFFFF0
+"""Rows must fit 31 bits: an entry of the beam spends one bit on its mark."""
+
+
+@always_inline
+def slots(cap: Int) -> Int:
+    """Returns the slots of a block that holds `cap` links: whole cache lines."""
+    return (cap + SLOTS_PER_LINE - 1) // SLOTS_PER_LINE * SLOTS_PER_LINE
+
+
+struct Graph(Movable):
+    """All links, the entry point, and the number of rows that take part."""
+
+    var M: Int
+    """Links that a new row selects on each level, and the most that it may have above level 0."""
+    var links0: Column
+    """Level 0: `slots(2 * M)` UInt32 for each row."""
+    var upper_rows: Column
+    """The row of each ordinal, ascending."""
+    var upper_start: Column
+    """The first block of each ordinal in `upper_links`, and one past the last."""
+    var upper_links: Column
+    """Levels 1 and up: `slots(M)` UInt32 a block, the blocks of an ordinal one after the other by level."""
+    var linked: Int
+    """Rows in the graph: 0 .. linked-1."""
+    var rows: Int
+    """Rows that have blocks, those of an insertion under way included."""
+    var ordinals: Int
+    """Rows that reach level 1 or higher."""
+    var blocks: Int
+    """Blocks in `upper_links`."""
+    var entry: Int
+    """Ordinal of the entry point, which has the highest level; -1 while the graph is empty."""
+
+    def __init__(out self, M: Int):
+        """Makes a graph without rows."""
+        self.M = M
+        self.links0 = Column()
+        self.upper_rows = Column()
+        self.upper_start = Column()
+        self.upper_links = Column()
+        self.linked = 0
+        self.rows = 0
+        self.ordinals = 0
+        self.blocks = 0
+        self.entry = -1
+
+    @always_inline
+    def slots_at(self, level: Int) -> Int:
+        """Returns the slots of a block on a level."""
+        return slots(2 * self.M) if level == 0 else slots(self.M)
+
+    @always_inline
+    def cap(self, level: Int) -> Int:
+        """Returns the most links of a node on a level."""
+        return 2 * self.M if level == 0 else self.M
+
+    @always_inline
+    def links(self, level: Int, node: Int) -> Ptr[UInt32]:
+        """Returns the block of a node: a row on level 0, an ordinal above.
+
+        Above level 0 the block is clamped to those that exist: a damaged file may give a wrong block, never one outside.
+        """
+        if level == 0:
+            return self.links0.ptr[UInt32]().unsafe_offset(node * slots(2 * self.M))
+        var block = min(Int(self.upper_start.ptr[UInt32]()[unsafe_offset=node]) + level - 1, self.blocks - 1)
+        return self.upper_links.ptr[UInt32]().unsafe_offset(block * slots(self.M))
+
+    @always_inline
+    def row_of(self, ordinal: Int) -> Int:
+        """Returns the row of an ordinal, clamped to the rows that exist."""
+        return min(Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), self.rows - 1)
+
+    @always_inline
+    def row_at(self, level: Int, node: Int) -> Int:
+        """Returns the row of a node on a level."""
+        return node if level == 0 else self.row_of(node)
+
+    @always_inline
+    def level_of(self, ordinal: Int) -> Int:
+        """Returns the highest level of an ordinal, at most MAX_LEVEL whatever a damaged file says."""
+        var start = self.upper_start.ptr[UInt32]()
+        return min(
+            max(Int(start[unsafe_offset=ordinal + 1]) - Int(start[unsafe_offset=ordinal]), 0), MAX_LEVEL
+        )
+
+    def top(self) -> Int:
+        """Returns the highest level, 0 while the graph is empty."""
+        return 0 if self.entry < 0 else self.level_of(self.entry)
+
+    def degree(self, level: Int, node: Int) -> Int:
+        """Returns the links that a node has on a level."""
+        var block = self.links(level, node)
+        var count = 0
+        for i in range(self.cap(level)):
+            count += Int(block[unsafe_offset=i] != EMPTY)
+        return count
+
+    def reserve(mut self, rows: Int, levels: Ptr[UInt8], first: Int) -> Bool:
+        """Makes room and empty blocks for rows `linked` .. rows-1, and ordinals for those that reach level 1.
+
+        Args:
+            rows: Rows that the graph will have.
+            levels: The level of each new row, the first being row `first`.
+            first: Must equal `linked`.
+
+        Returns:
+            False when memory is out; the graph is then as it was.
+        """
+        var width = slots(2 * self.M)
+        var ordinals = self.ordinals
+        var blocks = self.blocks
+        for i in range(rows - first):
+            var level = Int(levels[unsafe_offset=i])
+            ordinals += Int(level > 0)
+            blocks += level
+        if not (
+            self.links0.grow(rows * width * 4)
+            and self.upper_rows.grow(ordinals * 4)
+            and self.upper_start.grow((ordinals + 1) * 4)
+            and self.upper_links.grow(blocks * slots(self.M) * 4)
+        ):
+            return False
+        fill_empty(self.links0.ptr[UInt32]().unsafe_offset(first * width), (rows - first) * width)
+        fill_empty(
+            self.upper_links.ptr[UInt32]().unsafe_offset(self.blocks * slots(self.M)),
+            (blocks - self.blocks) * slots(self.M),
+        )
+        var start = self.upper_start.ptr[UInt32]()
+        start[unsafe_offset=self.ordinals] = UInt32(self.blocks)
+        var next = self.ordinals
+        for i in range(rows - first):
+            var level = Int(levels[unsafe_offset=i])
+            if level > 0:
+                self.upper_rows.ptr[UInt32]()[unsafe_offset=next] = UInt32(first + i)
+                start[unsafe_offset=next + 1] = start[unsafe_offset=next] + UInt32(level)
+                next += 1
+        self.ordinals = next
+        self.blocks = blocks
+        self.rows = rows
+        return True
+
+    def raise_entry(mut self, ordinal: Int):
+        """Makes an ordinal the entry point if it reaches higher than the present one."""
+        if self.entry < 0 or self.level_of(ordinal) > self.top():
+            self.entry = ordinal
+
+
+@always_inline
+def fill_empty(p: Ptr[UInt32], count: Int):
+    """Sets slots to EMPTY; `count` is a multiple of SLOTS_PER_LINE."""
+    for i in range(0, count, SLOTS_PER_LINE):
+        p.unsafe_store(i, SIMD[DType.uint32, SLOTS_PER_LINE](EMPTY))
+
+
+@always_inline
+def publish(slot: Ptr[UInt32], node: Int):
+    """Writes one slot so that a reader that sees it also sees what was written before: the row and its links."""
+    Atomic[UInt32].store[ordering=Ordering.RELEASE](slot, UInt32(node))
+
+
+@always_inline
+def mix(seed: Int, row: Int) -> UInt64:
+    """Returns a hash of seed and row (the finaliser of SplitMix64, Steele et al. 2014)."""
+    var z = UInt64(seed) * 0x9E3779B97F4A7C15 + UInt64(row + 1) * 0xD1B54A32D192ED03
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB
+    return z ^ (z >> 31)
+
+
+def draw_level(seed: Int, row: Int, M: Int) -> Int:
+    """Draws the level of a row: l or more with probability M**-l. Row 0 always has one above 0, to be the first entry.
+
+    Depends on seed, row and M alone, so that many calls of `add` draw what one call would. Counts how many times a
+    uniform 64-bit number fits under the next power, in integers: the same on every machine.
+    """
+    var u = mix(seed, row)
+    var bound = UInt64.MAX // UInt64(M)
+    var level = 0
+    while u < bound and level < MAX_LEVEL:
+        level += 1
+        bound //= UInt64(M)
+    return max(level, 1) if row == 0 else level

@@ -1,0 +1,111 @@
+"""What one worker needs while it searches or inserts, and a shelf that keeps it for the next call."""
+from std.atomic import Atomic, Ordering
+
+from vicinal.candidates import Candidates
+from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.visited import Visited
+
+comptime HOP = 288
+"""Links that one hop can bring: slots of the largest block (M = 128), and one cache line of slack."""
+comptime SHELF = 64
+"""Scratches kept for later calls; more callers than that allocate their own."""
+
+
+struct Scratch(Movable):
+    """Buffers of one worker: no search or insertion allocates once they have grown to size."""
+
+    var beam: Candidates
+    """The search's candidates."""
+    var chosen: Candidates
+    """Candidates of a pruning step."""
+    var visited: Visited
+    """Nodes seen by the search."""
+    var links: Ptr[UInt32]
+    """A block's links, clamped to the nodes that exist."""
+    var fresh: Ptr[Int64]
+    """Unvisited nodes of the hop, then their entries."""
+    var picked: Ptr[UInt32]
+    """Nodes kept by a selection."""
+    var vector: Ptr[Float32]
+    """One row widened to float32."""
+    var vector_room: Int
+    """Elements allocated for `vector`."""
+    var distances: Int
+    """Distances measured, over the life of the scratch."""
+    var hops: Int
+    """Nodes expanded, over the life of the scratch."""
+
+    def __init__(out self):
+        """Makes buffers of the smallest size."""
+        self.beam = Candidates()
+        self.chosen = Candidates()
+        self.visited = Visited()
+        self.links = allocate[UInt32](HOP)
+        self.fresh = allocate[Int64](HOP)
+        self.picked = allocate[UInt32](HOP)
+        self.vector = allocate[Float32](64)
+        self.vector_room = 64
+        self.distances = 0
+        self.hops = 0
+
+    def __deinit__(deinit self):
+        release(self.links)
+        release(self.fresh)
+        release(self.picked)
+        release(self.vector)
+
+    def widened(mut self, dim: Int) -> Ptr[Float32]:
+        """Returns room for one row in float32."""
+        if dim > self.vector_room:
+            release(self.vector)
+            self.vector = allocate[Float32](dim)
+            self.vector_room = dim
+        return self.vector
+
+
+struct Shelf(Movable):
+    """Scratches that nobody uses at the moment; taken and put back without a lock."""
+
+    var places: Ptr[Int64]
+    """Addresses of scratches, 0 where there is none."""
+
+    def __init__(out self):
+        """Makes an empty shelf."""
+        self.places = allocate_zeroed[Int64](SHELF)
+
+    def __deinit__(deinit self):
+        for i in range(SHELF):
+            var address = Int(self.places[unsafe_offset=i])
+            if address != 0:
+                discard(at[Scratch](address))
+        release(self.places)
+
+    def take(self) -> Ptr[Scratch]:
+        """Takes a scratch, a new one if none is free."""
+        for i in range(SHELF):
+            var place = self.places.unsafe_offset(i)
+            var address = Atomic[Int64].load[ordering=Ordering.RELAXED](place)
+            if address != 0 and Atomic[Int64].compare_exchange[
+                success_ordering=Ordering.ACQUIRE, failure_ordering=Ordering.RELAXED
+            ](place, address, 0):
+                return at[Scratch](Int(address))
+        var scratch = allocate[Scratch](1)
+        scratch.unsafe_write(Scratch())
+        return scratch
+
+    def put(self, scratch: Ptr[Scratch]):
+        """Puts a scratch back, or frees it when the shelf is full."""
+        for i in range(SHELF):
+            var place = self.places.unsafe_offset(i)
+            var nothing = Int64(0)
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](place) == 0 and Atomic[Int64].compare_exchange[
+                success_ordering=Ordering.RELEASE, failure_ordering=Ordering.RELAXED
+            ](place, nothing, Int64(Int(scratch))):
+                return
+        discard(scratch)
+
+
+def discard(scratch: Ptr[Scratch]):
+    """Destroys and frees a scratch."""
+    scratch.unsafe_deinit_pointee()
+    release(scratch)
