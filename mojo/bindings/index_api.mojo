@@ -17,6 +17,7 @@ from bindings.python_api import (
 )
 from std.memory import unsafe_memcpy
 
+from vicinal.check import check_graph
 from vicinal.index import NO_MEMORY, STOPPED, Index, add_rows
 from vicinal.memory import Ptr, at
 from vicinal.query import search_many
@@ -155,6 +156,13 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)
+
+
+def index_check(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
+    need(count, 1)
+    ref index = _index(args[unsafe_offset=0])[]
+    return from_int(check_graph(index.graph, index.count, index.unrepaired == 0))
 
 
 def index_rows(args: Args, count: Int) raises Fail -> Obj:

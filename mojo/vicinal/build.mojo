@@ -4,6 +4,8 @@ A round holds at most a small share of the rows already linked, so that its rows
 Nothing depends on the order in which threads finish: the same rows, seed and parameters give the same links for any
 number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoPP 2024), arXiv:2305.04359.
 """
+from std.ffi import c_int, external_call
+
 from vicinal.candidates import entry_of
 from vicinal.convert import to_float
 from vicinal.graph import EMPTY, Graph, fill_empty, publish
@@ -11,7 +13,7 @@ from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.prune import select_diverse
 from vicinal.scratch import Scratch
-from vicinal.search import descend, search_level
+from vicinal.search import descend, item_bytes_of, search_level
 from vicinal.space import Query, Rows, Space
 from vicinal.undo import PARTS, UndoLog
 
@@ -49,6 +51,7 @@ struct FindLinks[S: Space](Body):
     var first: Int
     var first_ordinal: Int
     var levels: Ptr[UInt8]
+    var chosen: Ptr[UInt8]
     var ef_construction: Int
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -71,14 +74,19 @@ struct FindLinks[S: Space](Body):
                 graph, self.rows, query, scratch, l, self.first_ordinal, node, self.ef_construction
             )
             node = scratch.beam.node(0)
-            self.choose(l, ordinal, scratch)
+            _ = self.choose(l, ordinal, scratch)
         search_level[Self.S, True](
             graph, self.rows, query, scratch, 0, graph.linked, graph.row_of(node), self.ef_construction
         )
-        self.choose(0, row, scratch)
+        var nearest = scratch.beam.node(0)
+        if same_row[Self.S](self.rows, row, nearest):
+            graph.links(0, row)[] = UInt32(nearest)
+            self.chosen[unsafe_offset=row - self.first] = 1
+        else:
+            self.chosen[unsafe_offset=row - self.first] = UInt8(self.choose(0, row, scratch))
 
-    def choose(self, level: Int, node: Int, mut scratch: Scratch):
-        """Writes the diverse ones of the beam into the node's own block."""
+    def choose(self, level: Int, node: Int, mut scratch: Scratch) -> Int:
+        """Writes the diverse ones of the beam into the node's own block and returns their number."""
         ref graph = self.graph[]
         var kept = select_diverse[Self.S](
             graph, self.rows, level, scratch.beam.entries, scratch.beam.size, graph.M, scratch.picked
@@ -86,6 +94,7 @@ struct FindLinks[S: Space](Body):
         var block = graph.links(level, node)
         for i in range(kept):
             block[unsafe_offset=i] = scratch.picked[unsafe_offset=i]
+        return kept
 
 
 @fieldwise_init
@@ -99,6 +108,7 @@ struct LinkBack[S: Space](Body):
     var first_ordinal: Int
     var count: Int
     var levels: Ptr[UInt8]
+    var chosen: Ptr[UInt8]
     var log: Ptr[UndoLog]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -111,7 +121,9 @@ struct LinkBack[S: Space](Body):
                 for level in range(highest + 1):
                     var node = row if level == 0 else ordinal
                     var block = graph.links(level, node)
-                    for i in range(graph.M):
+                    # a copy of a row gets a second link while its first is being answered: count those chosen
+                    var own = graph.M if level > 0 else Int(self.chosen[unsafe_offset=row - self.first])
+                    for i in range(own):
                         var target = block[unsafe_offset=i]
                         if target == EMPTY:
                             break
@@ -122,6 +134,9 @@ struct LinkBack[S: Space](Body):
         """Adds one link target -> node, pruning the target's block when it is full."""
         ref graph = self.graph[]
         self.log[].keep(graph, level, target, part)
+        if level == 0 and same_row[Self.S](self.rows, target, node):
+            self.chain(target, node)
+            return
         var block = graph.links(level, target)
         var cap = graph.cap(level)
         for i in range(cap):
@@ -143,6 +158,39 @@ struct LinkBack[S: Space](Body):
             publish(block.unsafe_offset(i), Int(scratch.picked[unsafe_offset=i]))
         for i in range(kept, cap):
             publish(block.unsafe_offset(i), Int(EMPTY))
+
+
+    def chain(self, target: Int, node: Int):
+        """Puts an exact copy of a row into the chain behind it: target -> newest copy -> ... -> oldest copy.
+
+        Many copies linked like other rows would fill each other's blocks and seal themselves off; chained, they take one
+        slot of the first one, and a search that reaches it walks along them. A copy links to the first one besides.
+        """
+        ref graph = self.graph[]
+        var block = graph.links(0, target)
+        var cap = graph.cap(0)
+        for i in range(cap):
+            var other = block[unsafe_offset=i]
+            if other == EMPTY:
+                publish(block.unsafe_offset(i), node)
+                return
+            if same_row[Self.S](self.rows, target, Int(other)):
+                graph.links(0, node)[unsafe_offset=1] = other
+                publish(block.unsafe_offset(i), node)
+                return
+        # no copy yet and no room: the link written last makes way
+        publish(block.unsafe_offset(cap - 1), node)
+
+
+@always_inline
+def same_row[S: Space](rows: Rows, a: Int, b: Int) -> Bool:
+    """Tells whether two stored rows hold the same bytes."""
+    return (
+        external_call["memcmp", c_int](
+            rows.base + a * rows.stride, rows.base + b * rows.stride, rows.dim * item_bytes_of[S]()
+        )
+        == 0
+    )
 
 
 @always_inline
@@ -185,6 +233,8 @@ def link_rows[S: Space, V: Watch](
     """
     var start = graph.linked
     var unwatched = Unwatched()
+    var chosen = allocate[UInt8](LARGEST_ROUND)
+    var outcome = 1
     while graph.linked < until:
         var first = graph.linked
         var count = min(min(max(first // ROUND_SHARE, 1), LARGEST_ROUND), until - first)
@@ -195,9 +245,10 @@ def link_rows[S: Space, V: Watch](
         var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
         watch.advance(first - start)
         if first > 0:
-            var find = FindLinks[S](shared, rows, scratches, first, old_ordinals, drawn, ef_construction)
+            var find = FindLinks[S](shared, rows, scratches, first, old_ordinals, drawn, chosen, ef_construction)
             if not team.run(count, 1, find, watch):
-                return 0
+                outcome = 0
+                break
             var back = LinkBack[S](
                 shared,
                 rows,
@@ -206,10 +257,12 @@ def link_rows[S: Space, V: Watch](
                 old_ordinals,
                 count,
                 drawn,
+                chosen,
                 Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             )
             _ = team.run(PARTS, 1 if count > FEW else PARTS, back, unwatched)
         graph.linked = first + count
         for ordinal in range(old_ordinals, graph.ordinals):
             graph.raise_entry(ordinal)
-    return 1
+    release(chosen)
+    return outcome

@@ -8,6 +8,7 @@ from vicinal.graph import MAX_ROWS, Graph, draw_level
 from vicinal.ids import IdMap
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
+from vicinal.repair import repair
 from vicinal.scratch import Scratch, Shelf
 from vicinal.space import (
     COSINE,
@@ -30,6 +31,8 @@ comptime NO_MEMORY = -2
 """Memory, address space or row numbers are out; the index is as it was."""
 comptime KNOWN_ID = 4
 """Kind of refusal beside those of `inspect_row`: an id that is present already or twice in its batch."""
+comptime REPAIR_SHARE = 64
+"""All rows are made reachable again after 1/64 of them are new: the flood then costs a few percent of the insertions."""
 comptime GRAIN = 64
 """Rows of a piece when rows are checked or copied."""
 
@@ -56,6 +59,8 @@ struct Index(Movable):
     """True while the id of every row is its number."""
     var map: IdMap
     var graph: Graph
+    var unrepaired: Int
+    """Rows linked since all rows were last made reachable."""
     var shelf: Shelf
 
     def __init__(
@@ -75,6 +80,7 @@ struct Index(Movable):
         self.automatic = True
         self.map = IdMap()
         self.graph = Graph(M)
+        self.unrepaired = 0
         self.shelf = Shelf()
 
     @always_inline
@@ -265,7 +271,12 @@ struct AddRows[V: Watch](SpaceTask):
         var outcome = link_rows[S, Self.V](
             index.graph, index.rows(), until, levels, index.ef_construction, team, scratches, log, self.watch[]
         )
-        if outcome != 1:
+        if outcome == 1:
+            index.unrepaired += until - first
+            if index.unrepaired * REPAIR_SHARE >= until:
+                _ = repair[S](index.graph, index.rows(), index.ef_construction, log, scratches[][])
+                index.unrepaired = 0
+        else:
             log.undo(index.graph)
         for i in range(team.size()):
             index.shelf.put(scratches[unsafe_offset=i])

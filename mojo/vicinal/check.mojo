@@ -1,0 +1,94 @@
+"""The invariants of a graph, each with the number that reports it broken."""
+from vicinal.graph import EMPTY, Graph, slots
+from vicinal.memory import Ptr
+from vicinal.repair import unreachable
+
+comptime SOUND = 0
+comptime TOO_MANY_LINKS = 1
+"""A slot beyond the cap is used."""
+comptime HOLE = 2
+"""An EMPTY slot stands before a used one."""
+comptime NO_SUCH_NODE = 3
+"""A link leads to a node that does not exist on its level."""
+comptime SELF_LINK = 4
+comptime DOUBLE_LINK = 5
+comptime BAD_TABLE = 6
+"""The rows or starts of the upper levels are out of order."""
+comptime BAD_ENTRY = 7
+"""The entry point does not exist or does not have the highest level."""
+comptime UNREACHABLE = 8
+"""A row cannot be reached from the entry point on level 0."""
+
+
+def check_graph(graph: Graph, count: Int, whole: Bool) -> Int:
+    """Checks all invariants; changes nothing.
+
+    Args:
+        graph: The links; no writer may be at work.
+        count: Rows of the index.
+        whole: Whether rows were repaired since the last insertion, so that all must be reachable.
+
+    Returns:
+        SOUND or the number of the first invariant found broken.
+    """
+    if graph.linked == 0:
+        return SOUND if graph.entry < 0 else BAD_ENTRY
+    if graph.linked != count:
+        return NO_SUCH_NODE
+    var table = _check_table(graph)
+    if table != SOUND:
+        return table
+    for row in range(graph.linked):
+        var found = _check_block(graph, 0, row, graph.linked)
+        if found != SOUND:
+            return found
+    for ordinal in range(graph.ordinals):
+        for level in range(1, graph.level_of(ordinal) + 1):
+            var found = _check_block(graph, level, ordinal, graph.ordinals)
+            if found != SOUND:
+                return found
+    if whole and unreachable(graph) != 0:
+        return UNREACHABLE
+    return SOUND
+
+
+def _check_table(graph: Graph) -> Int:
+    var upper_rows = graph.upper_rows.ptr[UInt32]()
+    var start = graph.upper_start.ptr[UInt32]()
+    if graph.entry < 0 or graph.entry >= graph.ordinals:
+        return BAD_ENTRY
+    if start[] != 0 or Int(start[unsafe_offset=graph.ordinals]) != graph.blocks:
+        return BAD_TABLE
+    for ordinal in range(graph.ordinals):
+        var row = Int(upper_rows[unsafe_offset=ordinal])
+        if row >= graph.linked or (ordinal > 0 and row <= Int(upper_rows[unsafe_offset=ordinal - 1])):
+            return BAD_TABLE
+        if start[unsafe_offset=ordinal + 1] <= start[unsafe_offset=ordinal]:
+            return BAD_TABLE
+        if graph.level_of(ordinal) > graph.top():
+            return BAD_ENTRY
+    return SOUND
+
+
+def _check_block(graph: Graph, level: Int, node: Int, nodes: Int) -> Int:
+    var block = graph.links(level, node)
+    var cap = graph.cap(level)
+    for i in range(cap, graph.slots_at(level)):
+        if block[unsafe_offset=i] != EMPTY:
+            return TOO_MANY_LINKS
+    var ended = False
+    for i in range(cap):
+        var link = block[unsafe_offset=i]
+        if link == EMPTY:
+            ended = True
+            continue
+        if ended:
+            return HOLE
+        if Int(link) >= nodes or (level > 0 and graph.level_of(Int(link)) < level):
+            return NO_SUCH_NODE
+        if Int(link) == node:
+            return SELF_LINK
+        for j in range(i):
+            if block[unsafe_offset=j] == link:
+                return DOUBLE_LINK
+    return SOUND

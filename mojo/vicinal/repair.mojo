@@ -1,0 +1,129 @@
+"""Reachability: every row can be reached from the entry point along links of level 0.
+
+Pruning can take the last link to a row. A flood from the entry finds such rows; each is linked from the nearest row that
+was reached.
+"""
+from vicinal.build import query_of_row
+from vicinal.graph import EMPTY, Graph, publish
+from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.scratch import Scratch
+from vicinal.search import search_level
+from vicinal.space import Rows, Space
+from vicinal.undo import PARTS, UndoLog
+
+comptime ROUNDS = 16
+"""Repairs tried; each but the last may cut off a row whose link it replaces."""
+
+
+struct Flood(Movable):
+    """Rows reached so far from the entry point on level 0."""
+
+    var reached: Ptr[UInt8]
+    """A mark a row."""
+    var links_in: Ptr[UInt32]
+    """Links that lead to each row from rows reached."""
+    var queue: Ptr[UInt32]
+    """Rows reached, in the order of being reached."""
+    var count: Int
+    """Rows reached."""
+
+    def __init__(out self, rows: Int):
+        """Has reached nothing yet."""
+        self.reached = allocate_zeroed[UInt8](rows)
+        self.links_in = allocate_zeroed[UInt32](rows)
+        self.queue = allocate[UInt32](rows)
+        self.count = 0
+
+    def __deinit__(deinit self):
+        release(self.reached)
+        release(self.links_in)
+        release(self.queue)
+
+    def spread(mut self, graph: Graph, start: Int):
+        """Reaches all that can be reached from a row."""
+        if self.reached[unsafe_offset=start] != 0:
+            return
+        self.reached[unsafe_offset=start] = 1
+        self.queue[unsafe_offset=self.count] = UInt32(start)
+        var next = self.count
+        self.count += 1
+        while next < self.count:
+            var block = graph.links(0, Int(self.queue[unsafe_offset=next]))
+            next += 1
+            for i in range(graph.cap(0)):
+                var row = Int(block[unsafe_offset=i])
+                if row >= graph.linked:
+                    continue
+                self.links_in[unsafe_offset=row] += 1
+                if self.reached[unsafe_offset=row] == 0:
+                    self.reached[unsafe_offset=row] = 1
+                    self.queue[unsafe_offset=self.count] = UInt32(row)
+                    self.count += 1
+
+
+def unreachable(graph: Graph) -> Int:
+    """Returns how many rows cannot be reached from the entry point on level 0."""
+    if graph.linked == 0:
+        return 0
+    var flood = Flood(graph.linked)
+    flood.spread(graph, graph.row_of(graph.entry))
+    return graph.linked - flood.count
+
+
+def repair[S: Space](graph: Graph, rows: Rows, ef_construction: Int, log: UndoLog, mut scratch: Scratch) -> Int:
+    """Links every row that cannot be reached from the entry point; readers may search meanwhile.
+
+    Args:
+        graph: The links.
+        rows: The rows.
+        ef_construction: Candidates kept while searching for reached rows.
+        log: Receives what an undo needs.
+        scratch: Buffers.
+
+    Returns:
+        The number of rows that had to be linked.
+    """
+    var mended = 0
+    for round in range(ROUNDS):
+        var entry = graph.row_of(graph.entry)
+        var flood = Flood(graph.linked)
+        flood.spread(graph, entry)
+        if flood.count == graph.linked:
+            break
+        for row in range(graph.linked):
+            if flood.reached[unsafe_offset=row] != 0:
+                continue
+            # every row found from the entry along level 0 has been reached
+            search_level[S, True](
+                graph, rows, query_of_row[S](rows, row, scratch), scratch, 0, graph.linked, entry, ef_construction << round
+            )
+            _attach(graph, row, log, flood, scratch)
+            flood.spread(graph, row)
+            mended += 1
+    return mended
+
+
+def _attach(graph: Graph, row: Int, log: UndoLog, flood: Flood, scratch: Scratch):
+    """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others."""
+    var cap = graph.cap(0)
+    for i in range(scratch.beam.size):
+        var from_row = scratch.beam.node(i)
+        var block = graph.links(0, from_row)
+        if block[unsafe_offset=cap - 1] != EMPTY:
+            continue
+        var free = cap - 1
+        while free > 0 and block[unsafe_offset=free - 1] == EMPTY:
+            free -= 1
+        log.keep(graph, 0, from_row, from_row % PARTS)
+        publish(block.unsafe_offset(free), row)
+        return
+    for i in range(scratch.beam.size):
+        var from_row = scratch.beam.node(i)
+        var block = graph.links(0, from_row)
+        for j in range(cap - 1, -1, -1):
+            var other = Int(block[unsafe_offset=j])
+            if flood.links_in[unsafe_offset=other] > 1:
+                log.keep(graph, 0, from_row, from_row % PARTS)
+                flood.links_in[unsafe_offset=other] -= 1
+                publish(block.unsafe_offset(j), row)
+                return
