@@ -1,12 +1,17 @@
 """The extension module: the table of what Python may call."""
+from bindings.file_api import crc32c
 from bindings.index_api import (
     index_add,
+    index_check,
     index_get,
     index_ids,
     index_info,
     index_new,
+    index_open,
     index_rows,
+    index_save,
     index_search,
+    index_verify,
 )
 from bindings.kernel_api import cpu_lanes, distance
 from bindings.python_api import Methods, Obj
@@ -22,9 +27,14 @@ def PyInit__native() abi("C") -> Obj:
         "index_search", "index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was refused"
     )
     methods.add[index_info]("index_info", "index_info(handle, which) -> int")
+    methods.add[index_check]("index_check", "index_check(handle) -> 0 or the number of a broken invariant")
+    methods.add[index_save]("index_save", "index_save(handle, path, ef_search, status) -> None")
+    methods.add[index_open]("index_open", "index_open(path, copy, verify, status) -> handle or None")
+    methods.add[index_verify]("index_verify", "index_verify(handle, threads, status) -> None")
     methods.add[index_rows]("index_rows", "index_rows(handle, ids, out) -> None")
     methods.add[index_get]("index_get", "index_get(handle, rows, out) -> None")
     methods.add[index_ids]("index_ids", "index_ids(handle, out) -> None")
     methods.add[distance]("distance", "distance(metric, dtype, query, row) -> float")
+    methods.add[crc32c]("crc32c", "crc32c(buffer, start) -> int")
     methods.add[cpu_lanes]("cpu_lanes", "cpu_lanes() -> float32 lanes of a vector in this build")
     return methods.module("_native")

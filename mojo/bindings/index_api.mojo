@@ -14,13 +14,17 @@ from bindings.python_api import (
     is_none,
     need,
     none,
+    path_bytes,
 )
 from std.memory import unsafe_memcpy
 
 from vicinal.check import check_graph
+from vicinal.file import Status
 from vicinal.index import NO_MEMORY, STOPPED, Index, add_rows
 from vicinal.memory import Ptr, at
+from vicinal.mapped import Mapped, verify
 from vicinal.query import search_many
+from vicinal.store import open_index, save_index
 from vicinal.space import item_bytes, row_stride
 
 comptime TAG = "vicinal.Index"
@@ -148,11 +152,14 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 9:
         value = index.bytes()
     elif which == 10:
-        value = 0
+        value = Int(index.file != 0)
     elif which == 11:
+        index.know_ids()
         value = 0 if index.automatic else index.count
     elif which == 12:
         value = index.exact_below
+    elif which == 13:
+        value = index.ef_search
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)
@@ -220,4 +227,84 @@ def index_ids(args: Args, count: Int) raises Fail -> Obj:
             count=n,
         )
     _ = out^
+    return none()
+
+
+# ---- files
+
+
+def _report(status: Status, target: View):
+    """Writes a status as `storage.raise_for_status` reads it: code, two details, 16 bytes of a name."""
+    var words = at[Int64](target.address())
+    words[unsafe_offset=0] = Int64(status.code)
+    words[unsafe_offset=1] = Int64(status.a)
+    words[unsafe_offset=2] = Int64(status.b)
+    words.unsafe_offset(3).unsafe_bitcast[UInt8]().unsafe_store(0, status.name)
+
+
+def _status_view(o: Obj) raises Fail -> View:
+    var view = View(o, INT64, 1, writable=True)
+    if view.dim(0) != 5:
+        var length = view.dim(0)
+        _ = view^
+        raise fail("ValueError", "a status has 5 words, got %zd", length)
+    return view^
+
+
+def index_save(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_save(handle, path, ef_search, status int64[5]) -> None."""
+    need(count, 4)
+    var index = _index(args[unsafe_offset=0])
+    var path = path_bytes(args[unsafe_offset=1])
+    var ef_search = as_int(args[unsafe_offset=2])
+    var out = _status_view(args[unsafe_offset=3])
+    var watch = PythonWatch(0, 0)
+    var status = save_index(index[], path, ef_search, watch)
+    var raised = watch.raised
+    _ = watch^
+    _report(status, out)
+    _ = out^
+    if raised:
+        raise Fail()
+    return none()
+
+
+def index_open(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_open(path, copy, verify, status int64[5]) -> handle, or None if the status says why not."""
+    need(count, 4)
+    var path = path_bytes(args[unsafe_offset=0])
+    var copy = as_int(args[unsafe_offset=1]) != 0
+    var check = as_int(args[unsafe_offset=2]) != 0
+    var out = _status_view(args[unsafe_offset=3])
+    var watch = PythonWatch(0, 0)
+    var status = Status.done()
+    var index = open_index(path, copy, check, status, watch)
+    var raised = watch.raised
+    _ = watch^
+    _report(status, out)
+    _ = out^
+    if raised:
+        raise Fail()
+    if not status.ok():
+        return none()
+    return capsule_new[Index, TAG](index^)
+
+
+def index_verify(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_verify(handle, threads, status int64[5]) -> None; an index without a file is always right."""
+    need(count, 3)
+    var index = _index(args[unsafe_offset=0])
+    var threads = as_int(args[unsafe_offset=1])
+    var out = _status_view(args[unsafe_offset=2])
+    var status = Status.done()
+    var raised = False
+    if index[].file != 0:
+        var watch = PythonWatch(0, 0)
+        status = verify(at[Mapped](index[].file)[], threads, watch)
+        raised = watch.raised
+        _ = watch^
+    _report(status, out)
+    _ = out^
+    if raised:
+        raise Fail()
     return none()

@@ -17,8 +17,8 @@ from vicinal.search import descend, item_bytes_of, search_level
 from vicinal.space import Query, Rows, Space
 from vicinal.undo import PARTS, UndoLog
 
-comptime ROUND_SHARE = 128
-"""A round holds linked / ROUND_SHARE rows: 0.8 %, which costs less than 0.001 of recall."""
+comptime ROUND_SHARE = 256
+"""A round holds linked / ROUND_SHARE rows: 0.4 %, which costs less than 0.001 of recall."""
 comptime LARGEST_ROUND = 4096
 comptime FEW = 8
 """Rounds of no more rows link back on one thread: waking the others would take longer."""

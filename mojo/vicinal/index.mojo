@@ -6,6 +6,7 @@ from vicinal.build import link_rows
 from vicinal.convert import from_float, to_float
 from vicinal.graph import MAX_ROWS, Graph, draw_level
 from vicinal.ids import IdMap
+from vicinal.mapped import Mapped
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.repair import repair
@@ -56,12 +57,18 @@ struct Index(Movable):
     var ids: Column
     """The user's ids, int64."""
     var automatic: Bool
-    """True while the id of every row is its number."""
+    """True while the id of every row is its number; means nothing unless `ids_known`."""
+    var ids_known: Bool
+    """False after opening a file, until somebody asks for an id: looking at all of them takes time by size."""
     var map: IdMap
     var graph: Graph
     var unrepaired: Int
     """Rows linked since all rows were last made reachable."""
+    var ef_search: Int
+    """Default search width that the file remembered, 0 for none."""
     var shelf: Shelf
+    var file: Int
+    """Address of the `Mapped` that the columns are views of, 0 if they are the index's own memory."""
 
     def __init__(
         out self, metric: Int, dtype: Int, dim: Int, M: Int, ef_construction: Int, seed: Int, exact_below: Int
@@ -78,10 +85,25 @@ struct Index(Movable):
         self.norms = Column()
         self.ids = Column()
         self.automatic = True
+        self.ids_known = True
         self.map = IdMap()
         self.graph = Graph(M)
         self.unrepaired = 0
+        self.ef_search = 0
         self.shelf = Shelf()
+        self.file = 0
+
+    def __deinit__(deinit self):
+        if self.file != 0:
+            var mapped = at[Mapped](self.file)
+            mapped.unsafe_deinit_pointee()
+            release(mapped)
+
+    def keep_file(mut self, var mapped: Mapped):
+        """Takes over the map that the columns are views of; the index is read-only from now on."""
+        var kept = allocate[Mapped](1)
+        kept.unsafe_write(mapped^)
+        self.file = Int(kept)
 
     @always_inline
     def has_norms(self) -> Bool:
@@ -111,6 +133,20 @@ struct Index(Movable):
             + self.map.room * 4
         )
 
+    def know_ids(mut self):
+        """Finds out whether ids are row numbers, and makes the table that finds them if not."""
+        if self.ids_known:
+            return
+        var column = self.ids.ptr[Int64]() if self.count != 0 else at[Int64](64)
+        self.automatic = True
+        for row in range(self.count):
+            if Int(column[unsafe_offset=row]) != row:
+                self.automatic = False
+                break
+        if not self.automatic:
+            _ = self.map.extend(column, self.count)
+        self.ids_known = True
+
     def take_ids(mut self, ids: Int, added: Int) -> Int:
         """Writes the ids of rows to be added behind the present ones.
 
@@ -124,6 +160,7 @@ struct Index(Movable):
         var until = self.count + added
         if until > MAX_ROWS or not self.ids.grow(until * 8):
             return NO_MEMORY
+        self.know_ids()
         var column = self.ids.ptr[Int64]()
         var new = column.unsafe_offset(self.count)
         var automatic = self.automatic
@@ -159,11 +196,10 @@ struct Index(Movable):
 
     def row_of(mut self, id: Int64) -> Int:
         """Returns the row of an id, or -1."""
+        self.know_ids()
         if self.automatic:
             return Int(id) if id >= 0 and Int(id) < self.count else -1
         var column = self.ids.ptr[Int64]()
-        if self.map.held < self.count:
-            _ = self.map.extend(column, self.count)
         var row = self.map.find(column, id)
         return row if row < self.count else -1
 

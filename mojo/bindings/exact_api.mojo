@@ -1,0 +1,105 @@
+"""Exact search for Python: checked views in, GIL released, no Python object inside."""
+from bindings.python_api import INT64, Args, Fail, Obj, PythonWatch, View, as_int, fail, from_int, need
+from vicinal.flat import DONE, MAX_ROWS, STOPPED, search_exact
+from vicinal.memory import Ptr, at
+from vicinal.parallel import Team
+from vicinal.scan import Source
+from vicinal.space import FINE, METRICS, STORED_TYPES, Rows, Space, SpaceTask, in_space, inspect_row, is_float, item_bytes
+
+comptime IN_QUERIES = 4
+"""Added to the kind of refusal for a query."""
+comptime THREAD_WORK = 1 << 21
+"""Products that are worth a thread of their own."""
+
+
+@fieldwise_init
+struct SearchRaw(SpaceTask):
+    """Checks the queries, then searches rows as they were given."""
+
+    var source: Source
+    var queries: Int
+    var num_queries: Int
+    var k: Int
+    var threads: Int
+    var max_bytes: Int
+    var ids: Ptr[Int64]
+    var distances: Ptr[Float32]
+    var watch: Ptr[PythonWatch]
+    var status: Int
+
+    def run[S: Space](mut self):
+        """Does it in one space."""
+        var dim = self.source.rows.dim
+        var norm = Float32(1)
+        for i in range(self.num_queries):
+            var found = inspect_row[S, S.Q](at[Scalar[S.Q]](self.queries).unsafe_offset(i * dim), dim, norm)
+            if found != FINE:
+                self.status = i * 8 + IN_QUERIES + found
+                return
+        var worth = 1 + self.source.count * dim * max(self.num_queries, 1) // THREAD_WORK
+        var team = Team(min(self.threads, worth))
+        self.status = search_exact[S, PythonWatch, raw=True](
+            self.source,
+            self.queries,
+            self.num_queries,
+            self.k,
+            team,
+            self.max_bytes,
+            self.ids,
+            self.distances,
+            self.watch[],
+        )
+
+
+def exact_search(args: Args, count: Int) raises Fail -> Obj:
+    """Implements exact_search(metric, dtype, base, queries, k, threads, max_bytes, out_ids, out_distances[, shared_map]).
+
+    Answers 0, or 8 * row + kind of a row that was refused, 4 more if it is a query. `shared_map` is 1 if the base lies in a
+    shared mapping of a file, whose pages are then let go once they have been read.
+    """
+    if count != 10:
+        need(count, 9)
+    var metric = as_int(args[unsafe_offset=0])
+    var dtype = as_int(args[unsafe_offset=1])
+    var k = as_int(args[unsafe_offset=4])
+    var threads = as_int(args[unsafe_offset=5])
+    var max_bytes = as_int(args[unsafe_offset=6])
+    var shared_map = count == 10 and as_int(args[unsafe_offset=9]) == 1
+    if metric < 0 or metric >= METRICS or dtype < 0 or dtype >= STORED_TYPES:
+        raise fail("ValueError", "unknown metric %zd or dtype %zd", metric, dtype)
+    if k < 1 or threads < 1:
+        raise fail("ValueError", "k is %zd, threads is %zd; both must be 1 or more", k, threads)
+    var base = View(args[unsafe_offset=2], dtype, 2)
+    var queries = View(args[unsafe_offset=3], 0 if is_float(dtype) else dtype, 2)
+    var ids = View(args[unsafe_offset=7], INT64, 2, writable=True)
+    var distances = View(args[unsafe_offset=8], 0, 2, writable=True)
+    var dim = base.dim(1)
+    var num_queries = queries.dim(0)
+    if queries.dim(1) != dim:
+        raise fail("ValueError", "queries have dimension %zd, the base %zd", queries.dim(1), dim)
+    if dim < 1 or dim > 65536 or base.dim(0) > MAX_ROWS:
+        raise fail("ValueError", "dimension %zd or number of rows %zd is out of range", dim, base.dim(0))
+    if ids.dim(0) != num_queries or ids.dim(1) != k or distances.dim(0) != num_queries or distances.dim(1) != k:
+        raise fail("ValueError", "results must have shape (%zd, %zd)", num_queries, k)
+    var watch = PythonWatch(0, base.dim(0))
+    var task = SearchRaw(
+        Source(Rows(base.address(), dim * item_bytes(dtype), dim, 0), base.dim(0), shared_map),
+        queries.address(),
+        num_queries,
+        k,
+        threads,
+        max_bytes,
+        at[Int64](ids.address()),
+        at[Float32](distances.address()),
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+        DONE,
+    )
+    in_space(metric, dtype, task)
+    _ = watch^
+    _ = base^
+    _ = queries^
+    _ = ids^
+    _ = distances^
+    if task.status == STOPPED:
+        raise Fail()  # the watch has set the exception
+    return from_int(task.status)

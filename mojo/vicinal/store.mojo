@@ -1,0 +1,207 @@
+"""Between an index and a file: which arrays are saved under which names, and what a file must hold to be searched."""
+from std.memory import unsafe_memcpy
+
+from vicinal.file import Status
+from vicinal.format import (
+    BAD_CONTENT,
+    BAD_FIELD,
+    INT64_SECTION,
+    UINT32_SECTION,
+    Header,
+    Section,
+    name_of,
+)
+from vicinal.graph import MAX_LEVEL, MAX_ROWS, slots
+from vicinal.index import Index
+from vicinal.mapped import Mapped, verify
+from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.parallel import Watch, usable_cores
+from vicinal.space import item_bytes, row_stride
+from vicinal.writer import save
+
+comptime NO_ROOM = 12
+"""ENOMEM: what a private copy that does not fit memory is reported as."""
+comptime SECTIONS = 7
+
+
+def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) -> Status:
+    """Saves an index, so that the file at `path` is the old one or the new one, whole, at any moment.
+
+    Args:
+        index: The index; no writer may be at work, searches may.
+        path: Address of a NUL-terminated string. May be the file that the index was opened from.
+        ef_search: Default search width to remember.
+        watch: May end the call early; the old file is untouched then.
+
+    Returns:
+        The writer's status.
+    """
+    ref graph = index.graph
+    var sections = allocate[Section](SECTIONS)
+    var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
+    sections[unsafe_offset=0] = Section(name_of("vectors"), index.vectors.address, index.dtype, index.count, stride)
+    sections[unsafe_offset=1] = Section(
+        name_of("links0"), graph.links0.address, UINT32_SECTION, graph.linked, slots(2 * graph.M)
+    )
+    sections[unsafe_offset=2] = Section(
+        name_of("upper_rows"), graph.upper_rows.address, UINT32_SECTION, graph.ordinals, 1
+    )
+    sections[unsafe_offset=3] = Section(
+        name_of("upper_start"),
+        graph.upper_start.address,
+        UINT32_SECTION,
+        graph.ordinals + 1 if graph.ordinals > 0 else 0,
+        1,
+    )
+    sections[unsafe_offset=4] = Section(
+        name_of("upper_links"), graph.upper_links.address, UINT32_SECTION, graph.blocks, slots(graph.M)
+    )
+    sections[unsafe_offset=5] = Section(name_of("ids"), index.ids.address, INT64_SECTION, index.count, 1)
+    var count = 6
+    if index.has_norms():
+        sections[unsafe_offset=6] = Section(name_of("norms"), index.norms.address, 0, index.count, 1)
+        count = 7
+    var header = Header(
+        index.metric,
+        index.dtype,
+        index.dim,
+        index.count,
+        graph.linked,
+        graph.M,
+        index.ef_construction,
+        ef_search,
+        index.seed,
+        graph.entry,
+        graph.top(),
+        index.exact_below,
+        index.unrepaired,
+    )
+    var status = save(path, header, sections, count, watch)
+    release(sections)
+    return status
+
+
+def open_index[V: Watch](path: Int, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
+    """Opens a saved index.
+
+    Args:
+        path: Address of a NUL-terminated string.
+        copy: True for a private copy that can be added to, False to search the map itself.
+        check: Whether to compare every byte with the checksums before anything is used.
+        status: Receives how it went.
+        watch: May end the checking early.
+
+    Returns:
+        The index; an empty one of no use unless the status is DONE.
+
+    Safety:
+        What is read of a map that was not verified is clamped where it is used: a damaged file may give wrong neighbours,
+        never a read outside the map.
+    """
+    var mapped = Mapped(path)
+    status = mapped.status
+    if status.ok() and check:
+        status = verify(mapped, usable_cores(), watch)
+    if not status.ok():
+        return Index(0, 0, 1, 2, 1, 0, 0)
+    var header = mapped.header
+    var index = Index(
+        header.metric,
+        header.dtype,
+        header.dim,
+        header.M,
+        header.ef_construction,
+        header.seed,
+        header.exact_below,
+    )
+    _attach(mapped, index, status)
+    if not status.ok():
+        return index^
+    index.ef_search = header.ef_search
+    index.ids_known = False
+    if copy:
+        if not _make_private(index):
+            status = Status.system(NO_ROOM)
+        _ = mapped^
+    else:
+        index.keep_file(mapped^)
+    return index^
+
+
+def _attach(mapped: Mapped, mut index: Index, mut status: Status):
+    """Makes the index's columns views of the map's sections."""
+    var header = mapped.header
+    ref graph = index.graph
+    if header.M < 2 or header.M > 128:
+        status = Status(BAD_FIELD, header.M, 0, name_of("M"))
+        return
+    if header.count > MAX_ROWS:
+        status = Status(BAD_FIELD, header.count, 0, name_of("count"))
+        return
+    var stride = row_stride(header.dim, header.dtype) // item_bytes(header.dtype)
+    _view(mapped, index.vectors, "vectors", header.dtype, header.count, stride, status)
+    _view(mapped, index.ids, "ids", INT64_SECTION, header.count, 1, status)
+    if index.has_norms():
+        _view(mapped, index.norms, "norms", 0, header.count, 1, status)
+    var ordinals = _rows_of(mapped, "upper_rows")
+    var blocks = _rows_of(mapped, "upper_links")
+    _view(mapped, graph.links0, "links0", UINT32_SECTION, header.linked, slots(2 * header.M), status)
+    _view(mapped, graph.upper_rows, "upper_rows", UINT32_SECTION, ordinals, 1, status)
+    _view(
+        mapped, graph.upper_start, "upper_start", UINT32_SECTION, ordinals + 1 if ordinals > 0 else 0, 1, status
+    )
+    _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
+    if not status.ok():
+        return
+    if (header.linked > 0) != (ordinals > 0) or (ordinals > 0) != (blocks > 0) or ordinals > header.linked:
+        status = Status(BAD_CONTENT, ordinals, 0, name_of("upper_rows"))
+        return
+    if header.entry >= ordinals or (header.entry < 0) != (ordinals == 0):
+        status = Status(BAD_FIELD, header.entry, 0, name_of("entry"))
+        return
+    graph.linked = header.linked
+    graph.rows = header.linked
+    graph.ordinals = ordinals
+    graph.blocks = blocks
+    graph.entry = header.entry
+    index.count = header.count
+    index.unrepaired = header.unrepaired
+
+
+def _rows_of(mapped: Mapped, name: StringLiteral) -> Int:
+    """Returns the rows of a section, 0 if there is none."""
+    var i = mapped.find(name_of(name))
+    return 0 if i < 0 else mapped.sections[unsafe_offset=i].rows
+
+
+def _view(
+    mapped: Mapped, mut column: Column, name: StringLiteral, dtype: Int, rows: Int, columns: Int, mut status: Status
+):
+    """Makes a column a view of a section that must have the given type and shape."""
+    var address = mapped.require(name_of(name), dtype, rows, columns, status)
+    if status.ok():
+        column.view(address, mapped.sections[unsafe_offset=mapped.find(name_of(name))].bytes())
+
+
+def _make_private(mut index: Index) -> Bool:
+    """Replaces views by memory of the index's own; returns False when memory is out."""
+    ref graph = index.graph
+    return (
+        _own(index.vectors)
+        and _own(index.ids)
+        and _own(index.norms)
+        and _own(graph.links0)
+        and _own(graph.upper_rows)
+        and _own(graph.upper_start)
+        and _own(graph.upper_links)
+    )
+
+
+def _own(mut column: Column) -> Bool:
+    var own = Column()
+    if column.usable != 0:
+        if not own.grow(column.usable):
+            return False
+        unsafe_memcpy(dest=own.ptr[UInt8](), src=column.ptr[UInt8](), count=column.usable)
+    column = own^
+    return True
