@@ -1,4 +1,5 @@
 """The extension module: the table of what Python may call."""
+from bindings.exact_api import exact_search
 from bindings.file_api import crc32c
 from bindings.index_api import (
     index_add,
@@ -34,6 +35,11 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_rows]("index_rows", "index_rows(handle, ids, out) -> None")
     methods.add[index_get]("index_get", "index_get(handle, rows, out) -> None")
     methods.add[index_ids]("index_ids", "index_ids(handle, out) -> None")
+    methods.add[exact_search](
+        "exact_search",
+        "exact_search(metric, dtype, base, queries, k, threads, max_bytes, out_ids, out_distances, shared_map=0) -> 0 or"
+        " what was refused",
+    )
     methods.add[distance]("distance", "distance(metric, dtype, query, row) -> float")
     methods.add[crc32c]("crc32c", "crc32c(buffer, start) -> int")
     methods.add[cpu_lanes]("cpu_lanes", "cpu_lanes() -> float32 lanes of a vector in this build")

@@ -35,8 +35,9 @@ def _index(o: Obj) raises Fail -> Ptr[Index]:
 
 
 def index_new(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle."""
-    need(count, 7)
+    """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below, quantization) -> handle."""
+    if count != 7:
+        need(count, 8)
     return capsule_new[Index, TAG](
         Index(
             as_int(args[unsafe_offset=0]),
@@ -46,6 +47,7 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
             as_int(args[unsafe_offset=4]),
             as_int(args[unsafe_offset=5]),
             as_int(args[unsafe_offset=6]),
+            as_int(args[unsafe_offset=7]) if count == 8 else 0,
         )
     )
 
@@ -160,6 +162,10 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = index.exact_below
     elif which == 13:
         value = index.ef_search
+    elif which == 14:
+        value = index.codes[].kind
+    elif which == 15:
+        value = index.quantization
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)

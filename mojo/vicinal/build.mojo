@@ -7,14 +7,13 @@ number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoP
 from std.ffi import c_int, external_call
 
 from vicinal.candidates import entry_of
-from vicinal.convert import to_float
 from vicinal.graph import EMPTY, Graph, fill_empty, publish
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.prune import select_diverse
 from vicinal.scratch import Scratch
 from vicinal.search import descend, item_bytes_of, search_level
-from vicinal.space import Query, Rows, Space
+from vicinal.space import Linker, Rows
 from vicinal.undo import PARTS, UndoLog
 
 comptime ROUND_SHARE = 256
@@ -26,23 +25,8 @@ comptime SLACK = 6
 """Slots that a pruned block keeps free, so that the next reverse links need no pruning."""
 
 
-def query_of_row[S: Space](rows: Rows, row: Int, mut scratch: Scratch) -> Query:
-    """Makes a query of a stored row; types other than the query's own are widened into scratch."""
-    var norm = Float32(1)
-    comptime if S.needs_norms:
-        norm = rows.norm(row)
-    comptime if S.Q == S.T:
-        return Query(rows.base + row * rows.stride, norm)
-    else:
-        var vector = scratch.widened(rows.dim)
-        var stored = rows.row[S.T](row)
-        for i in range(rows.dim):
-            vector[unsafe_offset=i] = to_float[S.T, 1](stored[unsafe_offset=i])
-        return Query(Int(vector), norm)
-
-
 @fieldwise_init
-struct FindLinks[S: Space](Body):
+struct FindLinks[S: Linker](Body):
     """First half of a round: each new row searches the graph and writes its own links, which nobody follows yet."""
 
     var graph: Ptr[Graph]
@@ -62,7 +46,7 @@ struct FindLinks[S: Space](Body):
     def find(self, row: Int, mut scratch: Scratch):
         """Selects the links of one row on each of its levels that already has nodes."""
         ref graph = self.graph[]
-        var query = query_of_row[Self.S](self.rows, row, scratch)
+        var query = Self.S.query_of_row(self.rows, row, scratch.room(4 * self.rows.dim + 64))
         var level = Int(self.levels[unsafe_offset=row - self.first])
         var ordinal = ordinal_of(graph, row, level, self.first_ordinal)
         var top = graph.top()
@@ -98,7 +82,7 @@ struct FindLinks[S: Space](Body):
 
 
 @fieldwise_init
-struct LinkBack[S: Space](Body):
+struct LinkBack[S: Linker](Body):
     """Second half of a round: the reverse links. Item p changes the blocks of nodes with node % PARTS == p only."""
 
     var graph: Ptr[Graph]
@@ -183,7 +167,7 @@ struct LinkBack[S: Space](Body):
 
 
 @always_inline
-def same_row[S: Space](rows: Rows, a: Int, b: Int) -> Bool:
+def same_row[S: Linker](rows: Rows, a: Int, b: Int) -> Bool:
     """Tells whether two stored rows hold the same bytes."""
     return (
         external_call["memcmp", c_int](
@@ -204,7 +188,7 @@ def ordinal_of(graph: Graph, row: Int, level: Int, first: Int) -> Int:
     return ordinal
 
 
-def link_rows[S: Space, V: Watch](
+def link_rows[S: Linker, V: Watch](
     mut graph: Graph,
     rows: Rows,
     until: Int,

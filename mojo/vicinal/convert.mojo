@@ -15,6 +15,8 @@ def to_float[T: DType, N: Int](v: SIMD[T, N]) -> SIMD[DType.float32, N]:
         var bits = bitcast[DType.uint16, N](v).cast[DType.uint32]()
         var magnitude = bitcast[DType.float32, N]((bits & 0x7FFF) << 13) * Float32(5.192296858534828e33)  # 2**112
         return bitcast[DType.float32, N](bitcast[DType.uint32, N](magnitude) | ((bits & 0x8000) << 16))
+    elif T == DType.bfloat16:  # by its bits: the optimiser may narrow arithmetic on a cast back to bfloat16
+        return bitcast[DType.float32, N](bitcast[DType.uint16, N](v).cast[DType.uint32]() << 16)
     else:
         return v.cast[DType.float32]()
 

@@ -1,8 +1,9 @@
 """CRC-32C (Castagnoli), the checksum of every block of a file.
 
-The same value as iSCSI's and ext4's: reflected polynomial 0x82F63B78, start and end inverted; "123456789" gives
-0xE3069283. x86 and Arm have an instruction for it with a latency of 3 cycles and a throughput of 1, so three runs over
-neighbouring lanes go side by side and are put together by a multiplication modulo the polynomial.
+The same value as iSCSI's and ext4's: reflected polynomial 0x82F63B78, start and end inverted;
+"123456789" gives 0xE3069283. x86 and Arm have an instruction for it with a latency of 3 cycles and
+a throughput of 1, so three runs over neighbouring lanes go side by side and are put together by a
+multiplication modulo the polynomial.
 """
 from std.math import iota
 from std.sys import CompilationTarget, llvm_intrinsic
@@ -121,13 +122,14 @@ def crc32c(address: Int, bytes: Int, start: UInt32 = 0) -> UInt32:
     Args:
         address: Where the bytes begin; any alignment.
         bytes: Their number.
-        start: The checksum of what came before, so that pieces give the same as the whole; 0 at the beginning.
+        start: The checksum of what came before, 0 for nothing: pieces give what the whole does.
 
     Safety:
         The bytes must be readable.
 
     Performance:
-        20 GB/s on one Zen 4 core; 1.5 where the CPU level has no instruction for it.
+        31 GB/s from cache and 21 from memory on one Zen 4 core; 2 where the CPU level has no
+        instruction for it.
     """
     comptime if IN_HARDWARE:
         if bytes <= 0:
@@ -157,8 +159,8 @@ def crc32c_by_table(address: Int, bytes: Int, start: UInt32 = 0) -> UInt32:
         The bytes must be readable.
 
     Performance:
-        The eight tables take 3 us to make; they are made at each call, since a library without run-time support has
-        no place to keep them.
+        The eight tables take 3 us to make; they are made at each call, since a library without
+        run-time support has no place to keep them.
     """
     if bytes <= 0:
         return start

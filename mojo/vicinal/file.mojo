@@ -47,6 +47,7 @@ comptime S_IFDIR = 0o040000
 comptime S_IFREG = 0o100000
 comptime MOST_AT_ONCE = 1 << 30
 """Linux moves at most 2 GiB in one call."""
+comptime PATH_ROOM = 4096
 comptime TEMPORARY_ROOM = 64
 comptime SLASH: UInt8 = 47
 
@@ -179,7 +180,7 @@ def write_at(fd: c_int, address: Int, bytes: Int, offset: Int) -> Status:
 
 
 struct Replacement(Movable):
-    """A new file that takes its place under a path only when it is whole, and leaves no trace otherwise.
+    """A new file that takes its place under a path only when it is whole, or leaves no trace.
 
     It is written under another name in the same folder, then synced, renamed and the folder synced:
     a reader, or a crash at any moment, sees the old file or the new one. Who has the old file open
@@ -192,7 +193,7 @@ struct Replacement(Movable):
     var file: c_int
     """Where to write; -1 while there is no file."""
     var folder: c_int
-    """The folder of the path, so that renaming it or a change of directory in between does no harm."""
+    """The folder of the path, held open: renaming it in between does no harm."""
     var target: Int
     """Address of the path with links followed, from malloc."""
     var name: Int
@@ -235,7 +236,14 @@ struct Replacement(Movable):
             if external_call["access", c_int](path, W_OK) != 0:
                 return Status.system(last_errno())
             mode = old.mode & 0o777
-            self.target = external_call["realpath", Int](path, Int(0))
+            # with room of its own: the oldest realpath of glibc, the one that a symbol without a
+            # version is bound to, makes none
+            var room = external_call["malloc", Int](PATH_ROOM)
+            self.target = external_call["realpath", Int](path, room)
+            if self.target == 0:
+                var errno = last_errno()
+                external_call["free", NoneType](room)
+                return Status.system(errno)
         elif old.errno == ENOENT and look(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW).errno == ENOENT:
             self.target = external_call["strdup", Int](path)
         else:  # a link that leads nowhere, among others
@@ -246,8 +254,9 @@ struct Replacement(Movable):
         if errno != 0:
             return Status.system(errno)
         errno = self._create(mode)
-        if errno == 0 and old.errno == 0 and external_call["fchmod", c_int](self.file, c_int(mode)) != 0:
-            errno = last_errno()
+        if errno == 0 and old.errno == 0:
+            # gives back what the umask took; where the file system cannot, it stays narrower
+            _ = external_call["fchmod", c_int](self.file, c_int(mode))
         return Status.system(errno)
 
     def _open_folder(mut self) -> Int:
@@ -289,9 +298,13 @@ struct Replacement(Movable):
     def commit(mut self) -> Status:
         """Makes the new file durable and puts it under the path; the old one is gone then."""
         var errno = _sync(self.file)
-        if errno == 0 and external_call["renameat", c_int](
-            self.folder, self.temporary, self.folder, self.name
-        ) != 0:
+        if (
+            errno == 0
+            and external_call["renameat", c_int](
+                self.folder, self.temporary, self.folder, self.name
+            )
+            != 0
+        ):
             errno = last_errno()
         if errno != 0:
             return Status.system(errno)

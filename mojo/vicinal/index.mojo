@@ -3,6 +3,9 @@ from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
 from vicinal.build import link_rows
+from vicinal.code_space import CODE_LINE, ExactBytes
+from vicinal.codes import EXACT, STORED_ROWS, Codes, drop_codes
+from vicinal.coding import all_bytes, choose_kind, encode_rows, new_codes
 from vicinal.convert import from_float, to_float
 from vicinal.graph import MAX_ROWS, Graph, draw_level
 from vicinal.ids import IdMap
@@ -14,6 +17,7 @@ from vicinal.scratch import Scratch, Shelf
 from vicinal.space import (
     COSINE,
     FINE,
+    Linker,
     Rows,
     Space,
     SpaceTask,
@@ -62,6 +66,10 @@ struct Index(Movable):
     """False after opening a file, until somebody asks for an id: looking at all of them takes time by size."""
     var map: IdMap
     var graph: Graph
+    var quantization: Int
+    """What the user asked to walk on: `coding.AUTO`, or 1 + a kind of codes."""
+    var codes: Ptr[Codes]
+    """What searches walk on; of kind STORED_ROWS until the graph is built."""
     var unrepaired: Int
     """Rows linked since all rows were last made reachable."""
     var ef_search: Int
@@ -71,7 +79,15 @@ struct Index(Movable):
     """Address of the `Mapped` that the columns are views of, 0 if they are the index's own memory."""
 
     def __init__(
-        out self, metric: Int, dtype: Int, dim: Int, M: Int, ef_construction: Int, seed: Int, exact_below: Int
+        out self,
+        metric: Int,
+        dtype: Int,
+        dim: Int,
+        M: Int,
+        ef_construction: Int,
+        seed: Int,
+        exact_below: Int,
+        quantization: Int,
     ):
         """Makes an empty index."""
         self.metric = metric
@@ -88,12 +104,16 @@ struct Index(Movable):
         self.ids_known = True
         self.map = IdMap()
         self.graph = Graph(M)
+        self.quantization = quantization
+        self.codes = allocate[Codes](1)
+        self.codes.unsafe_write(Codes(STORED_ROWS, metric, dtype, 1, 0))
         self.unrepaired = 0
         self.ef_search = 0
         self.shelf = Shelf()
         self.file = 0
 
     def __deinit__(deinit self):
+        drop_codes(self.codes)
         if self.file != 0:
             var mapped = at[Mapped](self.file)
             mapped.unsafe_deinit_pointee()
@@ -130,6 +150,8 @@ struct Index(Movable):
             + self.graph.upper_rows.usable
             + self.graph.upper_start.usable
             + self.graph.upper_links.usable
+            + self.codes[].bytes.usable
+            + self.codes[].constants.usable
             + self.map.room * 4
         )
 
@@ -280,16 +302,20 @@ struct AddRows[V: Watch](SpaceTask):
             self.status = Int(verdict)
             return
         var until = index.count + self.added
+        # a vector load of a row's last bytes may reach past them
         var stride = row_stride(index.dim, index.dtype)
-        if not index.vectors.grow(until * stride) or (index.has_norms() and not index.norms.grow(until * 4)):
+        if not index.vectors.grow(until * stride + CODE_LINE) or (index.has_norms() and not index.norms.grow(until * 4)):
             self.status = NO_MEMORY
             return
         if not team.run(self.added, GRAIN, CopyRows[S](self.source, index.rows(), index.count), watch):
             self.status = STOPPED
             return
         if until >= index.exact_below:
-            self.status = self._link[S](team, until)
+            self.status = self._encode[S](team, until)
+            if self.status == DONE:
+                self.status = self._link[S](team, until)
             if self.status != DONE:
+                index.codes[].count = min(index.codes[].count, index.count)
                 return
         Atomic[Int64].store[ordering=Ordering.RELEASE](Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(until))
         self.status = DONE
@@ -304,21 +330,73 @@ struct AddRows[V: Watch](SpaceTask):
         for i in range(team.size()):
             scratches[unsafe_offset=i] = index.shelf.take()
         var log = UndoLog(index.graph)
-        var outcome = link_rows[S, Self.V](
-            index.graph, index.rows(), until, levels, index.ef_construction, team, scratches, log, self.watch[]
-        )
-        if outcome == 1:
-            index.unrepaired += until - first
-            if index.unrepaired * REPAIR_SHARE >= until:
-                _ = repair[S](index.graph, index.rows(), index.ef_construction, log, scratches[][])
-                index.unrepaired = 0
+        var outcome: Int
+        comptime if S.metric != COSINE:
+            if index.codes[].kind == EXACT:
+                outcome = self._link_in[ExactBytes[S.metric, S.T == DType.int8]](
+                    index.codes[].rows(index.rows()), levels, until, team, scratches, log
+                )
+            else:
+                outcome = self._link_in[S](index.rows(), levels, until, team, scratches, log)
         else:
-            log.undo(index.graph)
+            outcome = self._link_in[S](index.rows(), levels, until, team, scratches, log)
         for i in range(team.size()):
             index.shelf.put(scratches[unsafe_offset=i])
         release(scratches)
         release(levels)
         return DONE if outcome == 1 else (STOPPED if outcome == 0 else NO_MEMORY)
+
+
+    def _link_in[L: Linker](
+        self,
+        rows: Rows,
+        levels: Ptr[UInt8],
+        until: Int,
+        team: Team,
+        scratches: Ptr[Ptr[Scratch]],
+        log: UndoLog,
+    ) -> Int:
+        """Links and repairs with one way of measuring; undoes all of it if it was ended early."""
+        ref index = self.index[]
+        var first = index.graph.linked
+        var outcome = link_rows[L, Self.V](
+            index.graph, rows, until, levels, index.ef_construction, team, scratches, log, self.watch[]
+        )
+        if outcome != 1:
+            log.undo(index.graph)
+            return outcome
+        index.unrepaired += until - first
+        if index.unrepaired * REPAIR_SHARE >= until:
+            _ = repair[L](index.graph, rows, index.ef_construction, log, scratches[][])
+            index.unrepaired = 0
+        return 1
+
+    def _encode[S: Space](mut self, team: Team, until: Int) -> Int:
+        """Encodes new rows, of all rows if they make another kind of codes the right one."""
+        ref index = self.index[]
+        ref watch = self.watch[]
+        var first_time = index.graph.linked == 0
+        var unseen = 0 if first_time else index.count
+        var kind = index.codes[].kind
+        var bytes_only = (first_time or kind == EXACT) and all_bytes[S](
+            index.rows(), unseen, until, team, watch
+        )
+        var codes = index.codes
+        if first_time or (kind == EXACT and is_float(index.dtype) and not bytes_only):
+            kind = choose_kind(index.quantization, index.metric, index.dtype, index.dim, bytes_only)
+            codes = new_codes[S](kind, index.dtype, index.rows(), until, index.seed)
+        var outcome = encode_rows[S](codes, index.rows(), until, team, watch)
+        if outcome != 1:
+            if codes != index.codes:
+                drop_codes(codes)
+            return STOPPED if outcome == 0 else NO_MEMORY
+        if codes != index.codes:
+            # searches under way may still read the old ones
+            codes[].older = Int(index.codes)
+            Atomic[Int64].store[ordering=Ordering.RELEASE](
+                Pointer(to=index.codes).unsafe_bitcast[Int64](), Int64(Int(codes))
+            )
+        return DONE
 
 
 def add_rows[V: Watch](mut index: Index, source: Int, ids: Int, added: Int, threads: Int, mut watch: V) -> Int:

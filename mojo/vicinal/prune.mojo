@@ -7,10 +7,10 @@ from vicinal.candidates import key_of, node_of
 from vicinal.graph import Graph
 from vicinal.memory import Ptr
 from vicinal.search import fetch_row, item_bytes_of
-from vicinal.space import Rows, Space
+from vicinal.space import Linker, Rows
 
 
-def select_diverse[S: Space](
+def select_diverse[S: Linker](
     graph: Graph, rows: Rows, level: Int, candidates: Ptr[Int64], count: Int, wanted: Int, picked: Ptr[UInt32]
 ) -> Int:
     """Picks candidates that are nearer to the centre than to any candidate picked before them.

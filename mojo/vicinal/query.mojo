@@ -1,12 +1,17 @@
 """Answering queries: one or many, through the graph or by a scan of all rows."""
+from vicinal.code_space import Estimate, ExactBytes
+from vicinal.codes import EXACT, ROTATED, STORED_ROWS
 from vicinal.candidates import Candidates, entry_of
 from vicinal.index import DONE, STOPPED, Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.scratch import Scratch
-from vicinal.search import search_graph
+from vicinal.rotation import padded_dim
+from vicinal.search import LOOK_AHEAD, fetch_row, item_bytes_of, search_graph
 from vicinal.space import COSINE, FINE, Query, Rows, Space, SpaceTask, in_space, inspect_row
 
+comptime LEAST_RERANKED = 32
+"""Candidates measured again when distances are estimates; three times k if that is more."""
 comptime PIECE = 8
 """Queries of a piece."""
 
@@ -45,7 +50,7 @@ struct Answer[S: Space](Body):
             _ = inspect_row[Self.S, Self.S.Q](given, index.dim, query.norm)
         comptime if Self.S.T.is_floating_point():
             # a copy on a cache line: no vector load straddles two
-            var vector = scratch.widened(index.dim)
+            var vector = scratch.work(2 * padded_dim(index.dim))
             var elements = given.unsafe_bitcast[Float32]()
             for j in range(index.dim):
                 vector[unsafe_offset=j] = elements[unsafe_offset=j] * query.norm
@@ -54,18 +59,71 @@ struct Answer[S: Space](Body):
         if index.exact(width):
             scratch.beam.reset(min(self.k, max(index.count, 1)))
             scan[Self.S](index.rows(), 0, index.count, query, scratch.beam)
-        else:
+            self.write[Self.S.value](i, scratch.beam)
+            return
+        ref codes = index.codes[]
+        if codes.kind == STORED_ROWS:
             search_graph[Self.S](index.graph, index.rows(), query, scratch, width)
-        var found = min(self.k, scratch.beam.size)
+            self.write[Self.S.value](i, scratch.beam)
+            return
+        var prepared = Query(scratch.room(codes.query_bytes()), 1)
+        var rows = codes.rows(index.rows())
+        if codes.kind == EXACT:
+            comptime if Self.S.metric != COSINE:
+                comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
+                var exact = codes.prepare[Self.S.Q](
+                    at[Scalar[Self.S.Q]](query.address), at[UInt8](prepared.address), scratch.work(0)
+                )
+                search_graph[Exact](index.graph, rows, prepared, scratch, width)
+                if exact:
+                    self.write[Exact.value](i, scratch.beam)
+                    return
+        else:
+            comptime if Self.S.T.is_floating_point():
+                _ = codes.prepare[Self.S.Q](
+                    at[Scalar[Self.S.Q]](query.address),
+                    at[UInt8](prepared.address),
+                    scratch.work(0).unsafe_offset(padded_dim(index.dim)),
+                )
+                if codes.kind == ROTATED:
+                    search_graph[Estimate[4]](index.graph, rows, prepared, scratch, width)
+                else:
+                    search_graph[Estimate[8]](index.graph, rows, prepared, scratch, width)
+        rerank[Self.S](index.rows(), query, scratch, max(LEAST_RERANKED, 3 * self.k), self.k)
+        self.write[Self.S.value](i, scratch.chosen)
+
+    @always_inline
+    def write[value: def(Int32) thin -> Float32](self, i: Int, nearest: Candidates):
+        """Writes the result of query i."""
+        var found = min(self.k, nearest.size)
         var ids = self.ids.unsafe_offset(i * self.k)
         var distances = self.distances.unsafe_offset(i * self.k)
-        var known = index.ids.ptr[Int64]() if found != 0 else ids
+        var known = self.index[].ids.ptr[Int64]() if found != 0 else ids
         for j in range(found):
-            ids[unsafe_offset=j] = known[unsafe_offset=scratch.beam.node(j)]
-            distances[unsafe_offset=j] = Self.S.value(scratch.beam.key(j))
+            ids[unsafe_offset=j] = known[unsafe_offset=nearest.node(j)]
+            distances[unsafe_offset=j] = value(nearest.key(j))
         for j in range(found, self.k):
             ids[unsafe_offset=j] = -1
-            distances[unsafe_offset=j] = Float32.MAX
+            distances[unsafe_offset=j] = Float32.MAX  # infinity
+
+
+@always_inline
+def rerank[S: Space](rows: Rows, query: Query, mut scratch: Scratch, count: Int, k: Int):
+    """Measures the best candidates of the beam again from the stored rows; leaves the k nearest in `scratch.chosen`."""
+    ref chosen = scratch.chosen
+    var reranked = min(count, scratch.beam.size)
+    var bytes = rows.dim * item_bytes_of[S]()
+    chosen.reset(k)
+    for i in range(min(LOOK_AHEAD, reranked)):
+        fetch_row(rows, scratch.beam.node(i), bytes)
+    for i in range(reranked):
+        if i + LOOK_AHEAD < reranked:
+            fetch_row(rows, scratch.beam.node(i + LOOK_AHEAD), bytes)
+        var row = scratch.beam.node(i)
+        var entry = entry_of(S.key(query, rows, row), row)
+        if entry < chosen.worst():
+            _ = chosen.insert(entry)
+    scratch.reranked += reranked
 
 
 @fieldwise_init

@@ -3,12 +3,11 @@
 Pruning can take the last link to a row. A flood from the entry finds such rows; each is linked from the nearest row that
 was reached.
 """
-from vicinal.build import query_of_row
 from vicinal.graph import EMPTY, Graph, publish
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.scratch import Scratch
 from vicinal.search import search_level
-from vicinal.space import Rows, Space
+from vicinal.space import Linker, Rows
 from vicinal.undo import PARTS, UndoLog
 
 comptime ROUNDS = 16
@@ -70,7 +69,7 @@ def unreachable(graph: Graph) -> Int:
     return graph.linked - flood.count
 
 
-def repair[S: Space](graph: Graph, rows: Rows, ef_construction: Int, log: UndoLog, mut scratch: Scratch) -> Int:
+def repair[S: Linker](graph: Graph, rows: Rows, ef_construction: Int, log: UndoLog, mut scratch: Scratch) -> Int:
     """Links every row that cannot be reached from the entry point; readers may search meanwhile.
 
     Args:
@@ -95,7 +94,7 @@ def repair[S: Space](graph: Graph, rows: Rows, ef_construction: Int, log: UndoLo
                 continue
             # every row found from the entry along level 0 has been reached
             search_level[S, True](
-                graph, rows, query_of_row[S](rows, row, scratch), scratch, 0, graph.linked, entry, ef_construction << round
+                graph, rows, S.query_of_row(rows, row, scratch.room(4 * rows.dim + 64)), scratch, 0, graph.linked, entry, ef_construction << round
             )
             _attach(graph, row, log, flood, scratch)
             flood.spread(graph, row)

@@ -26,12 +26,18 @@ struct Scratch(Movable):
     """Unvisited nodes of the hop, then their entries."""
     var picked: Ptr[UInt32]
     """Nodes kept by a selection."""
-    var vector: Ptr[Float32]
-    """One row widened to float32."""
-    var vector_room: Int
-    """Elements allocated for `vector`."""
+    var query: Ptr[UInt8]
+    """A query: widened, or prepared for codes."""
+    var query_room: Int
+    """Bytes allocated for `query`."""
+    var floats: Ptr[Float32]
+    """A vector: a query of unit length, or one being rotated."""
+    var floats_room: Int
+    """Elements allocated for `floats`."""
     var distances: Int
     """Distances measured, over the life of the scratch."""
+    var reranked: Int
+    """Candidates measured again from the stored rows, over the life of the scratch."""
     var hops: Int
     """Nodes expanded, over the life of the scratch."""
 
@@ -43,24 +49,36 @@ struct Scratch(Movable):
         self.links = allocate[UInt32](HOP)
         self.fresh = allocate[Int64](HOP)
         self.picked = allocate[UInt32](HOP)
-        self.vector = allocate[Float32](64)
-        self.vector_room = 64
+        self.query = allocate[UInt8](64)
+        self.query_room = 64
+        self.floats = allocate[Float32](16)
+        self.floats_room = 16
         self.distances = 0
         self.hops = 0
+        self.reranked = 0
 
     def __deinit__(deinit self):
         release(self.links)
         release(self.fresh)
         release(self.picked)
-        release(self.vector)
+        release(self.query)
+        release(self.floats)
 
-    def widened(mut self, dim: Int) -> Ptr[Float32]:
-        """Returns room for one row in float32."""
-        if dim > self.vector_room:
-            release(self.vector)
-            self.vector = allocate[Float32](dim)
-            self.vector_room = dim
-        return self.vector
+    def work(mut self, floats: Int) -> Ptr[Float32]:
+        """Returns room for floats besides the query."""
+        if floats > self.floats_room:
+            release(self.floats)
+            self.floats = allocate[Float32](floats)
+            self.floats_room = floats
+        return self.floats
+
+    def room(mut self, bytes: Int) -> Int:
+        """Returns the address of room for a query."""
+        if bytes > self.query_room:
+            release(self.query)
+            self.query = allocate[UInt8](bytes)
+            self.query_room = bytes
+        return Int(self.query)
 
 
 struct Shelf(Movable):

@@ -11,7 +11,7 @@ from vicinal.candidates import LANES, entry_of, node_of
 from vicinal.graph import EMPTY, Graph, SLOTS_PER_LINE
 from vicinal.memory import Ptr, at
 from vicinal.scratch import Scratch
-from vicinal.space import Query, Rows, Space, item_bytes
+from vicinal.space import Measure, Query, Rows
 
 comptime LOOK_AHEAD = 3
 """Rows whose memory is asked for before they are measured."""
@@ -40,7 +40,7 @@ def fetch_links(graph: Graph, level: Int, node: Int):
         fetch_line(address + offset)
 
 
-def descend[S: Space](
+def descend[S: Measure](
     graph: Graph, rows: Rows, query: Query, mut scratch: Scratch, ordinals: Int, start: Int, stop: Int
 ) -> Int:
     """Walks greedily from an ordinal down to level `stop` >= 1, or through level 1 if `stop` is 0.
@@ -83,13 +83,13 @@ def descend[S: Space](
     return nearest
 
 
-def search_level[S: Space, ground: Bool](
+def search_level[S: Measure, ground: Bool](
     graph: Graph, rows: Rows, query: Query, mut scratch: Scratch, level: Int, nodes: Int, start: Int, width: Int
 ):
     """Finds the `width` nearest nodes of one level, best first, and leaves them in `scratch.beam`.
 
     Parameters:
-        S: The space.
+        S: What measures.
         ground: True for level 0, where nodes are rows; above it they are ordinals.
 
     Args:
@@ -159,7 +159,7 @@ def search_level[S: Space, ground: Bool](
 
 
 @always_inline
-def item_bytes_of[S: Space]() -> Int:
+def item_bytes_of[S: Measure]() -> Int:
     """Returns the bytes of one stored element."""
     comptime if S.T == DType.float32:
         return 4
@@ -169,7 +169,7 @@ def item_bytes_of[S: Space]() -> Int:
         return 1
 
 
-def search_graph[S: Space](graph: Graph, rows: Rows, query: Query, mut scratch: Scratch, width: Int):
+def search_graph[S: Measure](graph: Graph, rows: Rows, query: Query, mut scratch: Scratch, width: Int):
     """Searches the whole graph and leaves the `width` nearest rows found in `scratch.beam`, nearest first.
 
     Safe beside a writer that adds rows: what it sees of the graph is fixed at the start.

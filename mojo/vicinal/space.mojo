@@ -72,23 +72,46 @@ def float_of_key(key: Int32) -> Float32:
     return bitcast[DType.float32, 1](key ^ ((key >> 31) & 0x7FFFFFFF))
 
 
-trait Space:
-    """What search and build need to know of a metric over a stored type."""
+trait Measure:
+    """What a search needs to know: how far a row is from a query."""
 
-    comptime metric: Int
     comptime T: DType
-    comptime Q: DType
-    comptime needs_norms: Bool
 
     @staticmethod
     def key(query: Query, rows: Rows, row: Int) -> Int32:
         """Measures a query against a row."""
         ...
 
+
+trait Linker(Measure):
+    """What linking rows needs besides: how far two rows are from each other, and rows as queries."""
+
+    @staticmethod
+    def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
+        """Makes a query of a row.
+
+        Args:
+            rows: The rows.
+            row: Which.
+            room: Address of 4 * dim + 64 bytes on a 64-byte boundary, for a query that is not the row itself.
+
+        Returns:
+            The query, which may use both.
+        """
+        ...
+
     @staticmethod
     def key_between(rows: Rows, a: Int, b: Int) -> Int32:
         """Measures two rows against each other, on the scale of `key`."""
         ...
+
+
+trait Space(Linker):
+    """A metric over a stored type."""
+
+    comptime metric: Int
+    comptime Q: DType
+    comptime needs_norms: Bool
 
     @staticmethod
     def value(key: Int32) -> Float32:
@@ -152,6 +175,20 @@ struct Of[metric_: Int, stored: DType](Space):
         return Self._measure[Self.T](rows.row[Self.T](a), rows.row[Self.T](b), rows.dim, norm_a, norm_b)
 
     @staticmethod
+    def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
+        """Makes a query of a row; float types other than float32 are widened."""
+        var norm = Float32(1)
+        comptime if Self.needs_norms:
+            norm = rows.norm(row)
+        comptime if Self.Q == Self.T:
+            return Query(Int(rows.row[Self.T](row)), norm)
+        else:
+            var stored = rows.row[Self.T](row)
+            for i in range(rows.dim):
+                at[Float32](room)[unsafe_offset=i] = to_float[Self.T, 1](stored[unsafe_offset=i])
+            return Query(room, norm)
+
+    @staticmethod
     @always_inline
     def value(key: Int32) -> Float32:
         """Returns the distance that a key stands for: squared L2, 1 - dot, or 1 - cosine."""
@@ -205,10 +242,11 @@ def is_float(dtype: Int) -> Bool:
 def row_stride(dim: Int, dtype: Int) -> Int:
     """Returns the bytes from one stored row to the next.
 
-    Long rows start on a cache line, so that no vector load straddles two; short rows are packed to save memory.
+    Long rows start on a cache line, so that no vector load straddles two, and end with zeros; short rows are packed to save
+    memory. Integer rows of a line or more are padded too: they serve as their own codes.
     """
     var bytes = dim * item_bytes(dtype)
-    return bytes if bytes < 256 else (bytes + 63) // 64 * 64
+    return bytes if bytes < (256 if is_float(dtype) else 64) else (bytes + 63) // 64 * 64
 
 
 comptime FINE = 0

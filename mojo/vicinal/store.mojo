@@ -1,6 +1,8 @@
 """Between an index and a file: which arrays are saved under which names, and what a file must hold to be searched."""
 from std.memory import unsafe_memcpy
 
+from vicinal.coding import can_walk
+from vicinal.codes import EXACT, STORED_ROWS, Codes, drop_codes
 from vicinal.file import Status
 from vicinal.format import (
     BAD_CONTENT,
@@ -16,12 +18,15 @@ from vicinal.index import Index
 from vicinal.mapped import Mapped, verify
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.parallel import Watch, usable_cores
-from vicinal.space import item_bytes, row_stride
+from vicinal.rotation import padded_dim
+from vicinal.space import COSINE, is_float, item_bytes, row_stride
 from vicinal.writer import save
 
+comptime BYTES_SECTION = 4
+"""Type of a section of bytes: that of uint8 rows."""
 comptime NO_ROOM = 12
 """ENOMEM: what a private copy that does not fit memory is reported as."""
-comptime SECTIONS = 7
+comptime SECTIONS = 10
 
 
 def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) -> Status:
@@ -61,6 +66,20 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     if index.has_norms():
         sections[unsafe_offset=6] = Section(name_of("norms"), index.norms.address, 0, index.count, 1)
         count = 7
+    ref codes = index.codes[]
+    if codes.kind != STORED_ROWS:
+        if not codes.in_place():
+            sections[unsafe_offset=count] = Section(
+                name_of("codes"), codes.bytes.address, BYTES_SECTION, codes.count, codes.stride
+            )
+            count += 1
+        sections[unsafe_offset=count] = Section(
+            name_of("code_constants"), codes.constants.address, UINT32_SECTION, codes.count, 2
+        )
+        sections[unsafe_offset=count + 1] = Section(
+            name_of("code_centre"), Int(codes.centre), 0, 1, padded_dim(index.dim)
+        )
+        count += 2
     var header = Header(
         index.metric,
         index.dtype,
@@ -75,6 +94,8 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         graph.top(),
         index.exact_below,
         index.unrepaired,
+        index.quantization,
+        codes.kind,
     )
     var status = save(path, header, sections, count, watch)
     release(sections)
@@ -103,7 +124,7 @@ def open_index[V: Watch](path: Int, copy: Bool, check: Bool, mut status: Status,
     if status.ok() and check:
         status = verify(mapped, usable_cores(), watch)
     if not status.ok():
-        return Index(0, 0, 1, 2, 1, 0, 0)
+        return Index(0, 0, 1, 2, 1, 0, 0, 0)
     var header = mapped.header
     var index = Index(
         header.metric,
@@ -113,6 +134,7 @@ def open_index[V: Watch](path: Int, copy: Bool, check: Bool, mut status: Status,
         header.ef_construction,
         header.seed,
         header.exact_below,
+        header.quantization,
     )
     _attach(mapped, index, status)
     if not status.ok():
@@ -151,6 +173,7 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
         mapped, graph.upper_start, "upper_start", UINT32_SECTION, ordinals + 1 if ordinals > 0 else 0, 1, status
     )
     _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
+    _attach_codes(mapped, index, status)
     if not status.ok():
         return
     if (header.linked > 0) != (ordinals > 0) or (ordinals > 0) != (blocks > 0) or ordinals > header.linked:
@@ -166,6 +189,27 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     graph.entry = header.entry
     index.count = header.count
     index.unrepaired = header.unrepaired
+
+
+def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
+    """Makes the codes' columns views of the map's sections; the centre is small and copied."""
+    var header = mapped.header
+    if not status.ok() or header.codes == STORED_ROWS:
+        return
+    if not can_walk(header.codes, header.metric, header.dtype):
+        status = Status(BAD_FIELD, header.codes, 0, name_of("codes"))
+        return
+    drop_codes(index.codes)
+    index.codes = allocate[Codes](1)
+    index.codes.unsafe_write(Codes(header.codes, header.metric, header.dtype, header.dim, header.seed))
+    ref codes = index.codes[]
+    if not codes.in_place():
+        _view(mapped, codes.bytes, "codes", BYTES_SECTION, header.linked, codes.stride, status)
+    _view(mapped, codes.constants, "code_constants", UINT32_SECTION, header.linked, 2, status)
+    var centre = mapped.require(name_of("code_centre"), 0, 1, padded_dim(header.dim), status)
+    if status.ok():
+        unsafe_memcpy(dest=codes.centre, src=at[Float32](centre), count=padded_dim(header.dim))
+        codes.count = header.linked
 
 
 def _rows_of(mapped: Mapped, name: StringLiteral) -> Int:
@@ -194,6 +238,8 @@ def _make_private(mut index: Index) -> Bool:
         and _own(graph.upper_rows)
         and _own(graph.upper_start)
         and _own(graph.upper_links)
+        and _own(index.codes[].bytes)
+        and _own(index.codes[].constants)
     )
 
 

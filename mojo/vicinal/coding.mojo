@@ -1,0 +1,117 @@
+"""Which codes an index walks on: the choice, making them for new rows, changing the choice when data want it."""
+from std.atomic import Atomic, Ordering
+
+from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, drop_codes, is_bytes
+from vicinal.memory import Ptr, allocate, at, release
+from vicinal.parallel import Body, Team, Watch
+from vicinal.rotation import padded_dim
+from vicinal.space import COSINE, Rows, Space, is_float
+
+comptime AUTO = 0
+"""What a user may ask for; the others are 1 + the kind of codes."""
+comptime LEAST_SCALED = 16
+"""Below this dimension a code, padded to a line, is no smaller than a row."""
+comptime LEAST_ROTATED = 96
+"""From this dimension on 4 bits of a rotated row suffice; below, a padded code of 8 bits is as small and finer."""
+comptime GRAIN = 64
+
+
+def can_walk(kind: Int, metric: Int, dtype: Int) -> Bool:
+    """Tells whether a kind of codes exists for a metric and a stored type."""
+    if kind == STORED_ROWS:
+        return True
+    if kind == EXACT:  # cosine over integers divides by both norms, which exact codes do not carry
+        return metric != COSINE
+    return is_float(dtype)
+
+
+def choose_kind(wanted: Int, metric: Int, dtype: Int, dim: Int, bytes_only: Bool) -> Int:
+    """Decides what to walk on.
+
+    Args:
+        wanted: AUTO, or 1 + a kind of codes.
+        metric: Code of the metric.
+        dtype: Code of the stored type.
+        dim: Elements of a row.
+        bytes_only: Whether all rows hold whole numbers from 0 to 255 only.
+
+    Returns:
+        The kind of codes.
+    """
+    if wanted != AUTO:
+        return wanted - 1
+    if not is_float(dtype):
+        return EXACT if can_walk(EXACT, metric, dtype) else STORED_ROWS
+    if bytes_only and can_walk(EXACT, metric, dtype):
+        return EXACT
+    if dim < LEAST_SCALED:
+        return STORED_ROWS
+    return ROTATED if dim >= LEAST_ROTATED else SCALED
+
+
+@fieldwise_init
+struct LookForFractions[S: Space](Body):
+    """Finds out whether rows hold anything but whole numbers from 0 to 255."""
+
+    var rows: Rows
+    var found: Ptr[Int64]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Looks at rows begin .. end-1."""
+        for row in range(begin, end):
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](self.found) != 0:
+                return
+            if not is_bytes[Self.S.T](self.rows.row[Self.S.T](row), self.rows.dim):
+                Atomic[Int64].store[ordering=Ordering.RELAXED](self.found, 1)
+
+
+def all_bytes[S: Space, V: Watch](rows: Rows, first: Int, until: Int, team: Team, mut watch: V) -> Bool:
+    """Tells whether rows first .. until-1 hold whole numbers from 0 to 255 only."""
+    comptime if not S.T.is_floating_point() or S.metric == COSINE:
+        return False
+    var found = Int64(0)
+    var from_first = Rows(rows.base + first * rows.stride, rows.stride, rows.dim, 0)
+    var look = LookForFractions[S](from_first, Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin]())
+    _ = team.run(until - first, GRAIN, look, watch)
+    return found == 0
+
+
+@fieldwise_init
+struct Encode[S: Space](Body):
+    """Encodes rows."""
+
+    var codes: Ptr[Codes]
+    var rows: Rows
+    var first: Int
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Encodes rows first + begin .. first + end - 1."""
+        var work = allocate[Float32](padded_dim(self.rows.dim))
+        for i in range(begin, end):
+            self.codes[].encode[Self.S.T](self.rows, self.first + i, work)
+        release(work)
+
+
+def encode_rows[S: Space, V: Watch](codes: Ptr[Codes], rows: Rows, until: Int, team: Team, mut watch: V) -> Int:
+    """Encodes the rows that have no codes yet.
+
+    Returns:
+        1 when done, 0 when `watch` ended it, -1 when memory is out; codes of earlier rows stand in any case.
+    """
+    if codes[].kind == STORED_ROWS:
+        return 1
+    if not codes[].grow(until):
+        return -1
+    var first = codes[].count
+    if not team.run(until - first, GRAIN, Encode[S](codes, rows, first), watch):
+        return 0
+    codes[].count = until
+    return 1
+
+
+def new_codes[S: Space](kind: Int, dtype: Int, rows: Rows, count: Int, seed: Int) -> Ptr[Codes]:
+    """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of the rows."""
+    var codes = allocate[Codes](1)
+    codes.unsafe_write(Codes(kind, S.metric, dtype, rows.dim, seed))
+    codes[].centre_on[S.T](rows, count)
+    return codes

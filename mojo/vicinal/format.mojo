@@ -1,0 +1,220 @@
+"""The layout of a file: a header of one page, sections on page boundaries, checksums of it all.
+
+Arrays are (name, address, shape); what they mean is the caller's. `writer` writes the layout,
+`mapped` reads it; docs/format.md has the bytes and the reasons.
+"""
+from std.sys import size_of
+
+from vicinal.codes import KINDS_OF_CODES
+from vicinal.distance import MAX_DIM
+from vicinal.file import Name, Status
+from vicinal.memory import Bytes, Ptr, at
+from vicinal.space import METRICS, STORED_TYPES
+
+comptime VERSION = 1
+"""The version that is written, and the newest that is read."""
+comptime PAGE = 4096
+comptime BLOCK = 65536
+"""Bytes under one checksum."""
+
+# ---- how a call can end, beyond the codes of file.mojo
+
+comptime EMPTY_FILE = 4
+"""The file has no byte."""
+comptime NOT_OURS = 5
+"""The file begins otherwise."""
+comptime OTHER_VERSION = 6
+"""`a` is the file's version; `b` is 1 if the header's checksum fails as well."""
+comptime OTHER_ENDIAN = 7
+"""Written by a machine with the other byte order."""
+comptime BAD_HEADER = 8
+"""The checksum of the header fails: `a` is in the file, `b` is right."""
+comptime TRUNCATED = 9
+"""The file has `a` bytes and should have `b`."""
+comptime TOO_LONG = 10
+"""The file has `a` bytes and should have `b`."""
+comptime BAD_FIELD = 11
+"""The header field `name` has the impossible value `a`."""
+comptime BAD_TABLE = 12
+"""Entry `a` of the section table, `name`, breaks rule `b` below."""
+comptime BAD_SECTION = 13
+"""The section `name` is not there, or not with `a` rows of `b` elements of the right type."""
+comptime BAD_BLOCK = 14
+"""The checksum fails of the `b` bytes from byte `a` on, which begin in section `name`."""
+comptime BAD_PADDING = 15
+"""Byte `a`, between sections or in the header, is not zero."""
+comptime BAD_CHECKSUMS = 16
+"""The list of checksums, at byte `a`, does not fit the checksum that the header has of it."""
+comptime BAD_CONTENT = 17
+"""Item `a` of section `name` contradicts the rest; for callers that know what the section means."""
+
+comptime RULE_COUNT = 1
+"""There are more or fewer sections than there may be."""
+comptime RULE_NAME = 2
+"""A name is empty or comes twice."""
+comptime RULE_SHAPE = 3
+"""The type is unknown or rows x columns x item size is not the length."""
+comptime RULE_PLACE = 4
+"""The section is not where the one before it ends, rounded up to a page, or not inside the file."""
+comptime RULE_CHECKSUMS = 5
+"""The last section is not the list of checksums that the others need."""
+
+# ---- types of sections, beyond the stored types 0 .. 4
+
+comptime INT64_SECTION = 5
+comptime UINT32_SECTION = 6
+
+# ---- the bytes of the header, all little-endian
+
+comptime MAGIC: UInt64 = 0x4C414E49434956F7
+"""F7 "VICINAL": the first byte is none of a text in UTF-8."""
+comptime MARK: UInt32 = 0x01020304
+comptime SWAPPED_MARK: UInt32 = 0x04030201
+comptime AT_VERSION = 8
+comptime AT_MARK = 12
+comptime AT_BYTES = 16
+comptime AT_COUNT = 24
+comptime AT_FIELDS = 32
+comptime FIELDS_END = AT_FIELDS + size_of[Header]()
+comptime AT_TABLE = 256
+comptime ENTRY = 64
+comptime AT_CHECKSUMS_SUM = 4088
+comptime AT_SUM = 4092
+comptime MAX_SECTIONS = (AT_CHECKSUMS_SUM - AT_TABLE) // ENTRY
+
+
+def name_of(text: StringLiteral) -> Name:
+    """Makes a section name of at most 16 ASCII letters."""
+    var name = Name(0)
+    for i in range(min(text.byte_length(), 16)):
+        name[i] = text.ptr()[unsafe_offset=i]
+    return name
+
+
+def section_item_bytes(dtype: Int) -> Int:
+    """Returns the bytes of one element of a section type, 0 for an unknown one."""
+    if dtype == INT64_SECTION:
+        return 8
+    if dtype == 0 or dtype == UINT32_SECTION:
+        return 4
+    if dtype == 1 or dtype == 2:
+        return 2
+    return 1 if dtype == 3 or dtype == 4 else 0
+
+
+@fieldwise_init
+struct Header(TrivialRegisterPassable):
+    """What the file says beside its sections, in the order of the file."""
+
+    var metric: Int
+    """Code of the metric."""
+    var dtype: Int
+    """Code of the stored type."""
+    var dim: Int
+    """Elements of a vector."""
+    var count: Int
+    """Vectors."""
+    var linked: Int
+    """Vectors that are in the graph, the first ones."""
+    var M: Int
+    """Links that a new row selects on each level."""
+    var ef_construction: Int
+    """Width of the search that places a row."""
+    var ef_search: Int
+    """Default width of a search; 0 for the library's."""
+    var seed: Int
+    """Seed of the levels, any 64 bits."""
+    var entry: Int
+    """Entry point of the graph, -1 for none."""
+    var max_level: Int
+    """Highest level of the graph."""
+    var exact_below: Int
+    """Up to this many rows, searches scan all."""
+    var unrepaired: Int
+    """Vectors that came into the graph since all were last made reachable."""
+    var quantization: Int
+    """Codes that were asked for, see `coding`; 0 also in files older than codes."""
+    var codes: Int
+    """Kind of codes that searches walk on, see `codes`; 0 also in files older than codes."""
+
+    def problem(self) -> Status:
+        """Returns the first field that no index can have, or success."""
+        var status = Status.done()
+        _limit(status, "metric", self.metric, 0, METRICS - 1)
+        _limit(status, "dtype", self.dtype, 0, STORED_TYPES - 1)
+        _limit(status, "dim", self.dim, 1, MAX_DIM)
+        _limit(status, "count", self.count, 0, Int(UInt32.MAX) - 1)
+        _limit(status, "linked", self.linked, 0, self.count)
+        _limit(status, "M", self.M, 0, Int(Int32.MAX))
+        _limit(status, "ef_construction", self.ef_construction, 0, Int(Int32.MAX))
+        _limit(status, "ef_search", self.ef_search, 0, Int(Int32.MAX))
+        _limit(status, "entry", self.entry, -1, self.linked - 1)
+        _limit(status, "max_level", self.max_level, 0, 255)
+        _limit(status, "exact_below", self.exact_below, 0, Int.MAX)
+        _limit(status, "unrepaired", self.unrepaired, 0, self.linked)
+        _limit(status, "quantization", self.quantization, 0, KINDS_OF_CODES)
+        _limit(status, "codes", self.codes, 0, KINDS_OF_CODES - 1)
+        return status
+
+
+def _limit(mut status: Status, name: StringLiteral, value: Int, low: Int, high: Int):
+    """Notes a field outside its limits, unless something was noted before."""
+    if status.ok() and (value < low or value > high):
+        status = Status(BAD_FIELD, value, 0, name_of(name))
+
+
+@fieldwise_init
+struct Section(TrivialRegisterPassable):
+    """One array: where it is in memory, and its shape."""
+
+    var name: Name
+    """Name, see `name_of`."""
+    var address: Int
+    """Where it begins; anything if it is empty."""
+    var dtype: Int
+    """Code of a stored type, INT64_SECTION or UINT32_SECTION."""
+    var rows: Int
+    """Rows."""
+    var columns: Int
+    """Elements of a row, padding to its stride included."""
+
+    def bytes(self) -> Int:
+        """Returns the length."""
+        return self.rows * self.columns * section_item_bytes(self.dtype)
+
+
+def to_page(offset: Int) -> Int:
+    """Rounds up to a page boundary."""
+    return (offset + PAGE - 1) // PAGE * PAGE
+
+
+def block_count(end: Int) -> Int:
+    """Returns how many checksums cover everything from the header to `end`."""
+    return (end - PAGE + BLOCK - 1) // BLOCK
+
+
+@always_inline
+def word(page: Bytes, offset: Int) -> Ptr[Int]:
+    """Returns the 64-bit field at an offset."""
+    return page.unsafe_offset(offset).unsafe_bitcast[Int]()
+
+
+@always_inline
+def half(page: Bytes, offset: Int) -> Ptr[UInt32]:
+    """Returns the 32-bit field at an offset."""
+    return page.unsafe_offset(offset).unsafe_bitcast[UInt32]()
+
+
+@always_inline
+def entry_name(page: Bytes, i: Int) -> Ptr[Name]:
+    """Returns the name in entry i of the section table; 16-byte aligned as the page is."""
+    return page.unsafe_offset(AT_TABLE + i * ENTRY).unsafe_bitcast[Name]()
+
+
+def first_stray(start: Int, begin: Int, end: Int) -> Int:
+    """Returns the first of the offsets begin .. end-1 where a byte is not zero, else `end`."""
+    var p = at[UInt8](start)
+    for i in range(begin, end):
+        if p[unsafe_offset=i] != 0:
+            return i
+    return end
