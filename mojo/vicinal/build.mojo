@@ -133,7 +133,7 @@ struct LinkBack[S: Linker](Body):
         for i in range(cap + 1):
             var other = node if i == cap else Int(block[unsafe_offset=i])
             var key = Self.S.key_between(self.rows, centre, graph.row_at(level, other))
-            _ = chosen.insert(entry_of(key, other))
+            chosen.insert(entry_of(key, other))
         var wanted = max(cap - SLACK, cap // 2)
         var kept = select_diverse[Self.S](
             graph, self.rows, level, chosen.entries, cap + 1, wanted, scratch.picked

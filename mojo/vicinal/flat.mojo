@@ -27,6 +27,8 @@ comptime CENTRE_ROWS = 64
 """Rows whose mean is the centre."""
 comptime PIECE_BYTES = 1 << 20
 """Enough for a piece to be worth its administration."""
+comptime MAPPED_PIECE_BYTES = 4 << 20
+"""The same for a mapping whose pages are let go after each piece."""
 comptime PIECE_WORK = 1 << 33
 """Products of a piece, so that a watch need not wait long."""
 comptime CHUNK_WORK = 1 << 27
@@ -137,13 +139,16 @@ struct Finish[S: Space](Body):
                 distances[unsafe_offset=i] = Float32.MAX  # infinity
 
 
-def find_centre[T: DType](rows: Rows, count: Int, centre: Ptr[Float32]):
+def find_centre[T: DType](source: Source, centre: Ptr[Float32]):
     """Adds the mean of some rows to a centre that is zero."""
-    var taken = min(count, CENTRE_ROWS)
+    var taken = min(source.count, CENTRE_ROWS)
     for i in range(taken):
-        var row = rows.row[T](i * count // taken)
-        for j in range(rows.dim):
+        var number = i * source.count // taken
+        var row = source.rows.row[T](number)
+        for j in range(source.rows.dim):
             centre[unsafe_offset=j] += to_float[T, 1](row[unsafe_offset=j]) / Float32(taken)
+        if source.shared_map:
+            source.let_go(number, number + 1)
 
 
 def search_exact[
@@ -191,7 +196,7 @@ def search_exact[
     var centre = allocate_zeroed[Float32]((rows.dim + W - 1) // W * W)
     comptime if S.T.is_floating_point() and S.metric == L2:
         if chunk.tiled:
-            find_centre[S.T](rows, source.count, centre)
+            find_centre[S.T](source, centre)
     var verdict = Int64.MAX
     var status = DONE
     var first = 0
@@ -254,16 +259,16 @@ def _chunk[
     for w in range(team.size()):
         workers.unsafe_offset(w).unsafe_write(Worker[S](num_queries, kept, bounds, chunk.tiles))
     var scan = Scan[S, raw](source, queries, num_queries, workers, check, verdict)
-    var stride = max(source.rows.stride, 1)
+    var piece = (MAPPED_PIECE_BYTES if source.shared_map else PIECE_BYTES) // source.rows.stride
+    # enough pieces that no worker waits long for the last
+    piece = min(piece, source.count // (team.size() * 16))
     var finished: Bool
     if chunk.tiled:
-        var blocks = min(PIECE_BYTES // (BLOCK_ROWS * stride), PIECE_WORK // (BLOCK_ROWS * num_queries * dim))
-        blocks = max(1, min(blocks, source.count // (BLOCK_ROWS * team.size() * 8)))
+        var blocks = max(1, min(piece, PIECE_WORK // (num_queries * dim)) // BLOCK_ROWS)
         var many = ManyQueries[S, raw](scan, packed, bounds, centre, Float32(relative_error(dim)))
         finished = team.run(source.count, blocks * BLOCK_ROWS, many, watch)
     else:
-        var piece = max(16, min(PIECE_BYTES // stride, source.count // (team.size() * 8)))
-        finished = team.run(source.count, piece, FewQueries[S, raw](scan), watch)
+        finished = team.run(source.count, max(16, piece), FewQueries[S, raw](scan), watch)
     if finished and verdict[] == Int64.MAX:
         _ = team.run(num_queries, 64, Finish[S](workers, team.size(), k, ids, distances), unwatched)
     for w in range(team.size()):

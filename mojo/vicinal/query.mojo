@@ -21,7 +21,7 @@ def scan[S: Space](rows: Rows, begin: Int, end: Int, query: Query, mut nearest: 
     for row in range(begin, end):
         var entry = entry_of(S.key(query, rows, row), row)
         if entry < nearest.worst():
-            _ = nearest.insert(entry)
+            nearest.insert(entry)
 
 
 @fieldwise_init
@@ -122,7 +122,7 @@ def rerank[S: Space](rows: Rows, query: Query, mut scratch: Scratch, count: Int,
         var row = scratch.beam.node(i)
         var entry = entry_of(S.key(query, rows, row), row)
         if entry < chosen.worst():
-            _ = chosen.insert(entry)
+            chosen.insert(entry)
     scratch.reranked += reranked
 
 

@@ -29,8 +29,8 @@ comptime GROUP = 128
 comptime MASK = DType.uint32 if PANEL_ROWS == 32 else (DType.uint16 if PANEL_ROWS == 16 else DType.uint8)
 """One bit for each row of a panel."""
 comptime PAGE = 4096
-comptime FAULT_AROUND = 65536
-"""Bytes that Linux maps around a page that is touched."""
+comptime FAULT_AROUND = 2 << 20
+"""Bytes that Linux may map around a page that is touched."""
 
 
 @fieldwise_init

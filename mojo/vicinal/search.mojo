@@ -113,7 +113,7 @@ def search_level[S: Measure, ground: Bool](
     var fresh = scratch.fresh
 
     _ = visited.first_visit(start)
-    _ = beam.insert(entry_of(S.key(query, rows, start if ground else graph.row_of(start)), start))
+    beam.insert(entry_of(S.key(query, rows, start if ground else graph.row_of(start)), start))
     var distances = 1
     var hops = 0
     while True:
@@ -151,9 +151,8 @@ def search_level[S: Measure, ground: Bool](
                 var entry = fresh[unsafe_offset=i + Int(count_trailing_zeros(mask))]
                 mask &= mask - 1
                 if entry < beam.worst():
-                    var position = beam.insert(entry)
-                    if position < LOOK_AHEAD:
-                        fetch_links(graph, 0 if ground else level, node_of(entry))
+                    beam.insert(entry)
+                    fetch_links(graph, 0 if ground else level, node_of(entry))
     scratch.distances += distances
     scratch.hops += hops
 

@@ -58,7 +58,7 @@ struct TopK(Movable):
             self.merge()
             if entry >= self.bound():
                 return
-        _ = self.recent.insert(entry)
+        self.recent.insert(entry)
 
     def merge(mut self):
         """Merges the recent entries into the rest, from the back, so that no second buffer is needed."""

@@ -1,0 +1,104 @@
+# `make demo` and `make test` need Python 3.10 or newer and a package registry, nothing else: each
+# makes the virtual environment, fetches the compiler, builds and installs, then runs. A second call
+# repeats only what a changed file makes necessary.
+
+PYTHON ?= python3
+VENV ?= .venv
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+MOJO := $(VENV)/bin/mojo
+
+export MODULAR_TELEMETRY_ENABLED := 0
+export MODULAR_CRASH_REPORTING_ENABLED := 0
+
+# "hatchling..." "mojo-compiler==...", quoted, as pyproject.toml has them
+BUILD_REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr ',' ' ')
+# all that the wheel is made of
+SOURCES := pyproject.toml README.md $(shell find mojo python/vicinal tools \
+	\( -name '*.mojo' -o -name '*.py' -o -name '*.pyi' \) -not -path '*/.*')
+MOJO_FILES := $(shell find mojo tests/mojo bench -name '*.mojo' 2>/dev/null)
+# the sets inside the repository; ARGS names others
+BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
+
+.NOTPARALLEL:
+.PHONY: help demo test build bench bench-native lint format doc clean
+
+help:
+	@echo "make demo          index, search, save and reopen real vectors"
+	@echo "make test          Mojo tests, pytest on the installed wheel, lint"
+	@echo "make build         compile the native module for this CPU into python/vicinal"
+	@echo "make bench         recall against speed, beside other libraries"
+	@echo "make bench-native  the same library from a Mojo program, without Python"
+	@echo "make lint          ruff, mypy, Mojo format check"
+	@echo "make format        format Python and Mojo"
+	@echo "make doc           documentation of the Mojo library as JSON, build/vicinal.json"
+	@echo "make clean         remove everything that make made"
+
+demo: $(VENV)/stamp-demo
+	$(PY) bench/demo.py
+
+test: $(VENV)/stamp-test
+	$(PY) tools/run_mojo_tests.py
+	$(PY) -m pytest
+	$(MAKE) lint
+
+build: $(VENV)/stamp-venv
+	$(PY) tools/native_build.py --levels best --into python/vicinal
+
+bench: $(VENV)/stamp-bench
+	$(PY) bench/recall_qps.py $(or $(ARGS),--data $(BENCH_DATA))
+
+bench-native: $(VENV)/stamp-venv
+	mkdir -p build
+	$(MOJO) build --Werror -I mojo bench/native/bench.mojo -o build/bench-native
+	build/bench-native $(or $(ARGS),tests/data)
+
+lint: $(VENV)/stamp-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict python/vicinal
+	@rm -rf build/format && mkdir -p build/format && cp --parents $(MOJO_FILES) build/format
+	@$(MOJO) format -q -l 100 $(addprefix build/format/,$(MOJO_FILES))
+	@status=0; for file in $(MOJO_FILES); do diff -u $$file build/format/$$file || status=1; done; \
+	if [ $$status = 0 ]; then echo "Mojo format: $(words $(MOJO_FILES)) files as formatted"; \
+	else echo "Mojo format: run make format"; exit 1; fi
+
+format: $(VENV)/stamp-test
+	$(PY) -m ruff check --fix-only --select I .
+	$(PY) -m ruff format .
+	$(MOJO) format -q -l 100 $(MOJO_FILES)
+
+doc: $(VENV)/stamp-venv
+	mkdir -p build
+	$(MOJO) doc --Werror -I mojo mojo/vicinal -o build/vicinal.json
+
+clean:
+	rm -rf $(VENV) build dist python/vicinal/_v2 python/vicinal/_v3 python/vicinal/_v4 \
+		python/vicinal/_neon .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment and the compiler, once.
+$(VENV)/stamp-venv: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+		"Python 3.10 or newer is needed; $(PYTHON) is " + sys.version.split()[0])'
+	@echo "== virtual environment $(VENV) with the Mojo compiler"
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q $(BUILD_REQUIRES)
+	@touch $@
+
+# Installs the wheel of this tree; the compiler is at hand already, so no second one is fetched.
+$(VENV)/stamp-demo: $(VENV)/stamp-venv $(SOURCES)
+	@echo "== vicinal, built and installed"
+	$(PIP) install -q --no-build-isolation .
+	@touch $@
+
+$(VENV)/stamp-test: $(VENV)/stamp-venv $(SOURCES)
+	@echo "== vicinal, built and installed, with the tools of tests and lint"
+	$(PIP) install -q --no-build-isolation '.[test,dev]'
+	@touch $@ $(VENV)/stamp-demo
+
+$(VENV)/stamp-bench: $(VENV)/stamp-venv $(SOURCES)
+	@echo "== vicinal, built and installed, with the libraries to compare with"
+	$(PIP) install -q --no-build-isolation '.[bench]'
+	@touch $@ $(VENV)/stamp-demo

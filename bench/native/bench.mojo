@@ -1,0 +1,242 @@
+"""The benchmark program: the library measured from Mojo, without Python.
+
+    bench-native kernels
+    bench-native build --base base.npy --queries queries.npy --truth gt_ids.npy --save index.vic
+    bench-native search --open index.vic --queries queries.npy --truth gt_ids.npy
+    bench-native exact --base base.npy --queries queries.npy --truth gt_ids.npy
+    bench-native tests/data
+"""
+from std.os.path import basename, dirname, getsize, isdir
+from std.sys import argv, exit, stderr
+from std.time import perf_counter_ns
+
+from arrays import Matrix, own_type, read_matrix, stored_as
+from exact import reason, run_exact
+from files import open_file, save_file
+from folder import find_sets
+from kernels import run_kernels
+from options import Options, dtype_names, metric_names, quantization_names
+from questions import Questions
+from report import Report, fixed
+from sweep import index_record, run_sweep, work_of
+from vicinal.index import NO_MEMORY, Index, add_rows
+from vicinal.parallel import Unwatched
+
+comptime EXACT_BELOW = 2000
+"""Rows from which on a graph is built, as the Python package has it."""
+comptime USAGE = """usage: bench-native COMMAND [--OPTION VALUE ...]
+       bench-native FOLDER [--OPTION VALUE ...]
+
+  kernels   ns per distance and GB/s of every kernel
+            --metric --dtype --dim (lists, separated by commas), --memory-mib
+  build     builds an index, saves it, searches it
+            --base FILE [--queries FILE [--truth FILE]] [--save FILE] --metric --dtype --M --ef-construction
+            --seed --exact-below --quantization, and the options of search
+  search    searches an index that this program or Python has saved
+            --open FILE --queries FILE [--truth FILE] --ef (list) --k --num-queries --rounds --threads
+  exact     exact search
+            --base FILE --queries FILE [--truth FILE] --metric --dtype --k --num-queries --rounds --threads
+  FOLDER    all of it, for each vector set in a folder or in the folders in it
+
+--json FILE appends JSON lines. Files of vectors end in .npy, .fvecs or .bvecs; truth in .npy or .ivecs, without it exact
+search finds the truth. Rows keep the type of their file unless --dtype says otherwise."""
+
+
+def search_options() -> List[String]:
+    """Returns the options of every command that searches."""
+    return ["queries", "truth", "k", "num-queries", "rounds", "threads", "json"]
+
+
+def build_options() -> List[String]:
+    """Returns the options of every command that builds."""
+    var names = search_options()
+    names += ["ef", "metric", "dtype", "M", "ef-construction", "seed", "exact-below", "quantization"]
+    return names^
+
+
+def data_name(path: String) raises -> String:
+    """Returns what stands for a vector set in records: the name of its file's folder, or of the file if there is none."""
+    var folder = basename(dirname(path))
+    return folder if folder else path
+
+
+def read_rows(options: Options, path: String, mut dtype: Int) raises -> Matrix:
+    """Reads vectors in the type that is wanted, or their own, and tells its code."""
+    var rows = read_matrix("--base", path)
+    if options.has("dtype"):
+        dtype = options.choice("dtype", dtype_names(), 0)
+    else:
+        dtype = own_type(rows)
+    return stored_as(rows^, dtype)
+
+
+def build(rows: Matrix, metric: Int, dtype: Int, options: Options, data: String, report: Report) raises -> Index:
+    """Builds an index and saves it if that is asked for; prints and reports how fast."""
+    var index = Index(
+        metric,
+        dtype,
+        rows.dim,
+        options.whole("M", 16, 2, 128),
+        options.whole("ef-construction", 200),
+        options.whole("seed", 0, 0, Int.MAX),
+        options.whole("exact-below", EXACT_BELOW, 0),
+        options.choice("quantization", quantization_names(), 0),
+    )
+    var threads = options.threads()
+    print(
+        t"{data}: {rows.rows} x {rows.dim} {dtype_names()[dtype]}, {metric_names()[metric]}, M {index.graph.M},"
+        t" ef_construction {index.ef_construction}, seed {index.seed}"
+    )
+    var watch = Unwatched()
+    var start = perf_counter_ns()
+    var status = add_rows(index, rows.data.address, 0, rows.rows, threads, watch)
+    var seconds = Float64(perf_counter_ns() - start) / 1e9
+    if status == NO_MEMORY:
+        raise Error(t"{rows.label}: no memory for an index of {rows.rows} rows")
+    if status != 0:
+        raise Error(t"{rows.label}: row {status // 8} {reason(status % 8)}")
+    var rate = Float64(rows.rows) / seconds
+    var work = Float64(work_of(index).distances) / Float64(rows.rows)
+    print(
+        t"build    {threads} threads: {fixed(seconds, 3)} s, {fixed(rate, 0)} vectors/s, {fixed(work, 0)} distances"
+        t" a row, {fixed(Float64(index.bytes()) / 1e6, 1)} MB"
+    )
+    var record = index_record("build", index, data)
+    record.whole("threads", threads)
+    record.number("seconds", seconds)
+    record.number("vectors_per_second", rate)
+    record.number("distances_per_row", work)
+    record.whole("bytes", index.bytes())
+    report.put(record)
+    if options.has("save"):
+        save(index, options.required("save"), data, report)
+    return index^
+
+
+def run_build(options: Options, report: Report) raises:
+    """Builds, saves and searches an index; reads all files before the long work begins."""
+    var path = options.required("base")
+    var data = data_name(path)
+    var metric = options.choice("metric", metric_names(), 0)
+    var dtype = 0
+    var rows = read_rows(options, path, dtype)
+    if options.has("queries"):
+        var asked = Questions(options, rows.dim, dtype, rows.rows)
+        var index = build(rows, metric, dtype, options, data, report)
+        run_sweep(index, asked, options, data, report)
+        return
+    for name in ["truth", "ef", "k", "num-queries", "rounds"]:
+        if options.has(String(name)):
+            raise Error(t"--{name}: expected together with --queries only")
+    _ = build(rows, metric, dtype, options, data, report)
+
+
+def save(index: Index, path: String, data: String, report: Report) raises:
+    """Saves an index, and prints and reports how fast."""
+    var start = perf_counter_ns()
+    save_file(index, path)
+    var seconds = Float64(perf_counter_ns() - start) / 1e9
+    var bytes = getsize(path)
+    print(t"save     {path}: {fixed(Float64(bytes) / 1e6, 1)} MB, {fixed(seconds * 1e3, 1)} ms")
+    var record = index_record("file", index, data)
+    record.whole("bytes", bytes)
+    record.number("save_seconds", seconds)
+    report.put(record)
+
+
+def run_search(options: Options, report: Report) raises:
+    """Opens an index and searches it."""
+    var path = options.required("open")
+    var start = perf_counter_ns()
+    var index = open_file(path)
+    var ms = Float64(perf_counter_ns() - start) / 1e6
+    if index.count == 0:
+        raise Error(t"--open {path}: expected an index with rows, got an empty one")
+    print(
+        t"{path}: {index.count} x {index.dim} {dtype_names()[index.dtype]}, {metric_names()[index.metric]},"
+        t" M {index.graph.M}, ef_construction {index.ef_construction}, seed {index.seed}"
+    )
+    print(t"open     {fixed(ms, 3)} ms")
+    var asked = Questions(options, index.dim, index.dtype, index.count)
+    var data = data_name(options.required("queries"))
+    var record = index_record("file", index, data)
+    record.number("open_ms", ms)
+    report.put(record)
+    run_sweep(index, asked, options, data, report)
+
+
+def run_exact_search(options: Options, report: Report) raises:
+    """Measures exact search."""
+    var path = options.required("base")
+    var metric = options.choice("metric", metric_names(), 0)
+    var dtype = 0
+    var rows = read_rows(options, path, dtype)
+    var asked = Questions(options, rows.dim, dtype, rows.rows)
+    print(t"{data_name(path)}: {rows.rows} x {rows.dim} {dtype_names()[dtype]}, {metric_names()[metric]}")
+    run_exact(rows, metric, dtype, asked, options, data_name(path), report)
+
+
+def run_folder(path: String, words: List[String]) raises:
+    """Measures the kernels, then building and both kinds of search on each vector set of a folder."""
+    var allowed: List[String] = ["k", "num-queries", "rounds", "threads", "ef", "dtype", "M", "ef-construction", "json"]
+    var options = Options("a folder", words, allowed)
+    var report = Report(options.text("json", ""))
+    var sets = find_sets(path)
+    run_kernels(Options("kernels", List[String](), List[String]()), report)
+    for ref each in sets:
+        print()
+        options.values["base"] = each.base
+        options.values["queries"] = each.queries
+        options.values["metric"] = each.metric
+        _ = options.values.pop("truth", "")
+        if each.truth:
+            options.values["truth"] = each.truth
+        run_build(options, report)
+        run_exact_search(options, report)
+
+
+def run(words: List[String]) raises:
+    """Does what the command line asks for."""
+    if len(words) == 0:
+        raise Error(t"expected a command\n{USAGE}")
+    var command = words[0]
+    var rest = List[String]()
+    for i in range(1, len(words)):
+        rest.append(words[i])
+    match command:
+        case "--help" | "-h" | "help":
+            print(USAGE)
+        case "kernels":
+            var options = Options(command, rest, ["metric", "dtype", "dim", "memory-mib", "json"])
+            run_kernels(options, Report(options.text("json", "")))
+        case "build":
+            var allowed = build_options()
+            allowed += ["base", "save"]
+            var options = Options(command, rest, allowed)
+            run_build(options, Report(options.text("json", "")))
+        case "search":
+            var allowed = search_options()
+            allowed += ["open", "ef"]
+            var options = Options(command, rest, allowed)
+            run_search(options, Report(options.text("json", "")))
+        case "exact":
+            var allowed = search_options()
+            allowed += ["base", "metric", "dtype"]
+            var options = Options(command, rest, allowed)
+            run_exact_search(options, Report(options.text("json", "")))
+        case _:
+            if not isdir(command):
+                raise Error(t"expected a command or a folder, got '{command}'\n{USAGE}")
+            run_folder(command, rest)
+
+
+def main():
+    """Runs the program; exit status 2 and one message where anything is wrong."""
+    var words = List[String]()
+    for i in range(1, len(argv())):
+        words.append(String(argv()[i]))
+    try:
+        run(words)
+    except error:
+        print("bench-native:", error, file=stderr)
+        exit(2)

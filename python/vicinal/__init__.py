@@ -1,0 +1,22 @@
+"""Nearest-neighbour search in one process: exact where that is fastest, a graph above it."""
+
+from vicinal._cpu import build_info
+from vicinal.errors import CorruptError, FormatError
+from vicinal.exact import exact_search
+from vicinal.index import Index, open
+from vicinal.recall import recall_at_k
+from vicinal.result import SearchResult
+
+__all__ = [
+    "CorruptError",
+    "FormatError",
+    "Index",
+    "SearchResult",
+    "__version__",
+    "build_info",
+    "exact_search",
+    "open",
+    "recall_at_k",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,275 @@
+"""Checks of the native kernels against plain float64 NumPy, on the machine they run on.
+
+`python -m vicinal doctor` prints the outcome. Every vector lies at an odd address between values
+that would spoil the result, so that a kernel that reads past either end is noticed as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vicinal._validate import DTYPES, METRICS
+
+__all__ = ["Outcome", "check_kernels", "sizes"]
+
+INTEGERS = ("int8", "uint8")
+
+# Part of the sum of absolute terms by which a float32 sum may differ from a float64 one: ten times
+# the most that was seen up to 65,536 dimensions, and far below one lost element of 1,025.
+FLOAT_TOLERANCE = 1e-5
+CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
+
+
+class Outcome(NamedTuple):
+    """What one kernel did.
+
+    Attributes
+    ----------
+    kernel : str
+        Name such as "distance l2 float16".
+    cases : int
+        Number of comparisons made.
+    error : float
+        Largest error as a part of what is allowed; above 1 is a mismatch. 0 where results must be
+        equal and were.
+    problem : str
+        The first mismatch in words; empty if there was none.
+    """
+
+    kernel: str
+    cases: int
+    error: float
+    problem: str
+
+
+class _Tally:
+    """Gathers the comparisons of one kernel."""
+
+    def __init__(self, kernel: str) -> None:
+        self.kernel = kernel
+        self.cases = 0
+        self.error = 0.0
+        self.problem = ""
+
+    def compare(self, case: str, got: float, wanted: float, allowed: float) -> None:
+        """Note one result; with `allowed` 0 it has to be equal."""
+        self.cases += 1
+        difference = abs(got - wanted)
+        if np.isnan(difference):
+            error = np.inf
+        elif difference <= allowed:
+            error = difference / allowed if allowed else 0.0
+        else:
+            error = max(difference / allowed if allowed else np.inf, 1.0 + 1e-9)
+        if error > 1 and not self.problem:
+            self.problem = f"{case}: expected {wanted:.9g}, got {got:.9g}"
+        self.error = max(self.error, float(error))
+
+    def outcome(self) -> Outcome:
+        """Return what was gathered."""
+        return Outcome(self.kernel, self.cases, self.error, self.problem)
+
+
+def sizes(lanes: int) -> list[int]:
+    """Return dimensions around the loop of a kernel with `lanes` float32 values a step."""
+    around = [part * lanes + extra for part in (1, 2, 4, 8) for extra in (-1, 0, 1)]
+    return sorted({size for size in (1, 2, *around, 223, 1024, 1025, 65536) if size > 0})
+
+
+def _encode(values: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+    """Convert to the stored dtype; bfloat16 is the upper half of a float32, as uint16."""
+    if dtype == "bfloat16":
+        bits: NDArray[np.uint32] = values.astype(np.float32).view(np.uint32)
+        halves: NDArray[np.uint16] = (bits >> np.uint32(16)).astype(np.uint16)
+        return halves
+    return values.astype(dtype)
+
+
+def _decode(stored: NDArray[Any], dtype: str) -> NDArray[np.float64]:
+    """Return the exact values that stored elements stand for."""
+    if dtype == "bfloat16":
+        bits: NDArray[np.uint32] = stored.astype(np.uint32) << np.uint32(16)
+        wide: NDArray[np.float32] = bits.view(np.float32)
+        return wide.astype(np.float64)
+    return stored.astype(np.float64)
+
+
+def _query_dtype(dtype: str) -> str:
+    return dtype if dtype in INTEGERS else "float32"
+
+
+def _guarded(values: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+    """Store a vector one element past an aligned address, between values that spoil any sum."""
+    spoiler = 113.0 if dtype in INTEGERS else np.nan
+    outer = np.full(len(values) + 66, spoiler)
+    outer[1 : len(values) + 1] = values
+    return _encode(outer, dtype)[1 : len(values) + 1]
+
+
+def _pairs(
+    rng: np.random.Generator, dtype: str, size: int
+) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield named pairs of vectors: drawn at random, and the extremes of integer types."""
+    if dtype in INTEGERS:
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        a, b = rng.integers(low, high + 1, (2, size)).astype(np.float64)
+        a[0], b[0] = high, low or 1  # neither is a zero vector
+        yield "random", a, b
+        extremes = (low or 1, high)
+        for first in extremes:
+            for second in extremes:
+                yield f"all {first} and {second}", np.full(size, first), np.full(size, second)
+    else:
+        a, b = rng.standard_normal((2, size))
+        yield "random", a, b
+        yield "same sign", np.abs(a), np.abs(b)
+        yield "equal", b, b
+        # From subnormal float16 values to large ones.
+        yield "spread", a * 2.0 ** rng.uniform(-24, 8, size), b * 2.0 ** rng.uniform(-24, 8, size)
+
+
+def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    length = float(np.sqrt(np.dot(values, values)))
+    return values / length
+
+
+def _reference(
+    metric: str, dtype: str, a: NDArray[np.float64], b: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Return the distance in float64 and the error allowed to a float32 kernel."""
+    terms = {"l2": (a - b) ** 2, "ip": a * b, "cosine": a * b}[metric]
+    wanted = float(np.sum(terms)) if metric == "l2" else 1.0 - float(np.sum(terms))
+    if dtype in INTEGERS:
+        if metric == "cosine":
+            wanted = 1.0 - float(np.dot(_unit(a), _unit(b)))
+            return max(0.0, wanted), 1e-6
+        return float(np.float32(wanted)), 0.0  # exact sums, rounded once
+    if metric == "cosine":
+        wanted = max(0.0, wanted)
+    return wanted, FLOAT_TOLERANCE * float(np.sum(np.abs(terms))) + 1e-6
+
+
+def _check_distance(native: Any, metric: str, dtype: str) -> Outcome:
+    tally = _Tally(f"distance {metric} {dtype}")
+    rng = np.random.default_rng(7)
+    codes = METRICS.index(metric), DTYPES.index(dtype)
+    for size in sizes(native.cpu_lanes()):
+        for name, a, b in _pairs(rng, dtype, size):
+            if metric == "cosine" and dtype not in INTEGERS:
+                a, b = _unit(a), _unit(b)  # as an index stores them
+            query, row = _guarded(a, _query_dtype(dtype)), _guarded(b, dtype)
+            got = native.distance(*codes, query, row)
+            exact_a, exact_b = _decode(query, _query_dtype(dtype)), _decode(row, dtype)
+            wanted, allowed = _reference(metric, dtype, exact_a, exact_b)
+            tally.compare(f"{size} dimensions, {name}", got, wanted, allowed)
+    return tally.outcome()
+
+
+def _check_exact_search(native: Any, metric: str, dtype: str) -> Outcome:
+    tally = _Tally(f"exact_search {metric} {dtype}")
+    rng = np.random.default_rng(11)
+    codes = METRICS.index(metric), DTYPES.index(dtype)
+    for rows, queries, size, k in ((1, 1, 1, 1), (67, 5, 33, 7), (301, 17, 223, 10)):
+        if dtype in INTEGERS:
+            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max + 1
+            values = rng.integers(low, high, (rows + queries, size)).astype(np.float64)
+            values[:, 0] = high - 1  # no zero vector
+        else:
+            values = rng.standard_normal((rows + queries, size))
+        base = _encode(values[:rows], dtype)
+        wanted_rows = _encode(values[rows:], _query_dtype(dtype))
+        ids = np.full((queries, k), -2, np.int64)
+        distances = np.full((queries, k), np.nan, np.float32)
+        status = native.exact_search(*codes, base, wanted_rows, k, 1, 1 << 24, ids, distances)
+        case = f"{rows} rows, {size} dimensions"
+        tally.compare(f"{case}, status", status, 0, 0)
+        exact_base = _decode(base, dtype)
+        for q, query in enumerate(_decode(wanted_rows, _query_dtype(dtype))):
+            pairs = [_exact(metric, dtype, query, row) for row in exact_base]
+            truth = np.array([value for value, _ in pairs])
+            for place, row in enumerate(np.argsort(truth, kind="stable")[:k]):
+                found = int(ids[q, place])
+                where = f"{case}, query {q}, place {place}"
+                if not 0 <= found < rows:
+                    tally.compare(f"{where}, id", found, float(row), 0)
+                    continue
+                # Rows as near as the tolerance may change places; what is found has to be as near.
+                allowed = pairs[row][1]
+                tally.compare(where, float(distances[q, place]), truth[row], allowed)
+                tally.compare(f"{where}, row {found}", truth[found], truth[row], 2 * allowed)
+            tally.compare(
+                f"{case}, query {q}, different ids", len(set(ids[q, :rows])), min(k, rows), 0
+            )
+    return tally.outcome()
+
+
+def _exact(
+    metric: str, dtype: str, query: NDArray[np.float64], row: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Return distance and tolerance for vectors that are not normalised yet."""
+    if metric == "cosine":
+        query, row = _unit(query), _unit(row)
+        return max(0.0, 1.0 - float(np.dot(query, row))), 2e-6
+    return _reference(metric, dtype, query, row)
+
+
+def _crc32c_table() -> list[int]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (CRC32C_POLYNOMIAL if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+def _crc32c(table: list[int], data: bytes) -> int:
+    """Compute CRC-32C byte by byte."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = (value >> 8) ^ table[(value ^ byte) & 0xFF]
+    return value ^ 0xFFFFFFFF
+
+
+def _check_crc32c(native: Any) -> Outcome:
+    tally = _Tally("crc32c")
+    tally.compare("b'123456789'", native.crc32c(b"123456789", 0), 0xE3069283, 0)
+    table = _crc32c_table()
+    data = np.random.default_rng(13).integers(0, 256, 70_000, np.uint8).tobytes()
+    for size in (0, 1, 7, 8, 9, 63, 64, 65, 223, 1007, 1008, 1009, 2099, 4096, 65535, 65536, 65537):
+        for offset in (0, 1):
+            part = memoryview(data)[offset : offset + size]
+            wanted = _crc32c(table, bytes(part))
+            case = f"{size} bytes from {offset}"
+            tally.compare(case, native.crc32c(part, 0), wanted, 0)
+            half = native.crc32c(part[: size // 2], 0)
+            tally.compare(
+                f"{case}, in two parts", native.crc32c(part[size // 2 :], half), wanted, 0
+            )
+    return tally.outcome()
+
+
+def check_kernels(native: Any) -> list[Outcome]:
+    """Compare every kernel of a native module with its reference.
+
+    Parameters
+    ----------
+    native : module
+        What `vicinal._cpu` loaded, or anything with the same functions.
+
+    Returns
+    -------
+    list of Outcome
+        One entry for each kernel: distances and exact search for every metric and dtype, and the
+        checksum.
+    """
+    outcomes = [
+        check(native, metric, dtype)
+        for check in (_check_distance, _check_exact_search)
+        for metric in METRICS
+        for dtype in DTYPES
+    ]
+    return [*outcomes, _check_crc32c(native)]

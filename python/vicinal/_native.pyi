@@ -1,0 +1,61 @@
+"""Types of the native module; all arguments are positional, arrays C-contiguous and aligned."""
+
+from collections.abc import Callable
+from typing import Any, NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Metric and dtype are positions in the tables of _validate.py. Queries of float indexes are
+# float32. A status is five words as storage.raise_for_status reads them.
+Rows = np.ndarray[Any, np.dtype[Any]]
+Ids = NDArray[np.int64]
+Status = NDArray[np.int64]
+Distances = NDArray[np.float32]
+Handle = NewType("Handle", object)
+
+def index_new(
+    metric: int, dtype: int, dim: int, M: int, ef_construction: int, seed: int, exact_below: int, /
+) -> Handle: ...
+def index_add(
+    handle: Handle,
+    rows: Rows,
+    ids: Ids | None,
+    threads: int,
+    progress: Callable[[int, int], object] | None,
+    /,
+) -> int: ...
+def index_search(
+    handle: Handle,
+    queries: Rows,
+    k: int,
+    ef: int,
+    threads: int,
+    out_ids: Ids,
+    out_distances: Distances,
+    /,
+) -> int: ...
+def index_info(handle: Handle, which: int, /) -> int: ...
+def index_rows(handle: Handle, ids: Ids, out: Ids, /) -> None: ...
+def index_get(handle: Handle, rows: Ids, out: Rows, /) -> None: ...
+def index_ids(handle: Handle, out: Ids, /) -> None: ...
+def index_check(handle: Handle, /) -> int: ...
+def index_save(handle: Handle, path: bytes, ef_search: int, status: Status, /) -> None: ...
+def index_open(path: bytes, copy: bool, verify: bool, status: Status, /) -> Handle: ...
+def index_verify(handle: Handle, threads: int, status: Status, /) -> None: ...
+def exact_search(
+    metric: int,
+    dtype: int,
+    base: Rows,
+    queries: Rows,
+    k: int,
+    threads: int,
+    max_bytes: int,
+    out_ids: Ids,
+    out_distances: Distances,
+    shared_map: int = 0,
+    /,
+) -> int: ...
+def distance(metric: int, dtype: int, query: Rows, row: Rows, /) -> float: ...
+def crc32c(buffer: object, start: int, /) -> int: ...
+def cpu_lanes() -> int: ...

@@ -1,0 +1,378 @@
+"""Arguments in, arrays for the native code out, or an exception that says what was wrong.
+
+Every message names the argument, what was wanted and what came. Nothing here changes a value in
+silence: floats are rounded to nearest between float types only, integers must fit exactly.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+import os
+import reprlib
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "DTYPES",
+    "METRICS",
+    "STORED_DTYPES",
+    "Array",
+    "as_id",
+    "as_ids",
+    "as_numbers",
+    "as_rows",
+    "dtype_name",
+    "metric_name",
+    "quantization_name",
+    "query_dtype",
+    "refuse_rows",
+    "thread_count",
+    "whole_number",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Positions in these two tables are the codes of the native module.
+METRICS = ("l2", "ip", "cosine")
+STORED_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.uint16),  # NumPy has no bfloat16: its bits
+    "int8": np.dtype(np.int8),
+    "uint8": np.dtype(np.uint8),
+}
+DTYPES = tuple(STORED_DTYPES)
+QUANTIZATIONS = ("auto", None)
+
+MAX_COUNT = 2**31 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+# Values converted at a time where temporary arrays are needed: a few MB each.
+_BLOCK = 1 << 20
+
+# What the native code answers about a batch: kind + 8 * row.
+_NOT_FINITE, _ZERO, _TOO_LARGE = 1, 2, 3
+
+
+# ---- numbers and names
+
+
+def whole_number(value: object, name: str, low: int, high: int) -> int:
+    """Return an integer argument as an int between `low` and `high`, both included.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer of Python or NumPy; True and False are not.
+    ValueError
+        If it is out of range.
+    """
+    wanted = f"{name}: expected a whole number from {low} to {high}, got "
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{wanted}{value}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{wanted}{reprlib.repr(value)}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{wanted}{reprlib.repr(number)}")
+    return number
+
+
+def thread_count(num_threads: object) -> int:
+    """Return the number of threads to use; None means every core this process may run on."""
+    if num_threads is None:
+        return len(os.sched_getaffinity(0))
+    return whole_number(num_threads, "num_threads", 1, MAX_COUNT)
+
+
+def metric_name(metric: object) -> str:
+    """Return a metric's name; TypeError if it is no string, ValueError if it is unknown."""
+    if isinstance(metric, str) and metric in METRICS:
+        return metric
+    kind = ValueError if isinstance(metric, str) else TypeError
+    raise kind(f"metric: expected {_listed(METRICS)}, got {reprlib.repr(metric)}")
+
+
+def dtype_name(dtype: object) -> str:
+    """Return the name of a stored dtype given by name, as NumPy dtype or as scalar type.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a string nor a dtype.
+    ValueError
+        If no index can store it.
+    """
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return dtype
+    wanted = f"dtype: expected {_listed(DTYPES)}, got "
+    if isinstance(dtype, str):
+        raise ValueError(f"{wanted}{reprlib.repr(dtype)}")
+    try:
+        # np.dtype(None) would be float64
+        name = np.dtype(dtype).name if dtype is not None else ""  # type: ignore[call-overload]
+    except TypeError:
+        name = ""
+    if name in DTYPES:
+        return str(name)
+    if name:
+        raise ValueError(f"{wanted}{name!r}")
+    raise TypeError(f"{wanted}{reprlib.repr(dtype)}")
+
+
+def quantization_name(quantization: object) -> str | None:
+    """Return "auto" or None; ValueError for anything else."""
+    if quantization is None or (isinstance(quantization, str) and quantization == "auto"):
+        return quantization
+    raise ValueError(
+        f"quantization: expected {_listed(QUANTIZATIONS)}, got {reprlib.repr(quantization)}"
+    )
+
+
+def query_dtype(dtype: str) -> np.dtype[Any]:
+    """Return what the native code takes queries in: float32 for float indexes, else `dtype`."""
+    return STORED_DTYPES[dtype if dtype in ("int8", "uint8") else "float32"]
+
+
+def _listed(values: tuple[object, ...]) -> str:
+    *first, last = (repr(value) for value in values)
+    return f"{', '.join(first)} or {last}"
+
+
+# ---- vectors
+
+
+def as_rows(
+    data: object, name: str, dim: int, dtype: str, *, queries: bool = False
+) -> tuple[Array, Array]:
+    """Return vectors in the form the native code takes.
+
+    Parameters
+    ----------
+    data : array_like of shape (dim,) or (n, dim)
+        Real numbers; for a bfloat16 index also the bits of bfloat16 values as uint16.
+    name : str
+        Argument's name for messages.
+    dim : int
+        Dimension wanted.
+    dtype : str
+        Stored dtype of the index.
+    queries : bool
+        Convert to `query_dtype(dtype)` in place of the stored dtype.
+
+    Returns
+    -------
+    rows : ndarray of shape (n, dim)
+        C-contiguous and aligned, native byte order; `data` itself where it is that already.
+    given : ndarray of shape (dim,) or (n, dim)
+        The values before conversion, for `refuse_rows`; its rank is that of `data`.
+
+    Raises
+    ------
+    TypeError
+        If `data` is not an array of real numbers.
+    ValueError
+        If its shape is wrong, or a value does not fit an integer dtype exactly.
+    """
+    given = as_numbers(data, name)
+    if given.ndim not in (1, 2) or given.shape[-1] != dim:
+        raise ValueError(f"{name}: expected (n, {dim}) or ({dim},), got {given.shape}")
+    target = query_dtype(dtype) if queries else STORED_DTYPES[dtype]
+    if dtype == "bfloat16" and given.dtype.kind == "u" and given.dtype.itemsize == 2:
+        if queries:
+            given = _from_bfloat16_bits(given)
+    elif dtype == "bfloat16" and not queries:
+        bits = given.view(np.uint16) if _is_bfloat16(given) else _to_bfloat16_bits(given)
+        return _plain(bits, target).reshape(-1, dim), given
+    elif target.kind in "iu" and given.dtype != target:
+        return _to_integers(given.reshape(-1, dim), target, name), given
+    return _plain(given, target).reshape(-1, dim), given
+
+
+def refuse_rows(status: int, name: str, rows: Array, given: Array) -> NoReturn:
+    """Raise what the native code found wrong with a batch: `status` is kind + 8 * row.
+
+    Parameters
+    ----------
+    status : int
+        Answer of the native call, not 0.
+    name : str
+        Argument's name.
+    rows, given : ndarray
+        As `as_rows` returned them.
+    """
+    kind, row = status % 8, status // 8
+    where = f"{name}: row {row}"
+    if kind == _NOT_FINITE:
+        values = given.reshape(rows.shape)[row].astype(np.longdouble)
+        if given.dtype != rows.dtype and bool(np.isfinite(values).all()):
+            largest = values[np.abs(values).argmax()]
+            kept = "bfloat16" if rows.dtype == np.uint16 else rows.dtype
+            raise ValueError(f"{where} holds {largest:g}, beyond the range of {kept}")
+        raise ValueError(f"{where} holds NaN or infinity")
+    if kind == _ZERO:
+        raise ValueError(f"{where} is a zero vector, which has no direction for metric 'cosine'")
+    if kind == _TOO_LARGE:
+        raise ValueError(
+            f"{where} is too large: its squared length is above 8e37, "
+            "distances would overflow float32"
+        )
+    raise RuntimeError(f"{name}: the native code answered {status}")
+
+
+def _as_array(data: object, name: str, wanted: str) -> Array:
+    """Return any array_like as plain ndarray without converting values."""
+    if isinstance(data, np.ndarray) and hasattr(data, "mask"):
+        raise TypeError(f"{name}: expected {wanted}, got a masked array; fill it first")
+    try:
+        return np.asarray(data)
+    except (TypeError, ValueError, Warning) as error:
+        # what NumPy says of ragged lists; 1.23 only warns
+        raise TypeError(f"{name}: expected {wanted}, got {_kind_of(data)}: {error}") from error
+
+
+def as_numbers(data: object, name: str) -> Array:
+    """Return an array_like of real numbers as ndarray; object arrays become float64."""
+    array = _as_array(data, name, "an array of real numbers")
+    if array.dtype.kind in "iuf" or _is_bfloat16(array):
+        return array
+    if array.dtype.kind != "O" or array.ndim == 0:
+        kind = _kind_of(data) if array.ndim == 0 else f"dtype {array.dtype}"
+        raise TypeError(f"{name}: expected an array of real numbers, got {kind}")
+    for item in array.flat:
+        if not isinstance(item, numbers.Real) or isinstance(item, bool):
+            raise TypeError(
+                f"{name}: expected an array of real numbers, got objects such as "
+                f"{reprlib.repr(item)}"
+            )
+    try:
+        return array.astype(np.float64)
+    except OverflowError:
+        raise ValueError(f"{name}: holds an integer beyond the range of float64") from None
+
+
+def _kind_of(data: object) -> str:
+    if data is None:
+        return "None"
+    if isinstance(data, np.ndarray):
+        return f"dtype {data.dtype}"
+    return type(data).__name__
+
+
+def _is_bfloat16(array: Array) -> bool:
+    # by name, so that ml_dtypes need not be there
+    return array.dtype.itemsize == 2 and array.dtype.name == "bfloat16"
+
+
+def _plain(array: Array, target: np.dtype[Any]) -> Array:
+    """Return the array as C-contiguous, aligned and native; floats are rounded to nearest."""
+    if array.dtype == target and array.dtype.isnative:
+        plain = np.asarray(array, order="C")
+    else:
+        # what overflows to infinity is reported with its row by the native check
+        with np.errstate(over="ignore", invalid="ignore"):
+            plain = np.asarray(array, dtype=target, order="C")
+    return plain if plain.flags.aligned else plain.copy()
+
+
+def _to_integers(given: Array, target: np.dtype[Any], name: str) -> Array:
+    """Convert (n, dim) numbers to an integer dtype; ValueError if one does not fit exactly."""
+    rows = np.empty(given.shape, dtype=target)
+    step = max(1, _BLOCK // given.shape[1])
+    for start in range(0, len(given), step):
+        block = given[start : start + step]
+        if _is_bfloat16(block):
+            block = block.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted = block.astype(target)
+        rows[start : start + step] = converted
+        wrong = converted != block
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            value = block[row, column]
+            if not np.isfinite(value):
+                raise ValueError(f"{name}: row {start + row} holds NaN or infinity")
+            limits = np.iinfo(target)
+            raise ValueError(
+                f"{name}: row {start + row} holds {value}, expected whole numbers from "
+                f"{limits.min} to {limits.max} for {target}"
+            )
+    return rows
+
+
+def _to_bfloat16_bits(given: Array) -> NDArray[np.uint16]:
+    """Round numbers to bfloat16, to nearest and ties to even, by way of float32."""
+    rows = given.reshape(-1, given.shape[-1])
+    bits = np.empty(rows.shape, dtype=np.uint16)
+    step = max(1, _BLOCK // rows.shape[1])
+    for start in range(0, len(rows), step):
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.ascontiguousarray(rows[start : start + step], dtype=np.float32)
+        wide = values.view(np.uint32)
+        rounded = (wide + np.uint32(0x7FFF) + ((wide >> np.uint32(16)) & np.uint32(1))) >> 16
+        # the rounding of a NaN may carry into its sign
+        rounded[np.isnan(values)] = 0x7FC0
+        bits[start : start + step] = rounded
+    return bits
+
+
+def _from_bfloat16_bits(bits: Array) -> NDArray[np.float32]:
+    wide: NDArray[np.uint32] = bits.astype(np.uint32) << np.uint32(16)
+    return wide.view(np.float32)
+
+
+# ---- ids
+
+
+def as_ids(data: object, name: str = "ids") -> NDArray[np.int64]:
+    """Return ids of any shape as C-contiguous int64.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers; floats and booleans are not.
+    ValueError
+        If one does not fit int64.
+    """
+    array = _as_array(data, name, "integers")
+    kind = array.dtype.kind
+    if kind == "i":
+        return _plain(array, np.dtype(np.int64))
+    if kind == "u":
+        beyond = np.flatnonzero(array > np.uint64(INT64_MAX))
+        if len(beyond):
+            _refuse_id(int(array.flat[beyond[0]]), name, int(beyond[0]))
+        return _plain(array, np.dtype(np.int64))
+    if kind != "O" and isinstance(data, np.ndarray):
+        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
+    # Objects are looked at one by one: NumPy makes float64 of a list such as [-1, 2**63].
+    objects = np.asarray(data, dtype=object)
+    for position, item in enumerate(objects.flat):
+        if not isinstance(item, numbers.Integral) or isinstance(item, bool):
+            raise TypeError(
+                f"{name}: expected integers, got {reprlib.repr(item)} at position {position}"
+            )
+        if not INT64_MIN <= int(item) <= INT64_MAX:
+            _refuse_id(int(item), name, position)
+    return objects.astype(np.int64)
+
+
+def _refuse_id(value: int, name: str, position: int) -> NoReturn:
+    raise ValueError(
+        f"{name}: expected -2**63 to 2**63 - 1, got {reprlib.repr(value)} at position {position}"
+    )
+
+
+def as_id(value: object) -> int | None:
+    """Return one id as int, None if no int64 can hold it; TypeError if it is no integer."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"id: expected an integer, got {value}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"id: expected an integer, got {reprlib.repr(value)}") from None
+    return number if INT64_MIN <= number <= INT64_MAX else None
