@@ -1,4 +1,4 @@
-"""Slow and obvious: distances and nearest neighbours in float64, what every fast path is held to."""
+"""Slow and obvious: distances and nearest neighbours in float64, for fast paths to be held to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors and ids out of files: .npy and the fvecs family, read whole and refused where anything does not fit."""
+"""Vectors and ids out of files: .npy and the fvecs family, read whole and checked."""
 from std.ffi import external_call
 from std.sys import size_of
 
@@ -61,7 +61,8 @@ def read_matrix(option: String, path: String) raises -> Matrix:
         path: The file.
 
     Raises:
-        Where the file cannot be read, is of another kind, has no row, or its size is not what its header promises.
+        Where the file cannot be read, is of another kind, has no row, or its size is not what its
+        header promises.
     """
     var label = String(t"{option} {path}")
     var name = path
@@ -129,7 +130,19 @@ def _read_body(source: Source, label: String, header: String, offset: Int) raise
     if not descr.startswith("'") and not descr.startswith('"'):
         raise Error(t"{label}: expected one type of element, got a structured one")
     var code = String(descr[byte = 1 : descr.find(String(descr[byte=0:1]), 1)])
-    var codes: List[String] = ["<f4", "<f2", "<f8", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8"]
+    var codes: List[String] = [
+        "<f4",
+        "<f2",
+        "<f8",
+        "|i1",
+        "|u1",
+        "<i2",
+        "<u2",
+        "<i4",
+        "<u4",
+        "<i8",
+        "<u8",
+    ]
     var dtype = DType.bool
     var item = 0
     comptime for i in range(len(ELEMENTS)):
@@ -140,7 +153,9 @@ def _read_body(source: Source, label: String, header: String, offset: Int) raise
     if item == 0:
         raise Error(t"{label}: expected real numbers in little-endian order, got dtype '{code}'")
     if not _value(header, "fortran_order", label).startswith("False"):
-        raise Error(t"{label}: expected C order, got Fortran order; save numpy.ascontiguousarray(...)")
+        raise Error(
+            t"{label}: expected C order, got Fortran order; save numpy.ascontiguousarray(...)"
+        )
     var shape = _value(header, "shape", label)
     var close = shape.find(")")
     if not shape.startswith("(") or close < 0:
@@ -154,14 +169,15 @@ def _read_body(source: Source, label: String, header: String, offset: Int) raise
             sizes.append(Int(size))
     if len(sizes) != 2 or sizes[0] < 1 or sizes[1] < 1 or sizes[1] > MAX_DIM:
         raise Error(
-            t"{label}: expected shape (rows, dim) with at least one row and dim from 1 to {MAX_DIM}, got"
-            t" {shape[byte=: close + 1]}"
+            t"{label}: expected shape (rows, dim) with at least one row and dim from 1 to"
+            t" {MAX_DIM}, got {shape[byte=: close + 1]}"
         )
     var body = source.bytes - offset
     # a division first: the product of what a damaged header says could overflow
     if sizes[0] > body // (sizes[1] * item):
         raise Error(
-            t"{label}: truncated: {body} bytes of numbers, shape ({sizes[0]}, {sizes[1]}) of {dtype} takes more"
+            t"{label}: truncated: {body} bytes of numbers, shape ({sizes[0]}, {sizes[1]}) of"
+            t" {dtype} takes more"
         )
     if body != sizes[0] * sizes[1] * item:
         raise Error(
@@ -201,11 +217,14 @@ def _read_vecs(source: Source, label: String, dtype: DType, item: Int) raises ->
     var dim = start.ptr[Int32]()[]
     _ = start^
     if dim < 1 or dim > MAX_DIM:
-        raise Error(t"{label}: expected a dimension from 1 to {MAX_DIM} in the first 4 bytes, got {dim}")
+        raise Error(
+            t"{label}: expected a dimension from 1 to {MAX_DIM} in the first 4 bytes, got {dim}"
+        )
     var bytes = Int(dim) * item
     if source.bytes % (4 + bytes) != 0:
         raise Error(
-            t"{label}: truncated: {source.bytes} bytes are not whole vectors of dimension {dim}, {4 + bytes} bytes each"
+            t"{label}: truncated: {source.bytes} bytes are not whole vectors of dimension {dim},"
+            t" {4 + bytes} bytes each"
         )
     var array = Matrix(label, dtype, source.bytes // (4 + bytes), Int(dim))
     array.make_room(source.bytes)
@@ -214,7 +233,9 @@ def _read_vecs(source: Source, label: String, dtype: DType, item: Int) raises ->
         var vector = array.data.address + row * (4 + bytes)
         var said = at[Int32](vector)[]
         if said != dim:
-            raise Error(t"{label}: expected vectors of one dimension, got {dim} and, at row {row}, {said}")
+            raise Error(
+                t"{label}: expected vectors of one dimension, got {dim} and, at row {row}, {said}"
+            )
         # Moved together in place, each behind the one before: the two ranges may overlap.
         external_call["memmove", NoneType](array.data.address + row * bytes, vector + 4, bytes)
     return array^
@@ -234,12 +255,13 @@ def own_type(array: Matrix) raises -> Int:
         if array.dtype == T:
             return t
     raise Error(
-        t"{array.label}: expected float32, float16, int8 or uint8 (or --dtype to convert to), got {array.dtype}"
+        t"{array.label}: expected float32, float16, int8 or uint8 (or --dtype to convert to), got"
+        t" {array.dtype}"
     )
 
 
 def stored_as(var array: Matrix, dtype: Int) raises -> Matrix:
-    """Returns the rows in a stored type: rounded to a float type, unchanged or refused for an integer type.
+    """Returns the rows in a stored type: rounded to a float type, unchanged in an integer type.
 
     Args:
         array: The rows. uint16 ones are the bits of bfloat16 if that is wanted.
@@ -283,8 +305,8 @@ def _convert[E: DType, T: DType](array: Matrix, result: Matrix) raises:
             # false for NaN as well
             if not (real >= LOW and real <= HIGH and Float64(Int(real)) == real):
                 raise Error(
-                    t"{array.label}: expected whole numbers from {Scalar[T].MIN} to {Scalar[T].MAX} for {T}, got"
-                    t" {real} at row {i // array.dim}"
+                    t"{array.label}: expected whole numbers from {Scalar[T].MIN} to"
+                    t" {Scalar[T].MAX} for {T}, got {real} at row {i // array.dim}"
                 )
             target[unsafe_offset=i] = value.cast[T]()
 
@@ -305,7 +327,9 @@ def as_ids(var array: Matrix) raises -> Matrix:
                 result.make_room(array.rows * array.dim * 8)
                 var source = array.data.ptr[Scalar[E]]()
                 for i in range(array.rows * array.dim):
-                    result.data.ptr[Int64]()[unsafe_offset=i] = source[unsafe_offset=i].cast[DType.int64]()
+                    result.data.ptr[Int64]()[unsafe_offset=i] = source[unsafe_offset=i].cast[
+                        DType.int64
+                    ]()
                 _ = array^  # a pointer into it does not keep it
                 return result^
     raise Error(t"{array.label}: expected integers, got {array.dtype}")

@@ -21,6 +21,7 @@ from report import Report, fixed
 from sweep import index_record, run_sweep, work_of
 from vicinal.index import NO_MEMORY, Index, add_rows
 from vicinal.parallel import Unwatched
+from vicinal.space import COSINE, is_float
 
 comptime EXACT_BELOW = 2000
 """Rows from which on a graph is built, as the Python package has it."""
@@ -29,17 +30,21 @@ comptime USAGE = """usage: bench-native COMMAND [--OPTION VALUE ...]
 
   kernels   ns per distance and GB/s of every kernel
             --metric --dtype --dim (lists, separated by commas), --memory-mib
-  build     builds an index, saves it, searches it
-            --base FILE [--queries FILE [--truth FILE]] [--save FILE] --metric --dtype --M --ef-construction
-            --seed --exact-below --quantization, and the options of search
+  build     builds an index; saves it with --save FILE; searches it with --queries FILE
+            --base FILE --metric --dtype --M --ef-construction --seed --exact-below
+            --quantization, and what search takes
   search    searches an index that this program or Python has saved
-            --open FILE --queries FILE [--truth FILE] --ef (list) --k --num-queries --rounds --threads
+            --open FILE --queries FILE [--truth FILE] --ef (list) --k --num-queries --rounds
+            --threads
   exact     exact search
-            --base FILE --queries FILE [--truth FILE] --metric --dtype --k --num-queries --rounds --threads
+            --base FILE --queries FILE [--truth FILE] --metric --dtype --k --num-queries
+            --rounds --threads
   FOLDER    all of it, for each vector set in a folder or in the folders in it
 
---json FILE appends JSON lines. Files of vectors end in .npy, .fvecs or .bvecs; truth in .npy or .ivecs, without it exact
-search finds the truth. Rows keep the type of their file unless --dtype says otherwise."""
+--json FILE appends JSON lines. Files of vectors end in .npy, .fvecs or .bvecs, truth in .npy or
+.ivecs; without truth, exact search finds it. Rows keep the type of their file unless --dtype says
+otherwise."""
+"""What --help prints."""
 
 
 def search_options() -> List[String]:
@@ -50,12 +55,21 @@ def search_options() -> List[String]:
 def build_options() -> List[String]:
     """Returns the options of every command that builds."""
     var names = search_options()
-    names += ["ef", "metric", "dtype", "M", "ef-construction", "seed", "exact-below", "quantization"]
+    names += [
+        "ef",
+        "metric",
+        "dtype",
+        "M",
+        "ef-construction",
+        "seed",
+        "exact-below",
+        "quantization",
+    ]
     return names^
 
 
 def data_name(path: String) raises -> String:
-    """Returns what stands for a vector set in records: the name of its file's folder, or of the file if there is none."""
+    """Returns the name of a file's folder, or of the file: it stands for the set in records."""
     var folder = basename(dirname(path))
     return folder if folder else path
 
@@ -70,7 +84,27 @@ def read_rows(options: Options, path: String, mut dtype: Int) raises -> Matrix:
     return stored_as(rows^, dtype)
 
 
-def build(rows: Matrix, metric: Int, dtype: Int, options: Options, data: String, report: Report) raises -> Index:
+def quantization(options: Options, metric: Int, dtype: Int) raises -> Int:
+    """Returns the code of what the graph is to be walked on.
+
+    Raises:
+        Where it needs rows of another kind.
+    """
+    var wanted = options.choice("quantization", quantization_names(), 0)
+    var name = quantization_names()[wanted]
+    if name == "u8" and (is_float(dtype) or metric == COSINE):
+        raise Error(
+            "--quantization: expected l2 or ip over int8 or uint8 for u8; auto finds floats that"
+            " fit 8 bits"
+        )
+    if (name == "sq8" or name == "rabitq4") and not is_float(dtype):
+        raise Error(t"--quantization: expected a float type for {name}, got {dtype_names()[dtype]}")
+    return wanted
+
+
+def build(
+    rows: Matrix, metric: Int, dtype: Int, options: Options, data: String, report: Report
+) raises -> Index:
     """Builds an index and saves it if that is asked for; prints and reports how fast."""
     var index = Index(
         metric,
@@ -80,12 +114,12 @@ def build(rows: Matrix, metric: Int, dtype: Int, options: Options, data: String,
         options.whole("ef-construction", 200),
         options.whole("seed", 0, 0, Int.MAX),
         options.whole("exact-below", EXACT_BELOW, 0),
-        options.choice("quantization", quantization_names(), 0),
+        quantization(options, metric, dtype),
     )
     var threads = options.threads()
     print(
-        t"{data}: {rows.rows} x {rows.dim} {dtype_names()[dtype]}, {metric_names()[metric]}, M {index.graph.M},"
-        t" ef_construction {index.ef_construction}, seed {index.seed}"
+        t"{data}: {rows.rows} x {rows.dim} {dtype_names()[dtype]}, {metric_names()[metric]}, M"
+        t" {index.graph.M}, ef_construction {index.ef_construction}, seed {index.seed}"
     )
     var watch = Unwatched()
     var start = perf_counter_ns()
@@ -98,8 +132,8 @@ def build(rows: Matrix, metric: Int, dtype: Int, options: Options, data: String,
     var rate = Float64(rows.rows) / seconds
     var work = Float64(work_of(index).distances) / Float64(rows.rows)
     print(
-        t"build    {threads} threads: {fixed(seconds, 3)} s, {fixed(rate, 0)} vectors/s, {fixed(work, 0)} distances"
-        t" a row, {fixed(Float64(index.bytes()) / 1e6, 1)} MB"
+        t"build    {threads} threads: {fixed(seconds, 3)} s, {fixed(rate, 0)} vectors/s,"
+        t" {fixed(work, 0)} distances a row, {fixed(Float64(index.bytes()) / 1e6, 1)} MB"
     )
     var record = index_record("build", index, data)
     record.whole("threads", threads)
@@ -153,8 +187,9 @@ def run_search(options: Options, report: Report) raises:
     if index.count == 0:
         raise Error(t"--open {path}: expected an index with rows, got an empty one")
     print(
-        t"{path}: {index.count} x {index.dim} {dtype_names()[index.dtype]}, {metric_names()[index.metric]},"
-        t" M {index.graph.M}, ef_construction {index.ef_construction}, seed {index.seed}"
+        t"{path}: {index.count} x {index.dim} {dtype_names()[index.dtype]},"
+        t" {metric_names()[index.metric]}, M {index.graph.M}, ef_construction"
+        t" {index.ef_construction}, seed {index.seed}"
     )
     print(t"open     {fixed(ms, 3)} ms")
     var asked = Questions(options, index.dim, index.dtype, index.count)
@@ -172,17 +207,22 @@ def run_exact_search(options: Options, report: Report) raises:
     var dtype = 0
     var rows = read_rows(options, path, dtype)
     var asked = Questions(options, rows.dim, dtype, rows.rows)
-    print(t"{data_name(path)}: {rows.rows} x {rows.dim} {dtype_names()[dtype]}, {metric_names()[metric]}")
+    print(
+        t"{data_name(path)}: {rows.rows} x {rows.dim} {dtype_names()[dtype]},"
+        t" {metric_names()[metric]}"
+    )
     run_exact(rows, metric, dtype, asked, options, data_name(path), report)
 
 
 def run_folder(path: String, words: List[String]) raises:
-    """Measures the kernels, then building and both kinds of search on each vector set of a folder."""
-    var allowed: List[String] = ["k", "num-queries", "rounds", "threads", "ef", "dtype", "M", "ef-construction", "json"]
+    """Measures the kernels, then building and both kinds of search on each vector set of a folder.
+    """
+    var allowed: List[String] = ["k", "num-queries", "rounds", "threads", "ef", "dtype", "M"]
+    allowed += ["ef-construction", "memory-mib", "json"]
     var options = Options("a folder", words, allowed)
     var report = Report(options.text("json", ""))
     var sets = find_sets(path)
-    run_kernels(Options("kernels", List[String](), List[String]()), report)
+    run_kernels(options, report)
     for ref each in sets:
         print()
         options.values["base"] = each.base

@@ -10,7 +10,17 @@ from vicinal.flat import search_exact
 from vicinal.memory import Column, Ptr, at
 from vicinal.parallel import Team, Unwatched
 from vicinal.scan import Source
-from vicinal.space import FINE, NOT_FINITE, TOO_LARGE, Rows, Space, SpaceTask, in_space, inspect_row, item_bytes
+from vicinal.space import (
+    FINE,
+    NOT_FINITE,
+    TOO_LARGE,
+    Rows,
+    Space,
+    SpaceTask,
+    in_space,
+    inspect_row,
+    item_bytes,
+)
 
 comptime SCRATCH_BYTES = 256 << 20
 
@@ -53,7 +63,9 @@ struct SearchExact[raw: Bool](SpaceTask):
         var dim = self.source.rows.dim
         var norm = Float32(1)
         for i in range(self.count):
-            var kind = inspect_row[S, S.Q](at[Scalar[S.Q]](self.queries).unsafe_offset(i * dim), dim, norm)
+            var kind = inspect_row[S, S.Q](
+                at[Scalar[S.Q]](self.queries).unsafe_offset(i * dim), dim, norm
+            )
             if kind != FINE:
                 self.refused = i * 8 + kind
                 return
@@ -138,11 +150,20 @@ def search_rows[
 
 
 def run_exact(
-    base: Matrix, metric: Int, dtype: Int, asked: Questions, options: Options, data: String, report: Report
+    base: Matrix,
+    metric: Int,
+    dtype: Int,
+    asked: Questions,
+    options: Options,
+    data: String,
+    report: Report,
 ) raises:
-    """Measures exact search over rows as they were read, one query after the other and all at once."""
+    """Measures exact search over rows as they were read, one query after the other and all at once.
+    """
     var rounds = options.rounds()
-    var source = Source(Rows(base.data.address, base.dim * item_bytes(dtype), base.dim, 0), base.rows, False)
+    var source = Source(
+        Rows(base.data.address, base.dim * item_bytes(dtype), base.dim, 0), base.rows, False
+    )
     if asked.truth.rows > 0:
         check_truth(asked.truth, asked, base.rows)
     print(t"exact    k {asked.k}, {asked.count} queries, {rounds} rounds, median")
@@ -156,7 +177,9 @@ def run_exact(
         var rates = List[Float64]()
         var latencies = List[Float64]()
         for round in range(rounds + 1):
-            var stamps = search_rows[True](metric, dtype, source, base.label, asked, threads, one_by_one, found)
+            var stamps = search_rows[True](
+                metric, dtype, source, base.label, asked, threads, one_by_one, found
+            )
             if round == 0:  # the first one warms caches and memory
                 continue
             rates.append(Float64(asked.count) * 1e9 / Float64(stamps[len(stamps) - 1] - stamps[0]))

@@ -17,7 +17,7 @@ struct VectorSet(Copyable, Movable):
 
 
 def find_sets(path: String) raises -> List[VectorSet]:
-    """Returns the sets in a folder, or in the folders in it, in order of name; says which it cannot read.
+    """Returns the sets in a folder, then in the folders in it; says which it cannot read.
 
     Raises:
         Where there is none.
@@ -31,7 +31,10 @@ def find_sets(path: String) raises -> List[VectorSet]:
         if isdir(inner) and not name.startswith("."):
             _add_set(inner, sets)
     if not sets:
-        raise Error(t"{path}: expected base.npy and queries.npy, or *_base.fvecs and *_query.fvecs, in it or below")
+        raise Error(
+            t"{path}: expected base.npy and queries.npy, or *_base.fvecs and *_query.fvecs, in it"
+            t" or below"
+        )
     return sets^
 
 
@@ -83,4 +86,6 @@ def _metric_of(path: String) raises -> String:
     for i in range(len(words)):
         if said.startswith(words[i]):
             return metric_names()[codes[i]]
-    raise Error(t"{manifest}: expected a metric that begins with one of {', '.join(words)}, got '{said}'")
+    raise Error(
+        t"{manifest}: expected a metric that begins with one of {', '.join(words)}, got '{said}'"
+    )

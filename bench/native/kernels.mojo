@@ -1,4 +1,4 @@
-"""Speed of the kernels: every metric over every stored type, out of the first cache, the second and main memory."""
+"""Speed of the kernels, every metric over every stored type, out of caches and main memory."""
 from std.benchmark import clobber_memory, keep
 from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
@@ -11,7 +11,19 @@ from vicinal.convert import from_float
 from vicinal.distance import MAX_DIM
 from vicinal.memory import Column, at
 from vicinal.metric import W
-from vicinal.space import METRICS, STORED, STORED_TYPES, Query, Rows, Space, SpaceTask, in_space, is_float, item_bytes, row_stride
+from vicinal.space import (
+    METRICS,
+    STORED,
+    STORED_TYPES,
+    Query,
+    Rows,
+    Space,
+    SpaceTask,
+    in_space,
+    is_float,
+    item_bytes,
+    row_stride,
+)
 
 comptime PATTERN = 1 << 20
 """Bytes of numbers that are drawn; a larger array repeats them."""
@@ -23,7 +35,8 @@ comptime PIECE_BYTES = 2 << 20
 
 
 def cache_bytes(which: Int, default: Int) -> Int:
-    """Returns half of what glibc knows of a cache, so that queries and stacks fit beside the rows."""
+    """Returns half of what glibc knows of a cache, so that queries and stacks fit beside the rows.
+    """
     var bytes = external_call["sysconf", Int](c_int(which))
     return (bytes if bytes > 0 else default) // 2
 
@@ -43,7 +56,9 @@ struct Fill(SpaceTask):
             var items = at[Scalar[S.T]](self.address)
             for i in range(first // size_of[Scalar[S.T]]()):
                 state = state * 6364136223846793005 + 1442695040888963407
-                items[unsafe_offset=i] = from_float[S.T, 1](Float32(Int32(state >> 32)) / 2147483648.0)
+                items[unsafe_offset=i] = from_float[S.T, 1](
+                    Float32(Int32(state >> 32)) / 2147483648.0
+                )
         else:
             for i in range(first):
                 state = state * 6364136223846793005 + 1442695040888963407
@@ -51,7 +66,9 @@ struct Fill(SpaceTask):
         var filled = first
         while filled < self.bytes:
             var piece = min(filled, self.bytes - filled)
-            unsafe_memcpy(dest=at[UInt8](self.address + filled), src=at[UInt8](self.address), count=piece)
+            unsafe_memcpy(
+                dest=at[UInt8](self.address + filled), src=at[UInt8](self.address), count=piece
+            )
             filled += piece
 
 
@@ -102,7 +119,11 @@ struct Arena(Movable):
         self.query = Column()
         self.norms = Column()
         var room = (bytes // shortest + 1) * 4
-        if not self.rows.grow(bytes) or not self.query.grow(MAX_DIM * 4) or not self.norms.grow(room):
+        if (
+            not self.rows.grow(bytes)
+            or not self.query.grow(MAX_DIM * 4)
+            or not self.norms.grow(room)
+        ):
             raise Error(t"--memory-mib: no memory for {bytes} bytes of rows")
         for i in range(room // 4):
             self.norms.ptr[Float32]()[unsafe_offset=i] = 0.01
@@ -116,7 +137,8 @@ struct Arena(Movable):
         in_space(0, 0 if is_float(dtype) else dtype, query)
 
     def time(self, metric: Int, dtype: Int, dim: Int, bytes: Int, in_memory: Bool) -> Float64:
-        """Returns the nanoseconds of one distance when rows of so many bytes are read again and again."""
+        """Returns the nanoseconds of one distance when rows of so many bytes are read repeatedly.
+        """
         var stride = row_stride(dim, dtype)
         var count = max(1, bytes // stride)
         var task = TimeKernel(
@@ -148,8 +170,8 @@ def run_kernels(options: Options, report: Report) raises:
     # one row at least, whatever its length
     var arena = Arena(max(memory, sizes[1], MAX_DIM * 4), shortest)
     print(
-        t"kernels: one thread, {W} float32 lanes; {sizes[0] >> 10} KiB of rows for L1, {sizes[1] >> 10} KiB for L2,"
-        t" {memory >> 20} MiB for memory, read in order"
+        t"kernels: one thread, {W} float32 lanes; {sizes[0] >> 10} KiB of rows for L1,"
+        t" {sizes[1] >> 10} KiB for L2, {memory >> 20} MiB for memory, read in order"
     )
     var places: List[String] = ["L1", "L2", "memory"]
     var title = cell("metric", 6) + cell("dtype", 10) + cell("dim", 6)
@@ -160,7 +182,9 @@ def run_kernels(options: Options, report: Report) raises:
         arena.fill(dtype)
         for metric in metrics:
             for dim in dims:
-                var line = cell(metric_names()[metric], 6) + cell(dtype_names()[dtype], 10) + cell(dim, 6)
+                var line = (
+                    cell(metric_names()[metric], 6) + cell(dtype_names()[dtype], 10) + cell(dim, 6)
+                )
                 for place in range(len(places)):
                     var ns = arena.time(metric, dtype, dim, sizes[place], places[place] == "memory")
                     var rate = Float64(dim * item_bytes(dtype)) / ns

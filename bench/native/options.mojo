@@ -16,7 +16,7 @@ def dtype_names() -> List[String]:
 
 def quantization_names() -> List[String]:
     """Returns the names of what a graph may be walked on, in the order of their codes."""
-    return ["auto", "none"]
+    return ["auto", "none", "u8", "sq8", "rabitq4"]
 
 
 def whole_number(text: String, label: String, low: Int, high: Int) raises -> Int:
@@ -83,7 +83,9 @@ struct Options(Movable):
             return default
         return whole_number(self.values[name], "--" + name, low, high)
 
-    def wholes(self, name: String, default: List[Int], low: Int = 1, high: Int = LARGEST) raises -> List[Int]:
+    def wholes(
+        self, name: String, default: List[Int], low: Int = 1, high: Int = LARGEST
+    ) raises -> List[Int]:
         """Returns numbers that are separated by commas."""
         if name not in self.values:
             return default.copy()
@@ -116,5 +118,7 @@ struct Options(Movable):
         """Returns the position of one word in a list."""
         var positions = self.choices(name, among, [default])
         if len(positions) != 1:
-            raise Error(t"--{name}: expected one of {', '.join(among)}, got {len(positions)} of them")
+            raise Error(
+                t"--{name}: expected one of {', '.join(among)}, got {len(positions)} of them"
+            )
         return positions[0]

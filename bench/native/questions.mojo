@@ -14,7 +14,7 @@ struct Questions(Movable):
     var k: Int
     """Neighbours wanted of each."""
     var truth: Matrix
-    """int64 ids of true neighbours, a line a query, nearest first; without rows if no file was named."""
+    """True ids, int64, a line a query, nearest first; no rows if no file was named."""
 
     def __init__(out self, options: Options, dim: Int, dtype: Int, rows: Int) raises:
         """Reads the files that the options name.
@@ -38,8 +38,8 @@ struct Questions(Movable):
             truth = as_ids(read_matrix("--truth", options.required("truth")))
             if truth.rows < count or truth.dim < k:
                 raise Error(
-                    t"{truth.label}: expected at least {count} queries with {k} neighbours each, got"
-                    t" ({truth.rows}, {truth.dim})"
+                    t"{truth.label}: expected at least {count} queries with {k} neighbours each,"
+                    t" got ({truth.rows}, {truth.dim})"
                 )
         self.queries = stored_as(queries^, 0 if is_float(dtype) else dtype)
         self.count = count

@@ -8,7 +8,7 @@ from vicinal.space import IP, L2, Rows, Space, SpaceTask, in_space
 
 @no_inline
 def real_distance[S: Space](query: Ptr[Scalar[S.Q]], row: Ptr[Scalar[S.T]], dim: Int) -> Float64:
-    """Measures by the definition in float64, up to a constant and a rising function of the distance.
+    """Measures in float64, with the order of the distances but not their scale.
 
     Safety:
         Both must have `dim` elements.
@@ -52,7 +52,8 @@ struct CountHits(SpaceTask):
     var hits: Int
 
     def run[S: Space](mut self):
-        """Counts distinct rows that are among the first k true ones, or no farther than the k-th."""
+        """Counts distinct rows that are among the first k true ones, or no farther than the k-th.
+        """
         var dim = self.rows.dim
         for q in range(self.count):
             var query = at[Scalar[S.Q]](self.queries).unsafe_offset(q * dim)
@@ -90,13 +91,15 @@ def check_truth(truth: Matrix, asked: Questions, rows: Int) raises:
             var row = truth.data.ptr[Int64]()[unsafe_offset=q * truth.dim + i]
             if row < 0 or Int(row) >= rows:
                 raise Error(
-                    t"{truth.label}: expected neighbours among the {rows} rows, got another one for query {q}; the"
-                    t" truth belongs to other vectors"
+                    t"{truth.label}: expected neighbours among the {rows} rows, got another one for"
+                    t" query {q}; the truth belongs to other vectors"
                 )
 
 
-def recall(metric: Int, dtype: Int, rows: Rows, asked: Questions, found: Matrix, truth: Matrix) -> Float64:
-    """Returns the mean share of the k true neighbours that were found, a tie with the k-th counted as found.
+def recall(
+    metric: Int, dtype: Int, rows: Rows, asked: Questions, found: Matrix, truth: Matrix
+) -> Float64:
+    """Returns the mean share of the k true neighbours found; a tie with the k-th counts as found.
 
     Args:
         metric: Code of the metric.

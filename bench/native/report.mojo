@@ -137,7 +137,7 @@ struct Record(Copyable, Movable):
 
 
 def quantile(ordered: List[Float64], share: Float64) -> Float64:
-    """Returns a quantile of ascending values, linear between two of them; the list must not be empty."""
+    """Returns a quantile of one or more ascending values, linear between two of them."""
     var place = share * Float64(len(ordered) - 1)
     var low = Int(place)
     var high = min(low + 1, len(ordered) - 1)

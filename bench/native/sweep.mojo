@@ -74,7 +74,9 @@ struct Answers(Movable):
         if not self.distances.grow(asked.count * asked.k * 4):
             raise Error(t"{asked.queries.label}: no memory for {asked.count} x {asked.k} distances")
 
-    def ask(mut self, mut index: Index, asked: Questions, first: Int, count: Int, ef: Int, threads: Int) raises:
+    def ask(
+        mut self, mut index: Index, asked: Questions, first: Int, count: Int, ef: Int, threads: Int
+    ) raises:
         """Searches for `count` queries from `first` on in one call."""
         var bytes = index.dim * (4 if is_float(index.dtype) else 1)
         var watch = Unwatched()
@@ -122,23 +124,36 @@ def rows_of_ids(mut index: Index, ids: Matrix, width: Int) raises -> Matrix:
 
 
 def find_truth(mut index: Index, asked: Questions, threads: Int) raises -> Matrix:
-    """Returns the true neighbours as row numbers: those of a file, else by exact search over the rows of the index."""
+    """Returns the true neighbours as row numbers: out of a file, else by exact search."""
     if asked.truth.rows > 0:
         var rows = rows_of_ids(index, asked.truth, asked.k)
         check_truth(rows, asked, index.count)
         return rows^
     var rows = asked.room()
     var source = Source(index.rows(), index.count, False)
-    var stamps = search_rows[False](index.metric, index.dtype, source, "index", asked, threads, False, rows)
-    print(t"truth    by exact search of all rows in {fixed(Float64(stamps[1] - stamps[0]) / 1e9, 3)} s")
+    var stamps = search_rows[False](
+        index.metric, index.dtype, source, "index", asked, threads, False, rows
+    )
+    print(
+        t"truth    by exact search of all rows in"
+        t" {fixed(Float64(stamps[1] - stamps[0]) / 1e9, 3)} s"
+    )
     return rows^
 
 
-def run_sweep(mut index: Index, asked: Questions, options: Options, data: String, report: Report) raises:
+def walked_on(index: Index) -> String:
+    """Returns what searches measure on their way through the graph."""
+    var names: List[String] = ["stored rows", "u8", "sq8", "rabitq4"]
+    return names[index.codes[].kind]
+
+
+def run_sweep(
+    mut index: Index, asked: Questions, options: Options, data: String, report: Report
+) raises:
     """Prints one line for each search width.
 
-    All widths take their turn in each round, so that a drift of the machine meets them alike; the first pass, at the largest
-    width, warms caches and is not counted.
+    All widths take their turn in each round, so that a drift of the machine meets them alike; the
+    first pass, at the largest width, warms caches and is not counted.
     """
     var threads = options.threads()
     var rounds = options.rounds()
@@ -150,7 +165,10 @@ def run_sweep(mut index: Index, asked: Questions, options: Options, data: String
     var answers = Answers(asked)
     var start = perf_counter_ns()
     answers.ask(index, asked, 0, 1, widest, 1)
-    print(t"first    query took {fixed(Float64(perf_counter_ns() - start) / 1e3, 1)} us at ef {widest}")
+    print(
+        t"first    query took {fixed(Float64(perf_counter_ns() - start) / 1e3, 1)} us at ef"
+        t" {widest}"
+    )
     var truth = find_truth(index, asked, threads)
     answers.ask(index, asked, 0, asked.count, widest, 1)
     for round in range(rounds):
@@ -159,8 +177,14 @@ def run_sweep(mut index: Index, asked: Questions, options: Options, data: String
             if round == 0:
                 var found = rows_of_ids(index, answers.ids, asked.k)
                 width.recall = recall(index.metric, index.dtype, index.rows(), asked, found, truth)
-    print(t"search   k {asked.k}, {asked.count} queries, {rounds} rounds, median; latency and work of one-by-one calls")
-    var title = cell("ef", 8) + cell("recall@" + String(asked.k), 11) + cell("QPS", 9) + cell("p50 us", 9)
+    print(t"walk     on {walked_on(index)}")
+    print(
+        t"search   k {asked.k}, {asked.count} queries, {rounds} rounds, median; latency and work of"
+        t" one-by-one calls"
+    )
+    var title = (
+        cell("ef", 8) + cell("recall@" + String(asked.k), 11) + cell("QPS", 9) + cell("p50 us", 9)
+    )
     title += cell("p95 us", 9) + cell("p99 us", 9) + cell("distances", 11) + cell("hops", 8)
     print(title + cell("batch QPS, " + String(threads) + " thr.", 20))
     for ref width in widths:
@@ -196,6 +220,7 @@ def _record(
 ) -> Record:
     var record = index_record("search", index, data)
     record.text("mode", mode)
+    record.text("walked_on", walked_on(index))
     record.whole("threads", threads)
     record.whole("ef", width.ef)
     record.whole("k", asked.k)

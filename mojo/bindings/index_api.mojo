@@ -20,7 +20,7 @@ from std.memory import unsafe_memcpy
 
 from vicinal.check import check_graph
 from vicinal.file import Status
-from vicinal.index import NO_MEMORY, STOPPED, Index, add_rows
+from vicinal.index import DONE, NO_MEMORY, STOPPED, Index, add_taken
 from vicinal.memory import Ptr, at
 from vicinal.mapped import Mapped, verify
 from vicinal.query import search_many
@@ -36,8 +36,7 @@ def _index(o: Obj) raises Fail -> Ptr[Index]:
 
 def index_new(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below, quantization) -> handle."""
-    if count != 7:
-        need(count, 8)
+    need(count, 8)
     return capsule_new[Index, TAG](
         Index(
             as_int(args[unsafe_offset=0]),
@@ -47,7 +46,7 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
             as_int(args[unsafe_offset=4]),
             as_int(args[unsafe_offset=5]),
             as_int(args[unsafe_offset=6]),
-            as_int(args[unsafe_offset=7]) if count == 8 else 0,
+            as_int(args[unsafe_offset=7]),
         )
     )
 
@@ -61,33 +60,28 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "rows have dimension %zd, the index %zd", rows.dim(1), index[].dim)
     var threads = as_int(args[unsafe_offset=3])
     var progress = 0 if is_none(args[unsafe_offset=4]) else args[unsafe_offset=4]
+    # the table of ids is read and changed with the GIL held only
     var status: Int
     if is_none(args[unsafe_offset=2]):
-        status = _add(index, rows, 0, threads, progress)
+        status = index[].take_ids(0, rows.dim(0))
     else:
         var ids = View(args[unsafe_offset=2], INT64, 1)
         if ids.dim(0) != rows.dim(0):
             raise fail("ValueError", "%zd ids for %zd rows", ids.dim(0), rows.dim(0))
-        status = _add(index, rows, ids.address(), threads, progress)
+        status = index[].take_ids(ids.address(), rows.dim(0))
         _ = ids^
+    if status == DONE and rows.dim(0) != 0:
+        var watch = PythonWatch(progress, rows.dim(0))
+        status = add_taken(index[], rows.address(), rows.dim(0), threads, watch)
+        _ = watch^
+        if status != DONE:
+            index[].drop_ids()
     _ = rows^
     if status == STOPPED:
         raise Fail()  # the watch has set the exception
     if status == NO_MEMORY:
         raise fail("MemoryError", "no memory for the rows of this call; the index is as it was")
     return from_int(status)
-
-
-def _add(index: Ptr[Index], rows: View, ids: Int, threads: Int, progress: Obj) -> Int:
-    var watch = PythonWatch(progress, rows.dim(0))
-    var status = add_rows(index[], rows.address(), ids, rows.dim(0), threads, watch)
-    if status == 0 and progress != 0:
-        watch.advance(0)
-        watch.look(rows.dim(0))
-        if watch.raised:
-            status = STOPPED
-    _ = watch^
-    return status
 
 
 def index_search(args: Args, count: Int) raises Fail -> Obj:
@@ -166,6 +160,14 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = index.codes[].kind
     elif which == 15:
         value = index.quantization
+    elif which == 16:
+        value = index.vectors.usable + index.norms.usable
+    elif which == 17:
+        value = index.ids.usable + index.map.room * 4
+    elif which == 18:
+        value = index.graph.bytes()
+    elif which == 19:
+        value = index.codes[].memory()
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)

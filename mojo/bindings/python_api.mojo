@@ -277,13 +277,20 @@ struct PythonWatch(Watch):
         """Adds `base` to what `progress` is told from now on."""
         self.offset = base
 
+    def conclude(mut self, done: Int) -> Bool:
+        """Looks at signals and reports the end."""
+        if not self.raised:
+            self.offset = 0
+            self.look(done)
+        return not self.raised
+
     def look(mut self, done: Int):
         """Looks at signals and reports progress at once."""
         external_call["PyEval_RestoreThread", NoneType](self.gil.state)
         self.raised = external_call["PyErr_CheckSignals", c_int]() != 0
         if not self.raised and self.progress != 0:
             var result = external_call["PyObject_CallFunction", Obj, num_fixed_args=2](
-                self.progress, "nn".ptr(), done + self.offset, self.total
+                self.progress, "nn".ptr(), max(done + self.offset, 0), self.total
             )
             if result == 0:
                 self.raised = True

@@ -89,6 +89,10 @@ struct Codes(Movable):
             return Rows(stored.base, stored.stride, self.stride, self.constants.address)
         return Rows(self.bytes.address, self.stride, self.stride, self.constants.address)
 
+    def memory(self) -> Int:
+        """Returns the bytes of memory that codes and constants take."""
+        return self.bytes.usable + self.constants.usable
+
     def grow(mut self, rows: Int) -> Bool:
         """Makes room for `rows` rows; returns False when memory is out."""
         return self.constants.grow(rows * 8) and (self.in_place() or self.bytes.grow(rows * self.stride))

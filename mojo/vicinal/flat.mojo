@@ -29,10 +29,11 @@ comptime PIECE_BYTES = 1 << 20
 """Enough for a piece to be worth its administration."""
 comptime MAPPED_PIECE_BYTES = 4 << 20
 """The same for a mapping whose pages are let go after each piece."""
-comptime PIECE_WORK = 1 << 33
+comptime PIECE_WORK = 1 << 32
 """Products of a piece, so that a watch need not wait long."""
-comptime CHUNK_WORK = 1 << 27
-"""Elements of the queries of a chunk, for the same reason."""
+comptime CHUNK_WORK = 1 << 25
+comptime CHUNK_QUERIES = 8192
+"""Elements and queries of a chunk, for the same reason; so many already hide the time of reading the rows."""
 
 
 @fieldwise_init
@@ -56,7 +57,8 @@ def plan[S: Space](dim: Int, num_queries: Int, k: Int, workers: Int, max_bytes: 
     if block_words(words) < words:
         tiles = min(GROUP, (num_queries + PANEL_QUERIES - 1) // PANEL_QUERIES) * (BLOCK_ROWS * PANEL_QUERIES // TILE)
     var fixed = workers * (BLOCK_ROWS * (BLOCK_WORDS * 4 + 8) + 4 * tiles * TILE)
-    var many = min((max_bytes - fixed) // (each + words * 4), CHUNK_WORK // dim, num_queries)
+    var most = min(num_queries, CHUNK_QUERIES, CHUNK_WORK // dim)
+    var many = min(most, (max_bytes - fixed) // (each + words * 4))
     if many < FEW:
         return Chunk(few, False, 0)
     if many < num_queries:

@@ -105,13 +105,11 @@ struct Graph(Movable):
         """Returns the highest level, 0 while the graph is empty."""
         return 0 if self.entry < 0 else self.level_of(self.entry)
 
-    def degree(self, level: Int, node: Int) -> Int:
-        """Returns the links that a node has on a level."""
-        var block = self.links(level, node)
-        var count = 0
-        for i in range(self.cap(level)):
-            count += Int(block[unsafe_offset=i] != EMPTY)
-        return count
+    def bytes(self) -> Int:
+        """Returns the bytes of memory that the links take."""
+        return (
+            self.links0.usable + self.upper_rows.usable + self.upper_start.usable + self.upper_links.usable
+        )
 
     def reserve(mut self, rows: Int, levels: Ptr[UInt8], first: Int) -> Bool:
         """Makes room and empty blocks for rows `linked` .. rows-1, and ordinals for those that reach level 1.

@@ -4,7 +4,7 @@ from std.memory import unsafe_memcpy
 
 from vicinal.build import link_rows
 from vicinal.code_space import CODE_LINE, ExactBytes
-from vicinal.codes import EXACT, STORED_ROWS, Codes, drop_codes
+from vicinal.codes import EXACT, STORED_ROWS, Codes, drop_codes, is_bytes
 from vicinal.coding import all_bytes, choose_kind, encode_rows, new_codes
 from vicinal.convert import from_float, to_float
 from vicinal.graph import MAX_ROWS, Graph, draw_level
@@ -38,6 +38,8 @@ comptime KNOWN_ID = 4
 """Kind of refusal beside those of `inspect_row`: an id that is present already or twice in its batch."""
 comptime REPAIR_SHARE = 64
 """All rows are made reachable again after 1/64 of them are new: the flood then costs a few percent of the insertions."""
+comptime NOT_BYTES = 5
+"""Kind of refusal: a row that the exact codes asked for cannot hold."""
 comptime GRAIN = 64
 """Rows of a piece when rows are checked or copied."""
 
@@ -146,12 +148,8 @@ struct Index(Movable):
             self.vectors.usable
             + self.norms.usable
             + self.ids.usable
-            + self.graph.links0.usable
-            + self.graph.upper_rows.usable
-            + self.graph.upper_start.usable
-            + self.graph.upper_links.usable
-            + self.codes[].bytes.usable
-            + self.codes[].constants.usable
+            + self.graph.bytes()
+            + self.codes[].memory()
             + self.map.room * 4
         )
 
@@ -177,7 +175,7 @@ struct Index(Movable):
             added: Number of rows.
 
         Returns:
-            DONE, NO_MEMORY, or 1 + the position of the first id that is there already; then nothing has changed.
+            DONE, NO_MEMORY, or 8 * position + KNOWN_ID of the first id that is there already; then nothing has changed.
         """
         var until = self.count + added
         if until > MAX_ROWS or not self.ids.grow(until * 8):
@@ -191,17 +189,20 @@ struct Index(Movable):
             for i in range(added):
                 automatic = automatic and Int(new[unsafe_offset=i]) == self.count + i
         else:
-            var next = Int64(self.count)
+            var next = Int64(self.count) - 1
             if not automatic:
                 for row in range(self.count):
-                    next = max(next, column[unsafe_offset=row] + 1)
+                    next = max(next, column[unsafe_offset=row])
+                if next > Int64.MAX - Int64(added):
+                    return KNOWN_ID  # there are no ids left above the largest
+            next += 1
             for i in range(added):
                 new[unsafe_offset=i] = next + Int64(i)
         if not automatic:
             var clash = self.map.extend(column, until)
             if clash >= 0:
                 self.map.shrink(column, self.count)
-                return 1 + max(clash - self.count, 0)
+                return 8 * max(clash - self.count, 0) + KNOWN_ID
         self.automatic = automatic
         return DONE
 
@@ -232,6 +233,8 @@ struct InspectRows[S: Space](Body):
 
     var source: Int
     var dim: Int
+    var bytes_only: Bool
+    """Whether exact codes were asked for, which only hold whole numbers from 0 to 255."""
     var verdict: Ptr[Int64]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -240,6 +243,9 @@ struct InspectRows[S: Space](Body):
         for i in range(begin, end):
             var p = at[Scalar[Self.S.T]](self.source).unsafe_offset(i * self.dim)
             var found = inspect_row[Self.S, Self.S.T](p, self.dim, norm)
+            comptime if Self.S.T.is_floating_point():
+                if found == FINE and self.bytes_only and not is_bytes[Self.S.T](p, self.dim):
+                    found = NOT_BYTES
             if found != FINE:
                 Atomic[Int64].min(self.verdict, Int64(i * 8 + found))
                 return
@@ -293,8 +299,9 @@ struct AddRows[V: Watch](SpaceTask):
         var team = Team(self.threads)
         var verdict = Int64.MAX
         var inspect = InspectRows[S](
-            self.source, index.dim, Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin]()
+            self.source, index.dim, index.quantization == 1 + EXACT, Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin]()
         )
+        watch.advance(-self.added)  # checking and copying are no progress yet
         if not team.run(self.added, GRAIN, inspect, watch):
             self.status = STOPPED
             return
@@ -310,7 +317,11 @@ struct AddRows[V: Watch](SpaceTask):
         if not team.run(self.added, GRAIN, CopyRows[S](self.source, index.rows(), index.count), watch):
             self.status = STOPPED
             return
-        if until >= index.exact_below:
+        if until < index.exact_below:
+            if not watch.conclude(self.added):
+                self.status = STOPPED
+                return
+        else:
             self.status = self._encode[S](team, until)
             if self.status == DONE:
                 self.status = self._link[S](team, until)
@@ -365,10 +376,16 @@ struct AddRows[V: Watch](SpaceTask):
         if outcome != 1:
             log.undo(index.graph)
             return outcome
-        index.unrepaired += until - first
-        if index.unrepaired * REPAIR_SHARE >= until:
-            _ = repair[L](index.graph, rows, index.ef_construction, log, scratches[][])
-            index.unrepaired = 0
+        var unrepaired = index.unrepaired + until - first
+        if unrepaired * REPAIR_SHARE >= until:
+            if not repair[L](index.graph, rows, index.ef_construction, log, scratches[][], self.watch[]):
+                log.undo(index.graph)
+                return 0
+            unrepaired = 0
+        if not self.watch[].conclude(self.added):
+            log.undo(index.graph)
+            return 0
+        index.unrepaired = unrepaired
         return 1
 
     def _encode[S: Space](mut self, team: Team, until: Int) -> Int:
@@ -399,11 +416,36 @@ struct AddRows[V: Watch](SpaceTask):
         return DONE
 
 
+def add_taken[V: Watch](mut index: Index, source: Int, added: Int, threads: Int, mut watch: V) -> Int:
+    """Adds rows whose ids `take_ids` has taken; unless the result is DONE, `drop_ids` must follow.
+
+    Args:
+        index: The index; searches may run meanwhile, other writers may not.
+        source: Address of `added` x dim elements of the stored type, C-contiguous.
+        added: Number of rows, at least 1.
+        threads: Workers.
+        watch: May end the call early.
+
+    Returns:
+        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a row that was refused.
+    """
+    var task = AddRows[V](
+        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        source,
+        added,
+        threads,
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+        DONE,
+    )
+    in_space(index.metric, index.dtype, task)
+    return task.status
+
+
 def add_rows[V: Watch](mut index: Index, source: Int, ids: Int, added: Int, threads: Int, mut watch: V) -> Int:
     """Adds rows; a batch is checked whole before any of it is applied.
 
     Args:
-        index: The index; searches may run meanwhile, other writers may not.
+        index: The index; searches may run meanwhile, look-ups of ids and other writers may not.
         source: Address of `added` x dim elements of the stored type, C-contiguous.
         ids: Address of int64 ids, or 0 for automatic ones.
         added: Number of rows.
@@ -414,20 +456,10 @@ def add_rows[V: Watch](mut index: Index, source: Int, ids: Int, added: Int, thre
         DONE, STOPPED, NO_MEMORY, or 8 * position + kind of what was refused: NOT_FINITE, ZERO_VECTOR, TOO_LARGE of a
         row, KNOWN_ID of an id. Whatever is not DONE leaves the index as it was.
     """
-    if added == 0:
-        return DONE
-    var taken = index.take_ids(ids, added)
-    if taken != DONE:
-        return taken if taken < 0 else 8 * (taken - 1) + KNOWN_ID
-    var task = AddRows[V](
-        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
-        source,
-        added,
-        threads,
-        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-        DONE,
-    )
-    in_space(index.metric, index.dtype, task)
-    if task.status != DONE:
+    var status = index.take_ids(ids, added)
+    if status != DONE or added == 0:
+        return status
+    status = add_taken(index, source, added, threads, watch)
+    if status != DONE:
         index.drop_ids()
-    return task.status
+    return status

@@ -34,6 +34,10 @@ trait Watch:
         """Says that the counts of `proceed` now start at `base` of the whole."""
         ...
 
+    def conclude(mut self, done: Int) -> Bool:
+        """Tells whether to keep what was done, now that all of it is; the last chance to take it back."""
+        ...
+
 
 struct Unwatched(Watch):
     """Always goes on."""
@@ -49,6 +53,10 @@ struct Unwatched(Watch):
     def advance(mut self, base: Int):
         """Takes no note."""
         pass
+
+    def conclude(mut self, done: Int) -> Bool:
+        """Keeps it."""
+        return True
 
 
 @fieldwise_init

@@ -5,11 +5,14 @@ was reached.
 """
 from vicinal.graph import EMPTY, Graph, publish
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.parallel import Unwatched, Watch
 from vicinal.scratch import Scratch
 from vicinal.search import search_level
 from vicinal.space import Linker, Rows
 from vicinal.undo import PARTS, UndoLog
 
+comptime LOOK_EVERY = 4096
+"""Rows between looks at the watch."""
 comptime ROUNDS = 16
 """Repairs tried; each but the last may cut off a row whose link it replaces."""
 
@@ -38,15 +41,17 @@ struct Flood(Movable):
         release(self.links_in)
         release(self.queue)
 
-    def spread(mut self, graph: Graph, start: Int):
-        """Reaches all that can be reached from a row."""
+    def spread[V: Watch](mut self, graph: Graph, start: Int, mut watch: V) -> Bool:
+        """Reaches all that can be reached from a row; returns False if `watch` ended it."""
         if self.reached[unsafe_offset=start] != 0:
-            return
+            return True
         self.reached[unsafe_offset=start] = 1
         self.queue[unsafe_offset=self.count] = UInt32(start)
         var next = self.count
         self.count += 1
         while next < self.count:
+            if next % LOOK_EVERY == 0 and not watch.proceed(graph.linked):
+                return False
             var block = graph.links(0, Int(self.queue[unsafe_offset=next]))
             next += 1
             for i in range(graph.cap(0)):
@@ -58,6 +63,7 @@ struct Flood(Movable):
                     self.reached[unsafe_offset=row] = 1
                     self.queue[unsafe_offset=self.count] = UInt32(row)
                     self.count += 1
+        return True
 
 
 def unreachable(graph: Graph) -> Int:
@@ -65,11 +71,14 @@ def unreachable(graph: Graph) -> Int:
     if graph.linked == 0:
         return 0
     var flood = Flood(graph.linked)
-    flood.spread(graph, graph.row_of(graph.entry))
+    var unwatched = Unwatched()
+    _ = flood.spread(graph, graph.row_of(graph.entry), unwatched)
     return graph.linked - flood.count
 
 
-def repair[S: Linker](graph: Graph, rows: Rows, ef_construction: Int, log: UndoLog, mut scratch: Scratch) -> Int:
+def repair[S: Linker, V: Watch](
+    graph: Graph, rows: Rows, ef_construction: Int, log: UndoLog, mut scratch: Scratch, mut watch: V
+) -> Bool:
     """Links every row that cannot be reached from the entry point; readers may search meanwhile.
 
     Args:
@@ -78,15 +87,16 @@ def repair[S: Linker](graph: Graph, rows: Rows, ef_construction: Int, log: UndoL
         ef_construction: Candidates kept while searching for reached rows.
         log: Receives what an undo needs.
         scratch: Buffers.
+        watch: May end the work early.
 
     Returns:
-        The number of rows that had to be linked.
+        False if `watch` ended it: then not all rows are reached, and the caller undoes.
     """
-    var mended = 0
     for round in range(ROUNDS):
         var entry = graph.row_of(graph.entry)
         var flood = Flood(graph.linked)
-        flood.spread(graph, entry)
+        if not flood.spread(graph, entry, watch):
+            return False
         if flood.count == graph.linked:
             break
         for row in range(graph.linked):
@@ -97,9 +107,9 @@ def repair[S: Linker](graph: Graph, rows: Rows, ef_construction: Int, log: UndoL
                 graph, rows, S.query_of_row(rows, row, scratch.room(4 * rows.dim + 64)), scratch, 0, graph.linked, entry, ef_construction << round
             )
             _attach(graph, row, log, flood, scratch)
-            flood.spread(graph, row)
-            mended += 1
-    return mended
+            if not flood.spread(graph, row, watch):
+                return False
+    return True
 
 
 def _attach(graph: Graph, row: Int, log: UndoLog, flood: Flood, scratch: Scratch):

@@ -26,7 +26,7 @@ __all__ = [
     "as_rows",
     "dtype_name",
     "metric_name",
-    "quantization_name",
+    "quantization_code",
     "query_dtype",
     "refuse_rows",
     "thread_count",
@@ -45,7 +45,7 @@ STORED_DTYPES: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype(np.uint8),
 }
 DTYPES = tuple(STORED_DTYPES)
-QUANTIZATIONS = ("auto", None)
+QUANTIZATIONS = ("auto", None, "u8", "sq8", "rabitq4")
 
 MAX_COUNT = 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -54,7 +54,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 _BLOCK = 1 << 20
 
 # What the native code answers about a batch: kind + 8 * row.
-_NOT_FINITE, _ZERO, _TOO_LARGE = 1, 2, 3
+_NOT_FINITE, _ZERO, _TOO_LARGE, _NOT_BYTES = 1, 2, 3, 5
 
 
 # ---- numbers and names
@@ -124,13 +124,21 @@ def dtype_name(dtype: object) -> str:
     raise TypeError(f"{wanted}{reprlib.repr(dtype)}")
 
 
-def quantization_name(quantization: object) -> str | None:
-    """Return "auto" or None; ValueError for anything else."""
-    if quantization is None or (isinstance(quantization, str) and quantization == "auto"):
-        return quantization
-    raise ValueError(
-        f"quantization: expected {_listed(QUANTIZATIONS)}, got {reprlib.repr(quantization)}"
-    )
+def quantization_code(quantization: object, metric: str, dtype: str) -> int:
+    """Return the position in QUANTIZATIONS; ValueError for a name or a combination that is none."""
+    if not (quantization is None or isinstance(quantization, str)) or (
+        quantization not in QUANTIZATIONS
+    ):
+        raise ValueError(
+            f"quantization: expected {_listed(QUANTIZATIONS)}, got {reprlib.repr(quantization)}"
+        )
+    if quantization == "u8" and metric == "cosine":
+        raise ValueError('quantization: expected one for metric "cosine", got "u8", which is for l2, ip')
+    if quantization in ("sq8", "rabitq4") and dtype in ("int8", "uint8"):
+        raise ValueError(
+            f'quantization: expected "auto", None or "u8" for dtype "{dtype}", got "{quantization}"'
+        )
+    return QUANTIZATIONS.index(quantization)
 
 
 def query_dtype(dtype: str) -> np.dtype[Any]:
@@ -221,6 +229,8 @@ def refuse_rows(status: int, name: str, rows: Array, given: Array) -> NoReturn:
             f"{where} is too large: its squared length is above 8e37, "
             "distances would overflow float32"
         )
+    if kind == _NOT_BYTES:
+        raise ValueError(f'{where} holds other than whole numbers from 0 to 255, which "u8" needs')
     raise RuntimeError(f"{name}: the native code answered {status}")
 
 

@@ -29,7 +29,8 @@ EF_SEARCH = 64
 # `which` of native.index_info
 _COUNT, _DIM, _METRIC, _DTYPE, _M, _EF_CONSTRUCTION, _SEED = range(7)
 _IN_GRAPH, _MAX_LEVEL, _BYTES, _READ_ONLY = range(7, 11)
-_EXACT_BELOW, _EF_SEARCH = 12, 13
+_EXACT_BELOW, _EF_SEARCH, _CODES, _QUANTIZATION = range(12, 16)
+_VECTORS_BYTES, _IDS_BYTES, _GRAPH_BYTES, _CODES_BYTES = range(16, 20)
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
 
@@ -44,6 +45,14 @@ _INVARIANTS = {
     7: "the entry point is not a row of the highest level",
     8: "a row cannot be reached from the entry point",
 }
+
+# Why quantization="auto" chose a kind of codes, by its number.
+_REASONS = (
+    "dimension below 16, or cosine over integers: codes would save nothing or do not exist",
+    "all values are whole numbers from 0 to 255, or stored as 8-bit integers: codes lose nothing",
+    "float values, dimension 16 to 95",
+    "float values, dimension 96 or more",
+)
 
 # For the first lines of `search`, where each look-up counts.
 _ndarray = np.ndarray
@@ -76,8 +85,8 @@ class Index:
         more and take more memory.
     ef_construction : int
         Candidates kept while a row is linked, at least 1. More makes a better graph, slower.
-    quantization : "auto" or None
-        What the graph is walked on. Both walk the stored vectors.
+    quantization : {"auto", None, "u8", "sq8", "rabitq4"}
+        What the graph is walked on; see Notes.
     seed : int
         Draws the graph's levels, 0 to 2**63 - 1.
 
@@ -101,9 +110,25 @@ class Index:
 
     Distances are computed from the vectors as stored. Sums over int8 and uint8 are exact.
 
-    Threads: `search`, `len` and `ids` are safe at any time from any number of threads, also while
-    vectors are added. One thread at a time can be in `add`, `save`, `check`, `get`, `in` or
-    pickling: others wait. A forked child may go on using the index; if another thread was writing
+    Codes: a graph of 2,000 rows or more is walked on compressed codes of the rows, and the best 32
+    (or 3 k) candidates are then measured again from the stored vectors.
+
+    ============ =========================================== ====================================
+    quantization codes                                       chosen by "auto" for
+    ============ =========================================== ====================================
+    "u8"         the values themselves in 8 bits: distances  l2 and ip, int8 and uint8, or floats
+                 are exact, nothing is measured again        that are all whole, 0 to 255
+    "sq8"        8 bits per element, one scale per row       other floats, dim 16 to 95
+    "rabitq4"    rotated, 4 bits per element (RaBitQ,        other floats, dim 96 or more
+                 arXiv:2405.12497, arXiv:2409.09913)
+    None         the stored vectors                          dim below 16; cosine over integers
+    ============ =========================================== ====================================
+
+    If rows are added that "u8" chosen by "auto" cannot hold, all rows get new codes.
+
+    Threads: `search`, `get`, `in`, `len` and `ids` are safe at any time from any number of threads,
+    also while vectors are added. One thread at a time can be in `add`, `save`, `check` or pickling:
+    others wait. A forked child may go on using the index; if another thread was writing
     at the moment of the fork, the child can only search its copy.
 
     Examples
@@ -146,16 +171,17 @@ class Index:
         quantization: str | None = "auto",
         seed: int = 0,
     ) -> None:
-        _validate.quantization_name(quantization)
+        metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
         self._adopt(
             native.index_new(
-                _validate.METRICS.index(_validate.metric_name(metric)),
-                _validate.DTYPES.index(_validate.dtype_name(dtype)),
+                _validate.METRICS.index(metric),
+                _validate.DTYPES.index(dtype),
                 _validate.whole_number(dim, "dim", 1, 65536),
                 _validate.whole_number(M, "M", 2, 128),
                 _validate.whole_number(ef_construction, "ef_construction", 1, _MAX_COUNT),
                 _validate.whole_number(seed, "seed", 0, 2**63 - 1),
                 EXACT_BELOW,
+                _validate.quantization_code(quantization, metric, dtype),
             )
         )
 
@@ -441,7 +467,7 @@ class Index:
 
         Notes
         -----
-        Threads: waits for a writer.
+        Threads: safe at any time, also during `add`.
         """
         wanted = _validate.as_ids(ids)
         if wanted.ndim > 1:
@@ -457,13 +483,9 @@ class Index:
 
     def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row number of each id, -1 for unknown ones."""
+        # the native code reads and changes its table of ids with the GIL held only
         rows = np.empty(len(ids), dtype=np.int64)
-        # a writer changes the native id table, but never while it runs its progress function
-        if self._writing.mine():
-            native.index_rows(self._handle, ids, rows)
-        else:
-            with self._writing.held():
-                native.index_rows(self._handle, ids, rows)
+        native.index_rows(self._handle, ids, rows)
         return rows
 
     # ---- files
@@ -583,9 +605,18 @@ with 0 rows, read-only
             "graph_rows": linked,
             "max_level": number(_MAX_LEVEL),
             "format_version": storage.FORMAT_VERSION,
-            "quantization": "stored vectors",
-            "quantization_reason": "there are no codes to walk on",
+            "quantization": (None, "u8", "sq8", "rabitq4")[number(_CODES)],
+            "quantization_reason": self._quantization_reason(),
         }
+
+    def _quantization_reason(self) -> str:
+        """Say why the graph is walked on what it is walked on."""
+        number = partial(native.index_info, self._handle)
+        if number(_IN_GRAPH) == 0:
+            return "there is no graph yet"
+        if number(_QUANTIZATION) != 0:
+            return "asked for"
+        return _REASONS[number(_CODES)]
 
     def memory_usage(self) -> dict[str, int]:
         """Tell how many bytes the index holds, by part.
@@ -593,19 +624,22 @@ with 0 rows, read-only
         Returns
         -------
         dict
-            `vectors` and `ids`, the bytes of their values; `other`, which is links, norms, the
-            table that finds ids, padding and room to grow; `total`. For a read-only index these are
-            parts of the file, of which the system keeps in memory what is used.
+            `vectors`, `ids` (with the table that finds them), `graph`, `codes` (what the graph is
+            walked on) and `total`, room to grow included. For a read-only index these are parts of
+            the file, of which the system keeps in memory what is used.
 
         Notes
         -----
         Threads: safe at any time.
         """
-        count = len(self)
-        total = native.index_info(self._handle, _BYTES)
-        vectors = count * self._dim * _validate.STORED_DTYPES[self._dtype].itemsize
-        ids = count * _INT64.itemsize
-        return {"vectors": vectors, "ids": ids, "other": total - vectors - ids, "total": total}
+        number = partial(native.index_info, self._handle)
+        return {
+            "vectors": number(_VECTORS_BYTES),
+            "ids": number(_IDS_BYTES),
+            "graph": number(_GRAPH_BYTES),
+            "codes": number(_CODES_BYTES),
+            "total": number(_BYTES),
+        }
 
 
 def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:

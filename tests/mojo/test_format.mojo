@@ -68,6 +68,9 @@ struct Stopped(Watch):
     def advance(mut self, base: Int):
         pass
 
+    def conclude(mut self, done: Int) -> Bool:
+        return True
+
 
 struct Sample(Movable):
     """Three sections of random bytes, one of them empty, in memory."""
@@ -96,7 +99,7 @@ struct Sample(Movable):
         release(self.sections)
 
     def header(self) -> Header:
-        return Header(0, 0, DIM, ROWS, 0, 16, 200, 64, -5, -1, 0, 2000, 0)
+        return Header(0, 0, DIM, ROWS, 0, 16, 200, 64, -5, -1, 0, 2000, 0, 1, 0)
 
 
 def save_sample(sample: Sample, path: String) -> Status:
@@ -548,7 +551,7 @@ def test_impossible_fields() raises:
         # field number, value
         var wrong: List[Tuple[Int, Int]] = [(0, 3), (0, -1), (1, 5), (2, 0), (2, 65537)]
         wrong += [(3, -1), (3, 1 << 32), (4, ROWS + 1), (5, -1), (6, 1 << 40), (7, -9)]
-        wrong += [(9, -2), (9, ROWS), (10, 256), (11, -1), (12, 1)]
+        wrong += [(9, -2), (9, ROWS), (10, 256), (11, -1), (12, 1), (13, 5), (14, 4)]
         for pair in wrong:
             var status = forged(sample, path, AT_FIELDS + 8 * pair[0], pair[1])
             assert_equal(status.code, BAD_FIELD, String(pair[0]))

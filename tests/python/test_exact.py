@@ -59,7 +59,7 @@ def search(base, queries, k, metric, dtype, **options):
 
 
 def assert_right(found, base, queries, k, metric, dtype):
-    """Compare a result with float64: where distances are equal but for rounding, rows may differ."""
+    """Compare a result with float64; rows whose distances differ by rounding only may differ."""
     rows, wanted = widened(base, dtype).astype(np.float64), queries.astype(np.float64)
     every = reference.distances(rows, wanted, metric)
     ids, values = reference.nearest(rows, wanted, k, metric)
@@ -305,7 +305,7 @@ def test_every_form_of_input(tmp_path):
                 found = vicinal.exact_search(form, queries, 12, metric, max_memory=memory)
                 np.testing.assert_array_equal(found.ids, plain.ids, name)
                 np.testing.assert_array_equal(found.distances, plain.distances, name)
-        for name, form in forms(queries * 4, tmp_path):
+        for _, form in forms(queries * 4, tmp_path):
             found = vicinal.exact_search(base * 4, form, 12, metric)
             assert_same(found, vicinal.exact_search(base * 4, queries * 4, 12, metric))
 
@@ -362,7 +362,7 @@ BASE = np.ones((5, 8), np.float32)
     [
         ({"base": np.ones(8, np.float32)}, ValueError, "base: expected (n, dim) with dim from 1"),
         ({"base": np.ones((2, 2, 2))}, ValueError, "got (2, 2, 2)"),
-        ({"base": np.float32(1)}, TypeError, "base: expected an array of real numbers, got"),
+        ({"base": np.float32(1)}, ValueError, "base: expected (n, dim) with dim from 1 to 65536"),
         ({"base": np.ones((3, 0))}, ValueError, "got (3, 0)"),
         ({"base": np.ones((1, 65537), np.int8)}, ValueError, "got (1, 65537)"),
         ({"base": "rows"}, TypeError, "base: expected an array of real numbers"),
@@ -378,7 +378,7 @@ BASE = np.ones((5, 8), np.float32)
         ({"queries": np.ones(7)}, ValueError, "queries: expected (n, 8) or (8,), got (7,)"),
         ({"queries": np.ones((2, 9))}, ValueError, "queries: expected (n, 8) or (8,), got (2, 9)"),
         ({"queries": np.ones((2, 1, 8))}, ValueError, "got (2, 1, 8)"),
-        ({"queries": 1.0}, TypeError, "queries: expected an array of real numbers, got float"),
+        ({"queries": 1.0}, ValueError, "queries: expected (n, 8) or (8,), got ()"),
         ({"k": 0}, ValueError, "k: expected a whole number from 1 to 2147483647, got 0"),
         ({"k": -1}, ValueError, "got -1"),
         ({"k": 2.0}, TypeError, "k: expected a whole number"),
@@ -508,8 +508,8 @@ def test_peak_memory_is_flat(tmp_path, dtype, num_queries):
 def test_max_memory_is_kept():
     """With many queries the scratch of all of them would not fit."""
     rng = np.random.default_rng(0)
-    base = rng.standard_normal((500, 512)).astype(np.float32)
-    queries = rng.standard_normal((20_000, 512)).astype(np.float32)
+    base = rng.standard_normal((500, 512), np.float32)
+    queries = rng.standard_normal((20_000, 512), np.float32)
     code = """
 import numpy as np
 import vicinal
@@ -519,8 +519,8 @@ def peak():
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 rng = np.random.default_rng(0)
-base = rng.standard_normal((500, 512)).astype(np.float32)
-queries = rng.standard_normal((20_000, 512)).astype(np.float32)
+base = rng.standard_normal((500, 512), np.float32)
+queries = rng.standard_normal((20_000, 512), np.float32)
 vicinal.exact_search(base, queries[:9], 10, num_threads=2)
 before = peak()
 vicinal.exact_search(base, queries, 10, num_threads=2, max_memory={memory})

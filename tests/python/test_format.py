@@ -159,16 +159,17 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
     assert magic == b"\xf7VICINAL"
     assert (version, mark, size) == (1, 0x01020304, len(image))
     assert version == storage.FORMAT_VERSION
-    fields = struct.unpack_from("<13q", image, 32)
+    fields = struct.unpack_from("<15q", image, 32)
     metric, dtype, dim, count, linked, m, ef_construction, ef_search, seed, entry = fields[:10]
     assert (metric, dtype, dim, count, linked) == (0, 0, 20, 3000, 3000)
     assert (m, ef_construction, ef_search, seed) == (8, 40, index.ef_search, 3)
     assert entry >= 0
     sections = sections_of(image)
     assert list(sections) == [
-        *("vectors", "links0", "upper_rows", "upper_start", "upper_links", "ids", "checksums")
+        *("vectors", "links0", "upper_rows", "upper_start", "upper_links", "ids"),
+        *("codes", "code_constants", "code_centre", "checksums"),
     ]
-    assert not any(image[136:256])
+    assert not any(image[152:256])
     assert not any(image[256 + 64 * len(sections) : 4088])
     end = PAGE
     for start, length, rows, columns, kind in sections.values():
@@ -297,9 +298,9 @@ def test_files_of_version_1_stay_readable(name: str, mode: str) -> None:
     found = opened.search(np.array(expected["queries"], dtype), 5, ef_search=150)
     assert found.ids.tolist() == expected["found"]
     np.testing.assert_allclose(found.distances, expected["distances"], rtol=1e-5, atol=1e-6)
-    # a width that walks the graph where there is one
-    walked = opened.search(np.array(expected["queries"], dtype), 5, ef_search=15)
-    assert vicinal.recall_at_k(walked.ids, found.ids) >= 0.9
+    if expected["rows"]:  # a width that walks the graph where there is one
+        walked = opened.search(np.array(expected["queries"], dtype), 5, ef_search=15)
+        assert vicinal.recall_at_k(walked.ids, found.ids) >= 0.9
 
 
 # ---- saving
@@ -655,8 +656,9 @@ def test_hostile_links_never_crash(path: Path, image: bytes) -> None:
     """
     for value in (0, 2999, 3000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF):
         data = bytearray(image)
-        for name in ("links0", "upper_rows", "upper_start", "upper_links"):
-            start, length, *_ = sections_of(image)[name]
+        for name, (start, length, *_) in sections_of(image).items():
+            if name in ("vectors", "ids", "checksums"):
+                continue
             data[start : start + length] = struct.pack("<I", value) * (length // 4)
         path.write_bytes(data)
         assert_lived(child(code, path))
