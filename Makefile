@@ -39,9 +39,12 @@ demo: $(VENV)/stamp-demo
 	$(PY) bench/demo.py
 
 test: $(VENV)/stamp-test
-	$(PY) tools/run_mojo_tests.py
-	$(PY) -m pytest
-	$(MAKE) lint
+# All three run, whichever fails.
+	@status=0; \
+	$(PY) tools/run_mojo_tests.py || status=1; \
+	$(PY) -m pytest || status=1; \
+	$(MAKE) --no-print-directory lint || status=1; \
+	exit $$status
 
 build: $(VENV)/stamp-venv
 	$(PY) tools/native_build.py --levels best --into python/vicinal

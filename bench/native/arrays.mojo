@@ -129,7 +129,10 @@ def _read_body(source: Source, label: String, header: String, offset: Int) raise
     var descr = _value(header, "descr", label)
     if not descr.startswith("'") and not descr.startswith('"'):
         raise Error(t"{label}: expected one type of element, got a structured one")
-    var code = String(descr[byte = 1 : descr.find(String(descr[byte=0:1]), 1)])
+    var end = descr.find(String(descr[byte=0:1]), 1)
+    if end < 0:
+        raise Error(t"{label}: damaged header: no end of {descr}")
+    var code = String(descr[byte=1:end])
     var codes: List[String] = [
         "<f4",
         "<f2",

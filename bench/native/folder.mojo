@@ -76,11 +76,13 @@ def _metric_of(path: String) raises -> String:
     var text: String
     with open(manifest, "r") as file:
         text = file.read()
-    var at = text.find('"metric"')
-    if at < 0:
+    var key = text.find('"metric"')
+    if key < 0:
         return "l2"
-    var begin = text.find('"', text.find(":", at)) + 1
-    var said = String(text[byte = begin : text.find('"', begin)]).lower()
+    var colon = text.find(":", key)
+    var begin = text.find('"', colon) + 1 if colon >= 0 else 0
+    var end = text.find('"', begin) if begin > 0 else -1
+    var said = String(text[byte=begin:end]).lower() if end >= 0 else String("")
     var words: List[String] = ["l2", "ip", "cosine", "euclidean", "inner", "dot", "angular"]
     var codes: List[Int] = [0, 1, 2, 0, 1, 1, 2]
     for i in range(len(words)):

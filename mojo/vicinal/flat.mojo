@@ -125,7 +125,7 @@ struct Finish[S: Space](Body):
             for w in range(1, self.num_workers):
                 ref other = self.workers[unsafe_offset=w].nearest[unsafe_offset=q]
                 for i in range(other.finish()):
-                    var entry = other.sorted()[unsafe_offset=i]
+                    var entry = other.entry(i)
                     if entry >= nearest.bound():
                         break
                     nearest.insert(entry)
@@ -133,7 +133,7 @@ struct Finish[S: Space](Body):
             var ids = self.ids.unsafe_offset(q * self.k)
             var distances = self.distances.unsafe_offset(q * self.k)
             for i in range(found):
-                var entry = nearest.sorted()[unsafe_offset=i]
+                var entry = nearest.entry(i)
                 ids[unsafe_offset=i] = Int64(node_of(entry))
                 distances[unsafe_offset=i] = Self.S.value(key_of(entry))
             for i in range(found, self.k):
@@ -249,7 +249,8 @@ def _chunk[
     var dim = source.rows.dim
     var panels = (num_queries + PANEL_QUERIES - 1) // PANEL_QUERIES if chunk.tiled else 0
     var queries = allocate[Query](num_queries)
-    var bounds = allocate[QueryBound](num_queries)
+    # for whole panels: what the last one lacks is read, too
+    var bounds = allocate_zeroed[QueryBound](max(num_queries, panels * PANEL_QUERIES))
     comptime copies = S.metric == COSINE and T.is_floating_point()
     var units = allocate[Float32](num_queries * dim if copies else 0)
     var packed = allocate_zeroed[Scalar[Sum[T]]](panels * PANEL_QUERIES * words_of[T](dim))

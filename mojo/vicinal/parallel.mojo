@@ -121,6 +121,9 @@ struct Shared(Movable):
         self.stop = False
 
     def __deinit__(deinit self):
+        # glibc's oldest condition variables, to which a symbol without version binds, hold memory of their own
+        _ = external_call["pthread_cond_destroy", c_int](self.start)
+        _ = external_call["pthread_cond_destroy", c_int](self.done)
         release(self.mutex)
         release(self.start)
         release(self.done)

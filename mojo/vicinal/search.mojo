@@ -13,7 +13,7 @@ from vicinal.memory import Ptr, at
 from vicinal.scratch import Scratch
 from vicinal.space import Measure, Query, Rows
 
-comptime LOOK_AHEAD = 3
+comptime LOOK_AHEAD = 8
 """Rows whose memory is asked for before they are measured."""
 comptime CACHE_LINE = 64
 

@@ -81,13 +81,13 @@ struct TopK(Movable):
         self.recent.reset(self.recent.limit)
 
     def finish(mut self) -> Int:
-        """Makes `sorted` complete and returns the number of entries."""
+        """Makes `entry` right for all and returns the number of entries."""
         if self.k <= SORTED_UP_TO:
             return self.recent.size
         self.merge()
         return self.size
 
     @always_inline
-    def sorted(self) -> Ptr[Int64]:
-        """Returns the entries, smallest first; call `finish` before."""
-        return self.recent.entries if self.k <= SORTED_UP_TO else self.merged
+    def entry(self, i: Int) -> Int64:
+        """Returns the i-th smallest entry; call `finish` before."""
+        return (self.recent.entries if self.k <= SORTED_UP_TO else self.merged)[unsafe_offset=i]

@@ -1,7 +1,7 @@
 """Checks of the native kernels against plain float64 NumPy, on the machine they run on.
 
-`python -m vicinal doctor` prints the outcome. Every vector lies at an odd address between values
-that would spoil the result, so that a kernel that reads past either end is noticed as well.
+`python -m vicinal doctor` prints the outcome. Vectors for single distances lie at an odd address
+between values that would spoil the result, so that a kernel that reads past an end is noticed too.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal._validate import DTYPES, METRICS
+from vicinal._validate import DTYPES, METRICS, QUANTIZATIONS, quantization_code
 
-__all__ = ["Outcome", "check_kernels", "sizes"]
+__all__ = ["Outcome", "check_kernels", "graphs", "sizes"]
+
+Vectors = NDArray[np.float64]
 
 INTEGERS = ("int8", "uint8")
 
 # Part of the sum of absolute terms by which a float32 sum may differ from a float64 one: ten times
 # the most that was seen up to 65,536 dimensions, and far below one lost element of 1,025.
 FLOAT_TOLERANCE = 1e-5
+LEAST_RECALL = 0.9  # of graphs of a few hundred rows at ef_search=100; right ones have 0.99
 CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
 
 
@@ -74,13 +77,32 @@ class _Tally:
         return Outcome(self.kernel, self.cases, self.error, self.problem)
 
 
+def graphs() -> list[tuple[str, str, str | None]]:
+    """Return every metric, dtype and kind of codes that go together."""
+
+    def exists(quantization: str | None, metric: str, dtype: str) -> bool:
+        try:
+            quantization_code(quantization, metric, dtype)
+        except ValueError:
+            return False
+        return True
+
+    return [
+        (metric, dtype, quantization)
+        for metric in METRICS
+        for dtype in DTYPES
+        for quantization in QUANTIZATIONS
+        if quantization != "auto" and exists(quantization, metric, dtype)
+    ]
+
+
 def sizes(lanes: int) -> list[int]:
     """Return dimensions around the loop of a kernel with `lanes` float32 values a step."""
     around = [part * lanes + extra for part in (1, 2, 4, 8) for extra in (-1, 0, 1)]
     return sorted({size for size in (1, 2, *around, 223, 1024, 1025, 65536) if size > 0})
 
 
-def _encode(values: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+def _encode(values: Vectors, dtype: str) -> NDArray[Any]:
     """Convert to the stored dtype; bfloat16 is the upper half of a float32, as uint16."""
     if dtype == "bfloat16":
         bits: NDArray[np.uint32] = values.astype(np.float32).view(np.uint32)
@@ -89,7 +111,7 @@ def _encode(values: NDArray[np.float64], dtype: str) -> NDArray[Any]:
     return values.astype(dtype)
 
 
-def _decode(stored: NDArray[Any], dtype: str) -> NDArray[np.float64]:
+def _decode(stored: NDArray[Any], dtype: str) -> Vectors:
     """Return the exact values that stored elements stand for."""
     if dtype == "bfloat16":
         bits: NDArray[np.uint32] = stored.astype(np.uint32) << np.uint32(16)
@@ -102,7 +124,7 @@ def _query_dtype(dtype: str) -> str:
     return dtype if dtype in INTEGERS else "float32"
 
 
-def _guarded(values: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+def _guarded(values: Vectors, dtype: str) -> NDArray[Any]:
     """Store a vector one element past an aligned address, between values that spoil any sum."""
     spoiler = 113.0 if dtype in INTEGERS else np.nan
     outer = np.full(len(values) + 66, spoiler)
@@ -112,7 +134,7 @@ def _guarded(values: NDArray[np.float64], dtype: str) -> NDArray[Any]:
 
 def _pairs(
     rng: np.random.Generator, dtype: str, size: int
-) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+) -> Iterator[tuple[str, Vectors, Vectors]]:
     """Yield named pairs of vectors: drawn at random, and the extremes of integer types."""
     if dtype in INTEGERS:
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
@@ -132,25 +154,29 @@ def _pairs(
         yield "spread", a * 2.0 ** rng.uniform(-24, 8, size), b * 2.0 ** rng.uniform(-24, 8, size)
 
 
-def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    length = float(np.sqrt(np.dot(values, values)))
-    return values / length
+def _unit(values: Vectors) -> Vectors:
+    """Scale vectors along the last axis to length 1."""
+    lengths: Vectors = np.sqrt(np.sum(values * values, axis=-1, keepdims=True))
+    return values / lengths
 
 
 def _reference(
-    metric: str, dtype: str, a: NDArray[np.float64], b: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Return the distance in float64 and the error allowed to a float32 kernel."""
-    terms = {"l2": (a - b) ** 2, "ip": a * b, "cosine": a * b}[metric]
-    wanted = float(np.sum(terms)) if metric == "l2" else 1.0 - float(np.sum(terms))
-    if dtype in INTEGERS:
-        if metric == "cosine":
-            wanted = 1.0 - float(np.dot(_unit(a), _unit(b)))
-            return max(0.0, wanted), 1e-6
-        return float(np.float32(wanted)), 0.0  # exact sums, rounded once
+    metric: str, dtype: str, query: Vectors, rows: Vectors, *, normalise: bool = True
+) -> tuple[Vectors, Vectors]:
+    """Return the float64 distances of a query to rows, and the error allowed to float32 ones.
+
+    Vectors of a float dtype are taken to have unit length for cosine if `normalise` is false.
+    """
+    if metric == "cosine" and (normalise or dtype in INTEGERS):
+        query, rows = _unit(query), _unit(rows)
+    terms = {"l2": (query - rows) ** 2, "ip": query * rows, "cosine": query * rows}[metric]
+    sums: Vectors = np.sum(terms, axis=-1)
+    wanted = sums if metric == "l2" else 1.0 - sums
     if metric == "cosine":
-        wanted = max(0.0, wanted)
-    return wanted, FLOAT_TOLERANCE * float(np.sum(np.abs(terms))) + 1e-6
+        wanted = np.maximum(wanted, 0.0)
+    elif dtype in INTEGERS:  # exact sums, rounded once
+        return wanted.astype(np.float32).astype(np.float64), np.zeros(len(rows))
+    return wanted, FLOAT_TOLERANCE * np.sum(np.abs(terms), axis=-1) + 1e-6
 
 
 def _check_distance(native: Any, metric: str, dtype: str) -> Outcome:
@@ -164,57 +190,83 @@ def _check_distance(native: Any, metric: str, dtype: str) -> Outcome:
             query, row = _guarded(a, _query_dtype(dtype)), _guarded(b, dtype)
             got = native.distance(*codes, query, row)
             exact_a, exact_b = _decode(query, _query_dtype(dtype)), _decode(row, dtype)
-            wanted, allowed = _reference(metric, dtype, exact_a, exact_b)
-            tally.compare(f"{size} dimensions, {name}", got, wanted, allowed)
+            wanted, allowed = _reference(metric, dtype, exact_a, exact_b[None], normalise=False)
+            tally.compare(f"{size} dimensions, {name}", got, wanted[0], allowed[0])
     return tally.outcome()
+
+
+def _values(rng: np.random.Generator, dtype: str, shape: tuple[int, int], whole: bool) -> Vectors:
+    """Draw vectors, of whole numbers that 8 bits hold if `whole` or for an integer type."""
+    if not whole and dtype not in INTEGERS:
+        return rng.standard_normal(shape)
+    low, high = (0, 256) if whole else (np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
+    values = rng.integers(low, high, shape).astype(np.float64)
+    values[:, 0] = high - 1  # no zero vector
+    return values
 
 
 def _check_exact_search(native: Any, metric: str, dtype: str) -> Outcome:
     tally = _Tally(f"exact_search {metric} {dtype}")
     rng = np.random.default_rng(11)
     codes = METRICS.index(metric), DTYPES.index(dtype)
-    for rows, queries, size, k in ((1, 1, 1, 1), (67, 5, 33, 7), (301, 17, 223, 10)):
-        if dtype in INTEGERS:
-            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max + 1
-            values = rng.integers(low, high, (rows + queries, size)).astype(np.float64)
-            values[:, 0] = high - 1  # no zero vector
-        else:
-            values = rng.standard_normal((rows + queries, size))
-        base = _encode(values[:rows], dtype)
-        wanted_rows = _encode(values[rows:], _query_dtype(dtype))
+    for count, queries, size, k in ((1, 1, 1, 1), (67, 5, 33, 7), (301, 17, 223, 10)):
+        values = _values(rng, dtype, (count + queries, size), whole=False)
+        base = _encode(values[:count], dtype)
+        asked = _encode(values[count:], _query_dtype(dtype))
         ids = np.full((queries, k), -2, np.int64)
         distances = np.full((queries, k), np.nan, np.float32)
-        status = native.exact_search(*codes, base, wanted_rows, k, 1, 1 << 24, ids, distances)
-        case = f"{rows} rows, {size} dimensions"
+        status = native.exact_search(*codes, base, asked, k, 1, 1 << 24, ids, distances)
+        case = f"{count} rows, {size} dimensions"
         tally.compare(f"{case}, status", status, 0, 0)
-        exact_base = _decode(base, dtype)
-        for q, query in enumerate(_decode(wanted_rows, _query_dtype(dtype))):
-            pairs = [_exact(metric, dtype, query, row) for row in exact_base]
-            truth = np.array([value for value, _ in pairs])
+        for q, query in enumerate(_decode(asked, _query_dtype(dtype))):
+            truth, allowed = _reference(metric, dtype, query, _decode(base, dtype))
             for place, row in enumerate(np.argsort(truth, kind="stable")[:k]):
                 found = int(ids[q, place])
                 where = f"{case}, query {q}, place {place}"
-                if not 0 <= found < rows:
+                if not 0 <= found < count:
                     tally.compare(f"{where}, id", found, float(row), 0)
                     continue
-                # Rows as near as the tolerance may change places; what is found has to be as near.
-                allowed = pairs[row][1]
-                tally.compare(where, float(distances[q, place]), truth[row], allowed)
-                tally.compare(f"{where}, row {found}", truth[found], truth[row], 2 * allowed)
-            tally.compare(
-                f"{case}, query {q}, different ids", len(set(ids[q, :rows])), min(k, rows), 0
-            )
+                # Rows as near as the tolerance may change places; what is found is as near.
+                tally.compare(where, float(distances[q, place]), truth[row], allowed[row])
+                tally.compare(f"{where}, row {found}", truth[found], truth[row], 2 * allowed[row])
+            different = len(set(ids[q, :count].tolist()))
+            tally.compare(f"{case}, query {q}, different ids", different, min(k, count), 0)
     return tally.outcome()
 
 
-def _exact(
-    metric: str, dtype: str, query: NDArray[np.float64], row: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Return distance and tolerance for vectors that are not normalised yet."""
-    if metric == "cosine":
-        query, row = _unit(query), _unit(row)
-        return max(0.0, 1.0 - float(np.dot(query, row))), 2e-6
-    return _reference(metric, dtype, query, row)
+def _check_graph(native: Any, metric: str, dtype: str, quantization: str | None) -> Outcome:
+    tally = _Tally(f"graph {metric} {dtype}, codes {quantization or 'none'}")
+    rng = np.random.default_rng(17)
+    codes = METRICS.index(metric), DTYPES.index(dtype)
+    kind = QUANTIZATIONS.index(quantization)
+    # A row that is normalised before it is rounded differs from one that is rounded only.
+    rounding = {"float16": 1e-3, "bfloat16": 8e-3}.get(dtype, 0.0) if metric == "cosine" else 0.0
+    for count, size in ((300, 33), (500, 131)):
+        # Integer codes of float rows exist for whole numbers only.
+        whole = quantization == "u8" and dtype not in INTEGERS
+        values = _values(rng, dtype, (count + 8, size), whole)
+        base, asked = _encode(values[:count], dtype), _encode(values[count:], _query_dtype(dtype))
+        index = native.index_new(*codes, size, 16, 100, 0, 0, kind)
+        case = f"{count} rows, {size} dimensions"
+        tally.compare(f"{case}, add", native.index_add(index, base, None, 1, None), 0, 0)
+        tally.compare(f"{case}, check", native.index_check(index), 0, 0)
+        ids = np.full((8, 10), -2, np.int64)
+        distances = np.full((8, 10), np.nan, np.float32)
+        status = native.index_search(index, asked, 10, 100, 1, ids, distances)
+        tally.compare(f"{case}, search", status, 0, 0)
+        hits = 0
+        for q, query in enumerate(_decode(asked, _query_dtype(dtype))):
+            truth, allowed = _reference(metric, dtype, query, _decode(base, dtype))
+            bound = np.sort(truth)[9]
+            for found, distance in zip(ids[q].tolist(), distances[q].tolist(), strict=True):
+                if not 0 <= found < count:
+                    tally.compare(f"{case}, query {q}, id", found, 0, 0)
+                    continue
+                slack = float(allowed[found]) + rounding
+                tally.compare(f"{case}, query {q}, row {found}", distance, truth[found], slack)
+                hits += truth[found] <= bound + 2 * slack
+        tally.compare(f"{case}, recall", hits / ids.size, 1.0, 1.0 - LEAST_RECALL)
+    return tally.outcome()
 
 
 def _crc32c_table() -> list[int]:
@@ -263,13 +315,13 @@ def check_kernels(native: Any) -> list[Outcome]:
     Returns
     -------
     list of Outcome
-        One entry for each kernel: distances and exact search for every metric and dtype, and the
-        checksum.
+        One entry for each kernel: distances and exact search for every metric and dtype, graphs
+        over every kind of codes that these can have, and the checksum.
     """
-    outcomes = [
-        check(native, metric, dtype)
-        for check in (_check_distance, _check_exact_search)
-        for metric in METRICS
-        for dtype in DTYPES
+    spaces = [(metric, dtype) for metric in METRICS for dtype in DTYPES]
+    return [
+        *(_check_distance(native, *space) for space in spaces),
+        *(_check_exact_search(native, *space) for space in spaces),
+        *(_check_graph(native, *graph) for graph in graphs()),
+        _check_crc32c(native),
     ]
-    return [*outcomes, _check_crc32c(native)]

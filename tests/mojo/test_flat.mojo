@@ -65,7 +65,7 @@ def test_topk_keeps_the_smallest() raises:
         var found = top.finish()
         assert_equal(found, min(k, count))
         for i in range(found):
-            assert_equal(top.sorted()[unsafe_offset=i], taken[i])
+            assert_equal(top.entry(i), taken[i])
         assert_equal(top.bound(), taken[k - 1] if k <= count else EMPTY_ENTRY)
 
 
@@ -74,8 +74,8 @@ def test_topk_with_the_smallest_entry() raises:
         var top = TopK(k)
         top.insert(entry_of(Int32.MIN, 0))
         assert_equal(top.finish(), 1)
-        assert_equal(key_of(top.sorted()[]), Int32.MIN)
-        assert_equal(node_of(top.sorted()[]), 0)
+        assert_equal(key_of(top.entry(0)), Int32.MIN)
+        assert_equal(node_of(top.entry(0)), 0)
 
 
 def check_tiles[T: DType](dim: Int, count: Int) raises:

@@ -85,6 +85,19 @@ def leaves_ids_alone(*arguments):
     return 0
 
 
+def farther_rows(index, queries, k, ef, threads, ids, distances):
+    more = np.empty((len(queries), 100), np.int64)
+    values = np.empty((len(queries), 100), np.float32)
+    status = NATIVE.index_search(index, queries, 100, ef, threads, more, values)
+    ids[:], distances[:] = more[:, -k:], values[:, -k:]
+    return status
+
+
+def finds_nothing(index, queries, k, ef, threads, ids, distances):
+    ids[:], distances[:] = -1, np.inf
+    return 0
+
+
 def crc_without_chaining(data, start):
     return NATIVE.crc32c(data, 0)
 
@@ -98,13 +111,14 @@ def test_all_kernels_of_this_level_agree(capsys):
     assert __main__.main(["doctor"]) == 0
     printed = capsys.readouterr().out
     assert f"vicinal {vicinal.__version__}, CPU level {vicinal.build_info()['level']} " in printed
-    kernels = 2 * len(_doctor.METRICS) * len(_doctor.DTYPES) + 1
+    kernels = 2 * len(_doctor.METRICS) * len(_doctor.DTYPES) + len(_doctor.graphs()) + 1
     assert f"all {kernels} kernels agree with the reference" in printed
     assert printed.count("  ok\n") == kernels
     for metric in _doctor.METRICS:
         for dtype in _doctor.DTYPES:
             assert f"distance {metric} {dtype} " in printed
             assert f"exact_search {metric} {dtype} " in printed
+            assert f"graph {metric} {dtype}, codes none " in printed
 
 
 @pytest.mark.parametrize("level", vicinal.build_info()["available"])
@@ -141,6 +155,18 @@ def test_level_that_is_not_available():
         ("exact_search", scales_distances, "exact_search l2 int8: "),
         ("exact_search", refuses, "exact_search cosine float16: 1 rows, 1 dimensions, status"),
         ("exact_search", leaves_ids_alone, "exact_search l2 float32: "),
+        ("index_add", refuses, "graph l2 uint8, codes none: 300 rows, 33 dimensions, add"),
+        ("index_check", refuses, "graph cosine int8, codes none: 300 rows, 33 dimensions, check"),
+        (
+            "index_search",
+            farther_rows,
+            "graph ip float32, codes none: 300 rows, 33 dimensions, recall",
+        ),
+        (
+            "index_search",
+            finds_nothing,
+            "graph l2 int8, codes u8: 300 rows, 33 dimensions, query 0, id",
+        ),
         ("crc32c", crc_without_chaining, "crc32c: "),
         ("crc32c", crc_of_seven_bytes, "crc32c: 7 bytes from 0"),
     ],

@@ -219,6 +219,22 @@ def test_round_trip(metric: str, dtype: str, mode: str, tmp_path: Path) -> None:
     opened.check()
 
 
+@pytest.mark.parametrize("mode", ["r", "copy"])
+@pytest.mark.parametrize("quantization", [None, "u8", "sq8", "rabitq4"])
+def test_round_trip_of_codes(quantization: str | None, mode: str, tmp_path: Path) -> None:
+    made = vicinal.Index(33, M=4, ef_construction=20, quantization=quantization)
+    rows = rows_of("uint8", 2200, 33).astype(np.float32)
+    made.add(rows)
+    made.save(tmp_path / "file")
+    opened = vicinal.open(tmp_path / "file", mode=mode, verify=True)
+    assert opened.stats()["quantization"] == made.stats()["quantization"] == quantization
+    found = made.search(rows[:10], 10, ef_search=40), opened.search(rows[:10], 10, ef_search=40)
+    np.testing.assert_array_equal(found[0].ids, found[1].ids)
+    np.testing.assert_array_equal(found[0].distances, found[1].distances)
+    opened.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "file").read_bytes()
+
+
 @pytest.mark.parametrize("count", [0, 1, 100])
 def test_round_trip_without_a_graph(count: int, tmp_path: Path) -> None:
     made = vicinal.Index(7)
@@ -283,7 +299,11 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 @pytest.mark.parametrize("mode", ["r", "copy"])
 @pytest.mark.parametrize(
-    "name", ["graph_l2_float32", "graph_cosine_uint8", "scan_ip_float16", "empty"]
+    "name",
+    [
+        *("graph_l2_float32", "graph_cosine_uint8", "scan_ip_float16", "empty"),
+        *("u8_l2_float32", "sq8_ip_float16", "rabitq4_l2_float32"),
+    ],
 )
 def test_files_of_version_1_stay_readable(name: str, mode: str) -> None:
     folder = FIXTURES / "format_v1"
@@ -293,7 +313,9 @@ def test_files_of_version_1_stay_readable(name: str, mode: str) -> None:
     assert opened.ids.tolist() == expected["ids"]
     assert (opened.M, opened.ef_construction, opened.ef_search, opened.seed) == (3, 40, 32, 11)
     assert opened.get(opened.ids).tolist() == expected["rows"]
-    assert (opened.stats()["graph_rows"] > 0) == ("graph" in name)
+    kind, *_ = name.split("_")
+    assert (opened.stats()["graph_rows"] > 0) == (kind not in ("scan", "empty"))
+    assert opened.stats()["quantization"] == (kind if kind in ("u8", "sq8", "rabitq4") else None)
     dtype = np.uint8 if "uint8" in name else np.float32
     found = opened.search(np.array(expected["queries"], dtype), 5, ef_search=150)
     assert found.ids.tolist() == expected["found"]
