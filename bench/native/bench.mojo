@@ -157,7 +157,7 @@ def run_build(options: Options, report: Report) raises:
     if options.has("queries"):
         var asked = Questions(options, rows.dim, dtype, rows.rows)
         var index = build(rows, metric, dtype, options, data, report)
-        run_sweep(index, asked, options, data, report)
+        run_sweep(index, asked, data, report)
         return
     for name in ["truth", "ef", "k", "num-queries", "rounds"]:
         if options.has(String(name)):
@@ -197,7 +197,7 @@ def run_search(options: Options, report: Report) raises:
     var record = index_record("file", index, data)
     record.number("open_ms", ms)
     report.put(record)
-    run_sweep(index, asked, options, data, report)
+    run_sweep(index, asked, data, report)
 
 
 def run_exact_search(options: Options, report: Report) raises:
@@ -211,7 +211,7 @@ def run_exact_search(options: Options, report: Report) raises:
         t"{data_name(path)}: {rows.rows} x {rows.dim} {dtype_names()[dtype]},"
         t" {metric_names()[metric]}"
     )
-    run_exact(rows, metric, dtype, asked, options, data_name(path), report)
+    run_exact(rows, metric, dtype, asked, data_name(path), report)
 
 
 def run_folder(path: String, words: List[String]) raises:

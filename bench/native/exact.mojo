@@ -2,7 +2,7 @@
 from std.time import perf_counter_ns
 
 from arrays import Matrix
-from options import Options, dtype_names, metric_names
+from options import dtype_names, metric_names
 from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, median
@@ -154,29 +154,27 @@ def run_exact(
     metric: Int,
     dtype: Int,
     asked: Questions,
-    options: Options,
     data: String,
     report: Report,
 ) raises:
     """Measures exact search over rows as they were read, one query after the other and all at once.
     """
-    var rounds = options.rounds()
     var source = Source(
         Rows(base.data.address, base.dim * item_bytes(dtype), base.dim, 0), base.rows, False
     )
     if asked.truth.rows > 0:
         check_truth(asked.truth, asked, base.rows)
-    print(t"exact    k {asked.k}, {asked.count} queries, {rounds} rounds, median")
+    print(t"exact    k {asked.k}, {asked.count} queries, {asked.rounds} rounds, median")
     var title = cell("mode", 8) + cell("threads", 9) + cell("QPS", 10)
     title += cell("p50 us", 10) + cell("p95 us", 10) + cell("p99 us", 10) + cell("G dist/s", 10)
     print(title + (cell("recall@" + String(asked.k), 11) if asked.truth.rows > 0 else ""))
     for mode in ["one", "batch"]:
         var one_by_one = mode == "one"
-        var threads = 1 if one_by_one else options.threads()
+        var threads = 1 if one_by_one else asked.threads
         var found = asked.room()
         var rates = List[Float64]()
         var latencies = List[Float64]()
-        for round in range(rounds + 1):
+        for round in range(asked.rounds + 1):
             var stamps = search_rows[True](
                 metric, dtype, source, base.label, asked, threads, one_by_one, found
             )

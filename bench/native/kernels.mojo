@@ -12,9 +12,6 @@ from vicinal.distance import MAX_DIM
 from vicinal.memory import Column, at
 from vicinal.metric import W
 from vicinal.space import (
-    METRICS,
-    STORED,
-    STORED_TYPES,
     Query,
     Rows,
     Space,

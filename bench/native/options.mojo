@@ -98,10 +98,6 @@ struct Options(Movable):
         """Returns the number of threads."""
         return self.whole("threads", 1, 1, MAX_THREADS)
 
-    def rounds(self) raises -> Int:
-        """Returns how often everything is measured."""
-        return self.whole("rounds", 3)
-
     def choices(self, name: String, among: List[String], default: List[Int]) raises -> List[Int]:
         """Returns the positions of words, separated by commas, in a list."""
         if name not in self.values:

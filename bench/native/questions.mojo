@@ -1,4 +1,4 @@
-"""What is asked of an index: queries, how many neighbours, and the truth where a file has it."""
+"""What is asked of an index, and how: queries, neighbours, widths, rounds, threads, the truth."""
 from arrays import Matrix, as_ids, read_matrix, stored_as
 from options import Options
 from vicinal.space import is_float
@@ -13,21 +13,30 @@ struct Questions(Movable):
     """Queries that are asked, the first ones."""
     var k: Int
     """Neighbours wanted of each."""
+    var widths: List[Int]
+    """Search widths (ef)."""
+    var rounds: Int
+    """How often everything is measured."""
+    var threads: Int
+    """Workers of a batch."""
     var truth: Matrix
     """True ids, int64, a line a query, nearest first; no rows if no file was named."""
 
     def __init__(out self, options: Options, dim: Int, dtype: Int, rows: Int) raises:
-        """Reads the files that the options name.
+        """Reads the options and the files that they name.
 
         Args:
-            options: --queries, and where given --truth, --k and --num-queries.
+            options: --queries, and what else of the fields is not to have its default.
             dim: Dimension of the rows.
             dtype: Code of their stored type.
             rows: Their number.
 
         Raises:
-            Where a file cannot be read or does not fit the rows or the other file.
+            Where a number is out of range, or a file cannot be read or does not fit the others.
         """
+        self.widths = options.wholes("ef", [16, 32, 64, 128, 256])
+        self.rounds = options.whole("rounds", 3)
+        self.threads = options.threads()
         var k = options.whole("k", 10, 1, rows)
         var queries = read_matrix("--queries", options.required("queries"))
         if queries.dim != dim:

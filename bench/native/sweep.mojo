@@ -3,7 +3,7 @@ from std.time import perf_counter_ns
 
 from arrays import Matrix
 from exact import reason, search_rows
-from options import Options, dtype_names, metric_names
+from options import dtype_names, metric_names
 from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, fixed, median
@@ -94,7 +94,7 @@ struct Answers(Movable):
         if status != 0:
             raise Error(t"{asked.queries.label}: row {first + status // 8} {reason(status % 8)}")
 
-    def round(mut self, mut index: Index, asked: Questions, mut width: Width, threads: Int) raises:
+    def round(mut self, mut index: Index, asked: Questions, mut width: Width) raises:
         """Asks all queries, one by one on this thread, then at once on all threads."""
         var before = work_of(index)
         var start = perf_counter_ns()
@@ -108,7 +108,7 @@ struct Answers(Movable):
         var after = work_of(index)
         width.work = Work(after.distances - before.distances, after.hops - before.hops)
         start = perf_counter_ns()
-        self.ask(index, asked, 0, asked.count, width.ef, threads)
+        self.ask(index, asked, 0, asked.count, width.ef, asked.threads)
         width.batch_rates.append(Float64(asked.count) * 1e9 / Float64(perf_counter_ns() - start))
 
 
@@ -123,7 +123,7 @@ def rows_of_ids(mut index: Index, ids: Matrix, width: Int) raises -> Matrix:
     return rows^
 
 
-def find_truth(mut index: Index, asked: Questions, threads: Int) raises -> Matrix:
+def find_truth(mut index: Index, asked: Questions) raises -> Matrix:
     """Returns the true neighbours as row numbers: out of a file, else by exact search."""
     if asked.truth.rows > 0:
         var rows = rows_of_ids(index, asked.truth, asked.k)
@@ -132,7 +132,7 @@ def find_truth(mut index: Index, asked: Questions, threads: Int) raises -> Matri
     var rows = asked.room()
     var source = Source(index.rows(), index.count, False)
     var stamps = search_rows[False](
-        index.metric, index.dtype, source, "index", asked, threads, False, rows
+        index.metric, index.dtype, source, "index", asked, asked.threads, False, rows
     )
     print(
         t"truth    by exact search of all rows in"
@@ -147,19 +147,15 @@ def walked_on(index: Index) -> String:
     return names[index.codes[].kind]
 
 
-def run_sweep(
-    mut index: Index, asked: Questions, options: Options, data: String, report: Report
-) raises:
+def run_sweep(mut index: Index, asked: Questions, data: String, report: Report) raises:
     """Prints one line for each search width.
 
     All widths take their turn in each round, so that a drift of the machine meets them alike; the
     first pass, at the largest width, warms caches and is not counted.
     """
-    var threads = options.threads()
-    var rounds = options.rounds()
     var widths = List[Width]()
     var widest = 0
-    for ef in options.wholes("ef", [16, 32, 64, 128, 256]):
+    for ef in asked.widths:
         widths.append(Width(ef))
         widest = max(widest, ef)
     var answers = Answers(asked)
@@ -169,31 +165,29 @@ def run_sweep(
         t"first    query took {fixed(Float64(perf_counter_ns() - start) / 1e3, 1)} us at ef"
         t" {widest}"
     )
-    var truth = find_truth(index, asked, threads)
+    var truth = find_truth(index, asked)
     answers.ask(index, asked, 0, asked.count, widest, 1)
-    for round in range(rounds):
+    for round in range(asked.rounds):
         for ref width in widths:
-            answers.round(index, asked, width, threads)
+            answers.round(index, asked, width)
             if round == 0:
                 var found = rows_of_ids(index, answers.ids, asked.k)
                 width.recall = recall(index.metric, index.dtype, index.rows(), asked, found, truth)
     print(t"walk     on {walked_on(index)}")
     print(
-        t"search   k {asked.k}, {asked.count} queries, {rounds} rounds, median; latency and work of"
-        t" one-by-one calls"
+        t"search   k {asked.k}, {asked.count} queries, {asked.rounds} rounds, median; latency and"
+        t" work of one-by-one calls"
     )
     var title = (
         cell("ef", 8) + cell("recall@" + String(asked.k), 11) + cell("QPS", 9) + cell("p50 us", 9)
     )
     title += cell("p95 us", 9) + cell("p99 us", 9) + cell("distances", 11) + cell("hops", 8)
-    print(title + cell("batch QPS, " + String(threads) + " thr.", 20))
+    print(title + cell("batch QPS, " + String(asked.threads) + " thr.", 20))
     for ref width in widths:
-        _show(index, width, asked, threads, data, report)
+        _show(index, width, asked, data, report)
 
 
-def _show(
-    index: Index, width: Width, asked: Questions, threads: Int, data: String, report: Report
-) raises:
+def _show(index: Index, width: Width, asked: Questions, data: String, report: Report) raises:
     """Prints a line and adds two records, of one-by-one calls and of the batch."""
     # a scan of all rows is not counted: it measures each
     var scans = index.exact(max(width.ef, asked.k))
@@ -209,7 +203,7 @@ def _show(
     one.number("hops_per_query", hops)
     report.put(one)
     line += cell(distances, 1, 11) + (cell("scan", 8) if scans else cell(hops, 1, 8))
-    var batch = _record(index, width, asked, data, "batch", threads)
+    var batch = _record(index, width, asked, data, "batch", asked.threads)
     batch.spread("qps", width.batch_rates)
     report.put(batch)
     print(line + cell(median(width.batch_rates), 0, 20))

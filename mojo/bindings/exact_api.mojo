@@ -1,15 +1,39 @@
 """Exact search for Python: checked views in, GIL released, no Python object inside."""
-from bindings.python_api import INT64, Args, Fail, Obj, PythonWatch, View, as_int, fail, from_int, need
+from bindings.python_api import (
+    INT64,
+    Args,
+    Fail,
+    Obj,
+    PythonWatch,
+    View,
+    as_int,
+    fail,
+    from_int,
+    need,
+)
 from vicinal.flat import DONE, MAX_ROWS, STOPPED, search_exact
 from vicinal.memory import Ptr, at
 from vicinal.parallel import Team
 from vicinal.scan import Source
-from vicinal.space import FINE, METRICS, STORED_TYPES, Rows, Space, SpaceTask, in_space, inspect_row, is_float, item_bytes
+from vicinal.space import (
+    FINE,
+    METRICS,
+    STORED_TYPES,
+    Rows,
+    Space,
+    SpaceTask,
+    in_space,
+    inspect_row,
+    is_float,
+    item_bytes,
+)
 
 comptime IN_QUERIES = 4
 """Added to the kind of refusal for a query."""
 comptime THREAD_WORK = 1 << 21
 """Products that are worth a thread of their own."""
+comptime THREAD_BYTES = 1 << 21
+"""Memory below which fewer threads with tiles do better than more without."""
 
 
 @fieldwise_init
@@ -32,12 +56,14 @@ struct SearchRaw(SpaceTask):
         var dim = self.source.rows.dim
         var norm = Float32(1)
         for i in range(self.num_queries):
-            var found = inspect_row[S, S.Q](at[Scalar[S.Q]](self.queries).unsafe_offset(i * dim), dim, norm)
+            var found = inspect_row[S, S.Q](
+                at[Scalar[S.Q]](self.queries).unsafe_offset(i * dim), dim, norm
+            )
             if found != FINE:
                 self.status = i * 8 + IN_QUERIES + found
                 return
         var worth = 1 + self.source.count * dim * max(self.num_queries, 1) // THREAD_WORK
-        var team = Team(min(self.threads, worth))
+        var team = Team(min(self.threads, worth, max(1, self.max_bytes // THREAD_BYTES)))
         self.status = search_exact[S, PythonWatch, raw=True](
             self.source,
             self.queries,
@@ -78,8 +104,15 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
     if queries.dim(1) != dim:
         raise fail("ValueError", "queries have dimension %zd, the base %zd", queries.dim(1), dim)
     if dim < 1 or dim > 65536 or base.dim(0) > MAX_ROWS:
-        raise fail("ValueError", "dimension %zd or number of rows %zd is out of range", dim, base.dim(0))
-    if ids.dim(0) != num_queries or ids.dim(1) != k or distances.dim(0) != num_queries or distances.dim(1) != k:
+        raise fail(
+            "ValueError", "dimension %zd or number of rows %zd is out of range", dim, base.dim(0)
+        )
+    if (
+        ids.dim(0) != num_queries
+        or ids.dim(1) != k
+        or distances.dim(0) != num_queries
+        or distances.dim(1) != k
+    ):
         raise fail("ValueError", "results must have shape (%zd, %zd)", num_queries, k)
     var watch = PythonWatch(0, base.dim(0))
     var task = SearchRaw(

@@ -42,8 +42,11 @@ from vicinal.space import COSINE, L2, Query, Space, float_of_key
 from vicinal.tile import BLOCK_WORDS, Sum, block_words, query_bias, row_bias
 
 comptime UNIT = 1.0 / 16777216.0
-comptime TINY = 5.0e-38  # 4 * 2**-126
-comptime SLACK = 1.0 / 4194304.0  # more than one rounding to float32
+"""u, the unit roundoff of float32."""
+comptime TINY = 5.0e-38
+"""What underflow may lose in each dimension: 4 * 2**-126."""
+comptime SLACK = 1.0 / 4194304.0
+"""More than one rounding to float32, relative."""
 
 
 @always_inline
@@ -88,7 +91,9 @@ struct QueryBound(TrivialRegisterPassable):
         comptime if S.T.is_floating_point():
             var floats = elements.unsafe_bitcast[Float32]()
             comptime if S.metric == L2:
-                var norm = sum_floats[SquaredDifference, DType.float32, DType.float32](floats, centre, dim)
+                var norm = sum_floats[SquaredDifference, DType.float32, DType.float32](
+                    floats, centre, dim
+                )
                 return QueryBound(1 + error, tiny - Float64(norm) * (1 - error), 0, 1)
             elif S.metric == COSINE:  # has unit length already
                 return QueryBound(1, tiny, 0, 1)
@@ -106,14 +111,16 @@ struct QueryBound(TrivialRegisterPassable):
                 var length = 1 / Float64(query.norm)
                 return QueryBound(length, 16 * UNIT * length, bias, 1)
             elif S.metric == L2:  # keys of l2 start at the smallest integer
-                var norm = bitcast[DType.int32, 1](sum_ints[Product, S.T](bytes, bytes, dim) ^ 0x80000000)
+                var norm = bitcast[DType.int32, 1](
+                    sum_ints[Product, S.T](bytes, bytes, dim) ^ 0x80000000
+                )
                 return QueryBound(0, 0, norm - 2 * bias, 1)
             else:  # the key of uint8 is 2**31 - 1 - dot
                 return QueryBound(0, 0, Int32(0x7FFFFFFF if S.T == DType.uint8 else 0) - bias, 1)
 
     @always_inline
     def level[S: Space](self, bound: Int64) -> Scalar[Level[S]]:
-        """Returns t for the k-th best entry so far, EMPTY_ENTRY if there are fewer: rows above it are passed over."""
+        """Returns t for the k-th best entry so far, which is EMPTY_ENTRY if there are fewer."""
         comptime if exact_keys[S]():
             var key = key_of(bound)
             if bound != EMPTY_ENTRY and key != Int32.MIN:
@@ -127,7 +134,11 @@ struct QueryBound(TrivialRegisterPassable):
 
 
 @always_inline
-def row_bound[S: Space, *, unit: Bool](row: Ptr[Scalar[S.T]], dim: Int, norm: Float32, centre: Ptr[Float32], error: Float32) -> Scalar[Sum[S.T]]:
+def row_bound[
+    S: Space, *, unit: Bool
+](row: Ptr[Scalar[S.T]], dim: Int, norm: Float32, centre: Ptr[Float32], error: Float32) -> Scalar[
+    Sum[S.T]
+]:
     """Returns a row's side of the test, a.
 
     Parameters:

@@ -4,8 +4,6 @@ Rows are cut into pieces that are handed to workers in order; each worker keeps 
 merged at the end. Entries order by distance, then row, so the result depends neither on the pieces nor on the workers. Rows
 are read once for each chunk of queries; chunks are as large as the memory given for scratch allows.
 """
-from std.memory import size_of
-
 from vicinal.bound import QueryBound, relative_error
 from vicinal.candidates import key_of, node_of
 from vicinal.convert import to_float
@@ -14,13 +12,24 @@ from vicinal.metric import W
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.scan import GROUP, FewQueries, ManyQueries, Scan, Source, Worker
 from vicinal.space import COSINE, L2, Query, Rows, Space, inspect_row
-from vicinal.tile import BLOCK_ROWS, BLOCK_WORDS, PANEL_QUERIES, TILE, Sum, block_words, pack_query, words_of
+from vicinal.tile import (
+    BLOCK_ROWS,
+    BLOCK_WORDS,
+    PANEL_QUERIES,
+    TILE,
+    Sum,
+    block_words,
+    pack_query,
+    words_of,
+)
 from vicinal.topk import TopK
 
 comptime DONE = 0
+"""The result is complete."""
 comptime STOPPED = -1
 """A watch ended the call."""
 comptime MAX_ROWS = 2147483647
+"""Row numbers have 31 bits in `candidates.mojo`."""
 comptime FEW = 5
 """Fewer queries are measured without tiles: packing a row costs as much as measuring it about so many times."""
 comptime CENTRE_ROWS = 64
@@ -49,13 +58,15 @@ struct Chunk(TrivialRegisterPassable):
 
 
 def plan[S: Space](dim: Int, num_queries: Int, k: Int, workers: Int, max_bytes: Int) -> Chunk:
-    """Fits a chunk of queries and the scratch of all workers into `max_bytes`; one query is the least."""
+    """Fits a chunk of queries and all scratch into `max_bytes`; one query is the least."""
     var words = words_of[S.T](dim)
     var each = 64 + workers * (16 + TopK.bytes(k)) + (dim * 4 if S.Q == DType.float32 else 0)
     var few = max(1, min(num_queries, FEW - 1, max_bytes // each))
     var tiles = 1
     if block_words(words) < words:
-        tiles = min(GROUP, (num_queries + PANEL_QUERIES - 1) // PANEL_QUERIES) * (BLOCK_ROWS * PANEL_QUERIES // TILE)
+        tiles = min(GROUP, (num_queries + PANEL_QUERIES - 1) // PANEL_QUERIES) * (
+            BLOCK_ROWS * PANEL_QUERIES // TILE
+        )
     var fixed = workers * (BLOCK_ROWS * (BLOCK_WORDS * 4 + 8) + 4 * tiles * TILE)
     var most = min(num_queries, CHUNK_QUERIES, CHUNK_WORK // dim)
     var many = min(most, (max_bytes - fixed) // (each + words * 4))
@@ -68,7 +79,7 @@ def plan[S: Space](dim: Int, num_queries: Int, k: Int, workers: Int, max_bytes: 
 
 @fieldwise_init
 struct Prepare[S: Space](Body):
-    """Prepares queries: their norm, a copy of unit length for cosine over floats, their side of the test, their panel."""
+    """Prepares queries: norm, unit copy for cosine over floats, bound, place in a panel."""
 
     var source: Int
     var dim: Int
@@ -97,7 +108,9 @@ struct Prepare[S: Space](Body):
             if self.tiled:
                 var bound = QueryBound.of[Self.S](query, self.dim, self.centre)
                 self.bounds[unsafe_offset=q] = bound
-                pack_query[Self.S.T, Self.S.Q, centred = Self.S.T.is_floating_point() and Self.S.metric == L2](
+                pack_query[
+                    Self.S.T, Self.S.Q, centred=Self.S.T.is_floating_point() and Self.S.metric == L2
+                ](
                     at[Scalar[Self.S.Q]](query.address),
                     self.dim,
                     bound.scale,
@@ -254,7 +267,9 @@ def _chunk[
     comptime copies = S.metric == COSINE and T.is_floating_point()
     var units = allocate[Float32](num_queries * dim if copies else 0)
     var packed = allocate_zeroed[Scalar[Sum[T]]](panels * PANEL_QUERIES * words_of[T](dim))
-    var prepare = Prepare[S](Int(given), dim, queries, units, chunk.tiled, centre, bounds, panels, packed)
+    var prepare = Prepare[S](
+        Int(given), dim, queries, units, chunk.tiled, centre, bounds, panels, packed
+    )
     # as many queries to a piece as share a cache line of the panels
     var unwatched = Unwatched()
     _ = team.run(num_queries, 4 * PANEL_QUERIES, prepare, unwatched)

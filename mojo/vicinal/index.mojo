@@ -142,6 +142,14 @@ struct Index(Movable):
         """Tells whether a search of this width scans all rows: few rows, or so wide that a walk would see most."""
         return self.count < self.exact_below or self.graph.linked < self.count or width * 8 >= self.count
 
+    def walked_bytes(self) -> Int:
+        """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
+        ref codes = self.codes[]
+        var row = row_stride(self.dim, self.dtype)
+        if codes.kind != STORED_ROWS and not codes.in_place():
+            row = codes.stride
+        return self.graph.linked * (row + self.graph.slots_at(0) * 4)
+
     def bytes(self) -> Int:
         """Returns the bytes of memory that rows, ids, graph and id table take."""
         return (

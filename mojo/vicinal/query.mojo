@@ -1,19 +1,35 @@
 """Answering queries: one or many, through the graph or by a scan of all rows."""
 from vicinal.code_space import Estimate, ExactBytes
-from vicinal.codes import EXACT, ROTATED, STORED_ROWS
+from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
 from vicinal.candidates import Candidates, entry_of
 from vicinal.index import DONE, STOPPED, Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.scratch import Scratch
 from vicinal.rotation import padded_dim
-from vicinal.search import LOOK_AHEAD, fetch_row, item_bytes_of, search_graph
-from vicinal.space import COSINE, FINE, Query, Rows, Space, SpaceTask, in_space, inspect_row
+from vicinal.search import LOOK_AHEAD, fetch_row, Walk, item_bytes_of, start_walk
+from vicinal.space import COSINE, FINE, Measure, Query, Rows, Space, SpaceTask, in_space, inspect_row
 
 comptime LEAST_RERANKED = 32
 """Candidates measured again when distances are estimates; three times k if that is more."""
-comptime PIECE = 8
+comptime PIECE = 32
 """Queries of a piece."""
+comptime CACHED = 4 << 20
+"""Codes and links of no more bytes stay near enough to a core that other searches need not fill the wait."""
+comptime LANES = 4
+"""Searches that one thread has under way at once in a batch."""
+
+
+@fieldwise_init
+struct Task(TrivialRegisterPassable):
+    """A query whose walk is under way."""
+
+    var number: Int
+    """Which query."""
+    var query: Query
+    """For measuring stored rows."""
+    var exact: Bool
+    """Whether the walk's distances are exact for this query."""
 
 
 def scan[S: Space](rows: Rows, begin: Int, end: Int, query: Query, mut nearest: Candidates):
@@ -35,62 +51,131 @@ struct Answer[S: Space](Body):
     var ids: Ptr[Int64]
     var distances: Ptr[Float32]
     var scratches: Ptr[Ptr[Scratch]]
+    """`lanes` for each worker."""
+    var lanes: Int
+    """Searches that a worker has under way at once."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Answers queries begin .. end-1."""
-        for i in range(begin, end):
-            self.answer(i, self.scratches[unsafe_offset=worker][])
-
-    def answer(self, i: Int, mut scratch: Scratch):
-        """Finds the nearest rows of one query and writes its line of the result."""
         ref index = self.index[]
-        var given = at[Scalar[Self.S.Q]](self.queries).unsafe_offset(i * index.dim)
-        var query = Query(Int(given), 1)
-        comptime if Self.S.metric == COSINE:
-            _ = inspect_row[Self.S, Self.S.Q](given, index.dim, query.norm)
-        comptime if Self.S.T.is_floating_point():
-            # a copy on a cache line: no vector load straddles two
-            var vector = scratch.work(2 * padded_dim(index.dim))
-            var elements = given.unsafe_bitcast[Float32]()
-            for j in range(index.dim):
-                vector[unsafe_offset=j] = elements[unsafe_offset=j] * query.norm
-            query.address = Int(vector)
-        var width = max(self.k, self.ef)
-        if index.exact(width):
-            scratch.beam.reset(min(self.k, max(index.count, 1)))
-            scan[Self.S](index.rows(), 0, index.count, query, scratch.beam)
-            self.write[Self.S.value](i, scratch.beam)
-            return
         ref codes = index.codes[]
-        if codes.kind == STORED_ROWS:
-            search_graph[Self.S](index.graph, index.rows(), query, scratch, width)
-            self.write[Self.S.value](i, scratch.beam)
-            return
-        var prepared = Query(scratch.room(codes.query_bytes()), 1)
-        var rows = codes.rows(index.rows())
-        if codes.kind == EXACT:
+        var scratches = self.scratches.unsafe_offset(worker * self.lanes)
+        if index.exact(max(self.k, self.ef)):
+            ref scratch = scratches[][]
+            for i in range(begin, end):
+                var query = self.query(i, scratch)
+                scratch.beam.reset(max(min(self.k, index.count), 1))
+                scan[Self.S](index.rows(), 0, index.count, query, scratch.beam)
+                self.write[Self.S.value](i, scratch.beam)
+        elif codes.kind == STORED_ROWS:
+            self.walk[Self.S](begin, end, scratches, codes)
+        elif codes.kind == EXACT:
             comptime if Self.S.metric != COSINE:
-                comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
-                var exact = codes.prepare[Self.S.Q](
-                    at[Scalar[Self.S.Q]](query.address), at[UInt8](prepared.address), scratch.work(0)
-                )
-                search_graph[Exact](index.graph, rows, prepared, scratch, width)
-                if exact:
-                    self.write[Exact.value](i, scratch.beam)
-                    return
+                self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8]](begin, end, scratches, codes)
         else:
             comptime if Self.S.T.is_floating_point():
-                _ = codes.prepare[Self.S.Q](
-                    at[Scalar[Self.S.Q]](query.address),
-                    at[UInt8](prepared.address),
-                    scratch.work(0).unsafe_offset(padded_dim(index.dim)),
-                )
                 if codes.kind == ROTATED:
-                    search_graph[Estimate[4]](index.graph, rows, prepared, scratch, width)
+                    self.walk[Estimate[4]](begin, end, scratches, codes)
                 else:
-                    search_graph[Estimate[8]](index.graph, rows, prepared, scratch, width)
-        rerank[Self.S](index.rows(), query, scratch, max(LEAST_RERANKED, 3 * self.k), self.k)
-        self.write[Self.S.value](i, scratch.chosen)
+                    self.walk[Estimate[8]](begin, end, scratches, codes)
+
+    @always_inline
+    def query(self, i: Int, mut scratch: Scratch) -> Query:
+        """Returns query i for measuring stored rows: of unit length for cosine, and on a cache line for float types."""
+        var given = at[Scalar[Self.S.Q]](self.queries).unsafe_offset(i * self.index[].dim)
+        var query = Query(Int(given), 1)
+        comptime if Self.S.metric == COSINE:
+            _ = inspect_row[Self.S, Self.S.Q](given, self.index[].dim, query.norm)
+        comptime if Self.S.T.is_floating_point():
+            var vector = scratch.work(2 * padded_dim(self.index[].dim))
+            var elements = given.unsafe_bitcast[Float32]()
+            for j in range(self.index[].dim):
+                vector[unsafe_offset=j] = elements[unsafe_offset=j] * query.norm
+            query.address = Int(vector)
+        return query
+
+    def walk[M: Measure](self, begin: Int, end: Int, scratches: Ptr[Ptr[Scratch]], codes: Codes):
+        """Answers queries through the graph, `lanes` at a time: each waits for memory while the others work."""
+        ref index = self.index[]
+        var rows = index.rows() if codes.kind == STORED_ROWS else codes.rows(index.rows())
+        var lanes = min(self.lanes, end - begin)
+        var idle = Walk[M, True](
+            Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](), rows, Query(0, 1), scratches[], 0, 0, 0
+        )
+        var walks_room = Array[Walk[M, True], LANES](fill=idle)
+        var tasks_room = Array[Task, LANES](fill=Task(0, Query(0, 1), True))
+        var walks = Pointer(to=walks_room).unsafe_bitcast[Walk[M, True]]().unsafe_origin_cast[MutUntrackedOrigin]()
+        var at_work = Pointer(to=tasks_room).unsafe_bitcast[Task]().unsafe_origin_cast[MutUntrackedOrigin]()
+        var next = begin
+        for lane in range(lanes):
+            at_work[unsafe_offset=lane] = self.start[M](next, scratches[unsafe_offset=lane], codes, rows, walks, lane)
+            next += 1
+        var active = lanes
+        while active > 0:
+            var lane = 0
+            while lane < active:
+                if walks[unsafe_offset=lane].collect():
+                    lane += 1
+                    continue
+                ref task = at_work[unsafe_offset=lane]
+                self.finish[M](task, walks[unsafe_offset=lane].scratch[], codes)
+                if next < end:
+                    task = self.start[M](next, walks[unsafe_offset=lane].scratch, codes, rows, walks, lane)
+                    next += 1
+                else:  # the last lane takes this one's place
+                    active -= 1
+                    walks[unsafe_offset=lane] = walks[unsafe_offset=active]
+                    task = at_work[unsafe_offset=active]
+            for lane in range(active):
+                walks[unsafe_offset=lane].measure()
+        _ = walks_room
+        _ = tasks_room
+
+    @always_inline
+    def start[M: Measure](
+        self,
+        i: Int,
+        scratch: Ptr[Scratch],
+        codes: Codes,
+        rows: Rows,
+        walks: Ptr[Walk[M, True]],
+        lane: Int,
+    ) -> Task:
+        """Prepares query i and starts its walk."""
+        ref index = self.index[]
+        var query = self.query(i, scratch[])
+        var prepared = query
+        var exact = True
+        if codes.kind != STORED_ROWS:
+            prepared = Query(scratch[].room(codes.query_bytes()), 1)
+            exact = codes.prepare[Self.S.Q](
+                at[Scalar[Self.S.Q]](query.address),
+                at[UInt8](prepared.address),
+                scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
+            )
+        walks[unsafe_offset=lane] = start_walk[M](
+            Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
+            rows,
+            prepared,
+            scratch,
+            max(self.k, self.ef),
+        )
+        return Task(i, query, exact)
+
+    @always_inline
+    def finish[M: Measure](self, task: Task, mut scratch: Scratch, codes: Codes):
+        """Writes the result of a walk that is done; estimated candidates are measured again first."""
+        if not task.exact:
+            rerank[Self.S](
+                self.index[].rows(), task.query, scratch, max(LEAST_RERANKED, 3 * self.k), self.k
+            )
+            self.write[Self.S.value](task.number, scratch.chosen)
+        elif codes.kind == EXACT:
+            comptime if Self.S.metric != COSINE:
+                comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
+                self.write[Exact.value](task.number, scratch.beam)
+        else:
+            self.write[Self.S.value](task.number, scratch.beam)
 
     @always_inline
     def write[value: def(Int32) thin -> Float32](self, i: Int, nearest: Candidates):
@@ -152,15 +237,16 @@ struct SearchMany[V: Watch](SpaceTask):
                 self.status = i * 8 + found
                 return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
-        var scratches = allocate[Ptr[Scratch]](team.size())
-        for i in range(team.size()):
+        var lanes = min(LANES if index.walked_bytes() > CACHED else 1, self.count)
+        var scratches = allocate[Ptr[Scratch]](team.size() * lanes)
+        for i in range(team.size() * lanes):
             scratches[unsafe_offset=i] = index.shelf.take()
         var answer = Answer[S](
-            self.index, self.queries, self.k, self.ef, self.ids, self.distances, scratches
+            self.index, self.queries, self.k, self.ef, self.ids, self.distances, scratches, lanes
         )
         if not team.run(self.count, PIECE, answer, self.watch[]):
             self.status = STOPPED
-        for i in range(team.size()):
+        for i in range(team.size() * lanes):
             index.shelf.put(scratches[unsafe_offset=i])
         release(scratches)
 

@@ -8,8 +8,18 @@ from vicinal.bound import Level, QueryBound, exact_keys, row_bound
 from vicinal.candidates import EMPTY_ENTRY, entry_of
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
 from vicinal.metric import W
-from vicinal.parallel import Body, Team, Watch
-from vicinal.space import COSINE, FINE, L2, Query, Rows, Space, float_of_key, inspect_row, key_of_float
+from vicinal.parallel import Body
+from vicinal.space import (
+    COSINE,
+    FINE,
+    L2,
+    Query,
+    Rows,
+    Space,
+    float_of_key,
+    inspect_row,
+    key_of_float,
+)
 from vicinal.tile import (
     BLOCK_ROWS,
     BLOCK_WORDS,
@@ -26,9 +36,12 @@ from vicinal.topk import TopK
 
 comptime GROUP = 128
 """Panels of queries that one packed block of rows meets before the next block; bounds the sums a worker keeps."""
-comptime MASK = DType.uint32 if PANEL_ROWS == 32 else (DType.uint16 if PANEL_ROWS == 16 else DType.uint8)
+comptime MASK = DType.uint32 if PANEL_ROWS == 32 else (
+    DType.uint16 if PANEL_ROWS == 16 else DType.uint8
+)
 """One bit for each row of a panel."""
 comptime PAGE = 4096
+"""Bytes of the smallest page; where pages are larger, letting go of less aligned ranges fails without harm."""
 comptime FAULT_AROUND = 2 << 20
 """Bytes that Linux may map around a page that is touched."""
 
@@ -51,8 +64,15 @@ struct Source(TrivialRegisterPassable):
         var low = self.rows.base // PAGE * PAGE
         var high = (self.rows.base + self.count * self.rows.stride + PAGE - 1) // PAGE * PAGE
         # Outwards, so that pages mapped along with their neighbours go as well.
-        var start = max((self.rows.base + begin * self.rows.stride) // FAULT_AROUND * FAULT_AROUND, low)
-        var stop = min((self.rows.base + end * self.rows.stride + FAULT_AROUND - 1) // FAULT_AROUND * FAULT_AROUND, high)
+        var start = max(
+            (self.rows.base + begin * self.rows.stride) // FAULT_AROUND * FAULT_AROUND, low
+        )
+        var stop = min(
+            (self.rows.base + end * self.rows.stride + FAULT_AROUND - 1)
+            // FAULT_AROUND
+            * FAULT_AROUND,
+            high,
+        )
         comptime MADV_DONTNEED: c_int = 4
         _ = external_call["madvise", c_int](start, stop - start, MADV_DONTNEED)
 
@@ -75,12 +95,14 @@ struct Worker[S: Space](Movable):
     var queries: Int
 
     def __init__(out self, queries: Int, k: Int, bounds: Ptr[QueryBound], tiles: Int):
-        """Makes the scratch of a worker; `tiles` is how many tiles of sums are kept, 0 for a search without tiles."""
+        """Makes the scratch of a worker that keeps `tiles` tiles of sums, 0 without tiles."""
         self.queries = queries
         self.nearest = allocate[TopK](queries)
         for q in range(queries):
             self.nearest.unsafe_offset(q).unsafe_write(TopK(k))
-        var padded = (queries + PANEL_QUERIES - 1) // PANEL_QUERIES * PANEL_QUERIES if tiles != 0 else 0
+        var padded = (
+            queries + PANEL_QUERIES - 1
+        ) // PANEL_QUERIES * PANEL_QUERIES if tiles != 0 else 0
         self.levels = allocate[Scalar[Level[Self.S]]](padded)
         for q in range(padded):
             self.levels[unsafe_offset=q] = Scalar[Level[Self.S]].MIN
@@ -127,17 +149,20 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
 
     @always_inline
     def spoilt(self, begin: Int) -> Bool:
-        """Tells whether a bad row was found before this piece; pieces before it still have to be looked at."""
+        """Tells whether a bad row was found before this piece; earlier ones still have to be seen.
+        """
         comptime if Self.raw:
             return Atomic[Int64].load[ordering=Ordering.RELAXED](self.verdict) < Int64(begin * 8)
         return False
 
     @always_inline
     def inspect(self, row: Int, mut norm: Float32) -> Bool:
-        """Checks a raw row where that is due and finds its reciprocal norm; tells whether it is good."""
+        """Checks a raw row where that is due and finds its reciprocal norm; False if bad."""
         comptime if Self.raw:
             if self.check or Self.S.metric == COSINE:
-                var found = inspect_row[Self.S, Self.S.T](self.source.rows.row[Self.S.T](row), self.source.rows.dim, norm)
+                var found = inspect_row[Self.S, Self.S.T](
+                    self.source.rows.row[Self.S.T](row), self.source.rows.dim, norm
+                )
                 if found != FINE:
                     Atomic[Int64].min(self.verdict, Int64(row * 8 + found))
                     return False
@@ -177,7 +202,9 @@ struct FewQueries[S: Space, raw: Bool](Body):
                 break
             for q in range(self.scan.num_queries):
                 ref nearest = mine.nearest[unsafe_offset=q]
-                var entry = entry_of(self.scan.key(self.scan.queries[unsafe_offset=q], row, norm), row)
+                var entry = entry_of(
+                    self.scan.key(self.scan.queries[unsafe_offset=q], row, norm), row
+                )
                 if entry < nearest.bound():
                     nearest.insert(entry)
         if self.scan.source.shared_map:
@@ -199,7 +226,9 @@ struct ManyQueries[S: Space, raw: Bool](Body):
         """Scans rows begin .. end-1."""
         ref mine = self.scan.workers[unsafe_offset=worker]
         for block in range(begin, end, BLOCK_ROWS):
-            if self.scan.spoilt(block) or not self.prepare(mine, block, min(block + BLOCK_ROWS, end)):
+            if self.scan.spoilt(block) or not self.prepare(
+                mine, block, min(block + BLOCK_ROWS, end)
+            ):
                 break
             self.meet(mine, block, min(block + BLOCK_ROWS, end))
         if self.scan.source.shared_map:
@@ -215,9 +244,9 @@ struct ManyQueries[S: Space, raw: Bool](Body):
             if not self.scan.inspect(row, norm):
                 return False
             mine.norms[unsafe_offset=row - begin] = norm
-            mine.bounds[unsafe_offset=row - begin] = row_bound[Self.S, unit=Scan[Self.S, Self.raw].scaled](
-                rows.row[Self.S.T](row), rows.dim, norm, self.centre, self.error
-            )
+            mine.bounds[unsafe_offset=row - begin] = row_bound[
+                Self.S, unit=Scan[Self.S, Self.raw].scaled
+            ](rows.row[Self.S.T](row), rows.dim, norm, self.centre, self.error)
         return True
 
     def meet(self, mut mine: Worker[Self.S], begin: Int, end: Int):
@@ -233,8 +262,19 @@ struct ManyQueries[S: Space, raw: Bool](Body):
             for first in range(0, words, step):
                 var here = min(step, words - first)
                 if not whole or group == 0:
-                    pack_rows[T, centred = T.is_floating_point() and Self.S.metric == L2, scaled = Scan[Self.S, Self.raw].scaled](
-                        self.scan.source.rows, begin, end - begin, first, here, self.centre, mine.norms, mine.packed
+                    pack_rows[
+                        T,
+                        centred=T.is_floating_point() and Self.S.metric == L2,
+                        scaled=Scan[Self.S, Self.raw].scaled,
+                    ](
+                        self.scan.source.rows,
+                        begin,
+                        end - begin,
+                        first,
+                        here,
+                        self.centre,
+                        mine.norms,
+                        mine.packed,
                     )
                 var padded = (here + W - 1) // W * W
                 for r in range(row_panels):
@@ -243,13 +283,17 @@ struct ManyQueries[S: Space, raw: Bool](Body):
                         var sums = mine.sums
                         if not whole:
                             sums = sums.unsafe_offset((r * (until - group) + p - group) * TILE)
-                        var queries = self.packed.unsafe_offset(PANEL_QUERIES * (panels * first + p * here))
+                        var queries = self.packed.unsafe_offset(
+                            PANEL_QUERIES * (panels * first + p * here)
+                        )
                         multiply[T](rows, queries, here, sums, first != 0)
                         if first + here == words:
                             self.sift(mine, sums, p * PANEL_QUERIES, begin, r * PANEL_ROWS, end)
 
     @always_inline
-    def score(self, mine: Worker[Self.S], sums: SIMD[Sum[Self.S.T], W], q: Int, place: Int) -> SIMD[Level[Self.S], W]:
+    def score(
+        self, mine: Worker[Self.S], sums: SIMD[Sum[Self.S.T], W], q: Int, place: Int
+    ) -> SIMD[Level[Self.S], W]:
         """Returns the left side of the test for W rows of the block."""
         comptime F = SIMD[DType.float32, W]
         var a = mine.bounds.unsafe_load[width=W](place)
@@ -262,29 +306,49 @@ struct ManyQueries[S: Space, raw: Bool](Body):
         else:
             var b = rebind[Scalar[Sum[Self.S.T]]](self.bounds[unsafe_offset=q].bias)
             var dot = rebind[SIMD[DType.int32, W]](sums + a + b)
-            var value = dot.cast[DType.uint32]().cast[DType.float32]() if Self.S.T == DType.uint8 else dot.cast[
-                DType.float32
-            ]()
-            return rebind[SIMD[Level[Self.S], W]](F(0) - value * mine.norms.unsafe_load[width=W](place))
+            var value = (
+                dot.cast[DType.uint32]().cast[DType.float32]() if Self.S.T
+                == DType.uint8 else dot.cast[DType.float32]()
+            )
+            return rebind[SIMD[Level[Self.S], W]](
+                F(0) - value * mine.norms.unsafe_load[width=W](place)
+            )
 
     @always_inline
     def sift(
-        self, mut mine: Worker[Self.S], sums: Ptr[Scalar[Sum[Self.S.T]]], first: Int, begin: Int, place: Int, end: Int
+        self,
+        mut mine: Worker[Self.S],
+        sums: Ptr[Scalar[Sum[Self.S.T]]],
+        first: Int,
+        begin: Int,
+        place: Int,
+        end: Int,
     ):
-        """Applies the test to a tile: queries from `first` on, rows from `place` of the block that starts at `begin`."""
+        """Applies the test to the tile of queries from `first` and rows from begin + place."""
         comptime for i in range(PANEL_QUERIES):
             var level = SIMD[Level[Self.S], W](mine.levels[unsafe_offset=first + i])
             var low = self.score(mine, sums.unsafe_load[width=W](i * PANEL_ROWS), first + i, place)
-            var high = self.score(mine, sums.unsafe_load[width=W](i * PANEL_ROWS + W), first + i, place + W)
+            var high = self.score(
+                mine, sums.unsafe_load[width=W](i * PANEL_ROWS + W), first + i, place + W
+            )
             var near_low = low.le(level)
             var near_high = high.le(level)
             if (near_low | near_high).reduce_or():
                 mine.scores.unsafe_store(0, low)
                 mine.scores.unsafe_store(W, high)
-                self.measure(mine, first + i, begin, place, end, Int(pack_bits[dtype=MASK](near_low.join(near_high))))
+                self.measure(
+                    mine,
+                    first + i,
+                    begin,
+                    place,
+                    end,
+                    Int(pack_bits[dtype=MASK](near_low.join(near_high))),
+                )
 
     @no_inline
-    def measure(self, mut mine: Worker[Self.S], q: Int, begin: Int, place: Int, end: Int, left: Int):
+    def measure(
+        self, mut mine: Worker[Self.S], q: Int, begin: Int, place: Int, end: Int, left: Int
+    ):
         """Measures the rows of a panel that a query's test has left, one bit for each."""
         if q >= self.scan.num_queries:
             return
@@ -307,4 +371,6 @@ struct ManyQueries[S: Space, raw: Bool](Body):
             var entry = entry_of(key, row)
             if entry < nearest.bound():
                 nearest.insert(entry)
-                mine.levels[unsafe_offset=q] = self.bounds[unsafe_offset=q].level[Self.S](nearest.bound())
+                mine.levels[unsafe_offset=q] = self.bounds[unsafe_offset=q].level[Self.S](
+                    nearest.bound()
+                )

@@ -83,6 +83,118 @@ def descend[S: Measure](
     return nearest
 
 
+@fieldwise_init
+struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
+    """One best-first search of one level, hop by hop, so that several can be under way in one thread.
+
+    A hop has two halves: `collect` asks for the memory of what has to be measured, `measure` uses it. Between the two another
+    walk can do its half while the memory is on its way.
+
+    Parameters:
+        S: What measures.
+        ground: True for level 0, where nodes are rows; above it they are ordinals.
+    """
+
+    var graph: Ptr[Graph]
+    var rows: Rows
+    var query: Query
+    var scratch: Ptr[Scratch]
+    var level: Int
+    """The level, 0 if and only if `ground`."""
+    var nodes: Int
+    """Nodes that exist; links to others are ignored."""
+    var count: Int
+    """Nodes that the present hop has to measure."""
+
+    @always_inline
+    def row_of(self, node: Int) -> Int:
+        """Returns the row of a node."""
+        comptime if Self.ground:
+            return node
+        else:
+            return self.graph[].row_of(node)
+
+    @always_inline
+    def begin(self, start: Int, width: Int):
+        """Starts from a node; `width` candidates are kept."""
+        ref scratch = self.scratch[]
+        scratch.beam.reset(width)
+        scratch.visited.reset(self.nodes)
+        _ = scratch.visited.first_visit(start)
+        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, self.row_of(start)), start))
+        scratch.distances += 1
+
+    @always_inline
+    def collect(mut self) -> Bool:
+        """Expands the nearest candidate: finds its unvisited neighbours and asks for their rows.
+
+        Returns:
+            False when there is nothing left to expand: the search is done.
+        """
+        ref scratch = self.scratch[]
+        # copies: a store to one of the arrays might otherwise change where the others are
+        var marks = scratch.visited.marks
+        var epoch = scratch.visited.epoch
+        var links = scratch.links
+        var fresh = scratch.fresh
+        var node = scratch.beam.next()
+        if node < 0:
+            return False
+        var level = 0 if Self.ground else self.level
+        var block = self.graph[].links(level, node)
+        # Clamp every id to the nodes that exist: node number `nodes` counts as visited.
+        var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(self.nodes))
+        var used = 0
+        for i in range(0, self.graph[].slots_at(level), SLOTS_PER_LINE):
+            var ids = min(block.unsafe_load[width=SLOTS_PER_LINE](i), limit)
+            links.unsafe_store(i, ids)
+            used += Int(ids.lt(limit).reduce_bit_count())
+        var count = 0
+        for i in range(used):
+            var id = Int(links[unsafe_offset=i])
+            fresh[unsafe_offset=count] = Int64(id)
+            count += Int(marks[unsafe_offset=id] != epoch)
+            marks[unsafe_offset=id] = epoch
+        for i in range(min(count, LOOK_AHEAD)):
+            self.fetch(fresh, i)
+        scratch.distances += count
+        scratch.hops += 1
+        self.count = count
+        return True
+
+    @always_inline
+    def fetch(self, fresh: Ptr[Int64], i: Int):
+        """Asks for the row of the hop's node number i."""
+        fetch_row(
+            self.rows, self.row_of(Int(fresh[unsafe_offset=i])), self.rows.dim * item_bytes_of[Self.S]()
+        )
+
+    @always_inline
+    def measure(self):
+        """Measures the hop's nodes and inserts those that are near enough."""
+        ref beam = self.scratch[].beam
+        var fresh = self.scratch[].fresh
+        var rows = self.rows
+        var query = self.query
+        var count = self.count
+        for i in range(count):
+            if i + LOOK_AHEAD < count:
+                self.fetch(fresh, i + LOOK_AHEAD)
+            var id = Int(fresh[unsafe_offset=i])
+            fresh[unsafe_offset=i] = entry_of(Self.S.key(query, rows, self.row_of(id)), id)
+        # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
+        for i in range(0, count, LANES):
+            var better = fresh.unsafe_load[width=LANES](i).lt(SIMD[DType.int64, LANES](beam.worst()))
+            var here = count - i
+            var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < LANES else -1)
+            while mask != 0:
+                var entry = fresh[unsafe_offset=i + Int(count_trailing_zeros(mask))]
+                mask &= mask - 1
+                if entry < beam.worst():
+                    beam.insert(entry)
+                    fetch_links(self.graph[], 0 if Self.ground else self.level, node_of(entry))
+
+
 def search_level[S: Measure, ground: Bool](
     graph: Graph, rows: Rows, query: Query, mut scratch: Scratch, level: Int, nodes: Int, start: Int, width: Int
 ):
@@ -102,59 +214,18 @@ def search_level[S: Measure, ground: Bool](
         start: The node to start from.
         width: Candidates kept (ef).
     """
-    ref beam = scratch.beam
-    ref visited = scratch.visited
-    beam.reset(width)
-    visited.reset(nodes)
-    var row_bytes = rows.dim * item_bytes_of[S]()
-    var slot_count = graph.slots_at(level)
-    var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(nodes))
-    var links = scratch.links
-    var fresh = scratch.fresh
-
-    _ = visited.first_visit(start)
-    beam.insert(entry_of(S.key(query, rows, start if ground else graph.row_of(start)), start))
-    var distances = 1
-    var hops = 0
-    while True:
-        var node = beam.next()
-        if node < 0:
-            break
-        hops += 1
-        # Clamp every id to the nodes that exist: node number `nodes` counts as visited.
-        var block = graph.links(0 if ground else level, node)
-        var used = 0
-        for i in range(0, slot_count, SLOTS_PER_LINE):
-            var ids = min(block.unsafe_load[width=SLOTS_PER_LINE](i), limit)
-            links.unsafe_store(i, ids)
-            used += Int(ids.lt(limit).reduce_bit_count())
-        var count = 0
-        for i in range(used):
-            var id = Int(links[unsafe_offset=i])
-            fresh[unsafe_offset=count] = Int64(id)
-            count += Int(visited.first_visit(id))
-        for i in range(min(count, LOOK_AHEAD)):
-            var id = Int(fresh[unsafe_offset=i])
-            fetch_row(rows, id if ground else graph.row_of(id), row_bytes)
-        for i in range(count):
-            if i + LOOK_AHEAD < count:
-                var ahead = Int(fresh[unsafe_offset=i + LOOK_AHEAD])
-                fetch_row(rows, ahead if ground else graph.row_of(ahead), row_bytes)
-            var id = Int(fresh[unsafe_offset=i])
-            fresh[unsafe_offset=i] = entry_of(S.key(query, rows, id if ground else graph.row_of(id)), id)
-        distances += count
-        # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
-        for i in range(0, count, LANES):
-            var better = fresh.unsafe_load[width=LANES](i).lt(SIMD[DType.int64, LANES](beam.worst()))
-            var mask = Int(pack_bits(better)) & ((1 << (count - i)) - 1 if count - i < LANES else -1)
-            while mask != 0:
-                var entry = fresh[unsafe_offset=i + Int(count_trailing_zeros(mask))]
-                mask &= mask - 1
-                if entry < beam.worst():
-                    beam.insert(entry)
-                    fetch_links(graph, 0 if ground else level, node_of(entry))
-    scratch.distances += distances
-    scratch.hops += hops
+    var walk = Walk[S, ground](
+        Pointer(to=graph).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+        rows,
+        query,
+        Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+        level,
+        nodes,
+        0,
+    )
+    walk.begin(start, width)
+    while walk.collect():
+        walk.measure()
 
 
 @always_inline
@@ -168,15 +239,20 @@ def item_bytes_of[S: Measure]() -> Int:
         return 1
 
 
-def search_graph[S: Measure](graph: Graph, rows: Rows, query: Query, mut scratch: Scratch, width: Int):
-    """Searches the whole graph and leaves the `width` nearest rows found in `scratch.beam`, nearest first.
+@always_inline
+def start_walk[S: Measure](
+    graph: Ptr[Graph], rows: Rows, query: Query, scratch: Ptr[Scratch], width: Int
+) -> Walk[S, True]:
+    """Descends to level 0 and starts the search there.
 
-    Safe beside a writer that adds rows: what it sees of the graph is fixed at the start.
+    Safe beside a writer that adds rows: what the walk sees of the graph is fixed here.
 
     Preconditions:
         The graph has at least one row.
     """
-    var ordinals = graph.ordinals
-    var linked = graph.linked
-    var start = descend[S](graph, rows, query, scratch, ordinals, graph.entry, 0)
-    search_level[S, True](graph, rows, query, scratch, 0, linked, graph.row_of(start), width)
+    var ordinals = graph[].ordinals
+    var linked = graph[].linked
+    var start = descend[S](graph[], rows, query, scratch[], ordinals, graph[].entry, 0)
+    var walk = Walk[S, True](graph, rows, query, scratch, 0, linked, 0)
+    walk.begin(min(graph[].row_of(start), linked - 1), width)
+    return walk

@@ -15,9 +15,11 @@ from vicinal.metric import W, pair_dot
 from vicinal.space import Rows
 
 comptime PANEL_ROWS = 2 * W
+"""Rows of a tile: two vectors of sums for each query."""
 comptime PANEL_QUERIES = 6 if CompilationTarget.is_x86() and W < 16 else 8
 """Sums of a tile fill 12 of 16 vector registers, or 16 of 32; more gained nothing where it was measured (Zen 5, v4)."""
 comptime TILE = PANEL_ROWS * PANEL_QUERIES
+"""Sums of a tile."""
 comptime BLOCK_ROWS = 128
 """Rows packed at a time."""
 comptime BLOCK_WORDS = 256
@@ -43,7 +45,8 @@ def words_of[T: DType](dim: Int) -> Int:
 
 @always_inline
 def block_words(words: Int) -> Int:
-    """Returns how many words are packed at a time: blocks of about equal length, whole vectors but for the last."""
+    """Returns how many words are packed at a time: about equal blocks, whole vectors but the last.
+    """
     var blocks = (words + BLOCK_WORDS - 1) // BLOCK_WORDS
     return ((words + blocks - 1) // blocks + W - 1) // W * W
 
@@ -103,7 +106,7 @@ def sum_elements[T: DType](p: Ptr[Scalar[T]], dim: Int) -> Int32:
 
 @always_inline
 def row_bias[T: DType](row: Ptr[Scalar[T]], dim: Int) -> Int32:
-    """Returns what must be added to a row's integer sums: x * q = x * (q - 128) + 128 * x for quads of uint8."""
+    """Returns what a row's sums lack: x * q = x * (q - 128) + 128 * x, for quads of uint8."""
     comptime if QUADS and T == DType.uint8:
         return 128 * sum_elements(row, dim)
     else:
@@ -112,7 +115,7 @@ def row_bias[T: DType](row: Ptr[Scalar[T]], dim: Int) -> Int32:
 
 @always_inline
 def query_bias[T: DType](query: Ptr[Scalar[T]], dim: Int) -> Int32:
-    """Returns what must be added to a query's integer sums: x * q = (x + 128) * q - 128 * q for quads of int8."""
+    """Returns what a query's sums lack: x * q = (x + 128) * q - 128 * q, for quads of int8."""
     comptime if QUADS and T == DType.int8:
         return -128 * sum_elements(query, dim)
     else:
@@ -179,7 +182,15 @@ def pack_rows[
 
 def pack_query[
     T: DType, Q: DType, *, centred: Bool
-](query: Ptr[Scalar[Q]], dim: Int, scale: Float32, centre: Ptr[Float32], place: Int, panels: Int, packed: Ptr[Scalar[Sum[T]]]):
+](
+    query: Ptr[Scalar[Q]],
+    dim: Int,
+    scale: Float32,
+    centre: Ptr[Float32],
+    place: Int,
+    panels: Int,
+    packed: Ptr[Scalar[Sum[T]]],
+):
     """Packs one query into its place: layout [block of words][panel][word][PANEL_QUERIES].
 
     Args:
@@ -199,7 +210,8 @@ def pack_query[
     for first in range(0, words, block):
         var here = min(block, words - first)
         var target = packed.unsafe_offset(
-            PANEL_QUERIES * (panels * first + (place // PANEL_QUERIES) * here) + place % PANEL_QUERIES
+            PANEL_QUERIES * (panels * first + (place // PANEL_QUERIES) * here)
+            + place % PANEL_QUERIES
         )
         for k in range(0, here, W):
             var v = rebind[SIMD[Sum[T], W]](load_words[Q, True](query, first + k, dim))
@@ -212,14 +224,16 @@ def pack_query[
 
 
 @always_inline
-def _step[T: DType](acc: SIMD[Sum[T], W], row: SIMD[Sum[T], W], query: SIMD[Sum[T], W]) -> SIMD[Sum[T], W]:
+def _step[
+    T: DType
+](acc: SIMD[Sum[T], W], row: SIMD[Sum[T], W], query: SIMD[Sum[T], W]) -> SIMD[Sum[T], W]:
     """Adds the products of one word of W rows with one word of a query."""
     comptime if T.is_floating_point():
         return acc + row * query
     elif QUADS:
-        return llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", SIMD[Sum[T], W], has_side_effect=False](
-            acc, bitcast[DType.uint8, 4 * W](row), bitcast[DType.int8, 4 * W](query)
-        )
+        return llvm_intrinsic[
+            "llvm.x86.avx512.vpdpbusd.512", SIMD[Sum[T], W], has_side_effect=False
+        ](acc, bitcast[DType.uint8, 4 * W](row), bitcast[DType.int8, 4 * W](query))
     else:
         return rebind[SIMD[Sum[T], W]](
             pair_dot(
@@ -231,8 +245,14 @@ def _step[T: DType](acc: SIMD[Sum[T], W], row: SIMD[Sum[T], W], query: SIMD[Sum[
 
 
 @no_inline
-def multiply[T: DType](
-    rows: Ptr[Scalar[Sum[T]]], queries: Ptr[Scalar[Sum[T]]], words: Int, sums: Ptr[Scalar[Sum[T]]], add: Bool
+def multiply[
+    T: DType
+](
+    rows: Ptr[Scalar[Sum[T]]],
+    queries: Ptr[Scalar[Sum[T]]],
+    words: Int,
+    sums: Ptr[Scalar[Sum[T]]],
+    add: Bool,
 ):
     """Multiplies one panel of rows with one panel of queries.
 

@@ -35,7 +35,7 @@ struct TopK(Movable):
 
     @staticmethod
     def recent_room(k: Int) -> Int:
-        """Returns how many entries are kept in the sorted buffer: the larger, the dearer insertion, the rarer merging."""
+        """Returns the room of the sorted buffer: more makes insertion dearer, merging rarer."""
         return k if k <= SORTED_UP_TO else min(max(SORTED_UP_TO, k // 16), 4096)
 
     @staticmethod
@@ -61,7 +61,7 @@ struct TopK(Movable):
         self.recent.insert(entry)
 
     def merge(mut self):
-        """Merges the recent entries into the rest, from the back, so that no second buffer is needed."""
+        """Merges the recent entries into the rest, from the back: no second buffer is needed."""
         var i = self.size - 1
         var j = self.recent.size - 1
         var entries = self.recent.entries
