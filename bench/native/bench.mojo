@@ -19,12 +19,10 @@ from options import Options, dtype_names, metric_names, quantization_names
 from questions import Questions
 from report import Report, fixed
 from sweep import index_record, run_sweep, work_of
-from vicinal.index import NO_MEMORY, Index, add_rows
+from vicinal.index import EXACT_BELOW, NO_MEMORY, Index, add_rows
 from vicinal.parallel import Unwatched
 from vicinal.space import COSINE, is_float
 
-comptime EXACT_BELOW = 2000
-"""Rows from which on a graph is built, as the Python package has it."""
 comptime USAGE = """usage: bench-native COMMAND [--OPTION VALUE ...]
        bench-native FOLDER [--OPTION VALUE ...]
 

@@ -2,6 +2,7 @@
 from bindings.exact_api import exact_search
 from bindings.file_api import crc32c
 from bindings.index_api import (
+    exact_below,
     index_add,
     index_check,
     index_get,
@@ -27,6 +28,7 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_search](
         "index_search", "index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was refused"
     )
+    methods.add[exact_below]("exact_below", "exact_below() -> rows from which on an index builds its graph")
     methods.add[index_info]("index_info", "index_info(handle, which) -> int")
     methods.add[index_check]("index_check", "index_check(handle) -> 0 or the number of a broken invariant")
     methods.add[index_save]("index_save", "index_save(handle, path, ef_search, status) -> None")

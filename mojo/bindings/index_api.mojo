@@ -20,7 +20,7 @@ from std.memory import unsafe_memcpy
 
 from vicinal.check import check_graph
 from vicinal.file import Status
-from vicinal.index import DONE, NO_MEMORY, STOPPED, Index, add_taken
+from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index, add_taken
 from vicinal.memory import Ptr, at
 from vicinal.mapped import Mapped, verify
 from vicinal.query import search_many
@@ -119,6 +119,12 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     if status == STOPPED:
         raise Fail()
     return from_int(status)
+
+
+def exact_below(args: Args, count: Int) raises Fail -> Obj:
+    """Implements exact_below() -> int: rows from which on an index builds its graph."""
+    need(count, 0)
+    return from_int(EXACT_BELOW)
 
 
 def index_info(args: Args, count: Int) raises Fail -> Obj:

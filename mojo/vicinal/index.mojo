@@ -29,6 +29,12 @@ from vicinal.space import (
 )
 from vicinal.undo import UndoLog
 
+comptime EXACT_BELOW = 1000
+"""Rows from which on the graph pays, and is built, unless a caller says otherwise.
+
+One query at a time, the graph (ef 64) overtook a scan between 500 and 1,300 rows on three real sets (d 784, 384, 128), and at
+1,000 rows was 3.8, 1.5 and 0.8 times as fast.
+"""
 comptime DONE = 0
 comptime STOPPED = -1
 """A watch ended the call; the index is as it was."""

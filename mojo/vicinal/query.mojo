@@ -2,9 +2,11 @@
 from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
 from vicinal.candidates import Candidates, entry_of
+from vicinal.flat import search_exact
 from vicinal.index import DONE, STOPPED, Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
+from vicinal.scan import Source
 from vicinal.scratch import Scratch
 from vicinal.rotation import padded_dim
 from vicinal.search import LOOK_AHEAD, fetch_row, Walk, item_bytes_of, start_walk
@@ -14,6 +16,12 @@ comptime LEAST_RERANKED = 32
 """Candidates measured again when distances are estimates; three times k if that is more."""
 comptime PIECE = 32
 """Queries of a piece."""
+comptime TILED = 8
+"""From so many queries on, a scan of all rows measures several rows and queries together."""
+comptime THREAD_WORK = 1 << 21
+"""Products that are worth a thread of their own."""
+comptime SCAN_BYTES = 64 << 20
+"""Scratch of such a scan."""
 comptime CACHED = 4 << 20
 """Codes and links of no more bytes stay near enough to a core that other searches need not fill the wait."""
 comptime LANES = 4
@@ -236,6 +244,9 @@ struct SearchMany[V: Watch](SpaceTask):
             if found != FINE:
                 self.status = i * 8 + found
                 return
+        if self.count >= TILED and index.exact(max(self.k, self.ef)):
+            self.scan_all[S]()
+            return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
         var lanes = min(LANES if index.walked_bytes() > CACHED else 1, self.count)
         var scratches = allocate[Ptr[Scratch]](team.size() * lanes)
@@ -249,6 +260,31 @@ struct SearchMany[V: Watch](SpaceTask):
         for i in range(team.size() * lanes):
             index.shelf.put(scratches[unsafe_offset=i])
         release(scratches)
+
+
+    def scan_all[S: Space](mut self):
+        """Measures all rows for many queries at once."""
+        ref index = self.index[]
+        var count = index.count
+        var team = Team(min(self.threads, 1 + count * index.dim * self.count // THREAD_WORK))
+        self.status = search_exact[S, Self.V, raw=False](
+            Source(index.rows(), count, False),
+            self.queries,
+            self.count,
+            self.k,
+            team,
+            SCAN_BYTES,
+            self.ids,
+            self.distances,
+            self.watch[],
+        )
+        if self.status != DONE or count == 0:
+            return
+        var known = index.ids.ptr[Int64]()
+        for i in range(self.count * self.k):
+            var row = self.ids[unsafe_offset=i]
+            if row >= 0:
+                self.ids[unsafe_offset=i] = known[unsafe_offset=Int(row)]
 
 
 def search_many[V: Watch](

@@ -23,7 +23,7 @@ __all__ = ["Index", "open"]
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 # Below this many rows a scan of all of them beats the graph, and is exact.
-EXACT_BELOW = 2000
+EXACT_BELOW = native.exact_below()
 EF_SEARCH = 64
 
 # `which` of native.index_info
@@ -68,7 +68,7 @@ _MAX_COUNT = _validate.MAX_COUNT
 class Index:
     """Nearest-neighbour index over vectors held in memory or in a mapped file.
 
-    Small indexes are searched exactly, by a scan of all rows; from about 2,000 rows on a graph is
+    Small indexes are searched exactly, by a scan of all rows; from 1,000 rows on a graph is
     walked (HNSW, arXiv:1603.09320). The object is ready for use as soon as it is made and grows by
     itself.
 
@@ -110,7 +110,7 @@ class Index:
 
     Distances are computed from the vectors as stored. Sums over int8 and uint8 are exact.
 
-    Codes: a graph of 2,000 rows or more is walked on compressed codes of the rows, and the best 32
+    Codes: the graph is walked on compressed codes of the rows, and the best 32
     (or 3 k) candidates are then measured again from the stored vectors.
 
     ============ =========================================== ====================================
