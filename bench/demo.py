@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import datasets
 import numpy as np
 
+import datasets
 import vicinal
 
 K = 10

@@ -23,24 +23,41 @@ from bindings.python_api import Methods, Obj
 def PyInit__native() abi("C") -> Obj:
     """Makes the module `_native`; takes well under a millisecond and starts nothing."""
     var methods = Methods(32)
-    methods.add[index_new]("index_new", "index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle")
-    methods.add[index_add]("index_add", "index_add(handle, rows, ids, threads, progress) -> 0 or what was refused")
-    methods.add[index_search](
-        "index_search", "index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was refused"
+    methods.add[index_new](
+        "index_new",
+        "index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle",
     )
-    methods.add[exact_below]("exact_below", "exact_below() -> rows from which on an index builds its graph")
+    methods.add[index_add](
+        "index_add", "index_add(handle, rows, ids, threads, progress) -> 0 or what was refused"
+    )
+    methods.add[index_search](
+        "index_search",
+        (
+            "index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was"
+            " refused"
+        ),
+    )
+    methods.add[exact_below](
+        "exact_below", "exact_below() -> rows from which on an index builds its graph"
+    )
     methods.add[index_info]("index_info", "index_info(handle, which) -> int")
-    methods.add[index_check]("index_check", "index_check(handle) -> 0 or the number of a broken invariant")
+    methods.add[index_check](
+        "index_check", "index_check(handle) -> 0 or the number of a broken invariant"
+    )
     methods.add[index_save]("index_save", "index_save(handle, path, ef_search, status) -> None")
-    methods.add[index_open]("index_open", "index_open(path, copy, verify, status) -> handle or None")
+    methods.add[index_open](
+        "index_open", "index_open(path, copy, verify, status) -> handle or None"
+    )
     methods.add[index_verify]("index_verify", "index_verify(handle, threads, status) -> None")
     methods.add[index_rows]("index_rows", "index_rows(handle, ids, out) -> None")
     methods.add[index_get]("index_get", "index_get(handle, rows, out) -> None")
     methods.add[index_ids]("index_ids", "index_ids(handle, out) -> None")
     methods.add[exact_search](
         "exact_search",
-        "exact_search(metric, dtype, base, queries, k, threads, max_bytes, out_ids, out_distances, shared_map=0) -> 0 or"
-        " what was refused",
+        (
+            "exact_search(metric, dtype, base, queries, k, threads, max_bytes, out_ids,"
+            " out_distances, shared_map=0) -> 0 or what was refused"
+        ),
     )
     methods.add[distance]("distance", "distance(metric, dtype, query, row) -> float")
     methods.add[crc32c]("crc32c", "crc32c(buffer, start) -> int")

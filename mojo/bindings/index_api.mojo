@@ -35,7 +35,8 @@ def _index(o: Obj) raises Fail -> Ptr[Index]:
 
 
 def index_new(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below, quantization) -> handle."""
+    """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below, quantization) -> handle.
+    """
     need(count, 8)
     return capsule_new[Index, TAG](
         Index(
@@ -52,7 +53,8 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_add(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_add(handle, rows, ids or None, threads, progress or None) -> 0 or what was refused."""
+    """Implements index_add(handle, rows, ids or None, threads, progress or None) -> 0 or what was refused.
+    """
     need(count, 5)
     var index = _index(args[unsafe_offset=0])
     var rows = View(args[unsafe_offset=1], index[].dtype, 2)
@@ -85,7 +87,8 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_search(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was refused."""
+    """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was refused.
+    """
     need(count, 7)
     var index = _index(args[unsafe_offset=0])
     var dtype = index[].dtype
@@ -97,8 +100,16 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     var distances = View(args[unsafe_offset=6], 0, 2, writable=True)
     var n = queries.dim(0)
     if queries.dim(1) != index[].dim:
-        raise fail("ValueError", "queries have dimension %zd, the index %zd", queries.dim(1), index[].dim)
-    if ids.dim(0) != n or distances.dim(0) != n or ids.dim(1) != k or distances.dim(1) != k or k < 1:
+        raise fail(
+            "ValueError", "queries have dimension %zd, the index %zd", queries.dim(1), index[].dim
+        )
+    if (
+        ids.dim(0) != n
+        or distances.dim(0) != n
+        or ids.dim(1) != k
+        or distances.dim(1) != k
+        or k < 1
+    ):
         raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
     var watch = PythonWatch(0, n)
     var status = search_many(
@@ -195,7 +206,9 @@ def index_rows(args: Args, count: Int) raises Fail -> Obj:
     if ids.dim(0) != out.dim(0):
         raise fail("ValueError", "%zd ids, room for %zd rows", ids.dim(0), out.dim(0))
     for i in range(ids.dim(0)):
-        at[Int64](out.address())[unsafe_offset=i] = Int64(index[].row_of(at[Int64](ids.address())[unsafe_offset=i]))
+        at[Int64](out.address())[unsafe_offset=i] = Int64(
+            index[].row_of(at[Int64](ids.address())[unsafe_offset=i])
+        )
     _ = ids^
     _ = out^
     return none()
@@ -227,7 +240,8 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_ids(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_ids(handle, out) -> None: copies the ids in row order, those of the last rows if out is shorter."""
+    """Implements index_ids(handle, out) -> None: copies the ids in row order, those of the last rows if out is shorter.
+    """
     need(count, 2)
     var index = _index(args[unsafe_offset=0])
     var out = View(args[unsafe_offset=1], INT64, 1, writable=True)
@@ -248,7 +262,8 @@ def index_ids(args: Args, count: Int) raises Fail -> Obj:
 
 
 def _report(status: Status, target: View):
-    """Writes a status as `storage.raise_for_status` reads it: code, two details, 16 bytes of a name."""
+    """Writes a status as `storage.raise_for_status` reads it: code, two details, 16 bytes of a name.
+    """
     var words = at[Int64](target.address())
     words[unsafe_offset=0] = Int64(status.code)
     words[unsafe_offset=1] = Int64(status.a)
@@ -284,7 +299,8 @@ def index_save(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_open(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_open(path, copy, verify, status int64[5]) -> handle, or None if the status says why not."""
+    """Implements index_open(path, copy, verify, status int64[5]) -> handle, or None if the status says why not.
+    """
     need(count, 4)
     var path = path_bytes(args[unsafe_offset=0])
     var copy = as_int(args[unsafe_offset=1]) != 0
@@ -305,7 +321,8 @@ def index_open(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_verify(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_verify(handle, threads, status int64[5]) -> None; an index without a file is always right."""
+    """Implements index_verify(handle, threads, status int64[5]) -> None; an index without a file is always right.
+    """
     need(count, 3)
     var index = _index(args[unsafe_offset=0])
     var threads = as_int(args[unsafe_offset=1])

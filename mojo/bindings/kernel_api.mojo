@@ -2,7 +2,16 @@
 from bindings.python_api import Args, Fail, Obj, View, as_int, fail, from_float, from_int, need
 from vicinal.memory import at
 from vicinal.metric import W
-from vicinal.space import METRICS, STORED_TYPES, Query, Rows, Space, SpaceTask, in_space, inspect_row
+from vicinal.space import (
+    METRICS,
+    STORED_TYPES,
+    Query,
+    Rows,
+    Space,
+    SpaceTask,
+    in_space,
+    inspect_row,
+)
 
 
 @fieldwise_init

@@ -35,7 +35,9 @@ def fail(kind: StringLiteral, format: StringLiteral, a: Int = 0, b: Int = 0) -> 
     return Fail()
 
 
-def fast[f: def(Args, Int) thin raises Fail -> Obj](self_: Obj, args: Args, count: Int) abi("C") -> Obj:
+def fast[
+    f: def(Args, Int) thin raises Fail -> Obj
+](self_: Obj, args: Args, count: Int) abi("C") -> Obj:
     """Wraps a raising Mojo function for CPython's METH_FASTCALL."""
     try:
         return f(args, count)
@@ -80,7 +82,8 @@ def is_none(o: Obj) -> Bool:
 
 
 def path_bytes(o: Obj) raises Fail -> Int:
-    """Returns the address of the NUL-terminated bytes of a `bytes` object, which must outlive their use."""
+    """Returns the address of the NUL-terminated bytes of a `bytes` object, which must outlive their use.
+    """
     var address = external_call["PyBytes_AsString", Int](o)
     if address == 0:
         raise Fail()
@@ -164,7 +167,9 @@ struct View(Movable):
         if external_call["PyObject_GetBuffer", c_int](o, buffer, c_int(flags)) != 0:
             release(buffer)
             raise Fail()
-        var kind = FLOAT_KIND if type <= 1 else (UNSIGNED_KIND if type == 2 or type == 4 else SIGNED_KIND)
+        var kind = FLOAT_KIND if type <= 1 else (
+            UNSIGNED_KIND if type == 2 or type == 4 else SIGNED_KIND
+        )
         var size = 4 if type == 0 else (2 if type <= 2 else (8 if type == INT64 else 1))
         if (
             Int(buffer[].ndim) != dims
@@ -174,7 +179,12 @@ struct View(Movable):
         ):
             external_call["PyBuffer_Release", NoneType](buffer)
             release(buffer)
-            raise fail("ValueError", "native function wants an aligned array of %zd dimensions, item type %zd", dims, type)
+            raise fail(
+                "ValueError",
+                "native function wants an aligned array of %zd dimensions, item type %zd",
+                dims,
+                type,
+            )
         self.buffer = buffer
 
     def __deinit__(deinit self):
@@ -203,7 +213,9 @@ def _kind_of(format: Int) -> UInt8:
         return 0
     if letter == 101 or letter == 102 or letter == 100:  # e f d
         return FLOAT_KIND
-    if letter == 98 or letter == 104 or letter == 105 or letter == 108 or letter == 113:  # b h i l q
+    if (
+        letter == 98 or letter == 104 or letter == 105 or letter == 108 or letter == 113
+    ):  # b h i l q
         return SIGNED_KIND
     if letter == 66 or letter == 72 or letter == 73 or letter == 76 or letter == 81:  # B H I L Q
         return UNSIGNED_KIND
@@ -214,7 +226,8 @@ def _kind_of(format: Int) -> UInt8:
 
 
 struct NoGil(Movable):
-    """Releases the GIL while it lives. End its life by hand (`_ = gil^`) before any view is released."""
+    """Releases the GIL while it lives. End its life by hand (`_ = gil^`) before any view is released.
+    """
 
     var state: Int
 
@@ -324,7 +337,9 @@ struct Methods(Movable):
         self.table = allocate_zeroed[Int](4 * (room + 1)).unsafe_bitcast[Method]()
         self.count = 0
 
-    def add[f: def(Args, Int) thin raises Fail -> Obj](mut self, name: StringLiteral, doc: StringLiteral):
+    def add[
+        f: def(Args, Int) thin raises Fail -> Obj
+    ](mut self, name: StringLiteral, doc: StringLiteral):
         """Adds a function under a name."""
         comptime METH_FASTCALL = 0x80
         self.table.unsafe_offset(self.count).unsafe_write(

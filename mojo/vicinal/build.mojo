@@ -27,7 +27,8 @@ comptime SLACK = 6
 
 @fieldwise_init
 struct FindLinks[S: Linker](Body):
-    """First half of a round: each new row searches the graph and writes its own links, which nobody follows yet."""
+    """First half of a round: each new row searches the graph and writes its own links, which nobody follows yet.
+    """
 
     var graph: Ptr[Graph]
     var rows: Rows
@@ -60,7 +61,14 @@ struct FindLinks[S: Linker](Body):
             node = scratch.beam.node(0)
             _ = self.choose(l, ordinal, scratch)
         search_level[Self.S, True](
-            graph, self.rows, query, scratch, 0, graph.linked, graph.row_of(node), self.ef_construction
+            graph,
+            self.rows,
+            query,
+            scratch,
+            0,
+            graph.linked,
+            graph.row_of(node),
+            self.ef_construction,
         )
         var nearest = scratch.beam.node(0)
         if same_row[Self.S](self.rows, row, nearest):
@@ -70,10 +78,17 @@ struct FindLinks[S: Linker](Body):
             self.chosen[unsafe_offset=row - self.first] = UInt8(self.choose(0, row, scratch))
 
     def choose(self, level: Int, node: Int, mut scratch: Scratch) -> Int:
-        """Writes the diverse ones of the beam into the node's own block and returns their number."""
+        """Writes the diverse ones of the beam into the node's own block and returns their number.
+        """
         ref graph = self.graph[]
         var kept = select_diverse[Self.S](
-            graph, self.rows, level, scratch.beam.entries, scratch.beam.size, graph.M, scratch.picked
+            graph,
+            self.rows,
+            level,
+            scratch.beam.entries,
+            scratch.beam.size,
+            graph.M,
+            scratch.picked,
         )
         var block = graph.links(level, node)
         for i in range(kept):
@@ -83,7 +98,8 @@ struct FindLinks[S: Linker](Body):
 
 @fieldwise_init
 struct LinkBack[S: Linker](Body):
-    """Second half of a round: the reverse links. Item p changes the blocks of nodes with node % PARTS == p only."""
+    """Second half of a round: the reverse links. Item p changes the blocks of nodes with node % PARTS == p only.
+    """
 
     var graph: Ptr[Graph]
     var rows: Rows
@@ -106,13 +122,21 @@ struct LinkBack[S: Linker](Body):
                     var node = row if level == 0 else ordinal
                     var block = graph.links(level, node)
                     # a copy of a row gets a second link while its first is being answered: count those chosen
-                    var own = graph.M if level > 0 else Int(self.chosen[unsafe_offset=row - self.first])
+                    var own = graph.M if level > 0 else Int(
+                        self.chosen[unsafe_offset=row - self.first]
+                    )
                     for i in range(own):
                         var target = block[unsafe_offset=i]
                         if target == EMPTY:
                             break
                         if Int(target) % PARTS == part:
-                            self.link(level, Int(target), node, part, self.scratches[unsafe_offset=worker][])
+                            self.link(
+                                level,
+                                Int(target),
+                                node,
+                                part,
+                                self.scratches[unsafe_offset=worker][],
+                            )
 
     def link(self, level: Int, target: Int, node: Int, part: Int, mut scratch: Scratch):
         """Adds one link target -> node, pruning the target's block when it is full."""
@@ -142,7 +166,6 @@ struct LinkBack[S: Linker](Body):
             publish(block.unsafe_offset(i), Int(scratch.picked[unsafe_offset=i]))
         for i in range(kept, cap):
             publish(block.unsafe_offset(i), Int(EMPTY))
-
 
     def chain(self, target: Int, node: Int):
         """Puts an exact copy of a row into the chain behind it: target -> newest copy -> ... -> oldest copy.
@@ -179,7 +202,8 @@ def same_row[S: Linker](rows: Rows, a: Int, b: Int) -> Bool:
 
 @always_inline
 def ordinal_of(graph: Graph, row: Int, level: Int, first: Int) -> Int:
-    """Returns the ordinal of a new row, looking from ordinal `first` on, or -1 if it lives on level 0 alone."""
+    """Returns the ordinal of a new row, looking from ordinal `first` on, or -1 if it lives on level 0 alone.
+    """
     if level == 0:
         return -1
     var ordinal = first
@@ -188,7 +212,9 @@ def ordinal_of(graph: Graph, row: Int, level: Int, first: Int) -> Int:
     return ordinal
 
 
-def link_rows[S: Linker, V: Watch](
+def link_rows[
+    S: Linker, V: Watch
+](
     mut graph: Graph,
     rows: Rows,
     until: Int,
@@ -229,7 +255,9 @@ def link_rows[S: Linker, V: Watch](
         var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
         watch.advance(first - start)
         if first > 0:
-            var find = FindLinks[S](shared, rows, scratches, first, old_ordinals, drawn, chosen, ef_construction)
+            var find = FindLinks[S](
+                shared, rows, scratches, first, old_ordinals, drawn, chosen, ef_construction
+            )
             if not team.run(count, 1, find, watch):
                 outcome = 0
                 break

@@ -97,7 +97,7 @@ struct Candidates(Movable):
         var below = SIMD[DType.int64, LANES](Int64.MIN)
         for i in range(first, self.size + 1, LANES):
             var here = self.entries.unsafe_load[width=LANES](i)
-            var shifted = below.join(here).slice[LANES, offset = LANES - 1]()
+            var shifted = below.join(here).slice[LANES, offset=LANES - 1]()
             self.entries.unsafe_store(i, min(here, max(shifted, new)))
             below = here
         self.size = min(self.size + 1, self.limit)
@@ -106,7 +106,8 @@ struct Candidates(Movable):
 
     @always_inline
     def next(mut self) -> Int:
-        """Marks the nearest unexpanded entry as expanded and returns its node, or -1 when there is none."""
+        """Marks the nearest unexpanded entry as expanded and returns its node, or -1 when there is none.
+        """
         var i = self.cursor // LANES * LANES
         while i < self.size:
             var marks = self.entries.unsafe_load[width=LANES](i) & 1

@@ -61,7 +61,9 @@ def _check_table(graph: Graph) -> Int:
         return BAD_TABLE
     for ordinal in range(graph.ordinals):
         var row = Int(upper_rows[unsafe_offset=ordinal])
-        if row >= graph.linked or (ordinal > 0 and row <= Int(upper_rows[unsafe_offset=ordinal - 1])):
+        if row >= graph.linked or (
+            ordinal > 0 and row <= Int(upper_rows[unsafe_offset=ordinal - 1])
+        ):
             return BAD_TABLE
         if start[unsafe_offset=ordinal + 1] <= start[unsafe_offset=ordinal]:
             return BAD_TABLE

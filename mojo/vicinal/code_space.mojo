@@ -50,9 +50,9 @@ def dot_bytes[signed_rows: Bool](code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int
 
 
 @always_inline
-def _byte_step[signed_rows: Bool](
-    acc: SIMD[DType.int32, W], code: Ptr[UInt8], query: Ptr[UInt8], i: Int
-) -> SIMD[DType.int32, W]:
+def _byte_step[
+    signed_rows: Bool
+](acc: SIMD[DType.int32, W], code: Ptr[UInt8], query: Ptr[UInt8], i: Int) -> SIMD[DType.int32, W]:
     var x = code.unsafe_load[width=4 * W](i)
     var q = query.unsafe_load[width=4 * W](i)
     comptime if signed_rows:
@@ -86,7 +86,9 @@ def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Int32:
             var v = code.unsafe_load[width=STEP](line + part * STEP)
             var q = query.unsafe_offset(2 * line + part * STEP)
             low = byte_dot(low, v & 15, bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](0)))
-            high = byte_dot(high, v >> 4, bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](CODE_LINE)))
+            high = byte_dot(
+                high, v >> 4, bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](CODE_LINE))
+            )
     return (low + high).reduce_add()
 
 
@@ -109,7 +111,8 @@ struct ExactConstants(TrivialRegisterPassable):
 
 
 struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
-    """Exact l2 or ip between 8-bit integers, with the keys of `space.Of`: results are the same to the last id."""
+    """Exact l2 or ip between 8-bit integers, with the keys of `space.Of`: results are the same to the last id.
+    """
 
     comptime T = DType.uint8
     comptime stored = DType.int8 if Self.signed_rows else DType.uint8
@@ -146,7 +149,9 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
         var acc = SIMD[DType.int32, W](0)
         for i in range(0, rows.dim, STEP):
             var u = x.unsafe_load[width=STEP](i)
-            var v = y.unsafe_load[width=STEP](i) ^ 0x80  # from signed to unsigned or back: a shift by 128
+            var v = (
+                y.unsafe_load[width=STEP](i) ^ 0x80
+            )  # from signed to unsigned or back: a shift by 128
             comptime if Self.signed_rows:
                 acc = byte_dot(acc, v, bitcast[DType.int8, STEP](u))
             else:
@@ -163,7 +168,9 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
         var bytes = at[UInt8](room + CODE_LINE)
         for i in range(0, rows.dim, CODE_LINE):
             bytes.unsafe_store(i, code.unsafe_load[width=CODE_LINE](i) ^ 0x80)
-        at[PreparedExact](room)[] = PreparedExact(at[ExactConstants](rows.norms)[unsafe_offset=row].squared)
+        at[PreparedExact](room)[] = PreparedExact(
+            at[ExactConstants](rows.norms)[unsafe_offset=row].squared
+        )
         return Query(room, 1)
 
     @staticmethod

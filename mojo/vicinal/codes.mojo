@@ -95,7 +95,9 @@ struct Codes(Movable):
 
     def grow(mut self, rows: Int) -> Bool:
         """Makes room for `rows` rows; returns False when memory is out."""
-        return self.constants.grow(rows * 8) and (self.in_place() or self.bytes.grow(rows * self.stride))
+        return self.constants.grow(rows * 8) and (
+            self.in_place() or self.bytes.grow(rows * self.stride)
+        )
 
     def query_bytes(self) -> Int:
         """Returns the bytes of a prepared query: header, then one byte a dimension."""
@@ -199,7 +201,9 @@ struct Codes(Movable):
             constants = EstimateConstants(norm2, -2 * unbias)
         self.constants.ptr[EstimateConstants]()[unsafe_offset=row] = constants
 
-    def prepare[Q: DType](self, query: Ptr[Scalar[Q]], prepared: Ptr[UInt8], work: Ptr[Float32]) -> Bool:
+    def prepare[
+        Q: DType
+    ](self, query: Ptr[Scalar[Q]], prepared: Ptr[UInt8], work: Ptr[Float32]) -> Bool:
         """Prepares a query.
 
         Args:
@@ -214,7 +218,9 @@ struct Codes(Movable):
             return self._prepare_exact[Q](query, prepared)
         var size = padded_dim(self.dim)
         for i in range(self.dim):
-            work[unsafe_offset=i] = query[unsafe_offset=i].cast[DType.float32]() - self.centre[unsafe_offset=i]
+            work[unsafe_offset=i] = (
+                query[unsafe_offset=i].cast[DType.float32]() - self.centre[unsafe_offset=i]
+            )
         for i in range(self.dim, size):
             work[unsafe_offset=i] = 0
         if self.kind == ROTATED:
@@ -290,13 +296,15 @@ def _round(v: V) -> SIMD[DType.int32, W]:
 
 @always_inline
 def _quantise(o: V, step: Float32, levels: Float32) -> V:
-    """Returns the code value of each element: the interval of width `step` that it lies in, the middle one being at 0."""
+    """Returns the code value of each element: the interval of width `step` that it lies in, the middle one being at 0.
+    """
     var u = (o * V(1 / step) + V((levels + 1) / 2)).cast[DType.int32]().cast[DType.float32]()
     return max(V(0), min(u, V(levels)))
 
 
 def _best_step(o: Ptr[Float32], size: Int, widest: Float32, levels: Float32) -> Float32:
-    """Finds the step whose code points most nearly along the residual: the cosine between them is largest."""
+    """Finds the step whose code points most nearly along the residual: the cosine between them is largest.
+    """
     var best = widest
     var best_cosine = Float32(0)
     for i in range(TRIES):

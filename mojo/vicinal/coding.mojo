@@ -65,13 +65,17 @@ struct LookForFractions[S: Space](Body):
                 Atomic[Int64].store[ordering=Ordering.RELAXED](self.found, 1)
 
 
-def all_bytes[S: Space, V: Watch](rows: Rows, first: Int, until: Int, team: Team, mut watch: V) -> Bool:
+def all_bytes[
+    S: Space, V: Watch
+](rows: Rows, first: Int, until: Int, team: Team, mut watch: V) -> Bool:
     """Tells whether rows first .. until-1 hold whole numbers from 0 to 255 only."""
     comptime if not S.T.is_floating_point() or S.metric == COSINE:
         return False
     var found = Int64(0)
     var from_first = Rows(rows.base + first * rows.stride, rows.stride, rows.dim, 0)
-    var look = LookForFractions[S](from_first, Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin]())
+    var look = LookForFractions[S](
+        from_first, Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin]()
+    )
     _ = team.run(until - first, GRAIN, look, watch)
     return found == 0
 
@@ -92,7 +96,9 @@ struct Encode[S: Space](Body):
         release(work)
 
 
-def encode_rows[S: Space, V: Watch](codes: Ptr[Codes], rows: Rows, until: Int, team: Team, mut watch: V) -> Int:
+def encode_rows[
+    S: Space, V: Watch
+](codes: Ptr[Codes], rows: Rows, until: Int, team: Team, mut watch: V) -> Int:
     """Encodes the rows that have no codes yet.
 
     Returns:
@@ -110,7 +116,8 @@ def encode_rows[S: Space, V: Watch](codes: Ptr[Codes], rows: Rows, until: Int, t
 
 
 def new_codes[S: Space](kind: Int, dtype: Int, rows: Rows, count: Int, seed: Int) -> Ptr[Codes]:
-    """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of the rows."""
+    """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of the rows.
+    """
     var codes = allocate[Codes](1)
     codes.unsafe_write(Codes(kind, S.metric, dtype, rows.dim, seed))
     codes[].centre_on[S.T](rows, count)

@@ -2,19 +2,26 @@
 from std.memory import bitcast
 from std.sys import CompilationTarget
 
-comptime HALF_IN_SOFTWARE = CompilationTarget.is_x86() and not CompilationTarget._has_feature["f16c"]()
+comptime HALF_IN_SOFTWARE = CompilationTarget.is_x86() and not CompilationTarget._has_feature[
+    "f16c"
+]()
 """True where a cast of float16 would become a library call for each lane (x86-64-v2)."""
 
 
 @always_inline
 def to_float[T: DType, N: Int](v: SIMD[T, N]) -> SIMD[DType.float32, N]:
-    """Widens a float type to float32, exactly (finite values only where float16 is done in software)."""
+    """Widens a float type to float32, exactly (finite values only where float16 is done in software).
+    """
     comptime if T == DType.float16 and HALF_IN_SOFTWARE:
         # Exponent and mantissa are moved into place as they stand; the product then corrects the exponent's bias and
         # normalises subnormals.
         var bits = bitcast[DType.uint16, N](v).cast[DType.uint32]()
-        var magnitude = bitcast[DType.float32, N]((bits & 0x7FFF) << 13) * Float32(5.192296858534828e33)  # 2**112
-        return bitcast[DType.float32, N](bitcast[DType.uint32, N](magnitude) | ((bits & 0x8000) << 16))
+        var magnitude = bitcast[DType.float32, N]((bits & 0x7FFF) << 13) * Float32(
+            5.192296858534828e33
+        )  # 2**112
+        return bitcast[DType.float32, N](
+            bitcast[DType.uint32, N](magnitude) | ((bits & 0x8000) << 16)
+        )
     elif T == DType.bfloat16:  # by its bits: the optimiser may narrow arithmetic on a cast back to bfloat16
         return bitcast[DType.float32, N](bitcast[DType.uint16, N](v).cast[DType.uint32]() << 16)
     else:
@@ -34,7 +41,9 @@ def from_float[T: DType, N: Int](v: SIMD[DType.float32, N]) -> SIMD[T, N]:
         var normal = ((magnitude + 0xFFF + ((magnitude >> 13) & 1)) >> 13) - (112 << 10)
         # The unit in the last place of 0.5 is that of a subnormal half: the addition rounds.
         var half = SIMD[DType.float32, N](0.5)
-        var small = bitcast[DType.uint32, N](bitcast[DType.float32, N](magnitude) + half) - bitcast[DType.uint32, N](half)
+        var small = bitcast[DType.uint32, N](bitcast[DType.float32, N](magnitude) + half) - bitcast[
+            DType.uint32, N
+        ](half)
         var value = magnitude.ge(SIMD[DType.uint32, N](0x38800000)).select(normal, small)  # 2**-14
         return bitcast[T, N]((value | ((bits >> 16) & 0x8000)).cast[DType.uint16]())
     else:

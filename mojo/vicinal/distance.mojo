@@ -15,6 +15,7 @@ comptime MAX_DIM = 65536
 comptime UNROLL = 4
 """Independent accumulators: hides the latency of the multiply-add."""
 
+
 @always_inline
 def head[N: Int](count: Int) -> SIMD[DType.bool, N]:
     """Returns a mask of the first `count` lanes, 0 <= count <= N."""
@@ -25,13 +26,17 @@ def head[N: Int](count: Int) -> SIMD[DType.bool, N]:
 def load_head[T: DType, N: Int](p: Ptr[Scalar[T]], count: Int) -> SIMD[T, N]:
     """Loads the first `count` < N items, zero in the other lanes, touching no memory past them."""
     comptime if T == DType.float16 or T == DType.bfloat16:  # a masked load of these may be split into library calls
-        return bitcast[T, N](masked_load[N](p.unsafe_bitcast[UInt16](), head[N](count), SIMD[DType.uint16, N](0)))
+        return bitcast[T, N](
+            masked_load[N](p.unsafe_bitcast[UInt16](), head[N](count), SIMD[DType.uint16, N](0))
+        )
     else:
         return masked_load[N](p, head[N](count), SIMD[T, N](0))
 
 
 @always_inline
-def sum_floats[Rule: Metric, A: DType, B: DType](a: Ptr[Scalar[A]], b: Ptr[Scalar[B]], dim: Int) -> Float32:
+def sum_floats[
+    Rule: Metric, A: DType, B: DType
+](a: Ptr[Scalar[A]], b: Ptr[Scalar[B]], dim: Int) -> Float32:
     """Sums the metric's steps over two rows of float types.
 
     Safety:

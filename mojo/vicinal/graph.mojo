@@ -80,7 +80,9 @@ struct Graph(Movable):
         """
         if level == 0:
             return self.links0.ptr[UInt32]().unsafe_offset(node * slots(2 * self.M))
-        var block = min(Int(self.upper_start.ptr[UInt32]()[unsafe_offset=node]) + level - 1, self.blocks - 1)
+        var block = min(
+            Int(self.upper_start.ptr[UInt32]()[unsafe_offset=node]) + level - 1, self.blocks - 1
+        )
         return self.upper_links.ptr[UInt32]().unsafe_offset(block * slots(self.M))
 
     @always_inline
@@ -95,10 +97,12 @@ struct Graph(Movable):
 
     @always_inline
     def level_of(self, ordinal: Int) -> Int:
-        """Returns the highest level of an ordinal, at most MAX_LEVEL whatever a damaged file says."""
+        """Returns the highest level of an ordinal, at most MAX_LEVEL whatever a damaged file says.
+        """
         var start = self.upper_start.ptr[UInt32]()
         return min(
-            max(Int(start[unsafe_offset=ordinal + 1]) - Int(start[unsafe_offset=ordinal]), 0), MAX_LEVEL
+            max(Int(start[unsafe_offset=ordinal + 1]) - Int(start[unsafe_offset=ordinal]), 0),
+            MAX_LEVEL,
         )
 
     def top(self) -> Int:
@@ -108,7 +112,10 @@ struct Graph(Movable):
     def bytes(self) -> Int:
         """Returns the bytes of memory that the links take."""
         return (
-            self.links0.usable + self.upper_rows.usable + self.upper_start.usable + self.upper_links.usable
+            self.links0.usable
+            + self.upper_rows.usable
+            + self.upper_start.usable
+            + self.upper_links.usable
         )
 
     def reserve(mut self, rows: Int, levels: Ptr[UInt8], first: Int) -> Bool:
@@ -170,7 +177,8 @@ def fill_empty(p: Ptr[UInt32], count: Int):
 
 @always_inline
 def publish(slot: Ptr[UInt32], node: Int):
-    """Writes one slot so that a reader that sees it also sees what was written before: the row and its links."""
+    """Writes one slot so that a reader that sees it also sees what was written before: the row and its links.
+    """
     Atomic[UInt32].store[ordering=Ordering.RELEASE](slot, UInt32(node))
 
 

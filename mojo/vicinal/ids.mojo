@@ -59,7 +59,8 @@ struct IdMap(Movable):
         return -1
 
     def shrink(mut self, ids: Ptr[Int64], until: Int):
-        """Forgets rows until .. held-1, the last one first, which leaves the table as it was before them."""
+        """Forgets rows until .. held-1, the last one first, which leaves the table as it was before them.
+        """
         while self.held > until:
             self.held -= 1
             var place = Int(mix(0, Int(ids[unsafe_offset=self.held]))) & (self.room - 1)

@@ -141,12 +141,19 @@ struct Index(Movable):
     @always_inline
     def rows(self) -> Rows:
         """Returns the rows as kernels see them."""
-        return Rows(self.vectors.address, row_stride(self.dim, self.dtype), self.dim, self.norms.address)
+        return Rows(
+            self.vectors.address, row_stride(self.dim, self.dtype), self.dim, self.norms.address
+        )
 
     @always_inline
     def exact(self, width: Int) -> Bool:
-        """Tells whether a search of this width scans all rows: few rows, or so wide that a walk would see most."""
-        return self.count < self.exact_below or self.graph.linked < self.count or width * 8 >= self.count
+        """Tells whether a search of this width scans all rows: few rows, or so wide that a walk would see most.
+        """
+        return (
+            self.count < self.exact_below
+            or self.graph.linked < self.count
+            or width * 8 >= self.count
+        )
 
     def walked_bytes(self) -> Int:
         """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
@@ -313,7 +320,10 @@ struct AddRows[V: Watch](SpaceTask):
         var team = Team(self.threads)
         var verdict = Int64.MAX
         var inspect = InspectRows[S](
-            self.source, index.dim, index.quantization == 1 + EXACT, Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin]()
+            self.source,
+            index.dim,
+            index.quantization == 1 + EXACT,
+            Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin](),
         )
         watch.advance(-self.added)  # checking and copying are no progress yet
         if not team.run(self.added, GRAIN, inspect, watch):
@@ -325,10 +335,14 @@ struct AddRows[V: Watch](SpaceTask):
         var until = index.count + self.added
         # a vector load of a row's last bytes may reach past them
         var stride = row_stride(index.dim, index.dtype)
-        if not index.vectors.grow(until * stride + CODE_LINE) or (index.has_norms() and not index.norms.grow(until * 4)):
+        if not index.vectors.grow(until * stride + CODE_LINE) or (
+            index.has_norms() and not index.norms.grow(until * 4)
+        ):
             self.status = NO_MEMORY
             return
-        if not team.run(self.added, GRAIN, CopyRows[S](self.source, index.rows(), index.count), watch):
+        if not team.run(
+            self.added, GRAIN, CopyRows[S](self.source, index.rows(), index.count), watch
+        ):
             self.status = STOPPED
             return
         if until < index.exact_below:
@@ -342,7 +356,9 @@ struct AddRows[V: Watch](SpaceTask):
             if self.status != DONE:
                 index.codes[].count = min(index.codes[].count, index.count)
                 return
-        Atomic[Int64].store[ordering=Ordering.RELEASE](Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(until))
+        Atomic[Int64].store[ordering=Ordering.RELEASE](
+            Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(until)
+        )
         self.status = DONE
 
     def _link[S: Space](mut self, team: Team, until: Int) -> Int:
@@ -371,8 +387,9 @@ struct AddRows[V: Watch](SpaceTask):
         release(levels)
         return DONE if outcome == 1 else (STOPPED if outcome == 0 else NO_MEMORY)
 
-
-    def _link_in[L: Linker](
+    def _link_in[
+        L: Linker
+    ](
         self,
         rows: Rows,
         levels: Ptr[UInt8],
@@ -385,14 +402,24 @@ struct AddRows[V: Watch](SpaceTask):
         ref index = self.index[]
         var first = index.graph.linked
         var outcome = link_rows[L, Self.V](
-            index.graph, rows, until, levels, index.ef_construction, team, scratches, log, self.watch[]
+            index.graph,
+            rows,
+            until,
+            levels,
+            index.ef_construction,
+            team,
+            scratches,
+            log,
+            self.watch[],
         )
         if outcome != 1:
             log.undo(index.graph)
             return outcome
         var unrepaired = index.unrepaired + until - first
         if unrepaired * REPAIR_SHARE >= until:
-            if not repair[L](index.graph, rows, index.ef_construction, log, scratches[][], self.watch[]):
+            if not repair[L](
+                index.graph, rows, index.ef_construction, log, scratches[][], self.watch[]
+            ):
                 log.undo(index.graph)
                 return 0
             unrepaired = 0
@@ -430,7 +457,9 @@ struct AddRows[V: Watch](SpaceTask):
         return DONE
 
 
-def add_taken[V: Watch](mut index: Index, source: Int, added: Int, threads: Int, mut watch: V) -> Int:
+def add_taken[
+    V: Watch
+](mut index: Index, source: Int, added: Int, threads: Int, mut watch: V) -> Int:
     """Adds rows whose ids `take_ids` has taken; unless the result is DONE, `drop_ids` must follow.
 
     Args:
@@ -455,7 +484,9 @@ def add_taken[V: Watch](mut index: Index, source: Int, added: Int, threads: Int,
     return task.status
 
 
-def add_rows[V: Watch](mut index: Index, source: Int, ids: Int, added: Int, threads: Int, mut watch: V) -> Int:
+def add_rows[
+    V: Watch
+](mut index: Index, source: Int, ids: Int, added: Int, threads: Int, mut watch: V) -> Int:
     """Adds rows; a batch is checked whole before any of it is applied.
 
     Args:

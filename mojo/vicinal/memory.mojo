@@ -102,7 +102,8 @@ struct Column(Movable):
         self.reserved = 0
 
     def grow(mut self, bytes: Int) -> Bool:
-        """Makes at least `bytes` usable, new ones zero; returns False when memory or address space is out."""
+        """Makes at least `bytes` usable, new ones zero; returns False when memory or address space is out.
+        """
         if bytes <= self.usable:
             return True
         if self.address == 0 and not self._reserve(bytes):
@@ -111,7 +112,9 @@ struct Column(Movable):
             return False
         # Steps of a quarter keep the number of system calls small; pages count as used only when touched.
         var step = HUGE_PAGE if bytes >= 2 * HUGE_PAGE else SMALL_STEP
-        var target = min((max(bytes, self.usable + self.usable // 4) + step - 1) // step * step, self.reserved)
+        var target = min(
+            (max(bytes, self.usable + self.usable // 4) + step - 1) // step * step, self.reserved
+        )
         if external_call["mprotect", c_int](self.address, target, PROT_READ_WRITE) != 0:
             return False
         if target >= 2 * HUGE_PAGE:  # without huge pages it is only slower
@@ -120,12 +123,18 @@ struct Column(Movable):
         return True
 
     def _reserve(mut self, bytes: Int) -> Bool:
-        """Reserves address space for twice the machine's memory, or what the system grants down to `bytes`."""
+        """Reserves address space for twice the machine's memory, or what the system grants down to `bytes`.
+        """
         var want = max(2 * physical_memory(), 4 * bytes)
         while want >= bytes:
             want = (want + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE
             var raw = external_call["mmap", Int](
-                Int(0), want + HUGE_PAGE, PROT_NONE, MAP_PRIVATE_ANONYMOUS_NORESERVE, c_int(-1), Int(0)
+                Int(0),
+                want + HUGE_PAGE,
+                PROT_NONE,
+                MAP_PRIVATE_ANONYMOUS_NORESERVE,
+                c_int(-1),
+                Int(0),
             )
             if raw != MAP_FAILED:
                 var start = (raw + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE

@@ -9,24 +9,32 @@ comptime W = simd_width_of[DType.float32]()
 
 
 @always_inline
-def pair_dot(acc: SIMD[DType.int32, W], x: SIMD[DType.int16, 2 * W], y: SIMD[DType.int16, 2 * W]) -> SIMD[
-    DType.int32, W
-]:
+def pair_dot(
+    acc: SIMD[DType.int32, W], x: SIMD[DType.int16, 2 * W], y: SIMD[DType.int16, 2 * W]
+) -> SIMD[DType.int32, W]:
     """Adds the products of neighbouring lanes, two at a time, to 32-bit sums (modulo 2**32).
 
     Performance:
         One `vpdpwssd` with AVX-512 VNNI, `pmaddwd` and an add on older x86; two `smlal`-like steps elsewhere.
     """
     comptime if CompilationTarget._has_feature["avx512vnni"]() and W == 16:
-        return llvm_intrinsic["llvm.x86.avx512.vpdpwssd.512", SIMD[DType.int32, W], has_side_effect=False](acc, x, y)
+        return llvm_intrinsic[
+            "llvm.x86.avx512.vpdpwssd.512", SIMD[DType.int32, W], has_side_effect=False
+        ](acc, x, y)
     elif CompilationTarget.has_avx2() and W == 8:
-        return acc + llvm_intrinsic["llvm.x86.avx2.pmadd.wd", SIMD[DType.int32, W], has_side_effect=False](x, y)
+        return acc + llvm_intrinsic[
+            "llvm.x86.avx2.pmadd.wd", SIMD[DType.int32, W], has_side_effect=False
+        ](x, y)
     elif CompilationTarget.is_x86() and W == 4:
-        return acc + llvm_intrinsic["llvm.x86.sse2.pmadd.wd", SIMD[DType.int32, W], has_side_effect=False](x, y)
+        return acc + llvm_intrinsic[
+            "llvm.x86.sse2.pmadd.wd", SIMD[DType.int32, W], has_side_effect=False
+        ](x, y)
     else:
         var products = x.cast[DType.int32]() * y.cast[DType.int32]()
         var halves = products.deinterleave()
-        return acc + rebind[SIMD[DType.int32, W]](halves[0]) + rebind[SIMD[DType.int32, W]](halves[1])
+        return (
+            acc + rebind[SIMD[DType.int32, W]](halves[0]) + rebind[SIMD[DType.int32, W]](halves[1])
+        )
 
 
 @always_inline
@@ -40,9 +48,9 @@ def byte_dot(
         neighbour overflow the 16 bits of `pmaddubsw`.
     """
     comptime if CompilationTarget._has_feature["avx512vnni"]() and W == 16:
-        return llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", SIMD[DType.int32, W], has_side_effect=False](
-            acc, rebind[SIMD[DType.uint8, 64]](x), rebind[SIMD[DType.int8, 64]](y)
-        )
+        return llvm_intrinsic[
+            "llvm.x86.avx512.vpdpbusd.512", SIMD[DType.int32, W], has_side_effect=False
+        ](acc, rebind[SIMD[DType.uint8, 64]](x), rebind[SIMD[DType.int8, 64]](y))
     else:
         var low = pair_dot(
             acc, x.slice[2 * W]().cast[DType.int16](), y.slice[2 * W]().cast[DType.int16]()
@@ -61,16 +69,16 @@ trait Metric:
     """True for sums of squared differences, False for sums of products."""
 
     @staticmethod
-    def step_float(acc: SIMD[DType.float32, W], a: SIMD[DType.float32, W], b: SIMD[DType.float32, W]) -> SIMD[
-        DType.float32, W
-    ]:
+    def step_float(
+        acc: SIMD[DType.float32, W], a: SIMD[DType.float32, W], b: SIMD[DType.float32, W]
+    ) -> SIMD[DType.float32, W]:
         """Adds the contribution of `W` elements."""
         ...
 
     @staticmethod
-    def step_int(acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]) -> SIMD[
-        DType.int32, W
-    ]:
+    def step_int(
+        acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]
+    ) -> SIMD[DType.int32, W]:
         """Adds the contribution of `2 * W` elements, exactly (modulo 2**32)."""
         ...
 
@@ -82,18 +90,18 @@ struct SquaredDifference(Metric):
 
     @staticmethod
     @always_inline
-    def step_float(acc: SIMD[DType.float32, W], a: SIMD[DType.float32, W], b: SIMD[DType.float32, W]) -> SIMD[
-        DType.float32, W
-    ]:
+    def step_float(
+        acc: SIMD[DType.float32, W], a: SIMD[DType.float32, W], b: SIMD[DType.float32, W]
+    ) -> SIMD[DType.float32, W]:
         """Adds `(a - b)**2`."""
         var difference = a - b
         return acc + difference * difference
 
     @staticmethod
     @always_inline
-    def step_int(acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]) -> SIMD[
-        DType.int32, W
-    ]:
+    def step_int(
+        acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]
+    ) -> SIMD[DType.int32, W]:
         """Adds `(a - b)**2`; differences of 8-bit values fit 16 bits."""
         var difference = a - b
         return pair_dot(acc, difference, difference)
@@ -106,16 +114,16 @@ struct Product(Metric):
 
     @staticmethod
     @always_inline
-    def step_float(acc: SIMD[DType.float32, W], a: SIMD[DType.float32, W], b: SIMD[DType.float32, W]) -> SIMD[
-        DType.float32, W
-    ]:
+    def step_float(
+        acc: SIMD[DType.float32, W], a: SIMD[DType.float32, W], b: SIMD[DType.float32, W]
+    ) -> SIMD[DType.float32, W]:
         """Adds `a * b`."""
         return acc + a * b
 
     @staticmethod
     @always_inline
-    def step_int(acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]) -> SIMD[
-        DType.int32, W
-    ]:
+    def step_int(
+        acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]
+    ) -> SIMD[DType.int32, W]:
         """Adds `a * b`."""
         return pair_dot(acc, a, b)

@@ -19,7 +19,8 @@ trait Body:
     """Work that is cut into pieces."""
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Does items begin .. end-1; `worker` numbers the scratch that it may use, 0 being the caller's own."""
+        """Does items begin .. end-1; `worker` numbers the scratch that it may use, 0 being the caller's own.
+        """
         ...
 
 
@@ -27,7 +28,8 @@ trait Watch:
     """Looks in between pieces of a long call."""
 
     def proceed(mut self, done: Int) -> Bool:
-        """Tells whether to go on; called by the thread that made the call, with the items handed out so far."""
+        """Tells whether to go on; called by the thread that made the call, with the items handed out so far.
+        """
         ...
 
     def advance(mut self, base: Int):
@@ -35,7 +37,8 @@ trait Watch:
         ...
 
     def conclude(mut self, done: Int) -> Bool:
-        """Tells whether to keep what was done, now that all of it is; the last chance to take it back."""
+        """Tells whether to keep what was done, now that all of it is; the last chance to take it back.
+        """
         ...
 
 
@@ -190,7 +193,12 @@ struct Team(Movable):
         while started < others:
             var member = members.unsafe_offset(started)
             member.unsafe_write(Member(started + 1, 0, shared))
-            if external_call["pthread_create", c_int](threads.unsafe_offset(started), Int(0), entry, member) != 0:
+            if (
+                external_call["pthread_create", c_int](
+                    threads.unsafe_offset(started), Int(0), entry, member
+                )
+                != 0
+            ):
                 break
             started += 1
         self.shared = shared
@@ -257,14 +265,17 @@ struct Team(Movable):
         if shared_work:
             self.shared[].lock()
             while self.shared[].left != 0:
-                _ = external_call["pthread_cond_wait", c_int](self.shared[].done, self.shared[].mutex)
+                _ = external_call["pthread_cond_wait", c_int](
+                    self.shared[].done, self.shared[].mutex
+                )
             self.shared[].unlock()
         _ = next
         return finished
 
 
 def usable_cores() -> Int:
-    """Returns how many cores this process may run on (its affinity mask counts, a cgroup's quota does not)."""
+    """Returns how many cores this process may run on (its affinity mask counts, a cgroup's quota does not).
+    """
     var mask = allocate_zeroed[UInt64](128)
     var rc = external_call["sched_getaffinity", c_int](c_int(0), Int(1024), mask)
     var cores = 0

@@ -10,8 +10,16 @@ from vicinal.search import fetch_row, item_bytes_of
 from vicinal.space import Linker, Rows
 
 
-def select_diverse[S: Linker](
-    graph: Graph, rows: Rows, level: Int, candidates: Ptr[Int64], count: Int, wanted: Int, picked: Ptr[UInt32]
+def select_diverse[
+    S: Linker
+](
+    graph: Graph,
+    rows: Rows,
+    level: Int,
+    candidates: Ptr[Int64],
+    count: Int,
+    wanted: Int,
+    picked: Ptr[UInt32],
 ) -> Int:
     """Picks candidates that are nearer to the centre than to any candidate picked before them.
 
@@ -42,7 +50,10 @@ def select_diverse[S: Linker](
         var to_centre = key_of(candidates[unsafe_offset=i])
         var diverse = True
         for j in range(kept):
-            if S.key_between(rows, row, graph.row_at(level, Int(picked[unsafe_offset=j]))) < to_centre:
+            if (
+                S.key_between(rows, row, graph.row_at(level, Int(picked[unsafe_offset=j])))
+                < to_centre
+            ):
                 diverse = False
                 break
         if diverse:

@@ -10,7 +10,17 @@ from vicinal.scan import Source
 from vicinal.scratch import Scratch
 from vicinal.rotation import padded_dim
 from vicinal.search import LOOK_AHEAD, fetch_row, Walk, item_bytes_of, start_walk
-from vicinal.space import COSINE, FINE, Measure, Query, Rows, Space, SpaceTask, in_space, inspect_row
+from vicinal.space import (
+    COSINE,
+    FINE,
+    Measure,
+    Query,
+    Rows,
+    Space,
+    SpaceTask,
+    in_space,
+    inspect_row,
+)
 
 comptime LEAST_RERANKED = 32
 """Candidates measured again when distances are estimates; three times k if that is more."""
@@ -79,7 +89,9 @@ struct Answer[S: Space](Body):
             self.walk[Self.S](begin, end, scratches, codes)
         elif codes.kind == EXACT:
             comptime if Self.S.metric != COSINE:
-                self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8]](begin, end, scratches, codes)
+                self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8]](
+                    begin, end, scratches, codes
+                )
         else:
             comptime if Self.S.T.is_floating_point():
                 if codes.kind == ROTATED:
@@ -89,7 +101,8 @@ struct Answer[S: Space](Body):
 
     @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
-        """Returns query i for measuring stored rows: of unit length for cosine, and on a cache line for float types."""
+        """Returns query i for measuring stored rows: of unit length for cosine, and on a cache line for float types.
+        """
         var given = at[Scalar[Self.S.Q]](self.queries).unsafe_offset(i * self.index[].dim)
         var query = Query(Int(given), 1)
         comptime if Self.S.metric == COSINE:
@@ -103,20 +116,35 @@ struct Answer[S: Space](Body):
         return query
 
     def walk[M: Measure](self, begin: Int, end: Int, scratches: Ptr[Ptr[Scratch]], codes: Codes):
-        """Answers queries through the graph, `lanes` at a time: each waits for memory while the others work."""
+        """Answers queries through the graph, `lanes` at a time: each waits for memory while the others work.
+        """
         ref index = self.index[]
         var rows = index.rows() if codes.kind == STORED_ROWS else codes.rows(index.rows())
         var lanes = min(self.lanes, end - begin)
         var idle = Walk[M, True](
-            Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](), rows, Query(0, 1), scratches[], 0, 0, 0
+            Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
+            rows,
+            Query(0, 1),
+            scratches[],
+            0,
+            0,
+            0,
         )
         var walks_room = Array[Walk[M, True], LANES](fill=idle)
         var tasks_room = Array[Task, LANES](fill=Task(0, Query(0, 1), True))
-        var walks = Pointer(to=walks_room).unsafe_bitcast[Walk[M, True]]().unsafe_origin_cast[MutUntrackedOrigin]()
-        var at_work = Pointer(to=tasks_room).unsafe_bitcast[Task]().unsafe_origin_cast[MutUntrackedOrigin]()
+        var walks = (
+            Pointer(to=walks_room)
+            .unsafe_bitcast[Walk[M, True]]()
+            .unsafe_origin_cast[MutUntrackedOrigin]()
+        )
+        var at_work = (
+            Pointer(to=tasks_room).unsafe_bitcast[Task]().unsafe_origin_cast[MutUntrackedOrigin]()
+        )
         var next = begin
         for lane in range(lanes):
-            at_work[unsafe_offset=lane] = self.start[M](next, scratches[unsafe_offset=lane], codes, rows, walks, lane)
+            at_work[unsafe_offset=lane] = self.start[M](
+                next, scratches[unsafe_offset=lane], codes, rows, walks, lane
+            )
             next += 1
         var active = lanes
         while active > 0:
@@ -128,7 +156,9 @@ struct Answer[S: Space](Body):
                 ref task = at_work[unsafe_offset=lane]
                 self.finish[M](task, walks[unsafe_offset=lane].scratch[], codes)
                 if next < end:
-                    task = self.start[M](next, walks[unsafe_offset=lane].scratch, codes, rows, walks, lane)
+                    task = self.start[M](
+                        next, walks[unsafe_offset=lane].scratch, codes, rows, walks, lane
+                    )
                     next += 1
                 else:  # the last lane takes this one's place
                     active -= 1
@@ -140,7 +170,9 @@ struct Answer[S: Space](Body):
         _ = tasks_room
 
     @always_inline
-    def start[M: Measure](
+    def start[
+        M: Measure
+    ](
         self,
         i: Int,
         scratch: Ptr[Scratch],
@@ -172,7 +204,8 @@ struct Answer[S: Space](Body):
 
     @always_inline
     def finish[M: Measure](self, task: Task, mut scratch: Scratch, codes: Codes):
-        """Writes the result of a walk that is done; estimated candidates are measured again first."""
+        """Writes the result of a walk that is done; estimated candidates are measured again first.
+        """
         if not task.exact:
             rerank[Self.S](
                 self.index[].rows(), task.query, scratch, max(LEAST_RERANKED, 3 * self.k), self.k
@@ -202,7 +235,8 @@ struct Answer[S: Space](Body):
 
 @always_inline
 def rerank[S: Space](rows: Rows, query: Query, mut scratch: Scratch, count: Int, k: Int):
-    """Measures the best candidates of the beam again from the stored rows; leaves the k nearest in `scratch.chosen`."""
+    """Measures the best candidates of the beam again from the stored rows; leaves the k nearest in `scratch.chosen`.
+    """
     ref chosen = scratch.chosen
     var reranked = min(count, scratch.beam.size)
     var bytes = rows.dim * item_bytes_of[S]()
@@ -261,7 +295,6 @@ struct SearchMany[V: Watch](SpaceTask):
             index.shelf.put(scratches[unsafe_offset=i])
         release(scratches)
 
-
     def scan_all[S: Space](mut self):
         """Measures all rows for many queries at once."""
         ref index = self.index[]
@@ -287,7 +320,9 @@ struct SearchMany[V: Watch](SpaceTask):
                 self.ids[unsafe_offset=i] = known[unsafe_offset=Int(row)]
 
 
-def search_many[V: Watch](
+def search_many[
+    V: Watch
+](
     mut index: Index,
     queries: Int,
     count: Int,

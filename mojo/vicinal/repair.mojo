@@ -76,7 +76,9 @@ def unreachable(graph: Graph) -> Int:
     return graph.linked - flood.count
 
 
-def repair[S: Linker, V: Watch](
+def repair[
+    S: Linker, V: Watch
+](
     graph: Graph, rows: Rows, ef_construction: Int, log: UndoLog, mut scratch: Scratch, mut watch: V
 ) -> Bool:
     """Links every row that cannot be reached from the entry point; readers may search meanwhile.
@@ -104,7 +106,14 @@ def repair[S: Linker, V: Watch](
                 continue
             # every row found from the entry along level 0 has been reached
             search_level[S, True](
-                graph, rows, S.query_of_row(rows, row, scratch.room(4 * rows.dim + 64)), scratch, 0, graph.linked, entry, ef_construction << round
+                graph,
+                rows,
+                S.query_of_row(rows, row, scratch.room(4 * rows.dim + 64)),
+                scratch,
+                0,
+                graph.linked,
+                entry,
+                ef_construction << round,
             )
             _attach(graph, row, log, flood, scratch)
             if not flood.spread(graph, row, watch):
@@ -113,7 +122,8 @@ def repair[S: Linker, V: Watch](
 
 
 def _attach(graph: Graph, row: Int, log: UndoLog, flood: Flood, scratch: Scratch):
-    """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others."""
+    """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others.
+    """
     var cap = graph.cap(0)
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)

@@ -116,9 +116,13 @@ struct Shelf(Movable):
         for i in range(SHELF):
             var place = self.places.unsafe_offset(i)
             var nothing = Int64(0)
-            if Atomic[Int64].load[ordering=Ordering.RELAXED](place) == 0 and Atomic[Int64].compare_exchange[
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](place) == 0 and Atomic[
+                Int64
+            ].compare_exchange[
                 success_ordering=Ordering.RELEASE, failure_ordering=Ordering.RELAXED
-            ](place, nothing, Int64(Int(scratch))):
+            ](
+                place, nothing, Int64(Int(scratch))
+            ):
                 return
         discard(scratch)
 

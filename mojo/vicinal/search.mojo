@@ -40,8 +40,16 @@ def fetch_links(graph: Graph, level: Int, node: Int):
         fetch_line(address + offset)
 
 
-def descend[S: Measure](
-    graph: Graph, rows: Rows, query: Query, mut scratch: Scratch, ordinals: Int, start: Int, stop: Int
+def descend[
+    S: Measure
+](
+    graph: Graph,
+    rows: Rows,
+    query: Query,
+    mut scratch: Scratch,
+    ordinals: Int,
+    start: Int,
+    stop: Int,
 ) -> Int:
     """Walks greedily from an ordinal down to level `stop` >= 1, or through level 1 if `stop` is 0.
 
@@ -67,7 +75,10 @@ def descend[S: Measure](
             moved = False
             var block = graph.links(level, nearest)
             for i in range(width):
-                fetch_line(rows.base + graph.row_of(min(Int(block[unsafe_offset=i]), ordinals - 1)) * rows.stride)
+                fetch_line(
+                    rows.base
+                    + graph.row_of(min(Int(block[unsafe_offset=i]), ordinals - 1)) * rows.stride
+                )
             for i in range(width):
                 var node = Int(block[unsafe_offset=i])
                 if node >= ordinals:  # EMPTY, or an ordinal made after this search began
@@ -166,7 +177,9 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     def fetch(self, fresh: Ptr[Int64], i: Int):
         """Asks for the row of the hop's node number i."""
         fetch_row(
-            self.rows, self.row_of(Int(fresh[unsafe_offset=i])), self.rows.dim * item_bytes_of[Self.S]()
+            self.rows,
+            self.row_of(Int(fresh[unsafe_offset=i])),
+            self.rows.dim * item_bytes_of[Self.S](),
         )
 
     @always_inline
@@ -184,7 +197,9 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
             fresh[unsafe_offset=i] = entry_of(Self.S.key(query, rows, self.row_of(id)), id)
         # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
         for i in range(0, count, LANES):
-            var better = fresh.unsafe_load[width=LANES](i).lt(SIMD[DType.int64, LANES](beam.worst()))
+            var better = fresh.unsafe_load[width=LANES](i).lt(
+                SIMD[DType.int64, LANES](beam.worst())
+            )
             var here = count - i
             var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < LANES else -1)
             while mask != 0:
@@ -195,8 +210,17 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
                     fetch_links(self.graph[], 0 if Self.ground else self.level, node_of(entry))
 
 
-def search_level[S: Measure, ground: Bool](
-    graph: Graph, rows: Rows, query: Query, mut scratch: Scratch, level: Int, nodes: Int, start: Int, width: Int
+def search_level[
+    S: Measure, ground: Bool
+](
+    graph: Graph,
+    rows: Rows,
+    query: Query,
+    mut scratch: Scratch,
+    level: Int,
+    nodes: Int,
+    start: Int,
+    width: Int,
 ):
     """Finds the `width` nearest nodes of one level, best first, and leaves them in `scratch.beam`.
 
@@ -240,9 +264,9 @@ def item_bytes_of[S: Measure]() -> Int:
 
 
 @always_inline
-def start_walk[S: Measure](
-    graph: Ptr[Graph], rows: Rows, query: Query, scratch: Ptr[Scratch], width: Int
-) -> Walk[S, True]:
+def start_walk[
+    S: Measure
+](graph: Ptr[Graph], rows: Rows, query: Query, scratch: Ptr[Scratch], width: Int) -> Walk[S, True]:
     """Descends to level 0 and starts the search there.
 
     Safe beside a writer that adds rows: what the walk sees of the graph is fixed here.

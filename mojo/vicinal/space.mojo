@@ -84,7 +84,8 @@ trait Measure:
 
 
 trait Linker(Measure):
-    """What linking rows needs besides: how far two rows are from each other, and rows as queries."""
+    """What linking rows needs besides: how far two rows are from each other, and rows as queries.
+    """
 
     @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
@@ -133,7 +134,11 @@ struct Of[metric_: Int, stored: DType](Space):
 
     @staticmethod
     @always_inline
-    def _measure[A: DType](a: Ptr[Scalar[A]], b: Ptr[Scalar[Self.T]], dim: Int, norm_a: Float32, norm_b: Float32) -> Int32:
+    def _measure[
+        A: DType
+    ](
+        a: Ptr[Scalar[A]], b: Ptr[Scalar[Self.T]], dim: Int, norm_a: Float32, norm_b: Float32
+    ) -> Int32:
         comptime if Self.T.is_floating_point():
             comptime if Self.metric == L2:
                 return key_of_float(sum_floats[SquaredDifference, A, Self.T](a, b, dim))
@@ -142,10 +147,14 @@ struct Of[metric_: Int, stored: DType](Space):
         else:
             var other = a.unsafe_bitcast[Scalar[Self.T]]()
             comptime if Self.metric == L2:
-                return bitcast[DType.int32, 1](sum_ints[SquaredDifference, Self.T](other, b, dim) ^ 0x80000000)
+                return bitcast[DType.int32, 1](
+                    sum_ints[SquaredDifference, Self.T](other, b, dim) ^ 0x80000000
+                )
             var dot = sum_ints[Product, Self.T](other, b, dim)
             comptime if Self.metric == COSINE:
-                var exact = Float32(dot) if Self.T == DType.uint8 else Float32(bitcast[DType.int32, 1](dot))
+                var exact = Float32(dot) if Self.T == DType.uint8 else Float32(
+                    bitcast[DType.int32, 1](dot)
+                )
                 return key_of_float(0 - exact * norm_a * norm_b)
             elif Self.T == DType.uint8:
                 return bitcast[DType.int32, 1](~dot ^ 0x80000000)
@@ -172,7 +181,9 @@ struct Of[metric_: Int, stored: DType](Space):
         comptime if Self.needs_norms:
             norm_a = rows.norm(a)
             norm_b = rows.norm(b)
-        return Self._measure[Self.T](rows.row[Self.T](a), rows.row[Self.T](b), rows.dim, norm_a, norm_b)
+        return Self._measure[Self.T](
+            rows.row[Self.T](a), rows.row[Self.T](b), rows.dim, norm_a, norm_b
+        )
 
     @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:

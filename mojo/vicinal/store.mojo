@@ -44,7 +44,9 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     ref graph = index.graph
     var sections = allocate[Section](SECTIONS)
     var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
-    sections[unsafe_offset=0] = Section(name_of("vectors"), index.vectors.address, index.dtype, index.count, stride)
+    sections[unsafe_offset=0] = Section(
+        name_of("vectors"), index.vectors.address, index.dtype, index.count, stride
+    )
     sections[unsafe_offset=1] = Section(
         name_of("links0"), graph.links0.address, UINT32_SECTION, graph.linked, slots(2 * graph.M)
     )
@@ -59,12 +61,20 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         1,
     )
     sections[unsafe_offset=4] = Section(
-        name_of("upper_links"), graph.upper_links.address, UINT32_SECTION, graph.blocks, slots(graph.M)
+        name_of("upper_links"),
+        graph.upper_links.address,
+        UINT32_SECTION,
+        graph.blocks,
+        slots(graph.M),
     )
-    sections[unsafe_offset=5] = Section(name_of("ids"), index.ids.address, INT64_SECTION, index.count, 1)
+    sections[unsafe_offset=5] = Section(
+        name_of("ids"), index.ids.address, INT64_SECTION, index.count, 1
+    )
     var count = 6
     if index.has_norms():
-        sections[unsafe_offset=6] = Section(name_of("norms"), index.norms.address, 0, index.count, 1)
+        sections[unsafe_offset=6] = Section(
+            name_of("norms"), index.norms.address, 0, index.count, 1
+        )
         count = 7
     ref codes = index.codes[]
     if codes.kind != STORED_ROWS:
@@ -102,7 +112,9 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     return status
 
 
-def open_index[V: Watch](path: Int, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
+def open_index[
+    V: Watch
+](path: Int, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
     """Opens a saved index.
 
     Args:
@@ -167,16 +179,28 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
         _view(mapped, index.norms, "norms", 0, header.count, 1, status)
     var ordinals = _rows_of(mapped, "upper_rows")
     var blocks = _rows_of(mapped, "upper_links")
-    _view(mapped, graph.links0, "links0", UINT32_SECTION, header.linked, slots(2 * header.M), status)
+    _view(
+        mapped, graph.links0, "links0", UINT32_SECTION, header.linked, slots(2 * header.M), status
+    )
     _view(mapped, graph.upper_rows, "upper_rows", UINT32_SECTION, ordinals, 1, status)
     _view(
-        mapped, graph.upper_start, "upper_start", UINT32_SECTION, ordinals + 1 if ordinals > 0 else 0, 1, status
+        mapped,
+        graph.upper_start,
+        "upper_start",
+        UINT32_SECTION,
+        ordinals + 1 if ordinals > 0 else 0,
+        1,
+        status,
     )
     _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
     _attach_codes(mapped, index, status)
     if not status.ok():
         return
-    if (header.linked > 0) != (ordinals > 0) or (ordinals > 0) != (blocks > 0) or ordinals > header.linked:
+    if (
+        (header.linked > 0) != (ordinals > 0)
+        or (ordinals > 0) != (blocks > 0)
+        or ordinals > header.linked
+    ):
         status = Status(BAD_CONTENT, ordinals, 0, name_of("upper_rows"))
         return
     if header.entry >= ordinals or (header.entry < 0) != (ordinals == 0):
@@ -201,7 +225,9 @@ def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
         return
     drop_codes(index.codes)
     index.codes = allocate[Codes](1)
-    index.codes.unsafe_write(Codes(header.codes, header.metric, header.dtype, header.dim, header.seed))
+    index.codes.unsafe_write(
+        Codes(header.codes, header.metric, header.dtype, header.dim, header.seed)
+    )
     ref codes = index.codes[]
     if not codes.in_place():
         _view(mapped, codes.bytes, "codes", BYTES_SECTION, header.linked, codes.stride, status)
@@ -219,7 +245,13 @@ def _rows_of(mapped: Mapped, name: StringLiteral) -> Int:
 
 
 def _view(
-    mapped: Mapped, mut column: Column, name: StringLiteral, dtype: Int, rows: Int, columns: Int, mut status: Status
+    mapped: Mapped,
+    mut column: Column,
+    name: StringLiteral,
+    dtype: Int,
+    rows: Int,
+    columns: Int,
+    mut status: Status,
 ):
     """Makes a column a view of a section that must have the given type and shape."""
     var address = mapped.require(name_of(name), dtype, rows, columns, status)

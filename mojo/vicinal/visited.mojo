@@ -5,7 +5,8 @@ from vicinal.memory import Ptr, allocate_zeroed, release
 
 
 struct Visited(Movable):
-    """Marks nodes 0 .. count-1; node `count` always counts as seen, so ids clamped to it are skipped."""
+    """Marks nodes 0 .. count-1; node `count` always counts as seen, so ids clamped to it are skipped.
+    """
 
     var marks: Ptr[UInt8]
     """One mark a node; a node is seen when its mark equals `epoch`."""
@@ -30,7 +31,9 @@ struct Visited(Movable):
             self.room = count + count // 4 + 64
             self.marks = allocate_zeroed[UInt8](self.room)
             self.epoch = 0
-        elif self.epoch == 255:  # numbers are used up: marks of old searches must not come back to life
+        elif (
+            self.epoch == 255
+        ):  # numbers are used up: marks of old searches must not come back to life
             unsafe_memset_zero(self.marks, self.room)
             self.epoch = 0
         self.epoch += 1

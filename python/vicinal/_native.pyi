@@ -15,7 +15,15 @@ Distances = NDArray[np.float32]
 Handle = NewType("Handle", object)
 
 def index_new(
-    metric: int, dtype: int, dim: int, M: int, ef_construction: int, seed: int, exact_below: int, quantization: int, /
+    metric: int,
+    dtype: int,
+    dim: int,
+    M: int,
+    ef_construction: int,
+    seed: int,
+    exact_below: int,
+    quantization: int,
+    /,
 ) -> Handle: ...
 def index_add(
     handle: Handle,

@@ -133,7 +133,9 @@ def quantization_code(quantization: object, metric: str, dtype: str) -> int:
             f"quantization: expected {_listed(QUANTIZATIONS)}, got {reprlib.repr(quantization)}"
         )
     if quantization == "u8" and metric == "cosine":
-        raise ValueError('quantization: expected one for metric "cosine", got "u8", which is for l2, ip')
+        raise ValueError(
+            'quantization: expected one for metric "cosine", got "u8", which is for l2, ip'
+        )
     if quantization in ("sq8", "rabitq4") and dtype in ("int8", "uint8"):
         raise ValueError(
             f'quantization: expected "auto", None or "u8" for dtype "{dtype}", got "{quantization}"'
