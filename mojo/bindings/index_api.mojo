@@ -1,5 +1,6 @@
 """The index for Python: checked views in, GIL released, no Python object inside."""
 from bindings.python_api import (
+    EITHER,
     INT64,
     Args,
     Fail,
@@ -92,22 +93,22 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     need(count, 7)
     var index = _index(args[unsafe_offset=0])
     var dtype = index[].dtype
-    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, 2)
+    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
     var k = as_int(args[unsafe_offset=2])
     var ef = as_int(args[unsafe_offset=3])
     var threads = as_int(args[unsafe_offset=4])
-    var ids = View(args[unsafe_offset=5], INT64, 2, writable=True)
-    var distances = View(args[unsafe_offset=6], 0, 2, writable=True)
-    var n = queries.dim(0)
-    if queries.dim(1) != index[].dim:
+    var ids = View(args[unsafe_offset=5], INT64, EITHER, writable=True)
+    var distances = View(args[unsafe_offset=6], 0, EITHER, writable=True)
+    var n = queries.rows()
+    if queries.columns() != index[].dim:
         raise fail(
-            "ValueError", "queries have dimension %zd, the index %zd", queries.dim(1), index[].dim
+            "ValueError", "queries have dimension %zd, the index %zd", queries.columns(), index[].dim
         )
     if (
-        ids.dim(0) != n
-        or distances.dim(0) != n
-        or ids.dim(1) != k
-        or distances.dim(1) != k
+        ids.rows() != n
+        or distances.rows() != n
+        or ids.columns() != k
+        or distances.columns() != k
         or k < 1
     ):
         raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)

@@ -4,6 +4,7 @@ Nothing here needs a Modular runtime library. `PyObject*` is a plain Int, 0 bein
 """
 from std.ffi import c_int, external_call
 from std.memory import MutOpaquePointer
+from std.sys import size_of
 
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
 from vicinal.parallel import Watch
@@ -14,6 +15,8 @@ comptime FastFunction = def(Obj, Args, Int) abi("C") thin -> Obj
 
 comptime INT64 = 5
 """Array type code beyond the stored types: ids."""
+comptime EITHER = 0
+"""In place of a number of dimensions: one row of shape (columns,) or several of shape (rows, columns)."""
 comptime FLOAT_KIND: UInt8 = 1
 comptime SIGNED_KIND: UInt8 = 2
 comptime UNSIGNED_KIND: UInt8 = 3
@@ -155,14 +158,14 @@ struct View(Movable):
         Args:
             o: Any exporter of the buffer protocol.
             type: Code of a stored type (bfloat16 is exported as uint16), or INT64.
-            dims: Dimensions wanted, 1 or 2.
+            dims: Dimensions wanted, 1 or 2, or EITHER.
             writable: Whether the memory will be written.
 
         Raises:
             ValueError or TypeError of another type, shape or layout.
         """
         # all checks on a local: a raise after the fields are set would run the destructor on a half-made object
-        var buffer = allocate[PyBuffer](1)
+        var buffer = at[PyBuffer](external_call["malloc", Int](size_of[PyBuffer]()))
         var flags = 0x38 | 0x4 | (1 if writable else 0)  # C-contiguous, with format
         if external_call["PyObject_GetBuffer", c_int](o, buffer, c_int(flags)) != 0:
             release(buffer)
@@ -172,7 +175,7 @@ struct View(Movable):
         )
         var size = 4 if type == 0 else (2 if type <= 2 else (8 if type == INT64 else 1))
         if (
-            Int(buffer[].ndim) != dims
+            (Int(buffer[].ndim) != dims if dims != EITHER else Int(buffer[].ndim) < 1 or Int(buffer[].ndim) > 2)
             or buffer[].itemsize != size
             or buffer[].buf % size != 0
             or _kind_of(buffer[].format) != kind
@@ -200,6 +203,16 @@ struct View(Movable):
     def dim(self, i: Int) -> Int:
         """Returns the length of dimension i."""
         return at[Int](self.buffer[].shape)[unsafe_offset=i]
+
+    @always_inline
+    def rows(self) -> Int:
+        """Returns the number of rows, 1 for an array of one dimension."""
+        return 1 if Int(self.buffer[].ndim) == 1 else self.dim(0)
+
+    @always_inline
+    def columns(self) -> Int:
+        """Returns the length of a row."""
+        return self.dim(Int(self.buffer[].ndim) - 1)
 
 
 def _kind_of(format: Int) -> UInt8:
@@ -262,7 +275,7 @@ struct PythonWatch(Watch):
     var offset: Int
     """Added to `done` for `progress`."""
     var next_look: Int
-    """When to look again, in nanoseconds of the clock."""
+    """When to look again, in nanoseconds of the clock; 0 until the first question, which calls too short to be asked spare."""
     var raised: Bool
     """True once a Python exception has been set: the call must end and raise `Fail`."""
 
@@ -271,7 +284,7 @@ struct PythonWatch(Watch):
         self.progress = progress
         self.total = total
         self.offset = 0
-        self.next_look = _now() + LOOK_EVERY
+        self.next_look = 0
         self.raised = False
         self.gil = NoGil()
 
@@ -280,6 +293,8 @@ struct PythonWatch(Watch):
         if self.raised:
             return False
         var now = _now()
+        if self.next_look == 0:
+            self.next_look = now + LOOK_EVERY
         if now < self.next_look:
             return True
         self.look(done)

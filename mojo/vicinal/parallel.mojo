@@ -11,6 +11,8 @@ from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
 
 comptime Entry = def(MutOpaquePointer[MutUntrackedOrigin]) abi("C") thin -> Int
 comptime MAX_THREADS = 256
+comptime NOWHERE = 64
+"""Stands for an address that is never used; a pointer cannot be null."""
 comptime LINE = 8
 """64-bit words of a cache line."""
 
@@ -176,6 +178,7 @@ struct Team(Movable):
     """Worker threads for the length of one call; the caller is worker 0."""
 
     var shared: Ptr[Shared]
+    """Made only if there are threads besides the caller; a team of one costs nothing."""
     var members: Ptr[Member]
     var threads: Ptr[UInt64]
     var started: Int
@@ -183,9 +186,15 @@ struct Team(Movable):
 
     def __init__(out self, size: Int):
         """Starts `size` - 1 threads, or as many as the system grants."""
+        var others = max(0, min(size, MAX_THREADS) - 1)
+        if others == 0:
+            self.shared = at[Shared](NOWHERE)
+            self.members = at[Member](NOWHERE)
+            self.threads = at[UInt64](NOWHERE)
+            self.started = 0
+            return
         var shared = allocate[Shared](1)
         shared.unsafe_write(Shared())
-        var others = max(0, min(size, MAX_THREADS) - 1)
         var members = allocate[Member](others)
         var threads = allocate[UInt64](others)
         var entry: Entry = _member
@@ -207,13 +216,14 @@ struct Team(Movable):
         self.started = started
 
     def __deinit__(deinit self):
-        if self.started != 0:
-            self.shared[].lock()
-            self.shared[].stop = True
-            _ = external_call["pthread_cond_broadcast", c_int](self.shared[].start)
-            self.shared[].unlock()
-            for i in range(self.started):
-                _ = external_call["pthread_join", c_int](self.threads[unsafe_offset=i], Int(0))
+        if Int(self.shared) == NOWHERE:
+            return
+        self.shared[].lock()
+        self.shared[].stop = True
+        _ = external_call["pthread_cond_broadcast", c_int](self.shared[].start)
+        self.shared[].unlock()
+        for i in range(self.started):
+            _ = external_call["pthread_join", c_int](self.threads[unsafe_offset=i], Int(0))
         self.shared.unsafe_deinit_pointee()
         release(self.shared)
         release(self.members)
@@ -231,7 +241,7 @@ struct Team(Movable):
             count: Items in all.
             grain: Items of a piece; pieces are handed out in order, to whoever is free.
             body: The work; must not touch Python objects and cannot raise.
-            watch: Asked by the calling thread before each of its pieces.
+            watch: Asked by the calling thread before each of its pieces but the very first.
 
         Returns:
             False if `watch` ended the region early: then some pieces were not done.
@@ -257,7 +267,7 @@ struct Team(Movable):
             var begin = job.take()
             if begin >= count:
                 break
-            if not watch.proceed(begin):
+            if begin > 0 and not watch.proceed(begin):
                 finished = False
                 Atomic[Int64].store[ordering=Ordering.RELAXED](job.next, Int64(count))
                 break

@@ -283,7 +283,12 @@ struct SearchMany[V: Watch](SpaceTask):
             return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
         var lanes = min(LANES if index.walked_bytes() > CACHED else 1, self.count)
-        var scratches = allocate[Ptr[Scratch]](team.size() * lanes)
+        var few = Array[Int, LANES](fill=0)  # a list of no more needs no allocation
+        var scratches = (
+            Pointer(to=few).unsafe_bitcast[Ptr[Scratch]]().unsafe_origin_cast[MutUntrackedOrigin]()
+        )
+        if team.size() * lanes > LANES:
+            scratches = allocate[Ptr[Scratch]](team.size() * lanes)
         for i in range(team.size() * lanes):
             scratches[unsafe_offset=i] = index.shelf.take()
         var answer = Answer[S](
@@ -293,7 +298,9 @@ struct SearchMany[V: Watch](SpaceTask):
             self.status = STOPPED
         for i in range(team.size() * lanes):
             index.shelf.put(scratches[unsafe_offset=i])
-        release(scratches)
+        if team.size() * lanes > LANES:
+            release(scratches)
+        _ = few
 
     def scan_all[S: Space](mut self):
         """Measures all rows for many queries at once."""

@@ -411,9 +411,7 @@ class Index:
             rows = given = queries
             shape = queries.shape
             single = shape == self._single
-            if single:
-                rows = queries[None]
-            elif len(shape) != 2 or shape[1] != self._dim:
+            if not single and (len(shape) != 2 or shape[1] != self._dim):
                 rows, given = _validate.as_rows(
                     queries, "queries", self._dim, self._dtype, queries=True
                 )
@@ -428,18 +426,17 @@ class Index:
             ef_search = self._ef_search
         elif type(ef_search) is not int or not 0 < ef_search <= _MAX_COUNT:
             ef_search = _validate.whole_number(ef_search, "ef_search", 1, _MAX_COUNT)
-        n = len(rows)
+        n = 1 if single else len(rows)
         if num_threads is None:
             num_threads = 1 if n == 1 else _validate.thread_count(None)
         elif type(num_threads) is not int or not 0 < num_threads <= _MAX_COUNT:
             num_threads = _validate.thread_count(num_threads)
-        ids = _empty((n, k), _INT64)
-        distances = _empty((n, k), _FLOAT32)
+        wanted = k if single else (n, k)
+        ids = _empty(wanted, _INT64)
+        distances = _empty(wanted, _FLOAT32)
         status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
         if status:
-            _validate.refuse_rows(status, "queries", rows, given)
-        if single:
-            return _new_tuple(SearchResult, (ids[0], distances[0]))
+            _validate.refuse_rows(status, "queries", rows.reshape(n, self._dim), given)
         return _new_tuple(SearchResult, (ids, distances))
 
     def get(self, ids: ArrayLike) -> NDArray[Any]:
