@@ -19,7 +19,8 @@ from options import Options, dtype_names, metric_names, quantization_names
 from questions import Questions
 from report import Report, fixed
 from sweep import index_record, run_sweep, work_of
-from vicinal.index import EXACT_BELOW, NO_MEMORY, Index, add_rows
+from vicinal.add import add_rows
+from vicinal.index import EXACT_BELOW, NO_MEMORY, Index
 from vicinal.parallel import Unwatched
 from vicinal.space import COSINE, is_float
 

@@ -21,7 +21,8 @@ from std.memory import unsafe_memcpy
 
 from vicinal.check import check_graph
 from vicinal.file import Status
-from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index, add_taken
+from vicinal.add import add_taken
+from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, at
 from vicinal.mapped import Mapped, verify
 from vicinal.query import search_many
@@ -102,7 +103,10 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     var n = queries.rows()
     if queries.columns() != index[].dim:
         raise fail(
-            "ValueError", "queries have dimension %zd, the index %zd", queries.columns(), index[].dim
+            "ValueError",
+            "queries have dimension %zd, the index %zd",
+            queries.columns(),
+            index[].dim,
         )
     if (
         ids.rows() != n

@@ -3,7 +3,7 @@
 Nothing here needs a Modular runtime library. `PyObject*` is a plain Int, 0 being NULL.
 """
 from std.ffi import c_int, external_call
-from std.memory import MutOpaquePointer
+
 from std.sys import size_of
 
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
@@ -175,7 +175,10 @@ struct View(Movable):
         )
         var size = 4 if type == 0 else (2 if type <= 2 else (8 if type == INT64 else 1))
         if (
-            (Int(buffer[].ndim) != dims if dims != EITHER else Int(buffer[].ndim) < 1 or Int(buffer[].ndim) > 2)
+            (
+                Int(buffer[].ndim) != dims if dims != EITHER else Int(buffer[].ndim) < 1
+                or Int(buffer[].ndim) > 2
+            )
             or buffer[].itemsize != size
             or buffer[].buf % size != 0
             or _kind_of(buffer[].format) != kind

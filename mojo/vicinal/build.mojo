@@ -7,7 +7,7 @@ number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoP
 from std.ffi import c_int, external_call
 
 from vicinal.candidates import entry_of
-from vicinal.graph import EMPTY, Graph, fill_empty, publish
+from vicinal.graph import EMPTY, Graph, publish
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.prune import select_diverse
@@ -52,7 +52,14 @@ struct FindLinks[S: Linker](Body):
         var ordinal = ordinal_of(graph, row, level, self.first_ordinal)
         var top = graph.top()
         var node = descend[Self.S](
-            graph, self.rows, query, scratch, self.first_ordinal, graph.entry, min(level, top)
+            graph,
+            self.rows,
+            query,
+            scratch,
+            self.first_ordinal,
+            graph.linked,
+            graph.entry,
+            min(level, top),
         )
         for l in range(min(level, top), 0, -1):
             search_level[Self.S, False](

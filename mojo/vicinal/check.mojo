@@ -1,6 +1,6 @@
 """The invariants of a graph, each with the number that reports it broken."""
-from vicinal.graph import EMPTY, Graph, slots
-from vicinal.memory import Ptr
+from vicinal.graph import EMPTY, Graph
+
 from vicinal.repair import unreachable
 
 comptime SOUND = 0

@@ -7,7 +7,7 @@ to a common centre. With code values u, middle m and the residual rebuilt as u -
 
 Sources: RaBitQ (SIGMOD 2024, arXiv:2405.12497), its extension to several bits (arXiv:2409.09913).
 """
-from std.math import sqrt
+
 
 from vicinal.code_space import (
     CODE_LINE,
@@ -17,7 +17,7 @@ from vicinal.code_space import (
     PreparedExact,
 )
 from vicinal.convert import to_float
-from vicinal.memory import Column, Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Column, Ptr, allocate_zeroed, at, release
 from vicinal.metric import W
 from vicinal.rotation import Rotation, padded_dim
 from vicinal.space import IP, L2, Rows, is_float
@@ -90,8 +90,9 @@ struct Codes(Movable):
         return Rows(self.bytes.address, self.stride, self.stride, self.constants.address)
 
     def memory(self) -> Int:
-        """Returns the bytes of memory that codes and constants take."""
-        return self.bytes.usable + self.constants.usable
+        """Returns the bytes of memory that codes and constants take, replaced ones included."""
+        var own = self.bytes.usable + self.constants.usable
+        return own if self.older == 0 else own + at[Codes](self.older)[].memory()
 
     def grow(mut self, rows: Int) -> Bool:
         """Makes room for `rows` rows; returns False when memory is out."""

@@ -1,7 +1,7 @@
 """Which codes an index walks on: the choice, making them for new rows, changing the choice when data want it."""
 from std.atomic import Atomic, Ordering
 
-from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, drop_codes, is_bytes
+from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, is_bytes
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.rotation import padded_dim

@@ -5,7 +5,7 @@ Nothing here knows what a file contains. Paths are NUL-terminated bytes, as the 
 from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 
-from vicinal.memory import MAP_FAILED, Bytes, Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import MAP_FAILED, Bytes, Ptr, allocate_zeroed, at, release
 
 comptime Name = SIMD[DType.uint8, 16]
 """Up to 16 ASCII letters, zero bytes after them."""

@@ -8,7 +8,7 @@ old and new slots is a valid block, so readers never wait for a writer.
 Source: Malkov and Yashunin, arXiv:1603.09320.
 """
 from std.atomic import Atomic, Ordering
-from std.math import log
+
 
 from vicinal.memory import Column, Ptr, at
 

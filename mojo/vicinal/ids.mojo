@@ -1,6 +1,6 @@
 """From a user's id to a row: nothing at all while ids are 0, 1, 2, ..., a hash table of row numbers otherwise."""
 from vicinal.graph import mix
-from vicinal.memory import Column, Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, release
 
 comptime FREE: UInt32 = 0xFFFFFFFF
 

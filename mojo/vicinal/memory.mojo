@@ -3,7 +3,7 @@
 The standard library's allocator would pull Modular's runtime into the extension; these calls do not.
 """
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memcpy, unsafe_memset_zero
+from std.memory import unsafe_memset_zero
 from std.sys import size_of
 
 comptime Bytes = Pointer[UInt8, MutUntrackedOrigin]

@@ -3,6 +3,7 @@ from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
 from vicinal.candidates import Candidates, entry_of
 from vicinal.flat import search_exact
+from vicinal.graph import MAX_ROWS
 from vicinal.index import DONE, STOPPED, Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
@@ -196,6 +197,8 @@ struct Answer[S: Space](Body):
         walks[unsafe_offset=lane] = start_walk[M](
             Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
             rows,
+            # rows may have been added since these codes were looked up
+            codes.count if codes.kind != STORED_ROWS else MAX_ROWS,
             prepared,
             scratch,
             max(self.k, self.ef),

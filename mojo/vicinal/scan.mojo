@@ -6,7 +6,7 @@ from std.memory import pack_bits
 
 from vicinal.bound import Level, QueryBound, exact_keys, row_bound
 from vicinal.candidates import EMPTY_ENTRY, entry_of
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.metric import W
 from vicinal.parallel import Body
 from vicinal.space import (

@@ -48,6 +48,7 @@ def descend[
     query: Query,
     mut scratch: Scratch,
     ordinals: Int,
+    known: Int,
     start: Int,
     stop: Int,
 ) -> Int:
@@ -59,6 +60,7 @@ def descend[
         query: What to come near to.
         scratch: Buffers; only counters are changed.
         ordinals: Nodes that exist; links to others are ignored.
+        known: Rows that may be measured; nodes of later ones are ignored.
         start: The ordinal to start from.
         stop: The level on which the walk has still to be done by the caller.
 
@@ -66,7 +68,7 @@ def descend[
         The ordinal nearest to the query that was found on level stop + 1.
     """
     var nearest = start
-    var best = S.key(query, rows, graph.row_of(start))
+    var best = S.key(query, rows, min(graph.row_of(start), known - 1))
     var width = graph.slots_at(1)
     var level = graph.level_of(start)
     while level > stop:
@@ -83,7 +85,10 @@ def descend[
                 var node = Int(block[unsafe_offset=i])
                 if node >= ordinals:  # EMPTY, or an ordinal made after this search began
                     continue
-                var key = S.key(query, rows, graph.row_of(node))
+                var row = graph.row_of(node)
+                if row >= known:
+                    continue
+                var key = S.key(query, rows, row)
                 scratch.distances += 1
                 if key < best:
                     best = key
@@ -266,8 +271,10 @@ def item_bytes_of[S: Measure]() -> Int:
 @always_inline
 def start_walk[
     S: Measure
-](graph: Ptr[Graph], rows: Rows, query: Query, scratch: Ptr[Scratch], width: Int) -> Walk[S, True]:
-    """Descends to level 0 and starts the search there.
+](
+    graph: Ptr[Graph], rows: Rows, known: Int, query: Query, scratch: Ptr[Scratch], width: Int
+) -> Walk[S, True]:
+    """Descends to level 0 and starts the search there, among rows 0 .. known-1 of those linked.
 
     Safe beside a writer that adds rows: what the walk sees of the graph is fixed here.
 
@@ -275,8 +282,8 @@ def start_walk[
         The graph has at least one row.
     """
     var ordinals = graph[].ordinals
-    var linked = graph[].linked
-    var start = descend[S](graph[], rows, query, scratch[], ordinals, graph[].entry, 0)
+    var linked = min(graph[].linked, known)
+    var start = descend[S](graph[], rows, query, scratch[], ordinals, linked, graph[].entry, 0)
     var walk = Walk[S, True](graph, rows, query, scratch, 0, linked, 0)
     walk.begin(min(graph[].row_of(start), linked - 1), width)
     return walk

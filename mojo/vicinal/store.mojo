@@ -2,7 +2,7 @@
 from std.memory import unsafe_memcpy
 
 from vicinal.coding import can_walk
-from vicinal.codes import EXACT, STORED_ROWS, Codes, drop_codes
+from vicinal.codes import STORED_ROWS, Codes, drop_codes
 from vicinal.file import Status
 from vicinal.format import (
     BAD_CONTENT,
@@ -13,13 +13,13 @@ from vicinal.format import (
     Section,
     name_of,
 )
-from vicinal.graph import MAX_LEVEL, MAX_ROWS, slots
+from vicinal.graph import MAX_ROWS, slots
 from vicinal.index import Index
 from vicinal.mapped import Mapped, verify
-from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.memory import Column, allocate, at, release
 from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
-from vicinal.space import COSINE, is_float, item_bytes, row_stride
+from vicinal.space import item_bytes, row_stride
 from vicinal.writer import save
 
 comptime BYTES_SECTION = 4

@@ -3,7 +3,7 @@ from std.ffi import external_call
 from std.memory import unsafe_memcpy
 
 from vicinal.graph import Graph, slots
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Ptr, allocate_zeroed, at, release
 
 comptime PARTS = 16
 """Owners of reverse links: node modulo PARTS. Fixed, so that nothing depends on the number of threads."""
