@@ -20,7 +20,7 @@ class Vicinal(Adapter):
 
         super().__init__(*args)
         self.library = vicinal
-        self.options = options
+        self.options = {name: None if value == "none" else value for name, value in options.items()}
         self.dtype = str(options.get("dtype", "float32"))
 
     def prepare(self, base: Array) -> Array:

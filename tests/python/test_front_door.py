@@ -196,10 +196,50 @@ def test_dtype_of_numpy(name: str) -> None:
         assert vicinal.Index(DIM, dtype=value).dtype == name
 
 
-@pytest.mark.parametrize("value", ["u8", "none", "", 8, False])
+@pytest.mark.parametrize("value", ["none", "", "U8", "pq", 8, False, True, ["u8"]])
 def test_quantization(value: Any) -> None:
-    with raises(ValueError, f"quantization: expected 'auto' or None, got {value!r}"):
+    wanted = "'auto', None, 'u8', 'sq8' or 'rabitq4'"
+    with raises(ValueError, f"quantization: expected {wanted}, got {value!r}"):
         vicinal.Index(DIM, quantization=value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("value", ["auto", None, "u8", "sq8", "rabitq4"])
+def test_combinations_of_quantization(value: str | None, metric: str, dtype: str) -> None:
+    def make() -> vicinal.Index:
+        return vicinal.Index(DIM, metric, dtype=dtype, quantization=value)
+
+    if value == "u8" and metric == "cosine":
+        message = 'quantization: expected one for metric "cosine", got "u8", which is for l2, ip'
+    elif value in ("sq8", "rabitq4") and dtype in INTEGERS:
+        wanted = '"auto", None or "u8"'
+        message = f'quantization: expected {wanted} for dtype "{dtype}", got "{value}"'
+    else:
+        assert make().add(ROWS).tolist() == [0, 1, 2, 3, 4]
+        return
+    with raises(ValueError, message):
+        make()
+
+
+@pytest.mark.parametrize("value", [0.5, -1, 256, 4096, 100.5])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rows_that_u8_cannot_hold(dtype: str, value: float) -> None:
+    rows = np.tile(ROWS, (400, 1))
+    for before in (ROWS, rows):  # searched exactly, and through the graph
+        index = vicinal.Index(DIM, dtype=dtype, quantization="u8")
+        index.add(before)
+        found, told = index.search(ROWS), index.stats()
+        batch = rows.astype(np.float64)
+        batch[[1234, 1999], 2] = value
+        why = 'holds other than whole numbers from 0 to 255, which "u8" needs'
+        for given, row in ((batch, 1234), (batch[1234:], 0), (batch[1234], 0)):
+            with raises(ValueError, f"vectors: row {row} {why}"):
+                index.add(given)
+        assert (len(index), index.stats()) == (len(before), told)
+        assert_same(index.search(ROWS), found)
+        assert len(index.add(rows)) == 2000
+        assert index.stats()["quantization"] == "u8"
 
 
 # ---- shapes

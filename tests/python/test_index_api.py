@@ -427,7 +427,9 @@ def test_fork_while_another_thread_adds() -> None:
 
     def refused():
         index.search(rows[:64], 5)
-        writes = [lambda: index.add(rows[:1]), lambda: 3 in index, lambda: index.save("/no/where")]
+        # looking ids up is no writing
+        assert 3 in index and 4000 not in index and (index.get(3) == rows[3]).all()
+        writes = [lambda: index.add(rows[:1]), index.check, lambda: index.save("/no/where")]
         for call in writes:
             try:
                 call()
@@ -648,17 +650,26 @@ def test_properties() -> None:
         index.ef_seach = 10  # a slip of the pen is not a new attribute
 
 
-def test_stats_and_memory(sift: Any, sift_index: vicinal.Index) -> None:
+def test_stats_and_memory(tmp_path: Path, sift: Any, sift_index: vicinal.Index) -> None:
     stats = sift_index.stats()
     assert (stats["count"], stats["graph_rows"], stats["search"]) == (5000, 5000, "graph")
     assert stats["max_level"] >= 1
-    assert stats["quantization"] == "stored vectors" and stats["quantization_reason"]
+    assert stats["quantization"] == "u8"
+    assert stats["quantization_reason"].endswith("stored as 8-bit integers: codes lose nothing")
+    # a read-only index has no room to grow
+    sift_index.save(tmp_path / "sift")
+    exact = vicinal.open(tmp_path / "sift").memory_usage()
+    assert list(exact) == ["vectors", "ids", "graph", "codes", "total"]
+    assert exact["vectors"] == 5000 * 128 and exact["ids"] == 5000 * 8
+    assert exact["codes"] == 5000 * 8  # the rows are their own codes: constants only
+    assert 5000 * 32 * 4 <= exact["graph"] < 5000 * 34 * 4
     usage = sift_index.memory_usage()
-    assert usage["vectors"] == 5000 * 128 and usage["ids"] == 40000
-    assert usage["total"] == usage["vectors"] + usage["ids"] + usage["other"]
-    assert 0 < usage["other"] < 8 * 5000 * 32 * 4
+    for part in ("vectors", "ids", "graph", "codes"):
+        assert exact[part] <= usage[part] < 2 * exact[part] + (1 << 21)
+    for each in (exact, usage):
+        assert each.pop("total") == sum(each.values())
     empty = vicinal.Index(3)
-    assert empty.memory_usage()["total"] == 0
+    assert set(empty.memory_usage().values()) == {0}
     assert empty.stats()["search"] == "exact"
 
 

@@ -1,0 +1,236 @@
+"""Exact 8-bit codes against plain sums, bit for bit; which kind of codes is chosen, and how large codes are."""
+from std.random import random_si64, random_ui64, seed
+from std.testing import TestSuite, assert_equal, assert_false, assert_true
+
+from vicinal.code_space import CODE_LINE, ExactBytes, dot_bytes
+from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, code_stride, is_bytes
+from vicinal.coding import AUTO, choose_kind
+from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.rotation import padded_dim
+from vicinal.space import (
+    COSINE,
+    IP,
+    L2,
+    STORED,
+    STORED_TYPES,
+    Of,
+    Query,
+    Rows,
+    is_float,
+    row_stride,
+)
+
+comptime DIMS: List[Int] = [1, 63, 64, 65, 127, 128, 129, 223, 1000]
+
+
+# ---- sums of products
+
+
+def test_dot_bytes() raises:
+    seed(3)
+    for bytes in [64, 128, 192, 256, 1024, 65536]:
+        for extreme in [False, True]:
+            var row = allocate[UInt8](bytes)
+            var query = allocate[UInt8](bytes)
+            var unsigned_row: Int64 = 0
+            var signed_row: Int64 = 0
+            for i in range(bytes):
+                row[unsafe_offset=i] = 255 if extreme else UInt8(random_ui64(0, 255))
+                query[unsafe_offset=i] = 128 if extreme else UInt8(random_ui64(0, 255))
+                var x = row[unsafe_offset=i]
+                var q = query[unsafe_offset=i]
+                unsigned_row += Int64(x) * Int64(q.cast[DType.int8]())
+                signed_row += Int64(x.cast[DType.int8]()) * Int64(q)
+            assert_equal(Int64(dot_bytes[False](row, query, bytes)), unsigned_row)
+            assert_equal(Int64(dot_bytes[True](row, query, bytes)), signed_row)
+            release(row)
+            release(query)
+
+
+# ---- exact codes
+
+
+struct Sample[T: DType](Movable):
+    """Rows as an index stores them."""
+
+    var rows: Rows
+    var count: Int
+    var bytes: Ptr[UInt8]
+
+    def __init__(out self, count: Int, dim: Int):
+        """Makes zero rows."""
+        comptime dtype = code_of[Self.T]()
+        var stride = row_stride(dim, dtype)
+        self.bytes = allocate_zeroed[UInt8](count * stride + CODE_LINE)
+        self.rows = Rows(Int(self.bytes), stride, dim, 0)
+        self.count = count
+
+    def __deinit__(deinit self):
+        release(self.bytes)
+
+    def row(self, i: Int) -> Ptr[Scalar[Self.T]]:
+        """Returns row i."""
+        return self.rows.row[Self.T](i)
+
+    def fill_whole(self, low: Int, high: Int):
+        """Writes whole numbers; the first three rows hold the lowest, the highest, and both by turns.
+        """
+        for i in range(self.count):
+            for j in range(self.rows.dim):
+                var value = Int(random_si64(Int64(low), Int64(high)))
+                if i < 3:
+                    value = low if i == 0 or (i == 2 and j % 2 == 0) else high
+                self.row(i)[unsafe_offset=j] = Scalar[Self.T](Float32(value))
+
+
+def code_of[T: DType]() -> Int:
+    """Returns the number of a stored type."""
+    comptime for i in range(len(STORED)):
+        comptime stored = STORED[i]
+        if stored == T:
+            return i
+    return -1
+
+
+def encoded[T: DType](metric: Int, sample: Sample[T]) raises -> Codes:
+    """Returns codes of all rows of a sample."""
+    var dim = sample.rows.dim
+    var codes = Codes(EXACT, metric, code_of[T](), dim, 0)
+    assert_true(codes.grow(sample.count))
+    codes.centre_on[T](sample.rows, sample.count)
+    var work = allocate[Float32](padded_dim(dim))
+    for row in range(sample.count):
+        codes.encode[T](sample.rows, row, work)
+    release(work)
+    codes.count = sample.count
+    return codes^
+
+
+def exact_distance[
+    metric: Int, T: DType
+](a: Ptr[Scalar[T]], b: Ptr[Scalar[T]], dim: Int) -> Float32:
+    """Returns the distance of whole numbers by a plain sum, rounded once."""
+    var sum: Int64 = 0
+    for i in range(dim):
+        var x = Int64(Float32(a[unsafe_offset=i]))
+        var y = Int64(Float32(b[unsafe_offset=i]))
+        comptime if metric == L2:
+            sum += (x - y) * (x - y)
+        else:
+            sum += x * y
+    comptime if metric == L2:
+        return Float32(sum)
+    return Float32(1 - Float64(sum))
+
+
+def check_exact[metric: Int, T: DType](dim: Int, count: Int) raises:
+    """Compares keys and distances of exact codes with plain sums and with the keys of the stored rows.
+    """
+    comptime S = Of[metric, T]
+    comptime E = ExactBytes[metric, T == DType.int8]
+    var label = String(t"metric {metric}, dtype {T}, {dim} dimensions")
+    var sample = Sample[T](count, dim)
+    if T == DType.int8:
+        sample.fill_whole(-128, 127)
+    else:
+        sample.fill_whole(0, 255)
+    var codes = encoded[T](metric, sample)
+    var rows = codes.rows(sample.rows)
+    var prepared = allocate[UInt8](codes.query_bytes())
+    var room = allocate[UInt8](4 * dim + 128)
+    var vector = allocate[Scalar[S.Q]](dim)
+    for a in range(count):
+        for i in range(dim):
+            vector[unsafe_offset=i] = sample.row(a)[unsafe_offset=i].cast[S.Q]()
+        assert_true(codes.prepare[S.Q](vector, prepared, prepared.unsafe_bitcast[Float32]()), label)
+        var query = Query(Int(prepared), 1)
+        var own = E.query_of_row(rows, a, Int(room))
+        for b in range(count):
+            var key = E.key(query, rows, b)
+            assert_equal(E.key(own, rows, b), key, label)
+            assert_equal(E.key_between(rows, a, b), key, label)
+            assert_equal(
+                E.value(key), exact_distance[metric, T](sample.row(a), sample.row(b), dim), label
+            )
+            comptime if not T.is_floating_point():
+                assert_equal(S.key(Query(Int(vector), 1), sample.rows, b), key, label)
+    release(prepared)
+    release(room)
+    release(vector)
+
+
+def test_exact_codes() raises:
+    seed(5)
+    comptime for metric in [L2, IP]:
+        comptime for i in range(len(STORED)):
+            comptime T = STORED[i]
+            for dim in materialize[DIMS]():
+                check_exact[metric, T](dim, 9)
+
+
+def test_exact_codes_of_the_largest_dimension() raises:
+    seed(6)
+    comptime for metric in [L2, IP]:
+        check_exact[metric, DType.uint8](65536, 4)
+        check_exact[metric, DType.int8](65536, 4)
+
+
+def test_queries_that_exact_codes_cannot_hold() raises:
+    var sample = Sample[DType.float32](3, 65)
+    sample.fill_whole(0, 255)
+    var codes = encoded[DType.float32](L2, sample)
+    var prepared = allocate[UInt8](codes.query_bytes())
+    var query = allocate[Float32](65)
+    for value in [Float32(0), 255, 17, -0.0]:
+        for i in range(65):
+            query[unsafe_offset=i] = 3
+        query[unsafe_offset=64] = value
+        assert_true(codes.prepare[DType.float32](query, prepared, query))
+    for value in [Float32(0.5), -1, 256, 1e30, -1e30, 254.99998, 1e-30]:
+        query[unsafe_offset=64] = value
+        assert_false(codes.prepare[DType.float32](query, prepared, query), String(value))
+    release(prepared)
+    release(query)
+
+
+def test_is_bytes() raises:
+    var row = allocate[Float32](70)
+    for i in range(70):
+        row[unsafe_offset=i] = Float32(i * 3)
+    assert_true(is_bytes[DType.float32](row, 70))
+    for value in [Float32(0.5), -1, 256, 1e30, -1e30, 254.99998, 1e-30]:
+        row[unsafe_offset=69] = value
+        assert_true(is_bytes[DType.float32](row, 69))
+        assert_false(is_bytes[DType.float32](row, 70), String(value))
+    release(row)
+
+
+# ---- choice and size
+
+
+def test_choice() raises:
+    for metric in [L2, IP, COSINE]:
+        for dtype in range(STORED_TYPES):
+            var whole = metric != COSINE
+            var integers = not is_float(dtype)
+            for dim in [1, 15, 16, 95, 96, 1000]:
+                var wanted = ROTATED if dim >= 96 else (SCALED if dim >= 16 else STORED_ROWS)
+                if integers:
+                    wanted = EXACT if whole else STORED_ROWS
+                assert_equal(choose_kind(AUTO, metric, dtype, dim, False), wanted)
+                if whole:
+                    assert_equal(choose_kind(AUTO, metric, dtype, dim, True), EXACT)
+                for kind in [STORED_ROWS, EXACT, SCALED, ROTATED]:
+                    assert_equal(choose_kind(1 + kind, metric, dtype, dim, True), kind)
+
+
+def test_size() raises:
+    for dim in materialize[DIMS]():
+        var lines = (dim + 63) // 64
+        assert_equal(code_stride(EXACT, dim), 64 * lines)
+        assert_equal(code_stride(SCALED, dim), 64 * lines)
+        assert_equal(code_stride(ROTATED, dim), 64 * ((lines + 1) // 2))
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()

@@ -1,0 +1,330 @@
+"""Columns grow where they are, the table of ids equals a dictionary, a team does every item exactly once."""
+from std.atomic import Atomic
+from std.random import random_si64, random_ui64, seed
+from std.testing import TestSuite, assert_equal, assert_false, assert_true
+
+from vicinal.ids import IdMap
+from vicinal.memory import HUGE_PAGE, Column, Ptr, allocate, allocate_zeroed, release
+from vicinal.parallel import MAX_THREADS, Body, Team, Unwatched, Watch, usable_cores
+from vicinal.scratch import SHELF, Scratch, Shelf
+
+
+def test_a_column_grows_where_it_is() raises:
+    for first in [1, 70_000, 5 << 20]:
+        var column = Column()
+        assert_true(column.grow(0))
+        assert_equal(column.address, 0)
+        assert_true(column.grow(first))
+        var address = column.address
+        assert_equal(address % 64, 0)
+        var written = 0
+        var bytes = first
+        while bytes <= 24 << 20:
+            assert_true(column.grow(bytes))
+            assert_equal(column.address, address)
+            assert_true(bytes <= column.usable and column.usable <= column.reserved)
+            var p = column.ptr[UInt8]()
+            # all that may be used: old bytes as they were written, new ones zero
+            for i in range(0, written, 511):
+                assert_equal(p[unsafe_offset=i], UInt8(i % 251 + 1))
+            var sum = 0
+            for i in range(written, column.usable):
+                sum += Int(p[unsafe_offset=i])
+                p[unsafe_offset=i] = UInt8(i % 251 + 1)
+            assert_equal(sum, 0)
+            written = column.usable
+            bytes += bytes // 3 + 1
+        var usable = column.usable
+        assert_true(column.grow(1))  # it never shrinks
+        assert_equal(column.usable, usable)
+
+
+def test_a_column_refuses_what_cannot_be() raises:
+    for bytes in [1 << 50, 1 << 60, 1 << 61, 1 << 62, Int.MAX]:
+        var column = Column()
+        assert_false(column.grow(bytes))
+        assert_equal(column.usable, 0)
+        assert_true(column.grow(100))  # and goes on
+        column.ptr[UInt8]()[unsafe_offset=99] = 7
+        var before = (column.address, column.usable, column.reserved)
+        assert_false(column.grow(bytes))
+        assert_false(column.grow(column.reserved + 1))
+        assert_equal(column.address, before[0])
+        assert_equal(column.usable, before[1])
+        assert_equal(column.reserved, before[2])
+        assert_equal(column.ptr[UInt8]()[unsafe_offset=99], 7)
+        _ = column^  # a pointer into it does not keep it alive
+
+
+def test_a_view_gives_nothing_back() raises:
+    var memory = allocate_zeroed[UInt8](HUGE_PAGE)
+    var column = Column()
+    column.view(Int(memory), 1000)
+    assert_equal(column.address, Int(memory))
+    assert_true(column.grow(1000))
+    assert_false(column.grow(1001))
+    _ = column^
+    memory[unsafe_offset=999] = 1  # still there
+    release(memory)
+
+
+def random_id(scarce: Bool) -> Int64:
+    """Returns an id of all, or of few."""
+    if not scarce:
+        return random_si64(Int64.MIN, Int64.MAX)
+    if random_ui64(0, 1) == 0:
+        return random_si64(-500, 500)
+    return Int64.MAX - random_si64(0, 500)
+
+
+def compare(map: IdMap, ids: Ptr[Int64], wanted: Dict[Int64, Int]) raises:
+    """Looks for all ids that are in the dictionary and for others."""
+    assert_equal(map.held, len(wanted))
+    for row in range(map.held):
+        assert_equal(map.find(ids, ids[unsafe_offset=row]), row)
+        assert_equal(wanted[ids[unsafe_offset=row]], row)
+    for _ in range(20):
+        var id = random_id(True)
+        assert_equal(map.find(ids, id), wanted.get(id, -1))
+
+
+def test_ids_equal_a_dictionary() raises:
+    seed(1)
+    comptime ROOM = 4000
+    for _ in range(8):
+        var ids = allocate[Int64](ROOM)
+        var map = IdMap()
+        var wanted = Dict[Int64, Int]()
+        var clashes = 0
+        compare(map, ids, wanted)
+        for step in range(120):
+            if step % 10 == 9:  # the last rows go
+                var until = max(map.held - Int(random_ui64(0, 100)), 0)
+                for row in range(until, map.held):
+                    _ = wanted.pop(ids[unsafe_offset=row])
+                map.shrink(ids, until)
+            else:
+                var until = min(map.held + Int(random_ui64(0, 70)), ROOM)
+                var new = Dict[Int64, Int]()
+                var clash = -1
+                for row in range(map.held, until):
+                    var id = random_id(step % 2 == 0)
+                    ids[unsafe_offset=row] = id
+                    if clash < 0 and (id in wanted or id in new):
+                        clash = row
+                    new[id] = row
+                assert_equal(map.extend(ids, until), clash)
+                if clash < 0:
+                    wanted.update(new)
+                clashes += Int(clash >= 0)
+            compare(map, ids, wanted)
+        assert_true(clashes > 10 and map.held > 300)
+        map.shrink(ids, 0)
+        wanted.clear()
+        compare(map, ids, wanted)
+        release(ids)
+
+
+def test_ids_in_a_row() raises:
+    """Ids that are row numbers but for one: what an index holds that was given its own numbers."""
+    comptime COUNT = 70_000
+    var ids = allocate[Int64](COUNT)
+    for row in range(COUNT):
+        ids[unsafe_offset=row] = Int64(row) + 1
+    var map = IdMap()
+    assert_equal(map.extend(ids, COUNT), -1)
+    for row in range(COUNT):
+        assert_equal(map.find(ids, Int64(row) + 1), row)
+    assert_equal(map.find(ids, 0), -1)
+    assert_equal(map.find(ids, Int64(COUNT) + 1), -1)
+    ids[unsafe_offset=COUNT - 1] = 1
+    map.shrink(ids, COUNT - 2)
+    assert_equal(map.extend(ids, COUNT), COUNT - 1)
+    assert_equal(map.held, COUNT - 2)
+    release(ids)
+
+
+@fieldwise_init
+struct Tally(Body, TrivialRegisterPassable):
+    """Counts how often each item is done, and what pieces it gets."""
+
+    var times: Ptr[Int64]
+    var wrong: Ptr[Int64]
+    """Pieces that are empty or too large, and workers that do not exist."""
+    var grain: Int
+    var workers: Int
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Counts items begin .. end-1."""
+        if begin >= end or end - begin > self.grain or worker < 0 or worker >= self.workers:
+            _ = Atomic[Int64].fetch_add(self.wrong, 1)
+        for i in range(begin, end):
+            _ = Atomic[Int64].fetch_add(self.times.unsafe_offset(i), 1)
+
+
+@fieldwise_init
+struct TallyInTeams(Body):
+    """Counts with a team for each piece."""
+
+    var tally: Tally
+    var size: Int
+    """Of each of those teams."""
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Counts items begin .. end-1."""
+        var watch = Unwatched()
+        var team = Team(self.size)
+        var inner = Tally(self.tally.times.unsafe_offset(begin), self.tally.wrong, 1, team.size())
+        if not team.run(end - begin, 1, inner, watch):
+            _ = Atomic[Int64].fetch_add(self.tally.wrong, 1)
+
+
+struct Limited(Watch):
+    """Ends a region when it has been asked so many times, and notes what it was told."""
+
+    var left: Int
+    var asked: Int
+    var told: Int
+    """Items handed out, at the last question."""
+    var wrong: Int
+
+    def __init__(out self, left: Int):
+        """Makes the watch."""
+        self.left = left
+        self.asked = 0
+        self.told = 0
+        self.wrong = 0
+
+    def proceed(mut self, done: Int) -> Bool:
+        """Counts down."""
+        self.wrong += Int(done <= self.told)
+        self.told = done
+        self.asked += 1
+        self.left -= 1
+        return self.left >= 0
+
+    def advance(mut self, base: Int):
+        """Takes no note."""
+        pass
+
+    def conclude(mut self, done: Int) -> Bool:
+        """Keeps what was done."""
+        return True
+
+
+def check_region(team: Team, count: Int, grain: Int) raises:
+    """Runs one region and counts."""
+    var times = allocate_zeroed[Int64](count + 1)
+    var watch = Limited(Int.MAX)
+    # a grain below 1 counts as 1
+    var tally = Tally(times, times.unsafe_offset(count), max(grain, 1), team.size())
+    assert_true(team.run(count, grain, tally, watch))
+    for i in range(count):
+        assert_equal(times[unsafe_offset=i], 1)
+    assert_equal(times[unsafe_offset=count], 0)
+    assert_equal(watch.wrong, 0)
+    assert_true(watch.told < max(count, 1))
+    if team.size() == 1:  # asked before each piece but the first
+        assert_equal(watch.asked, max(0, (count + max(grain, 1) - 1) // max(grain, 1) - 1))
+    release(times)
+
+
+def test_every_item_is_done_once() raises:
+    for size in [-1, 0, 1, 2, 3, 8]:
+        var team = Team(size)
+        assert_equal(team.size(), max(size, 1))
+        for count in [0, 1, 2, 7, 100, 1000]:
+            for grain in [-1, 0, 1, 3, 64, 5000]:
+                for _ in range(3):  # one team, many regions
+                    check_region(team, count, grain)
+
+
+def test_more_threads_than_there_may_be() raises:
+    var team = Team(10 * MAX_THREADS)
+    assert_true(team.size() <= MAX_THREADS)
+    check_region(team, 10_000, 7)
+
+
+def test_teams_inside_teams() raises:
+    comptime COUNT = 40
+    for size in [1, 3]:
+        for inner in [1, 2, 4]:
+            var times = allocate_zeroed[Int64](COUNT + 1)
+            var watch = Unwatched()
+            var tally = Tally(times, times.unsafe_offset(COUNT), 1, inner)
+            assert_true(Team(size).run(COUNT, 9, TallyInTeams(tally, inner), watch))
+            for i in range(COUNT):
+                assert_equal(times[unsafe_offset=i], 1)
+            assert_equal(times[unsafe_offset=COUNT], 0)
+            release(times)
+
+
+def test_a_watch_ends_a_region() raises:
+    comptime COUNT = 400
+    for size in [1, 2, 4]:
+        var team = Team(size)
+        for left in [0, 1, 5, 30, 10_000]:
+            for grain in [1, 8]:
+                var times = allocate_zeroed[Int64](COUNT + 1)
+                var watch = Limited(left)
+                var tally = Tally(times, times.unsafe_offset(COUNT), grain, team.size())
+                var finished = team.run(COUNT, grain, tally, watch)
+                var done = 0
+                for i in range(COUNT):
+                    assert_true(times[unsafe_offset=i] <= 1)
+                    done += Int(times[unsafe_offset=i])
+                assert_equal(times[unsafe_offset=COUNT], 0)
+                # true if and only if all of it was done
+                assert_equal(finished, done == COUNT)
+                assert_equal(finished, watch.left >= 0)
+                if size == 1:
+                    assert_equal(done, min((left + 1) * grain, COUNT))
+                release(times)
+                check_region(team, COUNT, grain)  # the team goes on
+
+
+@fieldwise_init
+struct Borrow(Body):
+    """Takes scratches from a shelf; two who hold the same one would see each other's marks."""
+
+    var shelf: Ptr[Shelf]
+    var wrong: Ptr[Int64]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Takes one for each item."""
+        for i in range(begin, end):
+            var scratch = self.shelf[].take()
+            scratch[].hops = i
+            scratch[].beam.reset(3 + i % 5)
+            if scratch[].hops != i or scratch[].beam.limit != 3 + i % 5:
+                _ = Atomic[Int64].fetch_add(self.wrong, 1)
+            self.shelf[].put(scratch)
+
+
+def test_a_shelf_gives_each_scratch_to_one() raises:
+    var shelf = Shelf()
+    var taken = List[Ptr[Scratch]]()
+    for i in range(SHELF + 5):  # more than it keeps
+        taken.append(shelf.take())
+        for j in range(i):
+            assert_true(Int(taken[i]) != Int(taken[j]))
+    for i in range(len(taken)):
+        shelf.put(taken[i])
+    var again = shelf.take()
+    assert_equal(Int(again), Int(taken[0]))
+    shelf.put(again)
+    var wrong = allocate_zeroed[Int64](1)
+    var watch = Unwatched()
+    var borrow = Borrow(Pointer(to=shelf).unsafe_origin_cast[MutUntrackedOrigin](), wrong)
+    assert_true(Team(4).run(20_000, 10, borrow, watch))
+    assert_equal(wrong[], 0)
+    release(wrong)
+    _ = shelf^
+
+
+def test_cores() raises:
+    assert_true(usable_cores() >= 1)
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()
