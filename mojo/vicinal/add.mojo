@@ -5,7 +5,16 @@ from std.memory import unsafe_memcpy
 from vicinal.build import link_rows
 from vicinal.code_space import CODE_LINE, ExactBytes
 from vicinal.codes import EXACT, drop_codes, is_bytes
-from vicinal.coding import all_bytes, choose_kind, encode_rows, new_codes
+from vicinal.coding import (
+    AUTO,
+    all_bytes,
+    check_due,
+    choose_kind,
+    encode_rows,
+    estimates_fit,
+    finer,
+    new_codes,
+)
 from vicinal.convert import from_float, to_float
 from vicinal.graph import draw_level
 from vicinal.index import DONE, KNOWN_ID, NO_MEMORY, STOPPED, Index
@@ -217,24 +226,34 @@ struct AddRows[V: Watch](SpaceTask):
         return 1
 
     def _encode[S: Space](mut self, team: Team, until: Int) -> Int:
-        """Encodes new rows, of all rows if they make another kind of codes the right one."""
+        """Encodes new rows, and all rows anew if they make other codes the right ones."""
         ref index = self.index[]
         ref watch = self.watch[]
         var first_time = index.graph.linked == 0
-        var unseen = 0 if first_time else index.count
         var kind = index.codes[].kind
         var bytes_only = (first_time or kind == EXACT) and all_bytes[S](
-            index.rows(), unseen, until, team, watch
+            index.rows(), 0 if first_time else index.count, until, team, watch
         )
         var codes = index.codes
         if first_time or (kind == EXACT and is_float(index.dtype) and not bytes_only):
             kind = choose_kind(index.quantization, index.metric, index.dtype, index.dim, bytes_only)
             codes = new_codes[S](kind, index.dtype, index.rows(), until, index.seed)
-        var outcome = encode_rows[S](codes, index.rows(), until, team, watch)
-        if outcome != 1:
+        while True:
+            var outcome = encode_rows[S](codes, index.rows(), until, team, watch)
+            if outcome != 1:
+                if codes != index.codes:
+                    drop_codes(codes)
+                return STOPPED if outcome == 0 else NO_MEMORY
+            if index.quantization != AUTO or not check_due(codes[], until):
+                break
+            if estimates_fit[S](codes[], index.rows(), codes[].checked, until):
+                codes[].checked = until
+                break
+            # first the same kind around a new centre, then a finer kind
             if codes != index.codes:
                 drop_codes(codes)
-            return STOPPED if outcome == 0 else NO_MEMORY
+                kind = finer(kind)
+            codes = new_codes[S](kind, index.dtype, index.rows(), until, index.seed)
         if codes != index.codes:
             # searches under way may still read the old ones
             codes[].older = Int(index.codes)

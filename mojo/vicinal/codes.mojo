@@ -55,6 +55,8 @@ struct Codes(Movable):
     """Used by ROTATED only."""
     var count: Int
     """Rows encoded: 0 .. count-1."""
+    var checked: Int
+    """Rows that there were when a sample last showed that estimates are good enough."""
     var older: Int
     """Address of the codes that these replaced, which searches under way may still read; 0 for none."""
 
@@ -70,6 +72,7 @@ struct Codes(Movable):
         self.centre = allocate_zeroed[Float32](padded_dim(dim))
         self.rotation = Rotation(dim if kind == ROTATED else 1, seed)
         self.count = 0
+        self.checked = 0
         self.older = 0
 
     def __deinit__(deinit self):

@@ -1,11 +1,13 @@
 """Which codes an index walks on: the choice, making them for new rows, changing the choice when data want it."""
 from std.atomic import Atomic, Ordering
 
+from vicinal.candidates import Candidates, entry_of
+from vicinal.code_space import CODE_LINE, Estimate
 from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, is_bytes
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.rotation import padded_dim
-from vicinal.space import COSINE, Rows, Space, is_float
+from vicinal.space import COSINE, Measure, Query, Rows, Space, is_float
 
 comptime AUTO = 0
 """What a user may ask for; the others are 1 + the kind of codes."""
@@ -122,3 +124,77 @@ def new_codes[S: Space](kind: Int, dtype: Int, rows: Rows, count: Int, seed: Int
     codes.unsafe_write(Codes(kind, S.metric, dtype, rows.dim, seed))
     codes[].centre_on[S.T](rows, count)
     return codes
+
+
+comptime SAMPLE_QUERIES = 64
+comptime SAMPLE_ROWS = 2048
+comptime NEAREST = 10
+comptime ALLOWED = 20
+"""Places among which the estimates must have the nearest rows of the sample. Fewer than a search measures again, because
+neighbours lie closer together among all rows than in a sample."""
+comptime ENOUGH = 0.98
+
+
+def finer(kind: Int) -> Int:
+    """Returns the kind to try when the estimates of a kind are too coarse for the data."""
+    return SCALED if kind == ROTATED else STORED_ROWS
+
+
+def check_due(codes: Codes, until: Int) -> Bool:
+    """Tells whether estimates have to be checked again: a quarter of the rows is new since they were.
+    """
+    return codes.kind > EXACT and 4 * codes.checked <= 3 * until
+
+
+def estimates_fit[S: Space](codes: Codes, rows: Rows, first: Int, until: Int) -> Bool:
+    """Tells whether estimated distances find the neighbours of rows first .. until-1 in a sample of all rows.
+
+    They do not where rows lie so far from the codes' centre that the error, which grows with that distance, is as large as
+    the differences between near neighbours: heaps far apart, or rows that have moved since the centre was taken.
+    """
+    comptime if not S.T.is_floating_point():
+        return True
+    if codes.kind == SCALED:
+        return _sample_fits[S, Estimate[8]](codes, rows, first, until)
+    return _sample_fits[S, Estimate[4]](codes, rows, first, until)
+
+
+def _sample_fits[S: Space, M: Measure](codes: Codes, rows: Rows, first: Int, until: Int) -> Bool:
+    var exact = Candidates()
+    var estimated = Candidates()
+    var size = padded_dim(rows.dim)
+    var widened = allocate[UInt8](4 * size + CODE_LINE)
+    var work = allocate[Float32](size)
+    var prepared = allocate[UInt8](codes.query_bytes())
+    var coded = codes.rows(rows)
+    var queries = min(SAMPLE_QUERIES, until - first)
+    var sampled = min(SAMPLE_ROWS, until)
+    var found = 0
+    var wanted = 0
+    for i in range(queries):
+        var row = first + i * (until - first) // queries
+        var query = S.query_of_row(rows, row, Int(widened))
+        _ = codes.prepare[S.Q](at[Scalar[S.Q]](query.address), prepared, work)
+        exact.reset(NEAREST)
+        estimated.reset(ALLOWED)
+        for j in range(sampled):
+            var other = j * until // sampled
+            if other == row:
+                continue
+            _offer(exact, entry_of(S.key(query, rows, other), other))
+            _offer(estimated, entry_of(M.key(Query(Int(prepared), 1), coded, other), other))
+        wanted += exact.size
+        var near = 0  # counted by distance: of rows equally near, any will do
+        for j in range(estimated.size):
+            near += Int(S.key(query, rows, estimated.node(j)) <= exact.key(exact.size - 1))
+        found += min(near, exact.size)
+    release(widened)
+    release(work)
+    release(prepared)
+    return Float64(found) >= ENOUGH * Float64(wanted)
+
+
+@always_inline
+def _offer(mut nearest: Candidates, entry: Int64):
+    if entry < nearest.worst():
+        nearest.insert(entry)

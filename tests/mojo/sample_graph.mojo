@@ -1,0 +1,143 @@
+"""Random rows with a graph over them, and a watch that ends work early: what tests of graphs share."""
+from std.random import random_si64
+from std.testing import assert_equal
+
+from vicinal.build import link_rows
+from vicinal.graph import EMPTY, Graph, draw_level, slots
+from vicinal.memory import Ptr, allocate, release
+from vicinal.parallel import Team, Unwatched, Watch
+from vicinal.repair import repair
+from vicinal.scratch import Scratch
+from vicinal.space import L2, Of, Rows
+from vicinal.undo import UndoLog
+
+comptime Stored = Of[L2, DType.int8]
+"""Whole numbers, so that distances are exact and many of them equal."""
+comptime DIM = 5
+
+
+struct Countdown(Watch):
+    """Ends the work when it has been asked so many times."""
+
+    var left: Int
+
+    def __init__(out self, left: Int):
+        """Makes the watch."""
+        self.left = left
+
+    def proceed(mut self, done: Int) -> Bool:
+        """Counts down."""
+        self.left -= 1
+        return self.left >= 0
+
+    def advance(mut self, base: Int):
+        """Takes no note."""
+        pass
+
+    def conclude(mut self, done: Int) -> Bool:
+        """Keeps what was done."""
+        return True
+
+
+struct Sample(Movable):
+    """Random rows and a graph over the first of them."""
+
+    var values: Ptr[Int8]
+    var levels: Ptr[UInt8]
+    var graph: Graph
+    var scratches: Ptr[Ptr[Scratch]]
+
+    comptime WORKERS = 3
+
+    def __init__(out self, count: Int, M: Int):
+        self.values = allocate[Int8](count * DIM)
+        self.levels = allocate[UInt8](count)
+        self.graph = Graph(M)
+        self.scratches = allocate[Ptr[Scratch]](Self.WORKERS)
+        for i in range(count * DIM):
+            self.values[unsafe_offset=i] = Int8(random_si64(-128, 127))
+        for row in range(count):
+            self.levels[unsafe_offset=row] = UInt8(draw_level(7, row, M))
+        for i in range(Self.WORKERS):
+            self.scratches[unsafe_offset=i] = allocate[Scratch](1)
+            self.scratches[unsafe_offset=i].unsafe_write(Scratch())
+
+    def __deinit__(deinit self):
+        for i in range(Self.WORKERS):
+            self.scratches[unsafe_offset=i].unsafe_deinit_pointee()
+            release(self.scratches[unsafe_offset=i])
+        release(self.scratches)
+        release(self.levels)
+        release(self.values)
+
+    def rows(self) -> Rows:
+        return Rows(Int(self.values), DIM, DIM, 0)
+
+    def copy_row(self, source: Int, target: Int):
+        for i in range(DIM):
+            self.values[unsafe_offset=target * DIM + i] = self.values[
+                unsafe_offset=source * DIM + i
+            ]
+
+    def distance(self, metric: Int, a: Int, b: Int) -> Int:
+        """Returns the squared distance or the negative inner product of two rows."""
+        var sum = 0
+        for i in range(DIM):
+            var x = Int(self.values[unsafe_offset=a * DIM + i])
+            var y = Int(self.values[unsafe_offset=b * DIM + i])
+            sum += (x - y) ** 2 if metric == L2 else -x * y
+        return sum
+
+    def link[
+        V: Watch
+    ](mut self, until: Int, ef: Int, threads: Int, log: UndoLog, mut watch: V) -> Int:
+        """Links rows up to `until`."""
+        return link_rows[Stored](
+            self.graph,
+            self.rows(),
+            until,
+            self.levels.unsafe_offset(self.graph.linked),
+            ef,
+            Team(threads),
+            self.scratches,
+            log,
+            watch,
+        )
+
+    def link_all(mut self, until: Int, ef: Int) raises:
+        var log = UndoLog(self.graph)
+        var watch = Unwatched()
+        assert_equal(self.link(until, ef, 1, log, watch), 1)
+
+    def repair[V: Watch](mut self, log: UndoLog, mut watch: V) -> Bool:
+        return repair[Stored](self.graph, self.rows(), 20, log, self.scratches[][], watch)
+
+    def links(self, level: Int, node: Int) -> List[Int]:
+        var found = List[Int]()
+        for i in range(self.graph.slots_at(level)):
+            if self.graph.links(level, node)[unsafe_offset=i] != EMPTY:
+                found.append(Int(self.graph.links(level, node)[unsafe_offset=i]))
+        return found^
+
+    def set_links(self, row: Int, links: List[Int]):
+        """Replaces the links of a row on level 0."""
+        for i in range(self.graph.cap(0)):
+            self.graph.links(0, row)[unsafe_offset=i] = (
+                UInt32(links[i]) if i < len(links) else EMPTY
+            )
+
+    def bytes(self) -> List[UInt32]:
+        """Returns all that makes the graph."""
+        ref graph = self.graph
+        var all = List[UInt32]()
+        for number in [graph.linked, graph.rows, graph.ordinals, graph.blocks, graph.entry]:
+            all.append(UInt32(number))
+        for i in range(graph.linked * slots(2 * graph.M)):
+            all.append(graph.links0.ptr[UInt32]()[unsafe_offset=i])
+        for i in range(graph.ordinals):
+            all.append(graph.upper_rows.ptr[UInt32]()[unsafe_offset=i])
+        for i in range(graph.ordinals + 1):
+            all.append(graph.upper_start.ptr[UInt32]()[unsafe_offset=i])
+        for i in range(graph.blocks * slots(graph.M)):
+            all.append(graph.upper_links.ptr[UInt32]()[unsafe_offset=i])
+        return all^

@@ -1,0 +1,237 @@
+"""Selection and linking equal direct transcriptions; undo puts every byte back; repair reaches every row."""
+from std.random import random_ui64, seed
+from std.testing import TestSuite, assert_equal, assert_false, assert_true
+
+from sample_graph import DIM, Countdown, Sample, Stored
+from vicinal.build import SLACK
+from vicinal.candidates import entry_of, node_of
+from vicinal.check import SOUND, UNREACHABLE, check_graph
+from vicinal.memory import allocate, release
+from vicinal.parallel import Unwatched
+from vicinal.prune import select_diverse
+from vicinal.repair import unreachable
+from vicinal.space import IP, L2, Linker, Of
+from vicinal.undo import UndoLog
+
+
+# ---- selection and linking
+
+
+def choose(
+    sample: Sample, metric: Int, centre: Int, candidates: List[Int], wanted: Int
+) -> List[Int]:
+    """Goes through rows by distance: one stays if no other that stayed is nearer to it than the centre.
+    """
+    var order = List[Int64]()
+    for row in candidates:
+        order.append(entry_of(Int32(sample.distance(metric, centre, row)), row))
+    sort(order)
+    var kept = List[Int]()
+    for entry in order:
+        var row = node_of(entry)
+        var diverse = True
+        for other in kept:
+            diverse = diverse and sample.distance(metric, row, other) >= sample.distance(
+                metric, row, centre
+            )
+        if diverse and len(kept) < wanted:
+            kept.append(row)
+    return kept^
+
+
+def compare_selection[S: Linker](metric: Int) raises:
+    """Compares `select_diverse` on both kinds of levels."""
+    comptime ROWS = 60
+    var sample = Sample(ROWS, 8)
+    for row in range(ROWS):  # few different values: equal distances, equal rows
+        for i in range(DIM):
+            sample.values[unsafe_offset=row * DIM + i] %= 3
+        sample.levels[unsafe_offset=row] = UInt8(row % 2)
+    assert_true(sample.graph.reserve(ROWS, sample.levels, 0))
+    var picked = allocate[UInt32](ROWS)
+    var entries = allocate[Int64](ROWS)
+    for level in range(2):
+        for centre in range(0, ROWS, 7):
+            var rows = List[Int]()
+            var order = List[Int64]()
+            for node in range(ROWS if level == 0 else sample.graph.ordinals):
+                var row = sample.graph.row_at(level, node)
+                if row != centre:
+                    rows.append(row)
+                    order.append(entry_of(S.key_between(sample.rows(), centre, row), node))
+            sort(order)
+            for i in range(len(order)):
+                entries[unsafe_offset=i] = order[i]
+            for wanted in [1, 2, 5, 16, ROWS]:
+                var kept = select_diverse[S](
+                    sample.graph, sample.rows(), level, entries, len(order), wanted, picked
+                )
+                var found = List[Int]()
+                for i in range(kept):
+                    found.append(sample.graph.row_at(level, Int(picked[unsafe_offset=i])))
+                assert_equal(found, choose(sample, metric, centre, rows, wanted))
+    release(picked)
+    release(entries)
+
+
+def test_selection_equals_the_rule() raises:
+    seed(2)
+    compare_selection[Stored](L2)
+    compare_selection[Of[IP, DType.int8]](IP)
+
+
+def test_linking_equals_the_rule() raises:
+    """With candidates for all rows every search is complete, and the graph of level 0 follows from the rule alone.
+    """
+    seed(3)
+    comptime ROWS = 300  # one row a round
+    comptime M = 6
+    var sample = Sample(ROWS, M)
+    var wanted = List[List[Int]]()
+    var pruned = 0
+    for row in range(ROWS):
+        var earlier = List[Int]()
+        for other in range(row):
+            earlier.append(other)
+        var own = choose(sample, L2, row, earlier, M)
+        wanted.append(own.copy())
+        for target in own:
+            wanted[target].append(row)
+            if len(wanted[target]) > 2 * M:
+                var all = wanted[target].copy()
+                wanted[target] = choose(sample, L2, target, all, max(2 * M - SLACK, M))
+                pruned += 1
+        sample.link_all(row + 1, ROWS)
+        assert_equal(unreachable(sample.graph), 0)
+        for other in range(row + 1):
+            assert_equal(sample.links(0, other), wanted[other])
+    assert_true(pruned > 10)
+    assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
+
+
+def test_copies_form_a_chain() raises:
+    seed(4)
+    comptime ROWS = 400
+    for spread in [1, 5]:  # so many different rows
+        var sample = Sample(ROWS, 3)
+        for row in range(spread, ROWS):
+            sample.copy_row(row % spread, row)
+        sample.link_all(ROWS, 30)
+        assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
+        # the first of each kind leads to the newest copy, and every copy to the one before it
+        for first in range(spread):
+            var place = first
+            for step in range(1, ROWS // spread):
+                var newest = first + (ROWS // spread - step) * spread
+                assert_true(newest in sample.links(0, place))
+                place = newest
+
+
+# ---- undo and repair
+
+
+def test_undo_puts_every_byte_back() raises:
+    seed(5)
+    comptime BEFORE = 700  # rounds of two rows
+    comptime ROWS = 1000
+    for M in [2, 6]:
+        var sample = Sample(ROWS, M)
+        for row in range(20):
+            sample.copy_row(row, BEFORE + 3 * row)
+        sample.link_all(BEFORE, 12)
+        # the entry point moves, too
+        sample.levels[unsafe_offset=BEFORE + 100] = UInt8(sample.graph.top() + 2)
+        var before = sample.bytes()
+        var stops: List[Int] = [0, 1, 2, 100, 149]
+        for _ in range(12):
+            stops.append(Int(random_ui64(0, 149)))
+        for stop in stops:
+            for threads in [1, 3]:
+                var log = UndoLog(sample.graph)
+                var watch = Countdown(stop)
+                var outcome = sample.link(ROWS, 12, threads, log, watch)
+                # one thread alone is asked in every round; of several none may come to it
+                if threads == 1:
+                    assert_equal(outcome, 0)
+                    assert_true(sample.graph.linked > BEFORE or stop == 0)
+                log.undo(sample.graph)
+                assert_equal(sample.bytes(), before)
+        var log = UndoLog(sample.graph)
+        var unwatched = Unwatched()
+        assert_equal(sample.link(ROWS, 12, 1, log, unwatched), 1)
+        assert_equal(sample.graph.row_of(sample.graph.entry), BEFORE + 100)
+        assert_equal(check_graph(sample.graph, ROWS, False), SOUND)
+        var after = sample.bytes()
+        log.undo(sample.graph)
+        assert_equal(sample.bytes(), before)
+        # what was tried and undone leaves no trace in what comes next
+        assert_equal(sample.link(ROWS, 12, 3, UndoLog(sample.graph), unwatched), 1)
+        assert_equal(sample.bytes(), after)
+
+
+def test_repair_reaches_rows_cut_off() raises:
+    seed(6)
+    comptime ROWS = 500
+    for M in [2, 8]:
+        var sample = Sample(ROWS, M)
+        sample.link_all(ROWS, 40)
+        var unwatched = Unwatched()
+        assert_true(sample.repair(UndoLog(sample.graph), unwatched))
+        assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
+        var lost = List[Int]()
+        for row in range(3, ROWS, 17):
+            if row != sample.graph.row_of(sample.graph.entry):
+                lost.append(row)
+        for row in range(ROWS):
+            var kept = List[Int]()
+            for link in sample.links(0, row):
+                # those cut off may still lead to each other
+                if link not in lost or row in lost:
+                    kept.append(link)
+            sample.set_links(row, kept)
+        assert_true(unreachable(sample.graph) >= len(lost))
+        assert_equal(check_graph(sample.graph, ROWS, True), UNREACHABLE)
+        var before = sample.bytes()
+
+        var log = UndoLog(sample.graph)
+        assert_true(sample.repair(log, unwatched))
+        assert_equal(unreachable(sample.graph), 0)
+        assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
+        log.undo(sample.graph)
+        assert_equal(sample.bytes(), before)
+
+        for stop in [0, 1]:
+            var half = UndoLog(sample.graph)
+            var watch = Countdown(stop)
+            assert_false(sample.repair(half, watch))
+            half.undo(sample.graph)
+            assert_equal(sample.bytes(), before)
+
+
+def test_repair_where_no_slot_is_free() raises:
+    """Every block is full: links are replaced whose rows have others."""
+    seed(7)
+    comptime ROWS = 120
+    comptime M = 2
+    for islands in [1, 2]:  # and one row that nobody links to
+        var sample = Sample(ROWS, M)
+        for row in range(ROWS):
+            sample.levels[unsafe_offset=row] = UInt8(row == 0)
+        assert_true(sample.graph.reserve(ROWS, sample.levels, 0))
+        sample.graph.linked = ROWS
+        sample.graph.raise_entry(0)
+        var size = (ROWS - 1) // islands
+        for row in range(ROWS):
+            var island = min(row // size, islands - 1)
+            var links = List[Int]()
+            for step in range(1, 2 * M + 1):
+                links.append(island * size + (row - island * size + step) % size)
+            sample.set_links(row, links)
+        assert_true(unreachable(sample.graph) >= 1 + (islands - 1) * size)
+        var unwatched = Unwatched()
+        assert_true(sample.repair(UndoLog(sample.graph), unwatched))
+        assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()
