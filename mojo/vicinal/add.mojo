@@ -146,11 +146,18 @@ struct AddRows[V: Watch](SpaceTask):
                 self.status = STOPPED
                 return
         else:
+            var codes = index.codes
             self.status = self._encode[S](team, until)
             if self.status == DONE:
                 self.status = self._link[S](team, until)
             if self.status != DONE:
-                index.codes[].count = min(index.codes[].count, index.count)
+                if index.codes != codes:
+                    # back to the codes before; searches under way may still read those given up
+                    var given_up = index.codes
+                    given_up[].older = codes[].older
+                    codes[].older = Int(given_up)
+                    index.codes = codes
+                codes[].count = min(codes[].count, index.count)
                 return
         Atomic[Int64].store[ordering=Ordering.RELEASE](
             Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(until)

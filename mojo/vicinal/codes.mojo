@@ -160,11 +160,9 @@ struct Codes(Movable):
 
     def _encode_estimate[T: DType](self, p: Ptr[Scalar[T]], row: Int, work: Ptr[Float32]):
         var size = padded_dim(self.dim)
-        var to_centre = Float64(0)
         for i in range(self.dim):
             var x = to_float[T, 1](p[unsafe_offset=i])
             work[unsafe_offset=i] = x - self.centre[unsafe_offset=i]
-            to_centre += (x * self.centre[unsafe_offset=i]).cast[DType.float64]()
         for i in range(self.dim, size):
             work[unsafe_offset=i] = 0
         if self.kind == ROTATED:
@@ -200,7 +198,8 @@ struct Codes(Movable):
                 code.unsafe_store(i, bytes)
         var product = along.reduce_add()
         var unbias = norm2 / product if product > 0 else Float32(0)
-        var constants = EstimateConstants(Float32(-to_centre), -unbias)
+        # ip: -<x, q> is -<o, q> - <c, q>, of which the second is the same for all rows
+        var constants = EstimateConstants(0, -unbias)
         if self.metric != IP:
             constants = EstimateConstants(norm2, -2 * unbias)
         self.constants.ptr[EstimateConstants]()[unsafe_offset=row] = constants
@@ -222,9 +221,9 @@ struct Codes(Movable):
             return self._prepare_exact[Q](query, prepared)
         var size = padded_dim(self.dim)
         for i in range(self.dim):
-            work[unsafe_offset=i] = (
-                query[unsafe_offset=i].cast[DType.float32]() - self.centre[unsafe_offset=i]
-            )
+            # for ip the query itself: a centre much longer than it would take all of its 8 bits
+            var origin = Float32(0) if self.metric == IP else self.centre[unsafe_offset=i]
+            work[unsafe_offset=i] = query[unsafe_offset=i].cast[DType.float32]() - origin
         for i in range(self.dim, size):
             work[unsafe_offset=i] = 0
         if self.kind == ROTATED:

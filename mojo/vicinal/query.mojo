@@ -1,6 +1,6 @@
 """Answering queries: one or many, through the graph or by a scan of all rows."""
 from vicinal.code_space import Estimate, ExactBytes
-from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
+from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes, is_bytes
 from vicinal.candidates import Candidates, entry_of
 from vicinal.flat import search_exact
 from vicinal.graph import MAX_ROWS
@@ -87,18 +87,29 @@ struct Answer[S: Space](Body):
                 scan[Self.S](index.rows(), 0, index.count, query, scratch.beam)
                 self.write[Self.S.value](i, scratch.beam)
         elif codes.kind == STORED_ROWS:
-            self.walk[Self.S](begin, end, scratches, codes)
+            self.walk[Self.S, coded=False](begin, end, scratches, codes)
         elif codes.kind == EXACT:
             comptime if Self.S.metric != COSINE:
-                self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8]](
-                    begin, end, scratches, codes
-                )
+                # queries that 8 bits hold walk on the codes, others on the rows: rounded they could lose all they are
+                var first = begin
+                while first < end:
+                    var fits = self.fits(first)
+                    var last = first + 1
+                    while last < end and self.fits(last) == fits:
+                        last += 1
+                    if fits:
+                        self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8], coded=True](
+                            first, last, scratches, codes
+                        )
+                    else:
+                        self.walk[Self.S, coded=False](first, last, scratches, codes)
+                    first = last
         else:
             comptime if Self.S.T.is_floating_point():
                 if codes.kind == ROTATED:
-                    self.walk[Estimate[4]](begin, end, scratches, codes)
+                    self.walk[Estimate[4], coded=True](begin, end, scratches, codes)
                 else:
-                    self.walk[Estimate[8]](begin, end, scratches, codes)
+                    self.walk[Estimate[8], coded=True](begin, end, scratches, codes)
 
     @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
@@ -116,11 +127,23 @@ struct Answer[S: Space](Body):
             query.address = Int(vector)
         return query
 
-    def walk[M: Measure](self, begin: Int, end: Int, scratches: Ptr[Ptr[Scratch]], codes: Codes):
+    @always_inline
+    def fits(self, i: Int) -> Bool:
+        """Tells whether query i is of whole numbers from 0 to 255, or of 8-bit integers anyway."""
+        comptime if Self.S.T.is_floating_point():
+            var dim = self.index[].dim
+            return is_bytes[Self.S.Q](
+                at[Scalar[Self.S.Q]](self.queries).unsafe_offset(i * dim), dim
+            )
+        return True
+
+    def walk[
+        M: Measure, coded: Bool
+    ](self, begin: Int, end: Int, scratches: Ptr[Ptr[Scratch]], codes: Codes):
         """Answers queries through the graph, `lanes` at a time: each waits for memory while the others work.
         """
         ref index = self.index[]
-        var rows = index.rows() if codes.kind == STORED_ROWS else codes.rows(index.rows())
+        var rows = codes.rows(index.rows()) if coded else index.rows()
         var lanes = min(self.lanes, end - begin)
         var idle = Walk[M, True](
             Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
@@ -143,7 +166,7 @@ struct Answer[S: Space](Body):
         )
         var next = begin
         for lane in range(lanes):
-            at_work[unsafe_offset=lane] = self.start[M](
+            at_work[unsafe_offset=lane] = self.start[M, coded](
                 next, scratches[unsafe_offset=lane], codes, rows, walks, lane
             )
             next += 1
@@ -155,9 +178,9 @@ struct Answer[S: Space](Body):
                     lane += 1
                     continue
                 ref task = at_work[unsafe_offset=lane]
-                self.finish[M](task, walks[unsafe_offset=lane].scratch[], codes)
+                self.finish[M, coded](task, walks[unsafe_offset=lane].scratch[], codes)
                 if next < end:
-                    task = self.start[M](
+                    task = self.start[M, coded](
                         next, walks[unsafe_offset=lane].scratch, codes, rows, walks, lane
                     )
                     next += 1
@@ -172,7 +195,7 @@ struct Answer[S: Space](Body):
 
     @always_inline
     def start[
-        M: Measure
+        M: Measure, coded: Bool
     ](
         self,
         i: Int,
@@ -187,7 +210,7 @@ struct Answer[S: Space](Body):
         var query = self.query(i, scratch[])
         var prepared = query
         var exact = True
-        if codes.kind != STORED_ROWS:
+        comptime if coded:
             prepared = Query(scratch[].room(codes.query_bytes()), 1)
             exact = codes.prepare[Self.S.Q](
                 at[Scalar[Self.S.Q]](query.address),
@@ -198,7 +221,7 @@ struct Answer[S: Space](Body):
             Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
             rows,
             # rows may have been added since these codes were looked up
-            codes.count if codes.kind != STORED_ROWS else MAX_ROWS,
+            codes.count if coded else MAX_ROWS,
             prepared,
             scratch,
             max(self.k, self.ef),
@@ -206,7 +229,7 @@ struct Answer[S: Space](Body):
         return Task(i, query, exact)
 
     @always_inline
-    def finish[M: Measure](self, task: Task, mut scratch: Scratch, codes: Codes):
+    def finish[M: Measure, coded: Bool](self, task: Task, mut scratch: Scratch, codes: Codes):
         """Writes the result of a walk that is done; estimated candidates are measured again first.
         """
         if not task.exact:
@@ -214,7 +237,7 @@ struct Answer[S: Space](Body):
                 self.index[].rows(), task.query, scratch, max(LEAST_RERANKED, 3 * self.k), self.k
             )
             self.write[Self.S.value](task.number, scratch.chosen)
-        elif codes.kind == EXACT:
+        elif coded:
             comptime if Self.S.metric != COSINE:
                 comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
                 self.write[Exact.value](task.number, scratch.beam)

@@ -46,13 +46,7 @@ _INVARIANTS = {
     8: "a row cannot be reached from the entry point",
 }
 
-# Why quantization="auto" chose a kind of codes, by its number.
-_REASONS = (
-    "dimension below 16, or cosine over integers: codes would save nothing or do not exist",
-    "all values are whole numbers from 0 to 255, or stored as 8-bit integers: codes lose nothing",
-    "float values, dimension 16 to 95",
-    "float values, dimension 96 or more",
-)
+_CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them
 
 # For the first lines of `search`, where each look-up counts.
 _ndarray = np.ndarray
@@ -118,13 +112,16 @@ class Index:
     ============ =========================================== ====================================
     "u8"         the values themselves in 8 bits: distances  l2 and ip, int8 and uint8, or floats
                  are exact, nothing is measured again        that are all whole, 0 to 255
-    "sq8"        8 bits per element, one scale per row       other floats, dim 16 to 95
+    "sq8"        8 bits per element, one scale per row       other floats, dim 32 to 95
     "rabitq4"    rotated, 4 bits per element (RaBitQ,        other floats, dim 96 or more
                  arXiv:2405.12497, arXiv:2409.09913)
-    None         the stored vectors                          dim below 16; cosine over integers
+    None         the stored vectors                          dim below 32; cosine over integers
     ============ =========================================== ====================================
 
-    If rows are added that "u8" chosen by "auto" cannot hold, all rows get new codes.
+    With "auto", estimates are checked on a sample when the graph is built and whenever a quarter of
+    the rows is new. If they are too coarse (rows in heaps far apart, or moved since), all rows get
+    codes around a new centre, then "sq8", then None. Rows that "u8" cannot hold have all rows coded
+    anew as well.
 
     Threads: `search`, `get`, `in`, `len` and `ids` are safe at any time from any number of threads,
     also while vectors are added. One thread at a time can be in `add`, `save`, `check` or pickling:
@@ -602,7 +599,7 @@ with 0 rows, read-only
             "graph_rows": linked,
             "max_level": number(_MAX_LEVEL),
             "format_version": storage.FORMAT_VERSION,
-            "quantization": (None, "u8", "sq8", "rabitq4")[number(_CODES)],
+            "quantization": _CODE_KINDS[number(_CODES)],
             "quantization_reason": self._quantization_reason(),
         }
 
@@ -613,7 +610,15 @@ with 0 rows, read-only
             return "there is no graph yet"
         if number(_QUANTIZATION) != 0:
             return "asked for"
-        return _REASONS[number(_CODES)]
+        kind = _CODE_KINDS[number(_CODES)]
+        if kind == "u8":
+            return "all values are whole numbers from 0 to 255, or stored as 8-bit integers"
+        if self._dtype in ("int8", "uint8"):
+            return "there are no exact codes for cosine"
+        usual = None if self._dim < 32 else "sq8" if self._dim < 96 else "rabitq4"
+        return f"floats of dimension {self._dim}" + (
+            "" if kind == usual else f"; {usual} was too coarse for a sample of the rows"
+        )
 
     def memory_usage(self) -> dict[str, int]:
         """Tell how many bytes the index holds, by part.

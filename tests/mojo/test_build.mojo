@@ -209,28 +209,29 @@ def test_repair_reaches_rows_cut_off() raises:
 
 
 def test_repair_where_no_slot_is_free() raises:
-    """Every block is full: links are replaced whose rows have others."""
+    """Every block is full: links make way whose rows have others."""
     seed(7)
     comptime ROWS = 120
     comptime M = 2
-    for islands in [1, 2]:  # and one row that nobody links to
-        var sample = Sample(ROWS, M)
-        for row in range(ROWS):
-            sample.levels[unsafe_offset=row] = UInt8(row == 0)
-        assert_true(sample.graph.reserve(ROWS, sample.levels, 0))
-        sample.graph.linked = ROWS
-        sample.graph.raise_entry(0)
-        var size = (ROWS - 1) // islands
-        for row in range(ROWS):
-            var island = min(row // size, islands - 1)
-            var links = List[Int]()
-            for step in range(1, 2 * M + 1):
-                links.append(island * size + (row - island * size + step) % size)
-            sample.set_links(row, links)
-        assert_true(unreachable(sample.graph) >= 1 + (islands - 1) * size)
-        var unwatched = Unwatched()
-        assert_true(sample.repair(UndoLog(sample.graph), unwatched))
-        assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
+    for orphans in [1, 4, 40]:  # rows nobody links to, in a random graph of the others
+        for _ in range(20):
+            var sample = Sample(ROWS, M)
+            for row in range(ROWS):
+                sample.levels[unsafe_offset=row] = UInt8(row == 0)
+            assert_true(sample.graph.reserve(ROWS, sample.levels, 0))
+            sample.graph.linked = ROWS
+            sample.graph.raise_entry(0)
+            for row in range(ROWS):
+                var links = List[Int]()
+                while len(links) < 2 * M:
+                    var other = Int(random_ui64(0, UInt64(ROWS - 1 - orphans)))
+                    if other != row and other not in links:
+                        links.append(other)
+                sample.set_links(row, links)
+            assert_true(unreachable(sample.graph) >= orphans)
+            var unwatched = Unwatched()
+            assert_true(sample.repair(UndoLog(sample.graph), unwatched))
+            assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
 
 
 def main() raises:

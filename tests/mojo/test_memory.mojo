@@ -2,6 +2,7 @@
 from std.atomic import Atomic
 from std.random import random_si64, random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
+from std.time import sleep
 
 from vicinal.ids import IdMap
 from vicinal.memory import HUGE_PAGE, Column, Ptr, allocate, allocate_zeroed, release
@@ -163,6 +164,19 @@ struct Tally(Body, TrivialRegisterPassable):
 
 
 @fieldwise_init
+struct SlowTally(Body):
+    """Counts after a while; the caller is the faster one."""
+
+    var times: Ptr[Int64]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Counts items begin .. end-1."""
+        sleep(0.0002 if worker == 0 else 0.002)
+        for i in range(begin, end):
+            _ = Atomic[Int64].fetch_add(self.times.unsafe_offset(i), 1)
+
+
+@fieldwise_init
 struct TallyInTeams(Body):
     """Counts with a team for each piece."""
 
@@ -237,6 +251,22 @@ def test_every_item_is_done_once() raises:
             for grain in [-1, 0, 1, 3, 64, 5000]:
                 for _ in range(3):  # one team, many regions
                     check_region(team, count, grain)
+
+
+def test_the_caller_waits_for_the_others() raises:
+    comptime COUNT = 12
+    var team = Team(3)
+    for left in [3, 1000]:  # also when the region is ended early
+        var times = allocate_zeroed[Int64](COUNT)
+        var watch = Limited(left)
+        _ = team.run(COUNT, 1, SlowTally(times), watch)
+        var counted = List[Int64]()
+        for i in range(COUNT):
+            counted.append(times[unsafe_offset=i])
+        sleep(0.01)
+        for i in range(COUNT):
+            assert_equal(times[unsafe_offset=i], counted[i])
+        release(times)
 
 
 def test_more_threads_than_there_may_be() raises:

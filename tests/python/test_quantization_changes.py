@@ -64,9 +64,7 @@ def test_values_beyond_u8(change: float, dim: int, kind: Any, dtype: str, sift: 
     index.add(base[1600:], ids=np.arange(6000, 6900))
     stats = index.stats()
     assert stats["quantization"] == kind
-    assert stats["quantization_reason"].startswith(
-        "dimension below 16" if kind is None else "float values, dimension "
-    )
+    assert stats["quantization_reason"] == f"floats of dimension {dim}"
     index.check()
     assert len(index) == 2500
     plain = vicinal.Index(dim, dtype=dtype, quantization=None)
@@ -194,6 +192,32 @@ def test_shifted_rows(name: str, metric: str, kind: str, request: pytest.Fixture
         index.add(rows[1500:])
         found[way] = recall(index, rows, both)
     assert found[kind] >= found[None] - 0.005
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_auto_notices_rows_far_apart(parts: int, minilm: Any) -> None:
+    """Two heaps ten spreads apart, at once or the second later: 4 bits around one centre fail."""
+    base, queries = minilm.base[:3000].astype(np.float32), minilm.queries.astype(np.float32)
+    direction = np.random.default_rng(0).normal(size=base.shape[1])
+    shift = (10 * np.sqrt(base.var(axis=0).sum()) * direction / np.linalg.norm(direction)).astype(
+        np.float32
+    )
+    rows = np.concatenate([base[:1500], base[1500:] + shift])
+    found = {}
+    for way in ("auto", "rabitq4", None):
+        index = vicinal.Index(base.shape[1], quantization=way)
+        for part in np.array_split(rows, parts):
+            index.add(part)
+            if way == "auto" and len(index) == 1500:
+                assert index.stats()["quantization"] == "rabitq4"
+        index.check()
+        found[way] = recall(index, rows, queries + shift)
+        if way == "auto":
+            stats = index.stats()
+            assert stats["quantization"] == "sq8"
+            assert stats["quantization_reason"].endswith("too coarse for a sample of the rows")
+    assert found["auto"] >= found[None] - 0.005
+    assert found["rabitq4"] < found["auto"]  # or the check would be for nothing
 
 
 # ---- CPU levels
