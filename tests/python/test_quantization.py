@@ -194,9 +194,9 @@ def test_auto_looks_at_every_value(value: float) -> None:
 
 def test_auto_decides_when_the_graph_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 50)
-    rows = whole(80, 20, 0, 255).astype(np.float32)
+    rows = whole(80, 40, 0, 255).astype(np.float32)
     for first in (rows[:49] + 0.5, rows[:49]):
-        index = vicinal.Index(20)
+        index = vicinal.Index(40)
         index.add(first)
         assert index.stats()["quantization_reason"] == "there is no graph yet"
         assert index.memory_usage()["codes"] == 0
