@@ -147,6 +147,7 @@ struct AddRows[V: Watch](SpaceTask):
                 return
         else:
             var codes = index.codes
+            var checked = codes[].checked
             self.status = self._encode[S](team, until)
             if self.status == DONE:
                 self.status = self._link[S](team, until)
@@ -158,6 +159,7 @@ struct AddRows[V: Watch](SpaceTask):
                     codes[].older = Int(given_up)
                     index.codes = codes
                 codes[].count = min(codes[].count, index.count)
+                codes[].checked = checked
                 return
         Atomic[Int64].store[ordering=Ordering.RELEASE](
             Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(until)
