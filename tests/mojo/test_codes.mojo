@@ -213,8 +213,8 @@ def test_choice() raises:
         for dtype in range(STORED_TYPES):
             var whole = metric != COSINE
             var integers = not is_float(dtype)
-            for dim in [1, 15, 16, 95, 96, 1000]:
-                var wanted = ROTATED if dim >= 96 else (SCALED if dim >= 16 else STORED_ROWS)
+            for dim in [1, 31, 32, 95, 96, 1000]:
+                var wanted = ROTATED if dim >= 96 else (SCALED if dim >= 32 else STORED_ROWS)
                 if integers:
                     wanted = EXACT if whole else STORED_ROWS
                 assert_equal(choose_kind(AUTO, metric, dtype, dim, False), wanted)
