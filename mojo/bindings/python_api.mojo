@@ -321,7 +321,7 @@ struct PythonWatch(Watch):
         self.raised = external_call["PyErr_CheckSignals", c_int]() != 0
         if not self.raised and self.progress != 0:
             var result = external_call["PyObject_CallFunction", Obj, num_fixed_args=2](
-                self.progress, "nn".ptr(), max(done + self.offset, 0), self.total
+                self.progress, "nn".ptr(), min(max(done + self.offset, 0), self.total), self.total
             )
             if result == 0:
                 self.raised = True

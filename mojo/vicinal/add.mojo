@@ -222,6 +222,7 @@ struct AddRows[V: Watch](SpaceTask):
             return outcome
         var unrepaired = index.unrepaired + until - first
         if unrepaired * REPAIR_SHARE >= until:
+            self.watch[].advance(self.added - until)  # repair tells the rows of the whole graph
             if not repair[L](
                 index.graph, rows, index.ef_construction, log, scratches[][], self.watch[]
             ):

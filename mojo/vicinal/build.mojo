@@ -258,9 +258,13 @@ def link_rows[
         var old_ordinals = graph.ordinals
         var drawn = levels.unsafe_offset(first - start)
         if not graph.reserve(first + count, drawn, first):
-            return -1
+            outcome = -1
+            break
         var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
         watch.advance(first - start)
+        if not watch.proceed(0):  # rounds of one row are pieces that nobody asks about
+            outcome = 0
+            break
         if first > 0:
             var find = FindLinks[S](
                 shared, rows, scratches, first, old_ordinals, drawn, chosen, ef_construction

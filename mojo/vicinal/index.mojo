@@ -1,4 +1,5 @@
 """The index: owns the parts, knows its rows by number and by id; nothing clever."""
+from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
 from vicinal.codes import STORED_ROWS, Codes, drop_codes
@@ -54,6 +55,8 @@ struct Index(Movable):
     """What searches walk on; of kind STORED_ROWS until the graph is built."""
     var unrepaired: Int
     """Rows linked since all rows were last made reachable."""
+    var undone: Int64
+    """Additions that were taken back; a search that spans one starts again, since row numbers are reused."""
     var ef_search: Int
     """Default search width that the file remembered, 0 for none."""
     var shelf: Shelf
@@ -90,6 +93,7 @@ struct Index(Movable):
         self.codes = allocate[Codes](1)
         self.codes.unsafe_write(Codes(STORED_ROWS, metric, dtype, 1, 0))
         self.unrepaired = 0
+        self.undone = 0
         self.ef_search = 0
         self.shelf = Shelf()
         self.file = 0
@@ -203,6 +207,7 @@ struct Index(Movable):
 
     def drop_ids(mut self):
         """Takes back `take_ids` after an addition that failed."""
+        _ = Atomic[Int64].fetch_add[ordering=Ordering.ACQUIRE_RELEASE](Pointer(to=self.undone), 1)
         if not self.automatic:
             self.map.shrink(self.ids.ptr[Int64](), self.count)
             var column = self.ids.ptr[Int64]()

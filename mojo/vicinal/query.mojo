@@ -1,4 +1,6 @@
 """Answering queries: one or many, through the graph or by a scan of all rows."""
+from std.atomic import Atomic, Ordering
+
 from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes, is_bytes
 from vicinal.candidates import Candidates, entry_of
@@ -75,6 +77,20 @@ struct Answer[S: Space](Body):
     """Searches that a worker has under way at once."""
 
     def run(self, begin: Int, end: Int, worker: Int):
+        """Answers queries begin .. end-1, again if an addition was taken back meanwhile: they may have met its rows.
+        """
+        while True:
+            var undone = self.undone()
+            self.answer(begin, end, worker)
+            if self.undone() == undone:
+                return
+
+    @always_inline
+    def undone(self) -> Int64:
+        """Returns how many additions were taken back."""
+        return Atomic[Int64].load[ordering=Ordering.ACQUIRE](Pointer(to=self.index[].undone))
+
+    def answer(self, begin: Int, end: Int, worker: Int):
         """Answers queries begin .. end-1."""
         ref index = self.index[]
         ref codes = index.codes[]

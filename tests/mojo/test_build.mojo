@@ -141,7 +141,7 @@ def test_undo_puts_every_byte_back() raises:
             sample.copy_row(row, BEFORE + 3 * row)
         sample.link_all(BEFORE, 12)
         # the entry point moves, too
-        sample.levels[unsafe_offset=BEFORE + 100] = UInt8(sample.graph.top() + 2)
+        sample.levels[unsafe_offset=BEFORE + 100] = UInt8(sample.graph.top() + 5)
         var before = sample.bytes()
         var whole = UndoLog(sample.graph)
         var counter = Countdown(Int.MAX)
