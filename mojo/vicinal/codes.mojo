@@ -3,12 +3,10 @@
 `EXACT` codes are the rows themselves as 8-bit integers and lose nothing. `SCALED` codes round each element to 8 bits with one
 scale a row, `ROTATED` codes rotate first and keep 4 bits: both estimate distances, without bias, from the residual o of a row
 to a common centre. With code values u, middle m and the residual rebuilt as u - m up to a factor, <o, p> is estimated by
-<u - m, p> |o|^2 / <u - m, o>.
+<u - m, p> |o|^2 / <u - m, o>. For l2 and cosine p is the residual of the query; for ip it is the query itself.
 
 Sources: RaBitQ (SIGMOD 2024, arXiv:2405.12497), its extension to several bits (arXiv:2409.09913).
 """
-
-
 from vicinal.code_space import (
     CODE_LINE,
     EstimateConstants,
