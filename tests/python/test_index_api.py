@@ -20,6 +20,7 @@ import pytest
 
 import reference
 import vicinal
+import vicinal._keeping
 import vicinal.index
 
 METRICS = ("l2", "ip", "cosine")
@@ -614,7 +615,7 @@ def test_read_only(tmp_path: Path, sift: Any, sift_index: vicinal.Index) -> None
         index.add(sift.base[:1])
     assert str(caught.value) == (
         'index: expected a writable one, got one opened with mode="r"; '
-        'vicinal.open(path, mode="copy") gives a private copy to add to'
+        'vicinal.open(path, mode="copy") gives a private copy to change'
     )
     writable = pickle.loads(pickle.dumps(index))
     assert not writable.read_only and writable.add(sift.base[:1]).tolist() == [5000]
@@ -690,6 +691,6 @@ def test_memory_is_given_back() -> None:
 
 
 def test_docstring_examples() -> None:
-    for module in (vicinal.index,):
+    for module in (vicinal.index, vicinal._keeping):
         outcome = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
         assert outcome.attempted > 0 and outcome.failed == 0

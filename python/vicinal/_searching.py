@@ -1,0 +1,153 @@
+"""Asking an index: the nearest vectors of a query, stored vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vicinal import _validate
+from vicinal._cpu import native
+from vicinal._state import State
+from vicinal.result import SearchResult
+
+# For the first lines of `search`, where each look-up counts.
+_ndarray = np.ndarray
+_empty = np.empty
+_new_tuple = tuple.__new__  # the constructor of a NamedTuple takes half as long again
+_native_search = native.index_search
+_INT64 = np.dtype(np.int64)
+_FLOAT32 = np.dtype(np.float32)
+_READY = 0x0101  # flags.num of an array that is C-contiguous and aligned
+_MAX_COUNT = _validate.MAX_COUNT
+
+
+class Searching(State):
+    """The methods that read rows; safe at any time from any number of threads."""
+
+    __slots__ = ()
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        *,
+        ef_search: int | None = None,
+        num_threads: int | None = None,
+    ) -> SearchResult:
+        """Find the k nearest vectors of each query.
+
+        Parameters
+        ----------
+        queries : array_like of shape (dim,) or (n, dim)
+            Converted to float32 for float indexes (rounded to nearest), to the stored dtype for
+            integer ones (values must fit exactly); C-contiguous arrays of that dtype are used
+            without a copy. uint16 queries of a bfloat16 index are taken as bits.
+        k : int
+            Neighbours wanted, at least 1.
+        ef_search : int, optional
+            Candidates kept while searching, at least 1; more finds more and takes longer. At least
+            `k` are kept. `index.ef_search` by default. Without effect while the index is searched
+            exactly.
+        num_threads : int, optional
+            Threads that share the queries, at least 1; by default one for one query, else all
+            cores this process may run on. Results do not depend on it.
+
+        Returns
+        -------
+        SearchResult
+            `ids` (int64) and `distances` (float32), nearest first, equal distances in the order of
+            rows; shape (k,) for one query, (n, k) for a batch. Where there are fewer than k rows
+            the rest is id -1 and distance infinity.
+
+        Raises
+        ------
+        TypeError
+            If queries, `k`, `ef_search` or `num_threads` are of the wrong kind.
+        ValueError
+            If a shape is wrong, a number out of range, a query holds NaN or infinity, or is zero
+            with metric "cosine".
+
+        Notes
+        -----
+        Threads: safe at any time, also during `add`, which it never waits for; a search may or may
+        not see rows that are being added. The GIL is released.
+        Source: arXiv:1603.09320, algorithms 2 and 5.
+        """
+        # On a small index the checks take longer than the search: those for the usual arguments
+        # stand here in a row, everything else goes the long way.
+        if (
+            type(queries) is _ndarray
+            and queries.dtype is self._query_dtype
+            and queries.flags.num & _READY == _READY
+        ):
+            rows = given = queries
+            shape = queries.shape
+            single = shape == self._single
+            if not single and (len(shape) != 2 or shape[1] != self._dim):
+                rows, given = _validate.as_rows(
+                    queries, "queries", self._dim, self._dtype, queries=True
+                )
+        else:
+            rows, given = _validate.as_rows(
+                queries, "queries", self._dim, self._dtype, queries=True
+            )
+            single = given.ndim == 1
+        if type(k) is not int or not 0 < k <= _MAX_COUNT:
+            k = _validate.whole_number(k, "k", 1, _MAX_COUNT)
+        if ef_search is None:
+            ef_search = self._ef_search
+        elif type(ef_search) is not int or not 0 < ef_search <= _MAX_COUNT:
+            ef_search = _validate.whole_number(ef_search, "ef_search", 1, _MAX_COUNT)
+        n = 1 if single else len(rows)
+        if num_threads is None:
+            num_threads = 1 if n == 1 else _validate.thread_count(None)
+        elif type(num_threads) is not int or not 0 < num_threads <= _MAX_COUNT:
+            num_threads = _validate.thread_count(num_threads)
+        wanted = k if single else (n, k)
+        ids = _empty(wanted, _INT64)
+        distances = _empty(wanted, _FLOAT32)
+        status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
+        if status:
+            _validate.refuse_rows(status, "queries", rows.reshape(n, self._dim), given)
+        return _new_tuple(SearchResult, (ids, distances))
+
+    def get(self, ids: ArrayLike) -> NDArray[Any]:
+        """Return stored vectors.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+            Ids, in any order, repeats allowed.
+
+        Returns
+        -------
+        ndarray of shape (dim,) for one id, (n, dim) for several
+            New array of the stored dtype; bfloat16 values as their bits in uint16. With metric
+            "cosine" float vectors come back at unit length, as they are stored.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index.
+        TypeError
+            If ids are not integers.
+        ValueError
+            If they have another shape or do not fit int64.
+
+        Notes
+        -----
+        Threads: safe at any time, also during `add`.
+        """
+        wanted = _validate.as_ids(ids)
+        if wanted.ndim > 1:
+            raise ValueError(f"ids: expected one id or shape (n,), got {wanted.shape}")
+        flat = wanted.reshape(-1)
+        rows = self._rows(flat)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            raise KeyError(f"ids: {flat[unknown[0]]} is not in the index")
+        out = np.empty((len(flat), self._dim), dtype=_validate.STORED_DTYPES[self._dtype])
+        native.index_get(self._handle, rows, out)
+        return out if wanted.ndim else out[0]

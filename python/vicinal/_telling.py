@@ -1,0 +1,227 @@
+"""What an index tells about itself."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vicinal import _validate, storage
+from vicinal._cpu import native
+from vicinal._state import (
+    BYTES,
+    CODES,
+    CODES_BYTES,
+    COUNT,
+    EXACT_BELOW,
+    GRAPH_BYTES,
+    IDS_BYTES,
+    IN_GRAPH,
+    MAX_LEVEL,
+    QUANTIZATION,
+    VECTORS_BYTES,
+    State,
+)
+
+# Answers of native.index_check
+_INVARIANTS = {
+    1: "a row has more links than it may",
+    2: "an empty slot stands before a used one",
+    3: "a link leads to a row that is not there on its level",
+    4: "a row links to itself",
+    5: "a row links to another twice",
+    6: "the tables of the upper levels are out of order",
+    7: "the entry point is not a row of the highest level",
+    8: "a row cannot be reached from the entry point",
+}
+
+_CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them
+
+
+class Telling(State):
+    """Properties, checks and statistics; safe at any time unless a docstring says otherwise."""
+
+    __slots__ = ()
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return self._dim
+
+    @property
+    def metric(self) -> str:
+        """Name of the distance: "l2", "ip" or "cosine"."""
+        return self._metric
+
+    @property
+    def dtype(self) -> str:
+        """What a value is stored as: "float32", "float16", "bfloat16", "int8" or "uint8"."""
+        return self._dtype
+
+    @property
+    def M(self) -> int:
+        """Links per row in the graph."""
+        return self._M
+
+    @property
+    def ef_construction(self) -> int:
+        """Candidates kept while a row is linked."""
+        return self._ef_construction
+
+    @property
+    def seed(self) -> int:
+        """What the graph's levels are drawn from."""
+        return self._seed
+
+    @property
+    def read_only(self) -> bool:
+        """True for an index opened with mode="r"."""
+        return self._read_only
+
+    @property
+    def ef_search(self) -> int:
+        """Search width of calls that give none, saved with the index; 64 unless set."""
+        return self._ef_search
+
+    @ef_search.setter
+    def ef_search(self, value: int) -> None:
+        self._ef_search = _validate.whole_number(value, "ef_search", 1, _validate.MAX_COUNT)
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Ids of all rows in the order they were added, a new int64 array of shape (len(self),)."""
+        while True:
+            out = np.empty(len(self), dtype=np.int64)
+            native.index_ids(self._handle, out)
+            # the native code gives the last ids; a writer may have added some in between
+            if len(out) == len(self):
+                return out
+
+    def __contains__(self, id: object) -> bool:
+        number = _validate.as_id(id)
+        return number is not None and self._rows(np.array([number], dtype=np.int64))[0] >= 0
+
+    def __repr__(self) -> str:
+        return (
+            f"vicinal.Index(dim={self._dim}, metric={self._metric!r}, dtype={self._dtype!r}, "
+            f"M={self._M}, ef_construction={self._ef_construction}, seed={self._seed}) "
+            f"with {len(self)} rows{', read-only' if self._read_only else ''}"
+        )
+
+    def verify(self) -> None:
+        """Compare every byte of the mapped file with the checksums in it.
+
+        An index that is not read-only has its rows in memory, where there is nothing to compare.
+
+        Raises
+        ------
+        CorruptError
+            If the file is damaged.
+
+        Notes
+        -----
+        Uses all cores and ends on Ctrl-C. Threads: safe at any time.
+        """
+        threads = _validate.thread_count(None)
+        storage.call(
+            lambda _, status: native.index_verify(self._handle, threads, status), self._path
+        )
+
+    def check(self) -> None:
+        """Check what must hold of the graph; for tests and after a suspicion.
+
+        Reads all links and rows, which takes about as long as a few thousand searches.
+
+        Raises
+        ------
+        RuntimeError
+            Naming the first rule that is broken.
+
+        Notes
+        -----
+        Threads: waits for a writer; searches go on meanwhile.
+        """
+        with self._writing.held():
+            code = native.index_check(self._handle)
+        if code:
+            rule = _INVARIANTS.get(code, f"rule {code}")
+            raise RuntimeError(f"index: the graph is not as it must be: {rule}")
+
+    def stats(self) -> dict[str, Any]:
+        """Tell what the index is and how it answers.
+
+        Returns
+        -------
+        dict
+            `count` (rows), `dim`, `metric`, `dtype`, `M`, `ef_construction`, `ef_search`, `seed`,
+            `read_only`; `search`, "exact" or "graph": how a search of the default width is
+            answered now; `exact_below`, the number of rows from which on the graph is built;
+            `graph_rows` and `max_level` of the graph; `quantization`, what the graph is walked on,
+            and `quantization_reason`, why; `format_version`, that of the file `save` writes.
+
+        Notes
+        -----
+        Threads: safe at any time.
+        """
+        number = partial(native.index_info, self._handle)
+        count, linked = number(COUNT), number(IN_GRAPH)
+        return {
+            "count": count,
+            "dim": self._dim,
+            "metric": self._metric,
+            "dtype": self._dtype,
+            "M": self._M,
+            "ef_construction": self._ef_construction,
+            "ef_search": self._ef_search,
+            "seed": self._seed,
+            "read_only": self._read_only,
+            "search": "exact" if linked < count or count < number(EXACT_BELOW) else "graph",
+            "exact_below": number(EXACT_BELOW),
+            "graph_rows": linked,
+            "max_level": number(MAX_LEVEL),
+            "format_version": storage.FORMAT_VERSION,
+            "quantization": _CODE_KINDS[number(CODES)],
+            "quantization_reason": self._quantization_reason(),
+        }
+
+    def _quantization_reason(self) -> str:
+        """Say why the graph is walked on what it is walked on."""
+        number = partial(native.index_info, self._handle)
+        if number(IN_GRAPH) == 0:
+            return "there is no graph yet"
+        if number(QUANTIZATION) != 0:
+            return "asked for"
+        kind = _CODE_KINDS[number(CODES)]
+        if kind == "u8":
+            return "all values are whole numbers from 0 to 255, or stored as 8-bit integers"
+        if self._dtype in ("int8", "uint8"):
+            return "there are no exact codes for cosine"
+        usual = None if self._dim < 32 else "sq8" if self._dim < 96 else "rabitq4"
+        return f"floats of dimension {self._dim}" + (
+            "" if kind == usual else f"; {usual} was too coarse for a sample of the rows"
+        )
+
+    def memory_usage(self) -> dict[str, int]:
+        """Tell how many bytes the index holds, by part.
+
+        Returns
+        -------
+        dict
+            `vectors`, `ids` (with the table that finds them), `graph`, `codes` (what the graph is
+            walked on) and `total`, room to grow included. For a read-only index these are parts of
+            the file, of which the system keeps in memory what is used.
+
+        Notes
+        -----
+        Threads: safe at any time.
+        """
+        number = partial(native.index_info, self._handle)
+        return {
+            "vectors": number(VECTORS_BYTES),
+            "ids": number(IDS_BYTES),
+            "graph": number(GRAPH_BYTES),
+            "codes": number(CODES_BYTES),
+            "total": number(BYTES),
+        }
