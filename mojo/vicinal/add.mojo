@@ -3,8 +3,8 @@ from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
 from vicinal.build import link_rows
-from vicinal.code_space import CODE_LINE, ExactBytes
-from vicinal.codes import EXACT, drop_codes, is_bytes
+from vicinal.code_space import CODE_LINE, BetweenCodes, ExactBytes
+from vicinal.codes import EXACT, ROTATED, SCALED, drop_codes, is_bytes
 from vicinal.coding import (
     AUTO,
     all_bytes,
@@ -18,6 +18,7 @@ from vicinal.coding import (
 from vicinal.convert import from_float, to_float
 from vicinal.graph import draw_level
 from vicinal.index import DONE, KNOWN_ID, NO_MEMORY, STOPPED, Index
+from vicinal.interleave import LANES
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.repair import repair
@@ -25,6 +26,7 @@ from vicinal.scratch import Scratch
 from vicinal.space import (
     COSINE,
     FINE,
+    IP,
     Linker,
     Rows,
     Space,
@@ -148,6 +150,7 @@ struct AddRows[V: Watch](SpaceTask):
         else:
             var codes = index.codes
             var checked = codes[].checked
+            var fit = codes[].fit
             self.status = self._encode[S](team, until)
             if self.status == DONE:
                 self.status = self._link[S](team, until)
@@ -160,6 +163,7 @@ struct AddRows[V: Watch](SpaceTask):
                     index.codes = codes
                 codes[].count = min(codes[].count, index.count)
                 codes[].checked = checked
+                codes[].fit = fit
                 return
         Atomic[Int64].store[ordering=Ordering.RELEASE](
             Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(until)
@@ -172,25 +176,43 @@ struct AddRows[V: Watch](SpaceTask):
         var levels = allocate[UInt8](until - first)
         for row in range(first, until):
             levels[unsafe_offset=row - first] = UInt8(draw_level(index.seed, row, index.graph.M))
-        var scratches = allocate[Ptr[Scratch]](team.size())
-        for i in range(team.size()):
+        var scratches = allocate[Ptr[Scratch]](team.size() * LANES)
+        for i in range(team.size() * LANES):
             scratches[unsafe_offset=i] = index.shelf.take()
         var log = UndoLog(index.graph)
-        var outcome: Int
-        comptime if S.metric != COSINE:
-            if index.codes[].kind == EXACT:
-                outcome = self._link_in[ExactBytes[S.metric, S.T == DType.int8]](
-                    index.codes[].rows(index.rows()), levels, until, team, scratches, log
-                )
-            else:
-                outcome = self._link_in[S](index.rows(), levels, until, team, scratches, log)
-        else:
-            outcome = self._link_in[S](index.rows(), levels, until, team, scratches, log)
-        for i in range(team.size()):
+        var outcome = self._link_on_codes[S](levels, until, team, scratches, log)
+        for i in range(team.size() * LANES):
             index.shelf.put(scratches[unsafe_offset=i])
         release(scratches)
         release(levels)
         return DONE if outcome == 1 else (STOPPED if outcome == 0 else NO_MEMORY)
+
+    def _link_on_codes[
+        S: Space
+    ](
+        self,
+        levels: Ptr[UInt8],
+        until: Int,
+        team: Team,
+        scratches: Ptr[Ptr[Scratch]],
+        log: UndoLog,
+    ) -> Int:
+        """Links on codes where they tell how far two rows are from each other, on the stored rows otherwise.
+
+        Estimating codes of ip do not: they hold residuals to the centre, and what the centre adds is not among them.
+        """
+        ref codes = self.index[].codes[]
+        var rows = codes.rows(self.index[].rows())
+        comptime if S.metric != COSINE:
+            if codes.kind == EXACT:
+                comptime Exact = ExactBytes[S.metric, S.T == DType.int8]
+                return self._link_in[Exact](rows, levels, until, team, scratches, log)
+        comptime if S.metric != IP and S.T.is_floating_point():
+            if codes.kind == ROTATED and codes.fit:
+                return self._link_in[BetweenCodes[4]](rows, levels, until, team, scratches, log)
+            if codes.kind == SCALED and codes.fit:
+                return self._link_in[BetweenCodes[8]](rows, levels, until, team, scratches, log)
+        return self._link_in[S](self.index[].rows(), levels, until, team, scratches, log)
 
     def _link_in[
         L: Linker
@@ -209,6 +231,7 @@ struct AddRows[V: Watch](SpaceTask):
         var outcome = link_rows[L, Self.V](
             index.graph,
             rows,
+            index.rows(),
             until,
             levels,
             index.ef_construction,
@@ -254,9 +277,10 @@ struct AddRows[V: Watch](SpaceTask):
                 if codes != index.codes:
                     drop_codes(codes)
                 return STOPPED if outcome == 0 else NO_MEMORY
-            if index.quantization != AUTO or not check_due(codes[], until):
+            if not check_due(codes[], until):
                 break
-            if estimates_fit[S](codes[], index.rows(), codes[].checked, until):
+            codes[].fit = estimates_fit[S](codes[], index.rows(), codes[].checked, until)
+            if codes[].fit or index.quantization != AUTO:
                 codes[].checked = until
                 break
             # first the same kind around a new centre, then a finer kind

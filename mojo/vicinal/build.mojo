@@ -8,12 +8,13 @@ from std.ffi import c_int, external_call
 
 from vicinal.candidates import entry_of
 from vicinal.graph import EMPTY, Graph, publish
-from vicinal.memory import Ptr, allocate, release
+from vicinal.interleave import LANES, Errands, lanes_for, run_errands
+from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.prune import select_diverse
 from vicinal.scratch import Scratch
-from vicinal.search import descend, item_bytes_of, search_level
-from vicinal.space import Linker, Rows
+from vicinal.search import Walk, descend, search_level
+from vicinal.space import Linker, Query, Rows
 from vicinal.undo import PARTS, UndoLog
 
 comptime ROUND_SHARE = 256
@@ -26,12 +27,18 @@ comptime SLACK = 6
 
 
 @fieldwise_init
-struct FindLinks[S: Linker](Body):
+struct FindLinks[S_: Linker](Body, Errands):
     """First half of a round: each new row searches the graph and writes its own links, which nobody follows yet.
     """
 
+    comptime S = Self.S_
+    comptime Note = Int
+
     var graph: Ptr[Graph]
     var rows: Rows
+    """What is measured: stored rows or codes."""
+    var stored: Rows
+    """The stored rows, which tell what is a copy."""
     var scratches: Ptr[Ptr[Scratch]]
     var first: Int
     var first_ordinal: Int
@@ -41,12 +48,24 @@ struct FindLinks[S: Linker](Body):
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows first + begin .. first + end - 1."""
-        for i in range(begin, end):
-            self.find(self.first + i, self.scratches[unsafe_offset=worker][])
+        var walked = self.graph[].linked * (self.rows.stride + self.graph[].slots_at(0) * 4)
+        run_errands(
+            self, begin, end, self.scratches.unsafe_offset(worker * LANES), lanes_for(walked)
+        )
 
-    def find(self, row: Int, mut scratch: Scratch):
-        """Selects the links of one row on each of its levels that already has nodes."""
+    def nothing(self) -> Int:
+        """Returns no row."""
+        return -1
+
+    def idle(self, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
+        """Returns a walk that is never made."""
+        return Walk[Self.S, True](self.graph, self.rows, Query(0, 1), scratch, 0, 0, 0)
+
+    def start(self, number: Int, scratch_: Ptr[Scratch], mut row: Int) -> Walk[Self.S, True]:
+        """Selects the links of one row on its upper levels, then starts its walk on level 0."""
         ref graph = self.graph[]
+        ref scratch = scratch_[]
+        row = self.first + number
         var query = Self.S.query_of_row(self.rows, row, scratch.room(4 * self.rows.dim + 64))
         var level = Int(self.levels[unsafe_offset=row - self.first])
         var ordinal = ordinal_of(graph, row, level, self.first_ordinal)
@@ -67,22 +86,34 @@ struct FindLinks[S: Linker](Body):
             )
             node = scratch.beam.node(0)
             _ = self.choose(l, ordinal, scratch)
-        search_level[Self.S, True](
-            graph,
-            self.rows,
-            query,
-            scratch,
-            0,
-            graph.linked,
-            graph.row_of(node),
-            self.ef_construction,
-        )
-        var nearest = scratch.beam.node(0)
-        if same_row[Self.S](self.rows, row, nearest):
-            graph.links(0, row)[] = UInt32(nearest)
+        var walk = Walk[Self.S, True](self.graph, self.rows, query, scratch_, 0, graph.linked, 0)
+        walk.begin(graph.row_of(node), self.ef_construction)
+        return walk
+
+    def finish(self, row: Int, mut scratch: Scratch):
+        """Selects the links of a row on level 0."""
+        ref graph = self.graph[]
+        var copied = self.copied(row, scratch)
+        if copied >= 0:
+            graph.links(0, row)[] = UInt32(copied)
             self.chosen[unsafe_offset=row - self.first] = 1
         else:
             self.chosen[unsafe_offset=row - self.first] = UInt8(self.choose(0, row, scratch))
+
+    def copied(self, row: Int, scratch: Scratch) -> Int:
+        """Returns a row found that holds the same, or -1."""
+        comptime if Self.S.exact:
+            var nearest = scratch.beam.node(0)
+            return nearest if same_row(self.stored, row, nearest) else -1
+        # the nearest by estimate may be another; equal rows have equal constants, which are at hand
+        var constants = at[Int64](self.rows.norms)
+        for i in range(scratch.beam.size):
+            var other = scratch.beam.node(i)
+            if constants[unsafe_offset=row] == constants[unsafe_offset=other] and same_row(
+                self.stored, row, other
+            ):
+                return other
+        return -1
 
     def choose(self, level: Int, node: Int, mut scratch: Scratch) -> Int:
         """Writes the diverse ones of the beam into the node's own block and returns their number.
@@ -110,6 +141,9 @@ struct LinkBack[S: Linker](Body):
 
     var graph: Ptr[Graph]
     var rows: Rows
+    """What is measured: stored rows or codes."""
+    var stored: Rows
+    """The stored rows, which tell what is a copy."""
     var scratches: Ptr[Ptr[Scratch]]
     var first: Int
     var first_ordinal: Int
@@ -142,14 +176,14 @@ struct LinkBack[S: Linker](Body):
                                 Int(target),
                                 node,
                                 part,
-                                self.scratches[unsafe_offset=worker][],
+                                self.scratches[unsafe_offset=worker * LANES][],
                             )
 
     def link(self, level: Int, target: Int, node: Int, part: Int, mut scratch: Scratch):
         """Adds one link target -> node, pruning the target's block when it is full."""
         ref graph = self.graph[]
         self.log[].keep(graph, level, target, part)
-        if level == 0 and same_row[Self.S](self.rows, target, node):
+        if level == 0 and same_row(self.stored, target, node):
             self.chain(target, node)
             return
         var block = graph.links(level, target)
@@ -188,7 +222,7 @@ struct LinkBack[S: Linker](Body):
             if other == EMPTY:
                 publish(block.unsafe_offset(i), node)
                 return
-            if same_row[Self.S](self.rows, target, Int(other)):
+            if same_row(self.stored, target, Int(other)):
                 graph.links(0, node)[unsafe_offset=1] = other
                 publish(block.unsafe_offset(i), node)
                 return
@@ -197,11 +231,11 @@ struct LinkBack[S: Linker](Body):
 
 
 @always_inline
-def same_row[S: Linker](rows: Rows, a: Int, b: Int) -> Bool:
+def same_row(stored: Rows, a: Int, b: Int) -> Bool:
     """Tells whether two stored rows hold the same bytes."""
     return (
         external_call["memcmp", c_int](
-            rows.base + a * rows.stride, rows.base + b * rows.stride, rows.dim * item_bytes_of[S]()
+            stored.base + a * stored.stride, stored.base + b * stored.stride, stored.stride
         )
         == 0
     )
@@ -224,6 +258,7 @@ def link_rows[
 ](
     mut graph: Graph,
     rows: Rows,
+    stored: Rows,
     until: Int,
     levels: Ptr[UInt8],
     ef_construction: Int,
@@ -236,12 +271,13 @@ def link_rows[
 
     Args:
         graph: The links; readers may search it meanwhile.
-        rows: The rows, those to be linked included.
+        rows: What is measured, stored rows or codes, those to be linked included.
+        stored: The stored rows.
         until: The rows that the graph shall have.
         levels: The level of each row to be linked.
         ef_construction: Candidates kept while searching for neighbours.
         team: Workers.
-        scratches: One for each worker.
+        scratches: LANES for each worker.
         log: Made of the same graph; receives what an undo needs.
         watch: May end the work early.
 
@@ -267,14 +303,15 @@ def link_rows[
             break
         if first > 0:
             var find = FindLinks[S](
-                shared, rows, scratches, first, old_ordinals, drawn, chosen, ef_construction
+                shared, rows, stored, scratches, first, old_ordinals, drawn, chosen, ef_construction
             )
-            if not team.run(count, 1, find, watch):
+            if not team.run(count, max(min(4 * LANES, count // (2 * team.size())), 1), find, watch):
                 outcome = 0
                 break
             var back = LinkBack[S](
                 shared,
                 rows,
+                stored,
                 scratches,
                 first,
                 old_ordinals,

@@ -1,8 +1,8 @@
 """Spaces over compressed codes: what search measures instead of the stored rows.
 
 All of them take one integer dot product of a row's code with the query's bytes and one or two constants of the row. Codes are
-padded with zeros to whole cache lines, so that the loop has no tail. In `Rows`, `dim` is the bytes of a code and `norms` the
-address of the constants; a query is a header of one cache line and then its bytes (`PreparedExact`, `PreparedEstimate`).
+padded with zeros to whole cache lines, so that the loop has no tail. In `Rows`, `stride` is the bytes of a code, `dim` the values
+in it and `norms` the address of the constants; a query is a header of one cache line and then its bytes (`PreparedExact`, `PreparedEstimate`).
 
 Sources: the dot form of exact 8-bit distances follows from (x - q)**2 = x**2 + q**2 - 2 x q with q shifted by 128 into a signed
 byte; the estimator is that of RaBitQ (SIGMOD 2024, arXiv:2405.12497) and its extension to several bits (arXiv:2409.09913).
@@ -115,6 +115,7 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
     """
 
     comptime T = DType.uint8
+    comptime exact = True
     comptime stored = DType.int8 if Self.signed_rows else DType.uint8
 
     @staticmethod
@@ -132,7 +133,7 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
     def key(query: Query, rows: Rows, row: Int) -> Int32:
         """Measures a prepared query against a row."""
         var dot = dot_bytes[Self.signed_rows](
-            rows.row[DType.uint8](row), at[UInt8](query.address + CODE_LINE), rows.dim
+            rows.row[DType.uint8](row), at[UInt8](query.address + CODE_LINE), rows.stride
         )
         var constants = at[ExactConstants](rows.norms)
         return Self._key(
@@ -147,7 +148,7 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
         var x = rows.row[DType.uint8](a)
         var y = rows.row[DType.uint8](b)
         var acc = SIMD[DType.int32, W](0)
-        for i in range(0, rows.dim, STEP):
+        for i in range(0, rows.stride, STEP):
             var u = x.unsafe_load[width=STEP](i)
             var v = (
                 y.unsafe_load[width=STEP](i) ^ 0x80
@@ -166,7 +167,7 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
         """Makes a prepared query of a row."""
         var code = rows.row[DType.uint8](row)
         var bytes = at[UInt8](room + CODE_LINE)
-        for i in range(0, rows.dim, CODE_LINE):
+        for i in range(0, rows.stride, CODE_LINE):
             bytes.unsafe_store(i, code.unsafe_load[width=CODE_LINE](i) ^ 0x80)
         at[PreparedExact](room)[] = PreparedExact(
             at[ExactConstants](rows.norms)[unsafe_offset=row].squared
@@ -188,6 +189,8 @@ struct PreparedEstimate(TrivialRegisterPassable):
     """What one step of the query's bytes is worth."""
     var middle: Float32
     """Sum of the query's bytes times the middle of the code values."""
+    var add: Float32
+    """Added to every estimate: what makes those of different queries comparable, 0 where that is not needed."""
 
 
 @fieldwise_init
@@ -216,11 +219,111 @@ struct Estimate[bits: Int](Measure):
         var bytes = at[UInt8](query.address + CODE_LINE)
         var dot: Int32
         comptime if Self.bits == 4:
-            dot = dot_nibbles(code, bytes, rows.dim)
+            dot = dot_nibbles(code, bytes, rows.stride)
         else:
-            dot = dot_bytes[False](code, bytes, rows.dim)
+            dot = dot_bytes[False](code, bytes, rows.stride)
         ref header = at[PreparedEstimate](query.address)[]
         ref constants = at[EstimateConstants](rows.norms)[unsafe_offset=row]
         return key_of_float(
-            constants.add + constants.rescale * (header.scale * (Float32(dot) - header.middle))
+            constants.add
+            + header.add
+            + constants.rescale * (header.scale * (Float32(dot) - header.middle))
         )
+
+
+struct BetweenCodes[bits: Int](Linker):
+    """Estimated l2 (and so cosine) between two rows of codes, both known by their codes only.
+
+    With residuals rebuilt as g (u - m), g = |o|**2 / <u - m, o>, their inner product is estimated by the product of what is
+    rebuilt, and |a - b|**2 by |a|**2 + |b|**2 less twice that. One of the two is centred first: 2 (u - m) is a whole number
+    that fits a signed byte for 4 bits, and u - m rounded down is one for 8.
+    """
+
+    comptime T = DType.uint8
+    comptime exact = False
+    comptime middle = Float32(7.5) if Self.bits == 4 else Float32(127.5)
+    comptime scale = Float32(-0.25) if Self.bits == 4 else Float32(-0.5)
+    """Makes g out of the constant -2 g, and half of it where values were doubled."""
+
+    @staticmethod
+    @always_inline
+    def key(query: Query, rows: Rows, row: Int) -> Int32:
+        """Estimates the distance of a row made a query from another."""
+        return Estimate[Self.bits].key(query, rows, row)
+
+    @staticmethod
+    @always_inline
+    def key_between(rows: Rows, a: Int, b: Int) -> Int32:
+        """Estimates the distance between two rows."""
+        comptime STEP = 4 * W
+        comptime ONES = SIMD[DType.uint8, STEP](1)
+        var x = rows.row[DType.uint8](a)
+        var y = rows.row[DType.uint8](b)
+        var dot = SIMD[DType.int32, W](0)
+        var sum = SIMD[DType.int32, W](0)
+        for i in range(0, rows.stride, STEP):
+            var u = x.unsafe_load[width=STEP](i)
+            var v = y.unsafe_load[width=STEP](i)
+            comptime if Self.bits == 4:
+                var low = Self._centred(v & 15)
+                var high = Self._centred(v >> 4)
+                dot = byte_dot(byte_dot(dot, u & 15, low), u >> 4, high)
+                sum = byte_dot(byte_dot(sum, ONES, low), ONES, high)
+            else:
+                var centred = Self._centred(v)
+                dot = byte_dot(dot, u, centred)
+                sum = byte_dot(sum, ONES, centred)
+        ref first = at[EstimateConstants](rows.norms)[unsafe_offset=a]
+        ref second = at[EstimateConstants](rows.norms)[unsafe_offset=b]
+        var product = Float32(dot.reduce_add()) - Self._middle(rows, sum.reduce_add())
+        return key_of_float(
+            first.add + second.add + first.rescale * (second.rescale * Self.scale * product)
+        )
+
+    @staticmethod
+    def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
+        """Makes a prepared query of a row's code."""
+        comptime STEP = 4 * W
+        comptime ONES = SIMD[DType.uint8, STEP](1)
+        var code = rows.row[DType.uint8](row)
+        var bytes = at[UInt8](room + CODE_LINE)
+        var sum = SIMD[DType.int32, W](0)
+        for line in range(0, rows.stride, CODE_LINE):
+            comptime for part in range(0, CODE_LINE, STEP):
+                var v = code.unsafe_load[width=STEP](line + part)
+                comptime if Self.bits == 4:
+                    comptime for half in range(2):
+                        var centred = Self._centred(v & 15 if half == 0 else v >> 4)
+                        bytes.unsafe_store(
+                            2 * line + half * CODE_LINE + part,
+                            bitcast[DType.uint8, STEP](centred),
+                        )
+                        sum = byte_dot(sum, ONES, centred)
+                else:
+                    var centred = Self._centred(v)
+                    bytes.unsafe_store(line + part, bitcast[DType.uint8, STEP](centred))
+                    sum = byte_dot(sum, ONES, centred)
+        ref constants = at[EstimateConstants](rows.norms)[unsafe_offset=row]
+        at[PreparedEstimate](room)[] = PreparedEstimate(
+            constants.rescale * Self.scale, Self._middle(rows, sum.reduce_add()), constants.add
+        )
+        return Query(room, 1)
+
+    @staticmethod
+    @always_inline
+    def _centred(u: SIMD[DType.uint8, 4 * W]) -> SIMD[DType.int8, 4 * W]:
+        """Moves code values so that they lie around 0."""
+        comptime if Self.bits == 4:
+            return bitcast[DType.int8, 4 * W](u * 2 - 15)
+        else:
+            return bitcast[DType.int8, 4 * W](u - 128)
+
+    @staticmethod
+    @always_inline
+    def _middle(rows: Rows, sum: Int32) -> Float32:
+        """Returns the sum of centred values times the middle of the others; zeros behind a code must not count.
+        """
+        comptime if Self.bits == 4:
+            return Self.middle * Float32(sum + Int32(15 * (2 * rows.stride - rows.dim)))
+        else:
+            return Self.middle * Float32(sum + Int32(128 * (rows.stride - rows.dim)))

@@ -54,7 +54,9 @@ struct Codes(Movable):
     var count: Int
     """Rows encoded: 0 .. count-1."""
     var checked: Int
-    """Rows that there were when a sample last showed that estimates are good enough."""
+    """Rows that there were when estimates were last looked at on a sample."""
+    var fit: Bool
+    """Whether they were good enough then; rows are linked on estimates only if so."""
     var older: Int
     """Address of the codes that these replaced, which searches under way may still read; 0 for none."""
 
@@ -71,6 +73,7 @@ struct Codes(Movable):
         self.rotation = Rotation(dim if kind == ROTATED else 1, seed)
         self.count = 0
         self.checked = 0
+        self.fit = False
         self.older = 0
 
     def __deinit__(deinit self):
@@ -88,7 +91,8 @@ struct Codes(Movable):
         """Returns the codes as kernels see them."""
         if self.in_place():
             return Rows(stored.base, stored.stride, self.stride, self.constants.address)
-        return Rows(self.bytes.address, self.stride, self.stride, self.constants.address)
+        var dim = self.stride if self.kind == EXACT else padded_dim(self.dim)
+        return Rows(self.bytes.address, self.stride, dim, self.constants.address)
 
     def memory(self) -> Int:
         """Returns the bytes of memory that codes and constants take, replaced ones included."""
@@ -242,7 +246,7 @@ struct Codes(Movable):
             bytes.unsafe_store(i, SIMD[DType.uint8, W](0))
         var middle = Float32(7.5) if self.kind == ROTATED else Float32(127.5)
         prepared.unsafe_bitcast[PreparedEstimate]()[] = PreparedEstimate(
-            scale, middle * Float32(sum.reduce_add())
+            scale, middle * Float32(sum.reduce_add()), 0
         )
         return False
 

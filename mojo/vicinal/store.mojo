@@ -236,7 +236,6 @@ def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
     if status.ok():
         unsafe_memcpy(dest=codes.centre, src=at[Float32](centre), count=padded_dim(header.dim))
         codes.count = header.linked
-        codes.checked = header.linked
 
 
 def _rows_of(mapped: Mapped, name: StringLiteral) -> Int:

@@ -4,6 +4,7 @@ from std.testing import assert_equal
 
 from vicinal.build import link_rows
 from vicinal.graph import EMPTY, Graph, draw_level, slots
+from vicinal.interleave import LANES
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Team, Unwatched, Watch
 from vicinal.repair import repair
@@ -47,7 +48,7 @@ struct Sample(Movable):
     var graph: Graph
     var scratches: Ptr[Ptr[Scratch]]
 
-    comptime WORKERS = 3
+    comptime WORKERS = 3 * LANES
 
     def __init__(out self, count: Int, M: Int):
         self.values = allocate[Int8](count * DIM)
@@ -94,6 +95,7 @@ struct Sample(Movable):
         """Links rows up to `until`."""
         return link_rows[Stored](
             self.graph,
+            self.rows(),
             self.rows(),
             until,
             self.levels.unsafe_offset(self.graph.linked),
