@@ -187,7 +187,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 17:
         value = index.ids.usable + index.map.room * 4
     elif which == 18:
-        value = index.graph.bytes()
+        value = index.graph.bytes() + index.copies.bytes()
     elif which == 19:
         value = index.codes[].memory()
     else:
@@ -199,7 +199,7 @@ def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
     ref index = _index(args[unsafe_offset=0])[]
-    return from_int(check_graph(index.graph, index.count, index.unrepaired == 0))
+    return from_int(check_graph(index.graph, index.count, index.unrepaired == 0, index.copies.count))
 
 
 def index_rows(args: Args, count: Int) raises Fail -> Obj:

@@ -2,9 +2,8 @@
 from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
-from vicinal.build import link_rows
-from vicinal.code_space import CODE_LINE, BetweenCodes, ExactBytes
-from vicinal.codes import EXACT, ROTATED, SCALED, drop_codes, is_bytes
+from vicinal.code_space import CODE_LINE
+from vicinal.codes import EXACT, drop_codes, is_bytes
 from vicinal.coding import (
     AUTO,
     all_bytes,
@@ -16,18 +15,13 @@ from vicinal.coding import (
     new_codes,
 )
 from vicinal.convert import from_float, to_float
-from vicinal.graph import draw_level
 from vicinal.index import DONE, KNOWN_ID, NO_MEMORY, STOPPED, Index
-from vicinal.interleave import LANES
+from vicinal.link import link_new
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
-from vicinal.repair import repair
-from vicinal.scratch import Scratch
 from vicinal.space import (
     COSINE,
     FINE,
-    IP,
-    Linker,
     Rows,
     Space,
     SpaceTask,
@@ -36,12 +30,9 @@ from vicinal.space import (
     is_float,
     row_stride,
 )
-from vicinal.undo import UndoLog
 
 comptime NOT_BYTES = 5
 """Kind of refusal: a row that the exact codes asked for cannot hold."""
-comptime REPAIR_SHARE = 64
-"""All rows are made reachable again after 1/64 of them are new: the flood costs a few percent then."""
 comptime GRAIN = 64
 """Rows of a piece when rows are checked or copied."""
 
@@ -153,7 +144,7 @@ struct AddRows[V: Watch](SpaceTask):
             var fit = codes[].fit
             self.status = self._encode[S](team, until)
             if self.status == DONE:
-                self.status = self._link[S](team, until)
+                self.status = link_new[S, Self.V](index, until, self.added, team, watch)
             if self.status != DONE:
                 if index.codes != codes:
                     # back to the codes before; searches under way may still read those given up
@@ -169,94 +160,6 @@ struct AddRows[V: Watch](SpaceTask):
             Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(until)
         )
         self.status = DONE
-
-    def _link[S: Space](mut self, team: Team, until: Int) -> Int:
-        ref index = self.index[]
-        var first = index.graph.linked
-        var levels = allocate[UInt8](until - first)
-        for row in range(first, until):
-            levels[unsafe_offset=row - first] = UInt8(draw_level(index.seed, row, index.graph.M))
-        var scratches = allocate[Ptr[Scratch]](team.size() * LANES)
-        for i in range(team.size() * LANES):
-            scratches[unsafe_offset=i] = index.shelf.take()
-        var log = UndoLog(index.graph)
-        var outcome = self._link_on_codes[S](levels, until, team, scratches, log)
-        for i in range(team.size() * LANES):
-            index.shelf.put(scratches[unsafe_offset=i])
-        release(scratches)
-        release(levels)
-        return DONE if outcome == 1 else (STOPPED if outcome == 0 else NO_MEMORY)
-
-    def _link_on_codes[
-        S: Space
-    ](
-        self,
-        levels: Ptr[UInt8],
-        until: Int,
-        team: Team,
-        scratches: Ptr[Ptr[Scratch]],
-        log: UndoLog,
-    ) -> Int:
-        """Links on codes where they tell how far two rows are from each other, on the stored rows otherwise.
-
-        Estimating codes of ip do not: they hold residuals to the centre, and what the centre adds is not among them.
-        """
-        ref codes = self.index[].codes[]
-        var rows = codes.rows(self.index[].rows())
-        comptime if S.metric != COSINE:
-            if codes.kind == EXACT:
-                comptime Exact = ExactBytes[S.metric, S.T == DType.int8]
-                return self._link_in[Exact](rows, levels, until, team, scratches, log)
-        comptime if S.metric != IP and S.T.is_floating_point():
-            if codes.kind == ROTATED and codes.fit:
-                return self._link_in[BetweenCodes[4]](rows, levels, until, team, scratches, log)
-            if codes.kind == SCALED and codes.fit:
-                return self._link_in[BetweenCodes[8]](rows, levels, until, team, scratches, log)
-        return self._link_in[S](self.index[].rows(), levels, until, team, scratches, log)
-
-    def _link_in[
-        L: Linker
-    ](
-        self,
-        rows: Rows,
-        levels: Ptr[UInt8],
-        until: Int,
-        team: Team,
-        scratches: Ptr[Ptr[Scratch]],
-        log: UndoLog,
-    ) -> Int:
-        """Links and repairs with one way of measuring; undoes all of it if it was ended early."""
-        ref index = self.index[]
-        var first = index.graph.linked
-        var outcome = link_rows[L, Self.V](
-            index.graph,
-            rows,
-            index.rows(),
-            until,
-            levels,
-            index.ef_construction,
-            team,
-            scratches,
-            log,
-            self.watch[],
-        )
-        if outcome != 1:
-            log.undo(index.graph)
-            return outcome
-        var unrepaired = index.unrepaired + until - first
-        if unrepaired * REPAIR_SHARE >= until:
-            self.watch[].advance(self.added - until)  # repair tells the rows of the whole graph
-            if not repair[L](
-                index.graph, rows, index.ef_construction, log, scratches[][], self.watch[]
-            ):
-                log.undo(index.graph)
-                return 0
-            unrepaired = 0
-        if not self.watch[].conclude(self.added):
-            log.undo(index.graph)
-            return 0
-        index.unrepaired = unrepaired
-        return 1
 
     def _encode[S: Space](mut self, team: Team, until: Int) -> Int:
         """Encodes new rows, and all rows anew if they make other codes the right ones."""

@@ -18,15 +18,18 @@ comptime BAD_ENTRY = 7
 """The entry point does not exist or does not have the highest level."""
 comptime UNREACHABLE = 8
 """A row cannot be reached from the entry point on level 0."""
+comptime UNLINKED = 9
+"""More or fewer rows have no links than are copies of others."""
 
 
-def check_graph(graph: Graph, count: Int, whole: Bool) -> Int:
+def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0) -> Int:
     """Checks all invariants; changes nothing.
 
     Args:
         graph: The links; no writer may be at work.
         count: Rows of the index.
         whole: Whether rows were repaired since the last insertion, so that all must be reachable.
+        apart: Rows that take no part in the graph.
 
     Returns:
         SOUND or the number of the first invariant found broken.
@@ -38,7 +41,9 @@ def check_graph(graph: Graph, count: Int, whole: Bool) -> Int:
     var table = _check_table(graph)
     if table != SOUND:
         return table
+    var absent = 0
     for row in range(graph.linked):
+        absent += Int(graph.absent(row))
         var found = _check_block(graph, 0, row, graph.linked)
         if found != SOUND:
             return found
@@ -47,6 +52,8 @@ def check_graph(graph: Graph, count: Int, whole: Bool) -> Int:
             var found = _check_block(graph, level, ordinal, graph.ordinals)
             if found != SOUND:
                 return found
+    if absent != apart:
+        return UNLINKED
     if whole and unreachable(graph) != 0:
         return UNREACHABLE
     return SOUND

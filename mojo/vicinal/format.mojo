@@ -136,6 +136,8 @@ struct Header(TrivialRegisterPassable):
     """Codes that were asked for, see `coding`; 0 also in files older than codes."""
     var codes: Int
     """Kind of codes that searches walk on, see `codes`; 0 also in files older than codes."""
+    var copies: Int
+    """Vectors that equal earlier ones and are found through those; 0 also in older files."""
 
     def problem(self) -> Status:
         """Returns the first field that no index can have, or success."""
@@ -154,6 +156,7 @@ struct Header(TrivialRegisterPassable):
         _limit(status, "unrepaired", self.unrepaired, 0, self.linked)
         _limit(status, "quantization", self.quantization, 0, KINDS_OF_CODES)
         _limit(status, "codes", self.codes, 0, KINDS_OF_CODES - 1)
+        _limit(status, "copies", self.copies, 0, self.linked)
         return status
 
 

@@ -3,6 +3,7 @@ from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
 from vicinal.codes import STORED_ROWS, Codes, drop_codes
+from vicinal.copies import Copies
 from vicinal.graph import MAX_ROWS, Graph
 from vicinal.ids import IdMap
 from vicinal.mapped import Mapped
@@ -53,6 +54,8 @@ struct Index(Movable):
     """What the user asked to walk on: `coding.AUTO`, or 1 + a kind of codes."""
     var codes: Ptr[Codes]
     """What searches walk on; of kind STORED_ROWS until the graph is built."""
+    var copies: Copies
+    """Rows of the graph's range that hold the same as earlier ones, and are found through those."""
     var unrepaired: Int
     """Rows linked since all rows were last made reachable."""
     var undone: Int64
@@ -92,6 +95,7 @@ struct Index(Movable):
         self.quantization = quantization
         self.codes = allocate[Codes](1)
         self.codes.unsafe_write(Codes(STORED_ROWS, metric, dtype, 1, 0))
+        self.copies = Copies()
         self.unrepaired = 0
         self.undone = 0
         self.ef_search = 0
@@ -148,6 +152,7 @@ struct Index(Movable):
             + self.norms.usable
             + self.ids.usable
             + self.graph.bytes()
+            + self.copies.bytes()
             + self.codes[].memory()
             + self.map.room * 4
         )

@@ -163,6 +163,19 @@ struct Answer[S: Space](Body):
         run_errands(walks, begin, end, scratches, self.lanes)
 
     @always_inline
+    def write_found[
+        value: def(Int32) thin -> Float32
+    ](self, i: Int, nearest: Candidates, mut room: Candidates):
+        """Writes the result of query i, found through the graph, with the copies of what was found.
+        """
+        ref index = self.index[]
+        if index.copies.count == 0:
+            self.write[value](i, nearest)
+        else:
+            index.copies.expand(nearest, room, self.k, index.count)
+            self.write[value](i, room)
+
+    @always_inline
     def write[value: def(Int32) thin -> Float32](self, i: Int, nearest: Candidates):
         """Writes the result of query i."""
         var found = min(self.k, nearest.size)
@@ -243,13 +256,13 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
                 max(LEAST_RERANKED, 3 * answer.k),
                 answer.k,
             )
-            answer.write[Self.Stored.value](task.number, scratch.chosen)
+            answer.write_found[Self.Stored.value](task.number, scratch.chosen, scratch.beam)
         elif Self.coded:
             comptime if Self.Stored.metric != COSINE:
                 comptime Exact = ExactBytes[Self.Stored.metric, Self.Stored.T == DType.int8]
-                answer.write[Exact.value](task.number, scratch.beam)
+                answer.write_found[Exact.value](task.number, scratch.beam, scratch.chosen)
         else:
-            answer.write[Self.Stored.value](task.number, scratch.beam)
+            answer.write_found[Self.Stored.value](task.number, scratch.beam, scratch.chosen)
 
 
 @always_inline

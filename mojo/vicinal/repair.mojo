@@ -65,15 +65,22 @@ struct Flood(Movable):
                     self.count += 1
         return True
 
+    def missed(self, graph: Graph) -> Int:
+        """Returns how many rows that take part were not reached."""
+        var count = 0
+        for row in range(graph.linked):
+            count += Int(self.reached[unsafe_offset=row] == 0 and not graph.absent(row))
+        return count
+
 
 def unreachable(graph: Graph) -> Int:
-    """Returns how many rows cannot be reached from the entry point on level 0."""
+    """Returns how many rows that take part cannot be reached from the entry point on level 0."""
     if graph.linked == 0:
         return 0
     var flood = Flood(graph.linked)
     var unwatched = Unwatched()
     _ = flood.spread(graph, graph.row_of(graph.entry), unwatched)
-    return graph.linked - flood.count
+    return flood.missed(graph)
 
 
 def repair[
@@ -99,10 +106,10 @@ def repair[
         var flood = Flood(graph.linked)
         if not flood.spread(graph, entry, watch):
             return False
-        if flood.count == graph.linked:
+        if flood.missed(graph) == 0:
             break
         for row in range(graph.linked):
-            if flood.reached[unsafe_offset=row] != 0:
+            if flood.reached[unsafe_offset=row] != 0 or graph.absent(row):
                 continue
             # every row found from the entry along level 0 has been reached
             search_level[S, True](

@@ -26,7 +26,7 @@ comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
 comptime NO_ROOM = 12
 """ENOMEM: what a private copy that does not fit memory is reported as."""
-comptime SECTIONS = 10
+comptime SECTIONS = 11
 
 
 def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) -> Status:
@@ -90,6 +90,11 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
             name_of("code_centre"), Int(codes.centre), 0, 1, padded_dim(index.dim)
         )
         count += 2
+    if index.copies.count != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("copies"), index.copies.next.address, UINT32_SECTION, graph.linked, 1
+        )
+        count += 1
     var header = Header(
         index.metric,
         index.dtype,
@@ -106,6 +111,7 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         index.unrepaired,
         index.quantization,
         codes.kind,
+        index.copies.count,
     )
     var status = save(path, header, sections, count, watch)
     release(sections)
@@ -194,6 +200,10 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     )
     _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
     _attach_codes(mapped, index, status)
+    if header.copies != 0:
+        _view(mapped, index.copies.next, "copies", UINT32_SECTION, header.linked, 1, status)
+        index.copies.rows = header.linked
+        index.copies.count = header.copies
     if not status.ok():
         return
     if (
@@ -266,6 +276,7 @@ def _make_private(mut index: Index) -> Bool:
         _own(index.vectors)
         and _own(index.ids)
         and _own(index.norms)
+        and _own(index.copies.next)
         and _own(graph.links0)
         and _own(graph.upper_rows)
         and _own(graph.upper_start)

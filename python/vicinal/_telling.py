@@ -35,6 +35,7 @@ _INVARIANTS = {
     6: "the tables of the upper levels are out of order",
     7: "the entry point is not a row of the highest level",
     8: "a row cannot be reached from the entry point",
+    9: "rows without links and copies of other rows are not equally many",
 }
 
 _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them

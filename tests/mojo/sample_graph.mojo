@@ -93,18 +93,26 @@ struct Sample(Movable):
         V: Watch
     ](mut self, until: Int, ef: Int, threads: Int, log: UndoLog, mut watch: V) -> Int:
         """Links rows up to `until`."""
-        return link_rows[Stored](
+        var first = self.graph.linked
+        var places = allocate[UInt32](until - first)
+        for row in range(first, until):
+            places[unsafe_offset=row - first] = UInt32(row)
+        var outcome = link_rows[Stored](
             self.graph,
             self.rows(),
-            self.rows(),
+            places,
+            until - first,
             until,
-            self.levels.unsafe_offset(self.graph.linked),
+            self.levels.unsafe_offset(first),
+            first,
             ef,
             Team(threads),
             self.scratches,
             log,
             watch,
         )
+        release(places)
+        return outcome
 
     def link_all(mut self, until: Int, ef: Int) raises:
         var log = UndoLog(self.graph)

@@ -169,7 +169,7 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
         *("vectors", "links0", "upper_rows", "upper_start", "upper_links", "ids"),
         *("codes", "code_constants", "code_centre", "checksums"),
     ]
-    assert not any(image[152:256])
+    assert not any(image[160:256])
     assert not any(image[256 + 64 * len(sections) : 4088])
     end = PAGE
     for start, length, rows, columns, kind in sections.values():
