@@ -9,6 +9,7 @@ Sources: RaBitQ (SIGMOD 2024, arXiv:2405.12497), its extension to several bits (
 """
 from vicinal.code_space import (
     CODE_LINE,
+    QUERY_TURN,
     EstimateConstants,
     ExactConstants,
     PreparedEstimate,
@@ -245,8 +246,9 @@ struct Codes(Movable):
         for i in range(size, self.query_bytes() - CODE_LINE, W):
             bytes.unsafe_store(i, SIMD[DType.uint8, W](0))
         var middle = Float32(7.5) if self.kind == ROTATED else Float32(127.5)
+        var total = sum.reduce_add()
         prepared.unsafe_bitcast[PreparedEstimate]()[] = PreparedEstimate(
-            scale, middle * Float32(sum.reduce_add()), 0
+            scale, middle * Float32(total), 0, total
         )
         return False
 
@@ -263,8 +265,7 @@ struct Codes(Movable):
             else:
                 q = query[unsafe_offset=i].cast[DType.int32]()
             squared += q * q
-            # shifted by 128: to signed bytes for unsigned rows, to unsigned bytes for signed ones
-            bytes[unsafe_offset=i] = (q.cast[DType.uint8]()) ^ 0x80
+            bytes[unsafe_offset=i] = q.cast[DType.uint8]() ^ QUERY_TURN
         for i in range(self.dim, self.stride):
             bytes[unsafe_offset=i] = 0
         prepared.unsafe_bitcast[PreparedExact]()[] = PreparedExact(squared)

@@ -31,13 +31,19 @@ def dot(a: Ptr[Float32], b: Ptr[Float32], count: Int) -> Float64:
 
 def test_dot_nibbles() raises:
     seed(4)
-    for bytes in [64, 128, 192, 1024]:
+    for bytes in [64, 128, 192, 1024, -64, -128, -1024]:
+        check_nibbles(abs(bytes), bytes < 0)
+
+
+def check_nibbles(bytes: Int, extreme: Bool) raises:
+    """Compares with a plain sum, of the products that fill most bits if `extreme`."""
+    for value in [UInt8(127), 128]:
         var row = allocate[UInt8](bytes)
         var query = allocate[UInt8](2 * bytes)
         for i in range(bytes):
-            row[unsafe_offset=i] = UInt8(random_ui64(0, 255))
+            row[unsafe_offset=i] = 255 if extreme else UInt8(random_ui64(0, 255))
         for i in range(2 * bytes):
-            query[unsafe_offset=i] = UInt8(random_ui64(0, 255))
+            query[unsafe_offset=i] = value if extreme else UInt8(random_ui64(0, 255))
         var sum: Int64 = 0
         for i in range(2 * bytes):
             var value = Int64(value_at(row, i, 4))
