@@ -31,8 +31,9 @@ def dot(a: Ptr[Float32], b: Ptr[Float32], count: Int) -> Float64:
 
 def test_dot_nibbles() raises:
     seed(4)
-    for bytes in [64, 128, 192, 1024, -64, -128, -1024]:
-        check_nibbles(abs(bytes), bytes < 0)
+    for bytes in [64, 128, 192, 1024]:
+        for extreme in [False, True]:
+            check_nibbles(bytes, extreme)
 
 
 def check_nibbles(bytes: Int, extreme: Bool) raises:
