@@ -35,7 +35,7 @@ def pair_dot(acc: Sums, x: Pairs, y: Pairs) -> Sums:
     """Adds the products of neighbouring lanes, two at a time, to 32-bit sums.
 
     Performance:
-        One `vpdpwssd` with AVX-512 VNNI, `pmaddwd` and an add on older x86; two `smlal`-like steps elsewhere.
+        One `vpdpwssd` with AVX-512 VNNI, `pmaddwd` and an add on older x86; two multiplications, a permutation and adds elsewhere.
     """
     comptime if VNNI:
         return llvm_intrinsic["llvm.x86.avx512.vpdpwssd.512", Sums, has_side_effect=False](
