@@ -9,6 +9,7 @@ from std.memory import bitcast
 from vicinal.add import AddRows
 from vicinal.code_space import (
     CODE_LINE,
+    BetweenCodes,
     Estimate,
     EstimateConstants,
     PreparedEstimate,
@@ -215,6 +216,36 @@ def check_bytes[X: DType, Y: DType, turn: UInt8](bytes: Int, mut draw: Draw, mut
     release(other)
 
 
+def value_at[bits: Int](code: Ptr[UInt8], i: Int) -> Int:
+    """Returns the value of dimension i of a code."""
+    comptime if bits == 8:
+        return Int(code[unsafe_offset=i])
+    else:
+        var byte = Int(code[unsafe_offset=i // 128 * 64 + i % 64])
+        return byte % 16 if i % 128 < 64 else byte // 16
+
+
+def check_between[bits: Int](rows: Rows, a: Int, b: Int, mut tally: Tally):
+    """Compares the estimated distance of two rows with the same sum taken value by value."""
+    comptime middle = 7.5 if bits == 4 else 127.5
+    comptime shift = 0.0 if bits == 4 else 0.5  # the query's whole numbers are half a step too low
+    var product = Float64(0)
+    for i in range(rows.dim):
+        var u = Float64(value_at[bits](rows.row[DType.uint8](b), i)) - middle
+        product += u * (Float64(value_at[bits](rows.row[DType.uint8](a), i)) - middle - shift)
+    ref first = at[EstimateConstants](rows.norms)[unsafe_offset=a]
+    ref second = at[EstimateConstants](rows.norms)[unsafe_offset=b]
+    var both = Float64(first.add) + Float64(second.add)
+    var wanted = both - Float64(first.rescale) * Float64(second.rescale) * product / 2
+    var room = allocate[UInt8](4 * rows.dim + CODE_LINE)
+    var query = BetweenCodes[bits].query_of_row(rows, a, Int(room))
+    var got = Float64(float_of_key(BetweenCodes[bits].key(query, rows, b)))
+    tally.note(abs(got - wanted) <= TOLERANCE * both, 32 + bits // 8, rows.dim)
+    got = Float64(float_of_key(BetweenCodes[bits].key_between(rows, b, a)))
+    tally.note(abs(got - wanted) <= TOLERANCE * both, 34 + bits // 8, rows.dim)
+    release(room)
+
+
 def check_estimates[kind: Int, bits: Int](dim: Int, mut draw: Draw, mut tally: Tally):
     """Compares estimated distances with the same sum taken value by value."""
     comptime ROWS = 4
@@ -235,14 +266,8 @@ def check_estimates[kind: Int, bits: Int](dim: Int, mut draw: Draw, mut tally: T
         var code = rows.row[DType.uint8](row)
         var dot = Int64(0)
         for i in range(codes.query_bytes() - CODE_LINE):
-            var value: UInt8
-            comptime if bits == 8:
-                value = code[unsafe_offset=i]
-            else:
-                var byte = code[unsafe_offset=i // 128 * 64 + i % 64]
-                value = byte & 15 if i % 128 < 64 else byte >> 4
-            var q = prepared[unsafe_offset=CODE_LINE + i]
-            dot += Int64(value) * Int64(bitcast[DType.int8, 1](q))
+            var q = bitcast[DType.int8, 1](prepared[unsafe_offset=CODE_LINE + i])
+            dot += Int64(value_at[bits](code, i)) * Int64(q)
         ref constants = at[EstimateConstants](rows.norms)[unsafe_offset=row]
         var change = Float64(constants.rescale) * Float64(header.scale)
         change *= Float64(dot) - Float64(header.middle)
@@ -250,6 +275,8 @@ def check_estimates[kind: Int, bits: Int](dim: Int, mut draw: Draw, mut tally: T
         var got = Float64(float_of_key(Estimate[bits].key(Query(Int(prepared), 1), rows, row)))
         var allowed = 1e-6 * (abs(Float64(constants.add)) + abs(change) + 1)
         tally.note(abs(got - wanted) <= allowed, 23 + bits, dim)
+        for b in range(ROWS):
+            check_between[bits](rows, row, b, tally)
     _ = codes^  # not before its rows were read
     release(floats)
     release(work)
