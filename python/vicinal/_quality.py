@@ -23,6 +23,7 @@ __all__ = ["MeasuredRecall", "Quality", "Tuning"]
 _EXACT = _validate.MAX_COUNT
 _WALKED_PART = 8  # a search of at least a part of this many of the rows is a scan
 _Z = 1.959963984540054  # quantile of the normal distribution for 95 %
+_ADDED = 4  # queries added to the variance of a sample
 _WORDS = 8  # int64 of a tuning in the table of the native index
 _MOST_TUNINGS = 4096
 _PAIRS = 1 << 22  # pairs of ids compared at a time: a few MB
@@ -92,17 +93,20 @@ def interval(shares: NDArray[np.float64], k: int) -> tuple[float, float]:
 
     Wilson's interval for n_eff trials. The k neighbours of a query are no independent trials: n_eff
     is the number that explains the variance between queries, at least the queries (neighbours found
-    or lost together) and at most k times as many. Where all shares are equal, it is the least.
+    or lost together) and at most k times as many. To the variance four queries are added whose
+    neighbours are found or lost together: a sample may lack the rare query that loses all of them.
+    In simulations 90 to 98 % of such intervals hold the recall for 100 queries, 92 to 97 % for
+    1,000 (`tests/python/test_measure_recall.py`).
     """
     n = len(shares)
     mean = float(shares.mean())
-    variance = float(shares.var(ddof=1)) if n > 1 else 0.0
-    trials = float(n)
-    if variance > 0:
-        trials = min(max(n * mean * (1 - mean) / variance, n), n * k)
+    worst = mean * (1 - mean)
+    variance = float(shares.var(ddof=1)) if n > 1 else worst
+    variance = (n * variance + _ADDED * worst) / (n + _ADDED)
+    trials = min(max(n * worst / variance, n), n * k) if variance > 0 else n
     spread = _Z * _Z / trials
     centre = (mean + spread / 2) / (1 + spread)
-    half = _Z * math.sqrt(mean * (1 - mean) / trials + spread / (4 * trials)) / (1 + spread)
+    half = _Z * math.sqrt(worst / trials + spread / (4 * trials)) / (1 + spread)
     return max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
 
 
@@ -312,7 +316,8 @@ class _Sample:
             return width >= scan or float(self._shares(width).mean()) >= target
 
         scan = max(1, -(-len(self._index) // _WALKED_PART))
-        short, width = 0, min(self.k, scan)
+        width = min(self.k, scan)
+        short = width - 1  # never used as a width: a search keeps k candidates at least
         while True:
             while not reaches(width):
                 short, width = width, min(2 * width, scan)
