@@ -406,7 +406,9 @@ def _distance(index: State, query: NDArray[Any], number: int) -> float:
     """Measure a row as results are."""
     row = np.empty((1, index._dim), _validate.STORED_DTYPES[index._dtype])
     native.index_get(index._handle, index._rows(np.array([number])), row)
-    ids, distances = np.empty((1, 1), np.int64), np.empty((1, 1), np.float32)
     metric, dtype = _validate.METRICS.index(index._metric), _validate.DTYPES.index(index._dtype)
-    native.exact_search(metric, dtype, row, query[None], 1, 1, 1, ids, distances)
-    return float(distances[0, 0])
+    if index._metric == "cosine" and query.dtype == np.float32:
+        # rows are measured as they are stored, at a length of almost 1
+        length = np.linalg.norm(query.astype(np.float64))
+        query = (query / length).astype(np.float32)
+    return native.distance(metric, dtype, query, row[0])
