@@ -1,12 +1,12 @@
 """A search told step by step: the same walk as in `query`, with a note of every hop written down in between."""
-from std.memory import unsafe_memcpy
+from std.memory import bitcast, unsafe_memcpy
 
 from vicinal.candidates import entry_of, key_of, node_of
 from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
 from vicinal.index import DONE, Index
 from vicinal.memory import Ptr, allocate, at, release
-from vicinal.query import Answer, Task, scan
+from vicinal.query import Answer, Walks
 from vicinal.scratch import Scratch
 from vicinal.search import Walk
 from vicinal.space import (
@@ -191,13 +191,13 @@ struct TraceOne(SpaceTask):
         log.begin(SCAN, False, min(self.k, count), count)
         answer.answer(0, 1, 0)
         log.note(0, beam.size)
-        var scale = Scale[S, S, False](True, 0)
         if beam.size != 0:
-            self.put[S, S, False](beam.entries[], beam.node(0), scale)
+            self.put(beam.entries[], beam.node(0))
         else:
             log.size = HEADER  # there are no rows: no step
         for i in range(beam.size):
-            self.put[S, S, False](beam.entries[unsafe_offset=i], beam.node(i), scale)
+            self.put(beam.entries[unsafe_offset=i], beam.node(i))
+        self.measure_all[S, S, False](Scale[S, S, False](True, 0))
 
     def walk[
         S: Space, M: Measure, coded: Bool
@@ -205,64 +205,53 @@ struct TraceOne(SpaceTask):
         """Walks the graph and notes every hop."""
         ref index = self.index[]
         ref log = self.log[]
-        var graph = Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin]()
-        var rows = codes.rows(index.rows()) if coded else index.rows()
-        var idle = Walk[M, True](graph, rows, Query(0, 1), scratch, 0, 0, 0)
-        var room = Array[Walk[M, True], 1](fill=idle)
-        var walks = (
-            Pointer(to=room)
-            .unsafe_bitcast[Walk[M, True]]()
-            .unsafe_origin_cast[MutUntrackedOrigin]()
+        var walks = Walks[S, M, coded](
+            Pointer(to=answer).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=codes).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            codes.rows(index.rows()) if coded else index.rows(),
         )
-        var ordinals = graph[].ordinals
-        var task = answer.start[M, coded](0, scratch, codes, rows, walks, 0)
+        var ordinals = index.graph.ordinals
+        var task = walks.nothing()
+        var walk = walks.start(0, scratch, task)
         var scale = Scale[S, M, coded](task.exact, 0)
         comptime if coded and S.T.is_floating_point():
             if not task.exact:
                 scale.shift = shift_of[S](codes, at[Float32](task.query.address), index.dim)
-        ref walk = walks[]
         log.begin(WALK, not task.exact, max(self.k, self.ef), walk.nodes)
-        self.descend[S, M, coded](walk, ordinals, scale)
+        self.descend[M](walk, ordinals)
         ref beam = scratch[].beam
         log.note(0, 1)
-        for _ in range(
-            2
-        ):  # the step that begins on level 0 expands nothing yet: its one row stands for both
-            self.put[S, M, coded](beam.entries[], beam.node(0), scale)
+        # the step that begins on level 0 expands nothing yet: its one row stands for both
+        for _ in range(2):
+            self.put(beam.entries[], beam.node(0))
         while walk.collect():
             log.note(0, walk.count)
-            self.put[S, M, coded](
-                beam.entries[unsafe_offset=beam.cursor], beam.node(beam.cursor), scale
-            )
+            self.put(beam.entries[unsafe_offset=beam.cursor], beam.node(beam.cursor))
             walk.measure()
             for i in range(walk.count):
                 var entry = scratch[].fresh[unsafe_offset=i]
-                self.put[S, M, coded](entry, node_of(entry), scale)
+                self.put(entry, node_of(entry))
         var before = scratch[].reranked
-        answer.finish[M, coded](task, scratch[], codes)
+        walks.finish(task, scratch[])
         log.words[unsafe_offset=HEADER - 1] = Int64(scratch[].reranked - before)
-        _ = room
+        self.measure_all[S, M, coded](scale)
 
-    def descend[
-        S: Space, M: Measure, coded: Bool
-    ](self, walk: Walk[M, True], ordinals: Int, scale: Scale[S, M, coded]):
+    def descend[M: Measure](self, walk: Walk[M, True], ordinals: Int):
         """Notes the hops above level 0: those of `search.descend`, which went the same way before.
         """
         ref graph = walk.graph[]
         ref log = self.log[]
         var nearest = graph.entry
+        var top = graph.level_of(nearest)
         var best = M.key(walk.query, walk.rows, min(graph.row_of(nearest), walk.nodes - 1))
-        for above in range(graph.level_of(nearest)):
-            var level = graph.level_of(graph.entry) - above
+        for level in range(top, 0, -1):
             var moved = True
             while moved:
                 moved = False
                 var block = graph.links(level, nearest)
                 var place = log.size + 1
                 log.note(level, 0)
-                self.put[S, M, coded](
-                    entry_of(best, graph.row_of(nearest)), graph.row_of(nearest), scale
-                )
+                self.put(entry_of(best, graph.row_of(nearest)), graph.row_of(nearest))
                 var count = 0
                 for i in range(graph.slots_at(level)):
                     var node = Int(block[unsafe_offset=i])
@@ -270,7 +259,7 @@ struct TraceOne(SpaceTask):
                         continue
                     var row = graph.row_of(node)
                     var key = M.key(walk.query, walk.rows, row)
-                    self.put[S, M, coded](entry_of(key, row), row, scale)
+                    self.put(entry_of(key, row), row)
                     count += 1
                     if key < best:
                         best = key
@@ -278,15 +267,26 @@ struct TraceOne(SpaceTask):
                         moved = True
                 log.words[unsafe_offset=place] = Int64(count)
 
-    def put[
-        S: Space, M: Measure, coded: Bool
-    ](self, entry: Int64, row: Int, scale: Scale[S, M, coded]):
-        """Writes a row."""
+    @no_inline  # one for all spaces: speed is no matter here, size is
+    def put(self, entry: Int64, row: Int):
+        """Writes a row, whose distance comes later."""
         ref log = self.log[]
         log.put(entry & ~1)
         log.put(self.index[].ids.ptr[Int64]()[unsafe_offset=row])
-        var bits = SIMD[DType.float32, 2](scale.distance(key_of(entry)), 0)
-        log.put(Pointer(to=bits).unsafe_bitcast[Int64]()[])
+        log.put(0)
+
+    def measure_all[S: Space, M: Measure, coded: Bool](self, scale: Scale[S, M, coded]):
+        """Writes the distances of all rows in the log."""
+        ref log = self.log[]
+        var place = HEADER
+        while place < log.size:
+            var count = Int(log.words[unsafe_offset=place + 1]) + 1
+            place += NOTE
+            for _ in range(count):
+                var key = key_of(log.words[unsafe_offset=place])
+                var bits = SIMD[DType.float32, 2](scale.distance(key), 0)
+                log.words[unsafe_offset=place + 2] = bitcast[DType.int64, 1](bits)
+                place += ROW
 
 
 def trace(

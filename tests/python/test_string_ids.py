@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 import threading
@@ -386,3 +387,27 @@ def test_searches_beside_adds() -> None:
         thread.join()
     assert not wrong
     assert index.ids.tolist() == names
+
+
+# ---- files of version 2
+
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+
+
+@pytest.mark.parametrize("mode", ["r", "copy"])
+@pytest.mark.parametrize("name", ["strings_graph", "strings_empty"])
+def test_files_of_version_2_stay_readable(name: str, mode: str) -> None:
+    folder = FIXTURES / "format_v2"
+    expected = json.loads((folder / "expected.json").read_text())[name]
+    opened = vicinal.open(folder / f"{name}.vicinal", mode=mode, verify=True)
+    opened.check()
+    assert opened.ids.tolist() == expected["ids"]
+    assert opened.get(opened.ids).tolist() == expected["rows"]
+    assert all(id in opened for id in expected["ids"])
+    found = opened.search(np.array(expected["queries"], np.float32), 5, ef_search=150)
+    assert found.ids.tolist() == expected["found"]
+    np.testing.assert_allclose(found.distances, expected["distances"], rtol=1e-5)
+    tuned = [[t.recall, t.k, t.ef_search, t.rows] for t in opened.tuned]
+    assert tuned == expected["tuned"]
+    assert len(tuned) == (name == "strings_graph")
