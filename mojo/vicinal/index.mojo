@@ -19,7 +19,7 @@ One query at a time, the graph (ef 64) overtook a scan between 500 and 1,300 row
 sets (d 784, 384, 128), and at 1,000 rows was 3.8, 1.5 and 0.8 times as fast.
 """
 comptime TUNING_WORDS = 8
-"""int64 of one row of `Index.tuning`."""
+"""Words, int64, of one row of `Index.tuning`."""
 comptime DONE = 0
 comptime STOPPED = -1
 """A watch ended the call; the index is as it was."""
