@@ -15,7 +15,7 @@ from bindings.index_api import (
     index_search,
     index_verify,
 )
-from bindings.keep_api import index_set_tuning, index_tuning, index_write
+from bindings.keep_api import index_set_tuning, index_tuning, index_version, index_write
 from bindings.kernel_api import cpu_lanes, distance
 from bindings.python_api import Methods, Obj
 from bindings.texts_api import texts_info, texts_numbers, texts_read, texts_shrink, texts_use
@@ -58,6 +58,7 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_write](
         "index_write", "index_write(handle, descriptor, ef_search, status) -> None"
     )
+    methods.add[index_version]("index_version", "index_version(handle) -> int")
     methods.add[index_tuning]("index_tuning", "index_tuning(handle) -> bytes")
     methods.add[index_set_tuning]("index_set_tuning", "index_set_tuning(handle, rows) -> None")
     methods.add[index_trace](

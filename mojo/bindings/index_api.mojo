@@ -205,7 +205,9 @@ def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
     ref index = _index(args[unsafe_offset=0])[]
-    return from_int(check_graph(index.graph, index.count, index.unrepaired == 0, index.copies.count))
+    return from_int(
+        check_graph(index.graph, index.count, index.unrepaired == 0, index.copies.count)
+    )
 
 
 def index_rows(args: Args, count: Int) raises Fail -> Obj:

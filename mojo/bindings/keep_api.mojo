@@ -13,12 +13,13 @@ from bindings.python_api import (
     as_int,
     capsule_get,
     fail,
+    from_int,
     need,
     none,
 )
 from vicinal.index import TUNING_WORDS, Index
 from vicinal.memory import Column, at
-from vicinal.store import MAX_TUNINGS, write_index
+from vicinal.store import MAX_TUNINGS, format_version, write_index
 
 
 def index_write(args: Args, count: Int) raises Fail -> Obj:
@@ -38,6 +39,13 @@ def index_write(args: Args, count: Int) raises Fail -> Obj:
     if raised:
         raise Fail()
     return none()
+
+
+def index_version(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_version(handle) -> int: the format version of the file that `save` would write.
+    """
+    need(count, 1)
+    return from_int(format_version(capsule_get[Index, TAG](args[unsafe_offset=0])[]))
 
 
 def index_tuning(args: Args, count: Int) raises Fail -> Obj:

@@ -71,6 +71,15 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
     return status
 
 
+def format_version(index: Index) -> Int:
+    """Returns the format version of the file that an index would be saved as."""
+    var sections = allocate[Section](SECTIONS)
+    var count = 0
+    var header = _describe(index, 0, sections, count)
+    release(sections)
+    return header.version()
+
+
 def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: Int) -> Header:
     """Lists the arrays of an index and returns the header that goes with them."""
     ref graph = index.graph

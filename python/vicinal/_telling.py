@@ -241,7 +241,7 @@ class Telling(Quality):
             "ids": "int64" if self._strings is None else "str",
             "tuned": self.tuned,
             "tuning_stale": any(tuning.stale(count) for tuning in self.tuned),
-            "format_version": 1 if self._strings is None else 2,
+            "format_version": native.index_version(self._handle),
             "quantization": _CODE_KINDS[number(CODES)],
             "quantization_reason": self._quantization_reason(),
         }

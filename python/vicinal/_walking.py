@@ -190,7 +190,7 @@ class WhyNot:
         the result by its exact distance, but its estimate was too large for it to be measured
         again. "evicted": it was kept and then pushed out by nearer rows. "refused": it was
         measured, but the beam was full of nearer rows. "unreached": no row that was expanded on
-        level 0 links to it.
+        level 0 links to it. A row that equals an earlier one is found or lost with that one.
     rank : int or None
         Place in the result, from 1; None if it is not there.
     true_rank : int or None
@@ -389,11 +389,27 @@ def _why_not(index: State, trace: Trace, number: int, id: Any) -> WhyNot:
     if rank is not None:
         return tell("found", step, measured, None)
     if measured is None:
-        return tell("unreached", None, None, None)
+        original = _original(index, trace, number)
+        if original is None:
+            return tell("unreached", None, None, None)
+        # it is found with the row that it equals, or lost with it
+        way = _why_not(index, trace, original, index._named(np.array([original]))[0])
+        fate = "farther" if way.fate == "found" else way.fate
+        return tell(fate, way.step, way.measured, last if way.fate == "found" else way.bound)
     place = int(np.flatnonzero(hop.beam[:, 1] == number)[0])
     if trace.estimated and place >= trace.reranked and distance < last:
         return tell("not_reranked", step, measured, last)
     return tell("farther", step, measured, last)
+
+
+def _original(index: State, trace: Trace, number: int) -> int | None:
+    """Return the row on level 0 of a trace that a row is a copy of: copies are not in the graph."""
+    ids = [hop.measured[:, 1] for hop in trace._hops() if hop.level == 0]
+    reached = np.concatenate([[number], *ids])
+    rows = np.empty((len(reached), index._dim), _validate.STORED_DTYPES[index._dtype])
+    native.index_get(index._handle, index._rows(reached), rows)
+    equal = np.flatnonzero((rows[1:].view(np.uint8) == rows[:1].view(np.uint8)).all(axis=1))
+    return int(reached[1 + equal[0]]) if len(equal) else None
 
 
 def _place(here: NDArray[np.bool_], distances: NDArray[np.float32]) -> int | None:

@@ -159,9 +159,9 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
     assert magic == b"\xf7VICINAL"
     assert (version, mark, size) == (1, 0x01020304, len(image))
     assert index.stats()["format_version"] == 1 < storage.FORMAT_VERSION
-    fields = struct.unpack_from("<16q", image, 32)
+    fields = struct.unpack_from("<17q", image, 32)
     metric, dtype, dim, count, linked, m, ef_construction, ef_search, seed, entry = fields[:10]
-    assert fields[15] == 0
+    assert fields[15:] == (0, 0)
     assert (metric, dtype, dim, count, linked) == (0, 0, 20, 3000, 3000)
     assert (m, ef_construction, ef_search, seed) == (8, 40, index.ef_search, 3)
     assert entry >= 0
@@ -170,7 +170,7 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
         *("vectors", "links0", "upper_rows", "upper_start", "upper_links", "ids"),
         *("codes", "code_constants", "code_centre", "checksums"),
     ]
-    assert not any(image[160:256])
+    assert not any(image[168:256])
     assert not any(image[256 + 64 * len(sections) : 4088])
     end = PAGE
     for start, length, rows, columns, kind in sections.values():

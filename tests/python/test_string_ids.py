@@ -257,7 +257,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_the_bytes(image: bytes) -> None:
     assert struct.unpack_from("<I", image, 8) == (2,)
-    assert struct.unpack_from("<16q", image, 32)[15] == 1
+    assert struct.unpack_from("<17q", image, 32)[16] == 1
     sections = sections_of(image)
     _, start, length = sections["id_text"]
     text = image[start : start + length]

@@ -291,6 +291,29 @@ def test_a_row_whose_estimate_is_wrong() -> None:
         assert "a larger k has more measured again" in str(why)
 
 
+@pytest.mark.parametrize(("ef", "fate"), [(8, "unreached"), (600, "found")])
+def test_copies_share_the_fate_of_their_original(ef: int, fate: str) -> None:
+    """Equal rows: the graph holds one of them, and search finds the others through it."""
+    index = vicinal.Index(DIM, M=4, ef_construction=10, quantization=None)
+    rows = np.random.default_rng(1).standard_normal((6000, DIM)).astype(np.float32)
+    index.add(rows)
+    index.add(rows[:2500], np.arange(10_000, 12_500))
+    query = np.random.default_rng(2).standard_normal(DIM).astype(np.float32)
+    fates = set()
+    for id in (id for id in index.search(query, 40, ef_search=8500).ids if id >= 10_000):
+        copied = index.why_not(query, id, 40, ef_search=ef)
+        original = index.why_not(query, id - 10_000, 40, ef_search=ef)
+        assert copied.distance == original.distance
+        if original.fate != "found":
+            assert (copied.fate, copied.step) == (original.fate, original.step)
+            assert (copied.measured, copied.bound) == (original.measured, original.bound)
+        else:
+            assert copied.fate in ("found", "farther")
+            assert (copied.rank or 41) > original.rank
+        fates.add(copied.fate)
+    assert fate in fates
+
+
 def test_why_not_of_a_scan() -> None:
     index = vicinal.Index(1)
     index.add([[0.0], [1.0], [2.0], [3.0]])
