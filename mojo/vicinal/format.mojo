@@ -11,8 +11,8 @@ from vicinal.file import Name, Status
 from vicinal.memory import Bytes, Ptr, at
 from vicinal.space import METRICS, STORED_TYPES
 
-comptime VERSION = 1
-"""The version that is written, and the newest that is read."""
+comptime VERSION = 2
+"""The newest version that is read, and written where version 1 cannot say what has to be said."""
 comptime PAGE = 4096
 comptime BLOCK = 65536
 """Bytes under one checksum."""
@@ -137,7 +137,13 @@ struct Header(TrivialRegisterPassable):
     var codes: Int
     """Kind of codes that searches walk on, see `codes`; 0 also in files older than codes."""
     var copies: Int
-    """Vectors that equal earlier ones and are found through those; 0 also in older files."""
+    """Vectors that equal earlier ones and are found through those; 0 in version 1."""
+    var strings: Int
+    """1 if ids are the numbers of strings, 0 if they are the user's; 0 in version 1."""
+
+    def version(self) -> Int:
+        """Returns the oldest version whose readers understand the file."""
+        return 2 if self.strings != 0 or self.copies != 0 else 1
 
     def problem(self) -> Status:
         """Returns the first field that no index can have, or success."""
@@ -157,6 +163,7 @@ struct Header(TrivialRegisterPassable):
         _limit(status, "quantization", self.quantization, 0, KINDS_OF_CODES)
         _limit(status, "codes", self.codes, 0, KINDS_OF_CODES - 1)
         _limit(status, "copies", self.copies, 0, self.linked)
+        _limit(status, "strings", self.strings, 0, 1)
         return status
 
 

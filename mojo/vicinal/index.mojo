@@ -10,6 +10,7 @@ from vicinal.mapped import Mapped
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.scratch import Shelf
 from vicinal.space import COSINE, Rows, inspect_row, is_float, row_stride
+from vicinal.texts import Texts
 
 comptime EXACT_BELOW = 1000
 """Rows from which on the graph pays, and is built, unless a caller says otherwise.
@@ -17,6 +18,8 @@ comptime EXACT_BELOW = 1000
 One query at a time, the graph (ef 64) overtook a scan between 500 and 1,300 rows on three real
 sets (d 784, 384, 128), and at 1,000 rows was 3.8, 1.5 and 0.8 times as fast.
 """
+comptime TUNING_WORDS = 8
+"""Words, int64, of one row of `Index.tuning`."""
 comptime DONE = 0
 comptime STOPPED = -1
 """A watch ended the call; the index is as it was."""
@@ -62,6 +65,12 @@ struct Index(Movable):
     """Additions that were taken back; a search that spans one starts again, since row numbers are reused."""
     var ef_search: Int
     """Default search width that the file remembered, 0 for none."""
+    var texts: Texts
+    """The strings that ids stand for, if rows are named by strings."""
+    var tuning: Column
+    """Search widths that were found for a wanted recall, rows of TUNING_WORDS int64; the caller's matter."""
+    var tunings: Int
+    """Rows of it."""
     var shelf: Shelf
     var file: Int
     """Address of the `Mapped` that the columns are views of, 0 if they are the index's own memory."""
@@ -99,6 +108,9 @@ struct Index(Movable):
         self.unrepaired = 0
         self.undone = 0
         self.ef_search = 0
+        self.texts = Texts()
+        self.tuning = Column()
+        self.tunings = 0
         self.shelf = Shelf()
         self.file = 0
 
@@ -146,7 +158,7 @@ struct Index(Movable):
         return self.graph.linked * (row + self.graph.slots_at(0) * 4)
 
     def bytes(self) -> Int:
-        """Returns the bytes of memory that rows, ids, graph and id table take."""
+        """Returns the bytes of memory that everything by the row takes."""
         return (
             self.vectors.usable
             + self.norms.usable
@@ -155,6 +167,7 @@ struct Index(Movable):
             + self.copies.bytes()
             + self.codes[].memory()
             + self.map.room * 4
+            + self.texts.memory()
         )
 
     def know_ids(mut self):

@@ -14,19 +14,21 @@ from vicinal.format import (
     name_of,
 )
 from vicinal.graph import MAX_ROWS, slots
-from vicinal.index import Index
+from vicinal.index import TUNING_WORDS, Index
 from vicinal.mapped import Mapped, verify
-from vicinal.memory import Column, allocate, at, release
+from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
 from vicinal.space import item_bytes, row_stride
-from vicinal.writer import save
+from vicinal.texts import MAX_TEXTS
+from vicinal.writer import save, write
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
 comptime NO_ROOM = 12
 """ENOMEM: what a private copy that does not fit memory is reported as."""
-comptime SECTIONS = 11
+comptime SECTIONS = 14
+comptime MAX_TUNINGS = 4096
 
 
 def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) -> Status:
@@ -41,8 +43,46 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     Returns:
         The writer's status.
     """
-    ref graph = index.graph
     var sections = allocate[Section](SECTIONS)
+    var count = 0
+    var header = _describe(index, ef_search, sections, count)
+    var status = save(path, header, sections, count, watch)
+    release(sections)
+    return status
+
+
+def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: V) -> Status:
+    """Writes an index into an open file that is empty; for files that have no name.
+
+    Args:
+        index: The index; no writer may be at work, searches may.
+        file: Descriptor of a regular file, open for writing.
+        ef_search: Default search width to remember.
+        watch: May end the call early.
+
+    Returns:
+        The writer's status.
+    """
+    var sections = allocate[Section](SECTIONS)
+    var count = 0
+    var header = _describe(index, ef_search, sections, count)
+    var status = write(file, header, sections, count, watch)
+    release(sections)
+    return status
+
+
+def format_version(index: Index) -> Int:
+    """Returns the format version of the file that an index would be saved as."""
+    var sections = allocate[Section](SECTIONS)
+    var count = 0
+    var header = _describe(index, 0, sections, count)
+    release(sections)
+    return header.version()
+
+
+def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: Int) -> Header:
+    """Lists the arrays of an index and returns the header that goes with them."""
+    ref graph = index.graph
     var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
     sections[unsafe_offset=0] = Section(
         name_of("vectors"), index.vectors.address, index.dtype, index.count, stride
@@ -70,7 +110,7 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     sections[unsafe_offset=5] = Section(
         name_of("ids"), index.ids.address, INT64_SECTION, index.count, 1
     )
-    var count = 6
+    count = 6
     if index.has_norms():
         sections[unsafe_offset=6] = Section(
             name_of("norms"), index.norms.address, 0, index.count, 1
@@ -95,7 +135,25 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
             name_of("copies"), index.copies.next.address, UINT32_SECTION, graph.linked, 1
         )
         count += 1
-    var header = Header(
+    ref texts = index.texts
+    if texts.used:
+        sections[unsafe_offset=count] = Section(
+            name_of("id_text"), texts.text.address, BYTES_SECTION, texts.begin(texts.count), 1
+        )
+        sections[unsafe_offset=count + 1] = Section(
+            name_of("id_offsets"),
+            texts.offsets.address,
+            INT64_SECTION,
+            texts.count + 1 if texts.count > 0 else 0,
+            1,
+        )
+        count += 2
+    if index.tunings != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("tuning"), index.tuning.address, INT64_SECTION, index.tunings, TUNING_WORDS
+        )
+        count += 1
+    return Header(
         index.metric,
         index.dtype,
         index.dim,
@@ -112,10 +170,8 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         index.quantization,
         codes.kind,
         index.copies.count,
+        Int(texts.used),
     )
-    var status = save(path, header, sections, count, watch)
-    release(sections)
-    return status
 
 
 def open_index[
@@ -204,6 +260,8 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
         _view(mapped, index.copies.next, "copies", UINT32_SECTION, header.linked, 1, status)
         index.copies.rows = header.linked
         index.copies.count = header.copies
+    _attach_texts(mapped, index, status)
+    _attach_tuning(mapped, index, status)
     if not status.ok():
         return
     if (
@@ -248,6 +306,38 @@ def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
         codes.count = header.linked
 
 
+def _attach_texts(mapped: Mapped, mut index: Index, mut status: Status):
+    """Makes the strings views of the map's sections; offsets are looked at when they are used."""
+    if not status.ok() or mapped.header.strings == 0:
+        return
+    ref texts = index.texts
+    texts.used = True
+    var bytes = _rows_of(mapped, "id_text")
+    var offsets = _rows_of(mapped, "id_offsets")
+    _view(mapped, texts.text, "id_text", BYTES_SECTION, bytes, 1, status)
+    _view(mapped, texts.offsets, "id_offsets", INT64_SECTION, offsets, 1, status)
+    if not status.ok() or offsets == 0:
+        return
+    if offsets > MAX_TEXTS or texts.begin(0) != 0 or texts.begin(offsets - 1) != bytes:
+        status = Status(BAD_CONTENT, 0, 0, name_of("id_offsets"))
+        return
+    texts.count = offsets - 1
+    texts.bytes = bytes
+
+
+def _attach_tuning(mapped: Mapped, mut index: Index, mut status: Status):
+    """Makes the table of search widths a view of the map's section, if there is one."""
+    var rows = _rows_of(mapped, "tuning")
+    if not status.ok() or rows == 0:
+        return
+    if rows > MAX_TUNINGS:
+        status = Status(BAD_CONTENT, rows, 0, name_of("tuning"))
+        return
+    _view(mapped, index.tuning, "tuning", INT64_SECTION, rows, TUNING_WORDS, status)
+    if status.ok():
+        index.tunings = rows
+
+
 def _rows_of(mapped: Mapped, name: StringLiteral) -> Int:
     """Returns the rows of a section, 0 if there is none."""
     var i = mapped.find(name_of(name))
@@ -283,6 +373,9 @@ def _make_private(mut index: Index) -> Bool:
         and _own(graph.upper_links)
         and _own(index.codes[].bytes)
         and _own(index.codes[].constants)
+        and _own(index.texts.text)
+        and _own(index.texts.offsets)
+        and _own(index.tuning)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from vicinal import _validate
 from vicinal._cpu import native
 from vicinal._progress import Report, reporting
 from vicinal._state import State
+from vicinal._string_ids import as_strings
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
 
@@ -27,7 +28,7 @@ class Changing(State):
         *,
         num_threads: int | None = None,
         progress: bool | Report | None = None,
-    ) -> NDArray[np.int64]:
+    ) -> NDArray[Any]:
         """Add vectors; all of them, or none if anything is wrong with one.
 
         Parameters
@@ -40,7 +41,8 @@ class Changing(State):
         ids : array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
-            was never given ids has 0, 1, 2, ...
+            was never given ids has 0, 1, 2, ... With `Index(..., ids="str")` any distinct strings,
+            which must be given.
         num_threads : int, optional
             Threads to use, at least 1; all cores this process may run on by default.
         progress : bool or callable, optional
@@ -49,17 +51,18 @@ class Changing(State):
 
         Returns
         -------
-        ndarray of int64, shape (n,)
+        ndarray of int64, or of str as objects, shape (n,)
             The ids, also for one vector of shape (dim,).
 
         Raises
         ------
         TypeError
-            If vectors or ids are of the wrong kind: no real numbers, ragged, ids that are floats.
+            If vectors or ids are of the wrong kind: no real numbers, ragged, ids that are floats,
+            integers where ids are strings.
         ValueError
             If a shape is wrong, a value is NaN, infinite or does not fit the stored dtype, a vector
-            is zero with metric "cosine", an id is repeated or present already, or the index is
-            read-only.
+            is zero with metric "cosine", an id is repeated or present already, string ids are
+            missing, or the index is read-only.
 
         Notes
         -----
@@ -70,25 +73,37 @@ class Changing(State):
         self._must_be_writable()
         threads = _validate.thread_count(num_threads)
         rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
-        chosen = None if ids is None else _validate.as_ids(ids)
-        if chosen is not None and chosen.shape != (len(rows),):
-            raise ValueError(f"ids: expected ({len(rows)},), got {chosen.shape}")
-        with self._writing.held(), reporting(progress, len(rows)) as report:
+        wanted = self._new_ids(ids)
+        if wanted is not None and wanted.shape != (len(rows),):
+            raise ValueError(f"ids: expected ({len(rows)},), got {wanted.shape}")
+        with (
+            self._writing.held(),
+            reporting(progress, len(rows)) as report,
+            self._numbered(wanted) as chosen,
+        ):
             status = native.index_add(self._handle, rows, chosen, threads, report)
             if status % 8 == _DUPLICATE_ID:
-                self._refuse_id(chosen, status // 8)
+                self._refuse_id(wanted, status // 8)
             if status:
                 _validate.refuse_rows(status, "vectors", rows, given)
             # the ids of the last rows
             added = np.empty(len(rows), dtype=np.int64)
             native.index_ids(self._handle, added)
-        return added
+        return self._named(added)
 
-    def _refuse_id(self, ids: NDArray[np.int64] | None, position: int) -> NoReturn:
+    def _new_ids(self, ids: ArrayLike | None) -> NDArray[Any] | None:
+        """Return ids of rows to be added as an array of integers or strings, None for automatic."""
+        if self._strings is None:
+            return None if ids is None else _validate.as_ids(ids)
+        if ids is None:
+            raise ValueError('ids: expected strings, got None; an index with ids="str" makes none')
+        return as_strings(ids)
+
+    def _refuse_id(self, ids: NDArray[Any] | None, position: int) -> NoReturn:
         if ids is None:
             raise ValueError("ids: no automatic ones are left below 2**63; give ids of your own")
-        value = ids[position]
-        earlier = np.flatnonzero(ids[:position] == value)
+        value = repr(ids[position]) if self._strings is not None else ids[position]
+        earlier = np.flatnonzero(ids[:position] == ids[position])
         if len(earlier):
             raise ValueError(
                 f"ids: {value} stands at position {earlier[0]} and again at {position}"
