@@ -141,6 +141,7 @@ struct FindLinks[S_: Linker](Body, Errands):
             scratch.beam.size,
             graph.M,
             scratch.picked,
+            scratch.fresh,
         )
         var block = graph.links(level, node)
         for i in range(kept):
@@ -192,7 +193,7 @@ struct LinkBack[S: Linker](Body):
             chosen.insert(entry_of(key, other))
         var wanted = max(cap - SLACK, cap // 2)
         var kept = select_diverse[Self.S](
-            graph, rows, level, chosen.entries, cap + 1, wanted, scratch.picked
+            graph, rows, level, chosen.entries, cap + 1, wanted, scratch.picked, scratch.fresh
         )
         for i in range(kept):
             publish(block.unsafe_offset(i), Int(scratch.picked[unsafe_offset=i]))

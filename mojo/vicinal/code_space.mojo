@@ -25,7 +25,17 @@ from vicinal.products import (
     small_dot,
     small_products,
 )
-from vicinal.space import L2, Linker, Measure, Of, Query, Rows, key_of_float
+from vicinal.space import (
+    L2,
+    Linker,
+    Measure,
+    Of,
+    Query,
+    Rows,
+    float_of_key,
+    key_of_float,
+    well_below,
+)
 
 comptime CODE_LINE = 64
 """Codes are padded to it, and a prepared query's header takes as much."""
@@ -210,6 +220,12 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
             return Self._key(dot, Self._constant[False](rows, a), squared)
 
     @staticmethod
+    @always_inline
+    def well_below(a: Int32, b: Int32) -> Bool:
+        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        return Of[Self.metric, Self.stored].well_below(a, b)
+
+    @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
         """Makes a prepared query of a row."""
         var code = rows.row[DType.uint8](row)
@@ -334,6 +350,12 @@ struct BetweenCodes[bits: Int](Linker):
         return key_of_float(
             first.add + second.add + first.rescale * (second.rescale * Self.scale * product)
         )
+
+    @staticmethod
+    @always_inline
+    def well_below(a: Int32, b: Int32) -> Bool:
+        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        return well_below(float_of_key(a), float_of_key(b))
 
     @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:

@@ -2,6 +2,7 @@
 from vicinal.build import link_rows
 from vicinal.code_space import BetweenCodes, ExactBytes
 from vicinal.codes import EXACT, ROTATED, SCALED
+from vicinal.fill import fill_slots
 from vicinal.graph import draw_level
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.interleave import LANES
@@ -120,6 +121,19 @@ struct Linking[V: Watch]:
         if outcome != 1:
             self.log[].undo(index.graph)
             return outcome
+        self.watch[].advance(new.count)
+        if not fill_slots[L](
+            index.graph,
+            rows,
+            new.places,
+            new.count,
+            self.team[],
+            self.scratches,
+            self.log[],
+            self.watch[],
+        ):
+            self.log[].undo(index.graph)
+            return 0
         var unrepaired = index.unrepaired + new.until - new.first
         if unrepaired * REPAIR_SHARE >= new.until:
             # repair tells the rows of the whole graph

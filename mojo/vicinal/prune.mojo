@@ -1,11 +1,12 @@
 """Neighbour selection: sorted candidates in, diverse nodes out.
 
-Source: Malkov and Yashunin, arXiv:1603.09320, algorithm 4, without back-filling what it rejects: lists stay short, so
-reverse links rarely overflow and searches measure fewer rows.
+Source: Malkov and Yashunin, arXiv:1603.09320, algorithm 4, with the factor of Vamana (DiskANN, NeurIPS 2019), and without
+back-filling what it rejects: lists stay short, so reverse links rarely overflow and searches measure fewer rows.
 """
 from vicinal.candidates import key_of, node_of
 from vicinal.graph import Graph
 from vicinal.memory import Ptr
+from vicinal.scratch import HOP
 from vicinal.search import fetch_row
 from vicinal.space import Linker, Rows
 
@@ -20,8 +21,10 @@ def select_diverse[
     count: Int,
     wanted: Int,
     picked: Ptr[UInt32],
+    spare: Ptr[Int64],
 ) -> Int:
-    """Picks candidates that are nearer to the centre than to any candidate picked before them.
+    """Picks candidates in two goes: first those nearer to the centre than to any picked before them, then, if there is
+    room, those that are not nearer to one picked by as much as `space.SPREAD`.
 
     Args:
         graph: Tells the row of a node above level 0.
@@ -29,8 +32,9 @@ def select_diverse[
         level: The level that the candidates are nodes of.
         candidates: Entries sorted by their distance to the centre, which is not among them.
         count: Number of candidates.
-        wanted: The most that may be picked.
-        picked: Where the picked nodes go, nearest first.
+        wanted: The most that may be picked, at most HOP.
+        picked: Where the picked nodes go, those of each go nearest first.
+        spare: Room for HOP numbers.
 
     Returns:
         The number of nodes picked.
@@ -39,23 +43,42 @@ def select_diverse[
         `picked` must have room for `wanted` nodes.
     """
     var kept = 0
+    var spared = 0
     for i in range(count):
         if kept == wanted:
-            break
+            return kept
         if i + 1 < count:
             fetch_row(rows, graph.row_at(level, node_of(candidates[unsafe_offset=i + 1])))
-        var node = node_of(candidates[unsafe_offset=i])
-        var row = graph.row_at(level, node)
-        var to_centre = key_of(candidates[unsafe_offset=i])
-        var diverse = True
-        for j in range(kept):
-            if (
-                S.key_between(rows, row, graph.row_at(level, Int(picked[unsafe_offset=j])))
-                < to_centre
-            ):
-                diverse = False
-                break
-        if diverse:
-            picked[unsafe_offset=kept] = UInt32(node)
+        var entry = candidates[unsafe_offset=i]
+        var row = graph.row_at(level, node_of(entry))
+        var first = True
+        var second = spared < HOP
+        var j = 0
+        while j < kept and (first or second):
+            var key = S.key_between(rows, row, graph.row_at(level, Int(picked[unsafe_offset=j])))
+            first = first and key >= key_of(entry)
+            second = second and not S.well_below(key, key_of(entry))
+            j += 1
+        if first:
+            picked[unsafe_offset=kept] = UInt32(node_of(entry))
+            kept += 1
+        elif second:  # remembered with how many it was compared with
+            spare[unsafe_offset=spared] = Int64(i << 32 | j)
+            spared += 1
+    for i in range(spared):
+        if kept == wanted:
+            break
+        var entry = candidates[unsafe_offset=Int(spare[unsafe_offset=i] >> 32)]
+        var row = graph.row_at(level, node_of(entry))
+        var good = True
+        var j = Int(spare[unsafe_offset=i] & 0xFFFFFFFF)
+        while j < kept and good:
+            good = not S.well_below(
+                S.key_between(rows, row, graph.row_at(level, Int(picked[unsafe_offset=j]))),
+                key_of(entry),
+            )
+            j += 1
+        if good:
+            picked[unsafe_offset=kept] = UInt32(node_of(entry))
             kept += 1
     return kept

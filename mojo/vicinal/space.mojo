@@ -19,6 +19,12 @@ comptime STORED = [DType.float32, DType.float16, DType.bfloat16, DType.int8, DTy
 """Stored types; the position is the code used in files and calls."""
 comptime STORED_TYPES = 5
 comptime KEY_MAX: Int32 = 0x7FFFFFFF
+comptime SPREAD = 7
+"""In fifths: a link may stay if it is not nearer to another link than to the centre by a factor of 1.4 (squared distances).
+
+Vamana's alpha (DiskANN, NeurIPS 2019). Over 1, ef 16: recall .940 to .961 on SIFT, .970 to .982 on Fashion-MNIST at the same
+time for a search and a build; 1.4 was no better.
+"""
 
 
 @fieldwise_init
@@ -72,6 +78,20 @@ def float_of_key(key: Int32) -> Float32:
     return bitcast[DType.float32, 1](key ^ ((key >> 31) & 0x7FFFFFFF))
 
 
+@always_inline
+def well_below(a: Float32, b: Float32) -> Bool:
+    """Tells whether SPREAD times one distance is below another."""
+    return a * (Float32(SPREAD) / 5) < b
+
+
+@always_inline
+def whole_well_below(a: Int32, b: Int32) -> Bool:
+    """Tells the same of keys of exact squared distances, in integers."""
+    var first = bitcast[DType.uint32, 1](a) ^ 0x80000000
+    var second = bitcast[DType.uint32, 1](b) ^ 0x80000000
+    return SPREAD * UInt64(first) < 5 * UInt64(second)
+
+
 trait Measure:
     """What a search needs to know: how far a row is from a query."""
 
@@ -107,6 +127,14 @@ trait Linker(Measure):
     @staticmethod
     def key_between(rows: Rows, a: Int, b: Int) -> Int32:
         """Measures two rows against each other, on the scale of `key`."""
+        ...
+
+    @staticmethod
+    def well_below(a: Int32, b: Int32) -> Bool:
+        """Tells whether SPREAD times the distance of key `a` is below that of key `b`.
+
+        For ip, where a multiple of a distance means nothing, whether it is just below.
+        """
         ...
 
 
@@ -202,6 +230,17 @@ struct Of[metric_: Int, stored: DType](Space):
             for i in range(rows.dim):
                 at[Float32](room)[unsafe_offset=i] = to_float[Self.T, 1](stored[unsafe_offset=i])
             return Query(room, norm)
+
+    @staticmethod
+    @always_inline
+    def well_below(a: Int32, b: Int32) -> Bool:
+        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        comptime if Self.metric == IP:
+            return a < b
+        elif Self.metric == L2 and not Self.T.is_floating_point():
+            return whole_well_below(a, b)
+        else:
+            return well_below(Self.value(a), Self.value(b))
 
     @staticmethod
     @always_inline

@@ -10,7 +10,8 @@ from vicinal.memory import allocate, release
 from vicinal.parallel import Team, Unwatched
 from vicinal.prune import select_diverse
 from vicinal.repair import unreachable
-from vicinal.space import IP, L2, Linker, Of
+from vicinal.scratch import HOP
+from vicinal.space import IP, L2, SPREAD, Linker, Of
 from vicinal.undo import UndoLog
 
 
@@ -20,22 +21,27 @@ from vicinal.undo import UndoLog
 def choose(
     sample: Sample, metric: Int, centre: Int, candidates: List[Int], wanted: Int
 ) -> List[Int]:
-    """Goes through rows by distance: one stays if no other that stayed is nearer to it than the centre.
+    """Goes through rows by distance twice: one stays if no other that stayed is nearer to it than the centre, then if
+    none is nearer by the factor, which ip does not have.
     """
     var order = List[Int64]()
     for row in candidates:
         order.append(entry_of(Int32(sample.distance(metric, centre, row)), row))
     sort(order)
     var kept = List[Int]()
-    for entry in order:
-        var row = node_of(entry)
-        var diverse = True
-        for other in kept:
-            diverse = diverse and sample.distance(metric, row, other) >= sample.distance(
-                metric, row, centre
-            )
-        if diverse and len(kept) < wanted:
-            kept.append(row)
+    for factor in [5, SPREAD]:
+        for entry in order:
+            var row = node_of(entry)
+            var diverse = row not in kept
+            for other in kept:
+                var between = sample.distance(metric, row, other)
+                var to_centre = sample.distance(metric, row, centre)
+                if metric == L2:
+                    between *= factor
+                    to_centre *= 5
+                diverse = diverse and between >= to_centre
+            if diverse and len(kept) < wanted:
+                kept.append(row)
     return kept^
 
 
@@ -49,6 +55,7 @@ def compare_selection[S: Linker](metric: Int) raises:
         sample.levels[unsafe_offset=row] = UInt8(row % 2)
     assert_true(sample.graph.reserve(ROWS, sample.levels, 0))
     var picked = allocate[UInt32](ROWS)
+    var spare = allocate[Int64](HOP)
     var entries = allocate[Int64](ROWS)
     for level in range(2):
         for centre in range(0, ROWS, 7):
@@ -64,13 +71,14 @@ def compare_selection[S: Linker](metric: Int) raises:
                 entries[unsafe_offset=i] = order[i]
             for wanted in [1, 2, 5, 16, ROWS]:
                 var kept = select_diverse[S](
-                    sample.graph, sample.rows(), level, entries, len(order), wanted, picked
+                    sample.graph, sample.rows(), level, entries, len(order), wanted, picked, spare
                 )
                 var found = List[Int]()
                 for i in range(kept):
                     found.append(sample.graph.row_at(level, Int(picked[unsafe_offset=i])))
                 assert_equal(found, choose(sample, metric, centre, rows, wanted))
     release(picked)
+    release(spare)
     release(entries)
 
 
