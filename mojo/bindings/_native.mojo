@@ -1,6 +1,7 @@
 """The extension module: the table of what Python may call."""
 from bindings.exact_api import exact_search
 from bindings.file_api import crc32c
+from bindings.filter_api import index_search_filtered
 from bindings.index_api import (
     exact_below,
     index_add,
@@ -38,6 +39,13 @@ def PyInit__native() abi("C") -> Obj:
         (
             "index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was"
             " refused"
+        ),
+    )
+    methods.add[index_search_filtered](
+        "index_search_filtered",
+        (
+            "index_search_filtered(handle, queries, k, ef, threads, filters, kinds, which, plan,"
+            " out_ids, out_distances) -> 0 or what was refused"
         ),
     )
     methods.add[exact_below](

@@ -84,6 +84,22 @@ def is_none(o: Obj) -> Bool:
     return o == it
 
 
+def tuple_size(o: Obj) raises Fail -> Int:
+    """Returns the length of a tuple."""
+    var size = external_call["PyTuple_Size", Int](o)
+    if size < 0:
+        raise Fail()
+    return size
+
+
+def tuple_item(o: Obj, i: Int) raises Fail -> Obj:
+    """Returns item i of a tuple, which keeps its reference."""
+    var item = external_call["PyTuple_GetItem", Obj](o, i)
+    if item == 0:
+        raise Fail()
+    return item
+
+
 def path_bytes(o: Obj) raises Fail -> Int:
     """Returns the address of the NUL-terminated bytes of a `bytes` object, which must outlive their use.
     """
