@@ -1,4 +1,4 @@
-"""Filtered search for Python: filters are made with the GIL held, queries answered without it."""
+"""Filtered search and range search for Python: filters are made with the GIL held, queries answered without it."""
 from bindings.index_api import index_of
 from bindings.python_api import (
     EITHER,
@@ -8,19 +8,24 @@ from bindings.python_api import (
     Obj,
     PythonWatch,
     View,
+    as_float,
     as_int,
+    capsule_get,
+    capsule_new,
     fail,
     from_int,
     need,
+    none,
     path_bytes,
     tuple_item,
     tuple_size,
 )
 
-from vicinal.filter import EVERYTHING, Filter
+from vicinal.filter import CHOOSE, EVERYTHING, Filter
 from vicinal.filtered_query import search_filtered
-from vicinal.index import STOPPED, Index
+from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, allocate, at, release
+from vicinal.radius import RangeResult, search_range
 
 comptime FLAGS: UInt8 = 98
 """Kind `b`: a byte for each row."""
@@ -168,3 +173,82 @@ def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
     if status == STOPPED:
         raise Fail()
     return from_int(status)
+
+
+comptime RANGE_TAG = "vicinal.RangeResult"
+
+
+def index_range(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_range(handle, queries, radius, ef, threads, filters, kinds, which, offsets) -> result or what was
+    refused; offsets[i + 1] - offsets[i] rows were found for query i.
+    """
+    need(count, 9)
+    var index = index_of(args[unsafe_offset=0])
+    var dtype = index[].dtype
+    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var radius = Float32(as_float(args[unsafe_offset=2]))
+    var ef = as_int(args[unsafe_offset=3])
+    var threads = as_int(args[unsafe_offset=4])
+    var which = View(args[unsafe_offset=7], INT64, 1)
+    var offsets = View(args[unsafe_offset=8], INT64, 1, writable=True)
+    var n = queries.rows()
+    if queries.columns() != index[].dim:
+        raise fail(
+            "ValueError",
+            "queries have dimension %zd, the index %zd",
+            queries.columns(),
+            index[].dim,
+        )
+    if offsets.dim(0) != n + 1:
+        raise fail("ValueError", "%zd offsets for %zd queries", offsets.dim(0), n)
+    # the table of ids is read and changed with the GIL held only
+    var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6])
+    need_which(which, n, filters.count)
+    var result = RangeResult(n)
+    var watch = PythonWatch(0, n)
+    filters.prepare(index[], 1, ef, CHOOSE)
+    var status = search_range(
+        index[],
+        queries.address(),
+        n,
+        radius,
+        ef,
+        filters.items,
+        at[Int64](which.address()),
+        threads,
+        result,
+        watch,
+    )
+    _ = watch^
+    var next = at[Int64](offsets.address())
+    next[] = 0
+    for i in range(n):
+        next[unsafe_offset=i + 1] = next[unsafe_offset=i] + Int64(result.total(i))
+    _ = filters^
+    _ = queries^
+    _ = which^
+    _ = offsets^
+    if status == STOPPED:
+        raise Fail()
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for the rows within the radius")
+    if status != DONE:
+        return from_int(status)
+    return capsule_new[RangeResult, RANGE_TAG](result^)
+
+
+def range_take(args: Args, count: Int) raises Fail -> Obj:
+    """Implements range_take(result, out_ids, out_distances) -> None: copies what `index_range` found."""
+    need(count, 3)
+    var result = capsule_get[RangeResult, RANGE_TAG](args[unsafe_offset=0])
+    var ids = View(args[unsafe_offset=1], INT64, 1, writable=True)
+    var distances = View(args[unsafe_offset=2], 0, 1, writable=True)
+    var total = 0
+    for i in range(result[].queries):
+        total += result[].total(i)
+    if ids.dim(0) != total or distances.dim(0) != total:
+        raise fail("ValueError", "%zd rows were found, there is room for %zd", total, ids.dim(0))
+    result[].copy_to(at[Int64](ids.address()), at[Float32](distances.address()))
+    _ = ids^
+    _ = distances^
+    return none()

@@ -62,6 +62,14 @@ def as_int(o: Obj) raises Fail -> Int:
     return value
 
 
+def as_float(o: Obj) raises Fail -> Float64:
+    """Converts a Python float."""
+    var value = external_call["PyFloat_AsDouble", Float64](o)
+    if value == -1 and external_call["PyErr_Occurred", Obj]() != 0:
+        raise Fail()
+    return value
+
+
 def from_int(value: Int) -> Obj:
     """Makes a Python int."""
     return external_call["PyLong_FromSsize_t", Obj](value)

@@ -42,6 +42,8 @@ struct Filter(Movable):
     var listed: Ptr[UInt32]
     """Allowed rows in ascending order: all of them where they are scanned, else the seeds."""
     var num_listed: Int
+    var two_hop_pays: Bool
+    """Whether a walk over allowed rows only costs less than a scan of them."""
 
     def __init__(out self, rows: Int):
         """Makes a filter that allows none of `rows` rows."""
@@ -53,6 +55,7 @@ struct Filter(Movable):
         self.plan = SCAN
         self.listed = allocate[UInt32](1)
         self.num_listed = 0
+        self.two_hop_pays = False
 
     def __deinit__(deinit self):
         release(self.words)
@@ -137,13 +140,12 @@ struct Filter(Movable):
         if index.exact(width) or self.matches <= max(2 * k, SEEDS):
             self.plan = SCAN
         elif wanted == CHOOSE:
-            self.plan = choose_plan(
-                self.matches,
-                self.rows,
-                width,
-                index.walked_row_bytes(),
-                index.walked_bytes(),
-            )
+            var costs = Costs(index.walked_row_bytes(), index.walked_bytes() > CACHED)
+            var scan = costs.row * Float64(self.matches)
+            var plain = costs.hop * Float64(widened(width, self.matches, self.rows))
+            var two_hop = costs.hop * TWO_HOP_COST * Float64(width)
+            self.plan = SCAN if scan <= min(plain, two_hop) else WALK
+            self.two_hop_pays = two_hop < scan
         self.list_rows(self.matches if self.plan == SCAN else min(SEEDS, self.matches))
 
 
@@ -161,12 +163,15 @@ comptime HOP_ROWS = 10.0
 """A hop takes the one, and as long as a scan of so many rows."""
 comptime FAR_NANOSECONDS = 250.0
 """What a hop takes besides where codes and links do not stay in the cache."""
-comptime TWO_HOP_COST = 4.0
-"""Time of a hop that looks through neighbours, in plain hops."""
+comptime TWO_HOP_COST = 8.0
+"""Time of a walk over allowed rows only, in plain hops for each of the search width."""
 comptime UNUSUAL = 3
 """Where a walk meets so many times fewer allowed rows than there are among all, the filter is against the query."""
 comptime SPARSE_BELOW = 8
 """If fewer than one in so many rows around the query is allowed, a plain walk would have to be very wide."""
+
+
+comptime WIDER = 1.15
 
 
 def widened(width: Int, met: Int, of: Int) -> Int:
@@ -176,27 +181,26 @@ def widened(width: Int, met: Int, of: Int) -> Int:
     width; this much gave at least the recall of the unfiltered search on three sets (shares 0.5 and 0.2).
     """
     var share = Float64(max(met, 1)) / Float64(max(of, 1))
-    return Int(Float64(width) / (sqrt(share) * sqrt(sqrt(share))))  # share ** -0.75
+    return Int(WIDER * Float64(width) / (sqrt(share) * sqrt(sqrt(share))))  # share ** -0.75
 
 
-def choose_plan(
-    matches: Int, rows: Int, width: Int, row_bytes: Int, walked_bytes: Int
-) -> Int:
-    """Compares what a scan of the allowed rows costs with what a walk costs.
+@fieldwise_init
+struct Costs(TrivialRegisterPassable):
+    """What the steps of a search take, in nanoseconds; only their ratio matters."""
 
-    Args:
-        matches: Rows allowed.
-        rows: All rows.
-        width: The search width.
-        row_bytes: Bytes of what is measured: a code, or a stored row.
-        walked_bytes: Bytes of all that is walked on.
+    var row: Float64
+    """A row of a scan."""
+    var hop: Float64
+    """A hop of a plain walk."""
 
-    Returns:
-        SCAN or WALK.
-    """
-    var row = ROW_NANOSECONDS + BYTE_NANOSECONDS * Float64(row_bytes)
-    var hop = HOP_NANOSECONDS + HOP_ROWS * row
-    if walked_bytes > CACHED:
-        hop += FAR_NANOSECONDS
-    var hops = min(Float64(widened(width, matches, rows)), TWO_HOP_COST * Float64(width))
-    return SCAN if Float64(matches) * row <= hop * hops else WALK
+    def __init__(out self, row_bytes: Int, far: Bool):
+        """Estimates them.
+
+        Args:
+            row_bytes: Bytes of what is measured: a code, or a stored row.
+            far: Whether what is walked on does not stay in the cache.
+        """
+        self.row = ROW_NANOSECONDS + BYTE_NANOSECONDS * Float64(row_bytes)
+        self.hop = HOP_NANOSECONDS + HOP_ROWS * self.row
+        if far:
+            self.hop += FAR_NANOSECONDS

@@ -242,7 +242,7 @@ struct AnswerFiltered[S: Space](Body):
             var way = walk_plain[M](graph, rows, known, prepared, own, filter, width, kept)
             var found = scratch.chosen.size
             if filter.plan == TWO_HOP or way == SPARSE:
-                walk_two_hop[M](graph, rows, known, prepared, own, filter, max(width, kept))
+                walk_two_hop[M](graph, rows, known, prepared, own, filter, max(2 * width, kept))
                 found = scratch.beam.size
                 way = COMPLETE
                 counts[BY_TWO_HOP] += Int(found >= enough)

@@ -24,7 +24,7 @@ comptime PROBE_HOPS = 16
 comptime COMPLETE = 0
 """The walk was made to its end."""
 comptime AGAINST = 1
-"""There are too few allowed rows around the query."""
+"""There are too few allowed rows around the query for any walk."""
 comptime SPARSE = 2
 """Allowed rows are there, but a plain walk would have to be very wide."""
 
@@ -91,8 +91,8 @@ def walk_plain[
             if met * UNUSUAL * filter.rows < seen * filter.matches:
                 return AGAINST
             if met * SPARSE_BELOW < seen:
-                return SPARSE
-            beam.narrow(max(widened(width, met, seen), width + width // 4))
+                return SPARSE if filter.two_hop_pays else AGAINST
+            beam.narrow(max(widened(width, met, seen), width + width // 2))
     return COMPLETE
 
 

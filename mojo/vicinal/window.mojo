@@ -66,4 +66,9 @@ struct Window(TrivialRegisterPassable):
     @always_inline
     def limit(self, key: Int32) -> Int32:
         """Returns the largest key that the estimate of a row can have whose exact key is `key`."""
-        return key_of_float(self.scale * float_of_key(key) + self.offset + self.slack)
+        return self.limit_of(float_of_key(key))
+
+    @always_inline
+    def limit_of(self, distance: Float32) -> Int32:
+        """Returns the same for a distance that lacks the 1 of ip and cosine."""
+        return key_of_float(self.scale * distance + self.offset + self.slack)
