@@ -55,9 +55,7 @@ def PyInit__native() abi("C") -> Obj:
             " result or what was refused"
         ),
     )
-    methods.add[range_take](
-        "range_take", "range_take(result, out_ids, out_distances) -> None"
-    )
+    methods.add[range_take]("range_take", "range_take(result, out_ids, out_distances) -> None")
     methods.add[exact_below](
         "exact_below", "exact_below() -> rows from which on an index builds its graph"
     )

@@ -238,7 +238,8 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
 
 
 def range_take(args: Args, count: Int) raises Fail -> Obj:
-    """Implements range_take(result, out_ids, out_distances) -> None: copies what `index_range` found."""
+    """Implements range_take(result, out_ids, out_distances) -> None: copies what `index_range` found.
+    """
     need(count, 3)
     var result = capsule_get[RangeResult, RANGE_TAG](args[unsafe_offset=0])
     var ids = View(args[unsafe_offset=1], INT64, 1, writable=True)

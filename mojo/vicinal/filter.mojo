@@ -67,7 +67,8 @@ struct Filter(Movable):
         return allows(self.words, row)
 
     def allow_flags(mut self, flags: Ptr[UInt8]):
-        """Allows the rows whose byte is not zero; `flags` has one for each row, in order of rows."""
+        """Allows the rows whose byte is not zero; `flags` has one for each row, in order of rows.
+        """
         var whole = self.rows // WORD
         for i in range(whole):
             var set = flags.unsafe_load[width=WORD](i * WORD).ne(0)

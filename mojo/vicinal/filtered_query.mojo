@@ -188,9 +188,7 @@ struct AnswerFiltered[S: Space](Body):
         ):
             counts[BY_SCAN] += 1
             scratch.beam.reset(max(min(self.plain.k, filter.matches), 1))
-            scan_allowed(
-                EachRow[Self.S](index.rows(), query), filter, scratch.picked, scratch.beam
-            )
+            scan_allowed(EachRow[Self.S](index.rows(), query), filter, scratch.picked, scratch.beam)
             self.plain.write[Self.S.value](i, scratch.beam)
         elif codes.kind == STORED_ROWS:
             self.find[Self.S, coded=False](i, query, filter, scratch, codes, counts)
@@ -280,9 +278,7 @@ struct AnswerFiltered[S: Space](Body):
         """Writes what is in the beam; estimated candidates are measured again first."""
         if not exact:
             var k = self.plain.k
-            rerank[Self.S](
-                self.plain.index[].rows(), query, scratch, max(LEAST_RERANKED, 3 * k), k
-            )
+            rerank[Self.S](self.plain.index[].rows(), query, scratch, max(LEAST_RERANKED, 3 * k), k)
             self.plain.write[Self.S.value](i, scratch.chosen)
         elif coded:
             comptime if Self.S.metric != COSINE:

@@ -162,9 +162,7 @@ def _seed(mut scratch: Scratch, filter: Filter, linked: Int) -> Int:
 
 
 @always_inline
-def _gather(
-    graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, node: Int
-) -> Int:
+def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, node: Int) -> Int:
     """Finds the unvisited allowed rows that a row leads to, straight or through a neighbour that is not allowed.
 
     Returns:

@@ -19,7 +19,7 @@ from vicinal.query import Answer
 from vicinal.rotation import padded_dim
 from vicinal.scratch import Scratch
 from vicinal.search import LOOK_AHEAD, fetch_row, item_bytes_of, start_walk
-from vicinal.space import COSINE, IP, L2, Measure, Query, Rows, Space, SpaceTask, in_space
+from vicinal.space import COSINE, L2, Measure, Query, Rows, Space, SpaceTask, in_space
 from vicinal.window import Window
 
 comptime SCAN_FROM = 8
@@ -174,7 +174,8 @@ struct AnswerRange[S: Space](Body):
         return Self.S.value(key) <= self.radius
 
     def finish(self, filter: Filter, mut found: Found, mut ids: Found):
-        """Leaves out rows that are not allowed, sorts, and puts ids and distances in place of rows and keys."""
+        """Leaves out rows that are not allowed, sorts, and puts ids and distances in place of rows and keys.
+        """
         if filter.plan != EVERYTHING:
             var kept = 0
             for i in range(found.size):
@@ -234,14 +235,7 @@ struct AnswerRange[S: Space](Body):
 
     def spread[
         M: Measure, coded: Bool
-    ](
-        self,
-        query: Query,
-        filter: Filter,
-        mut scratch: Scratch,
-        codes: Codes,
-        mut found: Found,
-    ):
+    ](self, query: Query, filter: Filter, mut scratch: Scratch, codes: Codes, mut found: Found,):
         """Walks to the query, then on from every row within the radius."""
         ref index = self.plain.index[]
         var stored = index.rows()
@@ -258,9 +252,7 @@ struct AnswerRange[S: Space](Body):
             )
             if not exact:
                 var window = Window.of[Self.S, M](stored, query, rows, prepared, codes.count)
-                limit = window.limit_of(
-                    self.radius if Self.S.metric == L2 else self.radius - 1
-                )
+                limit = window.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
         var walk = start_walk[M](
             Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
             rows,
@@ -269,11 +261,11 @@ struct AnswerRange[S: Space](Body):
             Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
             self.plain.ef,
         )
-        self.take(scratch.beam.entries[], query, stored, exact, limit, found)
+        self.take[coded](scratch.beam.entries[], query, stored, exact, limit, found)
         while walk.collect():
             walk.measure()
             for i in range(walk.count):
-                self.take(scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found)
+                self.take[coded](scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found)
         var next = 0
         while next < found.size:
             if found.size * SCAN_FROM > index.count:
@@ -283,25 +275,24 @@ struct AnswerRange[S: Space](Body):
             walk.expand(node_of(found.at(next)[]))
             walk.measure()
             for i in range(walk.count):
-                self.take(scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found)
+                self.take[coded](scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found)
             next += 1
 
     @always_inline
-    def take(
-        self,
-        entry: Int64,
-        query: Query,
-        stored: Rows,
-        exact: Bool,
-        limit: Int32,
-        mut found: Found,
-    ):
+    def take[
+        coded: Bool
+    ](self, entry: Int64, query: Query, stored: Rows, exact: Bool, limit: Int32, mut found: Found,):
         """Takes in a row that the walk has measured if it is within the radius."""
-        if exact:  # the keys of exact codes are those of the rows
+        comptime if coded and Self.S.T.is_floating_point():
+            var may_be = key_of(entry) <= limit
+            comptime if Self.S.metric != COSINE:
+                if exact:  # keys of exact codes are integers
+                    may_be = ExactBytes[Self.S.metric, False].value(key_of(entry)) <= self.radius
+            if may_be:
+                self.measure(query, stored, node_of(entry), found)
+        else:
             if self.within(key_of(entry)):
                 found.push(entry)
-        elif key_of(entry) <= limit:
-            self.measure(query, stored, node_of(entry), found)
 
 
 @fieldwise_init
