@@ -93,7 +93,13 @@ def walk_plain[
             if met * SPARSE_BELOW < seen:
                 return SPARSE if filter.two_hop_pays else AGAINST
             beam.narrow(max(widened(width, met, seen), width + width // 2))
-    return COMPLETE
+    if not choose:
+        return COMPLETE
+    # what was met on the way there counts no more
+    met = 0
+    for i in range(beam.size):
+        met += Int(allows(words, beam.node(i)))
+    return AGAINST if met * UNUSUAL * filter.rows < beam.size * filter.matches else COMPLETE
 
 
 def walk_two_hop[
