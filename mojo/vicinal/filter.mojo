@@ -8,8 +8,8 @@ from std.math import sqrt
 from std.memory import pack_bits, unsafe_memset_zero
 
 from vicinal.index import Index
+from vicinal.interleave import CACHED
 from vicinal.memory import Ptr, allocate, release
-from vicinal.query import CACHED
 
 comptime EVERYTHING = 0
 """No filter: a plain search."""

@@ -12,7 +12,7 @@ from vicinal.parallel import Body, Team, Watch
 from vicinal.query import LEAST_RERANKED, PIECE, Answer, rerank
 from vicinal.rotation import padded_dim
 from vicinal.scratch import HOP, Scratch
-from vicinal.search import LOOK_AHEAD, fetch_row, item_bytes_of
+from vicinal.search import LOOK_AHEAD, fetch_row
 from vicinal.space import (
     COSINE,
     FINE,
@@ -49,12 +49,11 @@ struct EachRow[M: Measure](Scanner):
 
     def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
         """Measures some rows."""
-        var bytes = self.rows.dim * item_bytes_of[Self.M]()
         for i in range(min(LOOK_AHEAD, count)):
-            fetch_row(self.rows, Int(listed[unsafe_offset=i]), bytes)
+            fetch_row(self.rows, Int(listed[unsafe_offset=i]))
         for i in range(count):
             if i + LOOK_AHEAD < count:
-                fetch_row(self.rows, Int(listed[unsafe_offset=i + LOOK_AHEAD]), bytes)
+                fetch_row(self.rows, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
             var row = Int(listed[unsafe_offset=i])
             var entry = entry_of(Self.M.key(self.query, self.rows, row), row)
             if entry < nearest.worst():
@@ -96,15 +95,14 @@ def settle[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> 
         Whether the last RUN of them changed nothing: then those outside the beam would not either.
     """
     ref chosen = scratch.chosen
-    var bytes = rows.dim * item_bytes_of[S]()
     var size = scratch.beam.size
     var idle = 0
     chosen.reset(k)
     for i in range(min(LOOK_AHEAD, size)):
-        fetch_row(rows, scratch.beam.node(i), bytes)
+        fetch_row(rows, scratch.beam.node(i))
     for i in range(size):
         if i + LOOK_AHEAD < size:
-            fetch_row(rows, scratch.beam.node(i + LOOK_AHEAD), bytes)
+            fetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
         var row = scratch.beam.node(i)
         var entry = entry_of(S.key(query, rows, row), row)
         idle += 1
@@ -127,15 +125,14 @@ struct WithinWindow[S: Space, M: Measure](Scanner):
 
     def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
         """Measures some rows."""
-        var bytes = self.coded.dim * item_bytes_of[Self.M]()
         var limit = Int32.MAX
         if nearest.worst() != EMPTY_ENTRY:
             limit = self.window.limit(key_of(nearest.worst()))
         for i in range(min(LOOK_AHEAD, count)):
-            fetch_row(self.coded, Int(listed[unsafe_offset=i]), bytes)
+            fetch_row(self.coded, Int(listed[unsafe_offset=i]))
         for i in range(count):
             if i + LOOK_AHEAD < count:
-                fetch_row(self.coded, Int(listed[unsafe_offset=i + LOOK_AHEAD]), bytes)
+                fetch_row(self.coded, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
             var row = Int(listed[unsafe_offset=i])
             if Self.M.key(self.prepared, self.coded, row) > limit:
                 continue

@@ -18,7 +18,7 @@ from vicinal.parallel import Body, Team, Watch
 from vicinal.query import Answer
 from vicinal.rotation import padded_dim
 from vicinal.scratch import Scratch
-from vicinal.search import LOOK_AHEAD, fetch_row, item_bytes_of, start_walk
+from vicinal.search import LOOK_AHEAD, fetch_row, start_walk
 from vicinal.space import COSINE, L2, Measure, Query, Rows, Space, SpaceTask, in_space
 from vicinal.window import Window
 
@@ -217,10 +217,9 @@ struct AnswerRange[S: Space](Body):
         """Measures all rows, or those that the filter lists."""
         var rows = self.plain.index[].rows()
         if filter.plan == SCAN:
-            var bytes = rows.dim * item_bytes_of[Self.S]()
             for i in range(filter.num_listed):
                 if i + LOOK_AHEAD < filter.num_listed:
-                    fetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]), bytes)
+                    fetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
                 self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
             return
         for row in range(self.plain.index[].count):

@@ -5,7 +5,7 @@ the index, measured both ways, so that it needs no formula per kind of codes.
 """
 from std.math import sqrt
 
-from vicinal.search import fetch_row, item_bytes_of
+from vicinal.search import fetch_row
 from vicinal.space import COSINE, Measure, Query, Rows, Space, float_of_key, key_of_float
 
 comptime SAMPLE = 32
@@ -45,8 +45,8 @@ struct Window(TrivialRegisterPassable):
         comptime scale = Float32(2 if S.metric == COSINE else 1)
         var sampled = min(SAMPLE, count)
         for i in range(sampled):
-            fetch_row(stored, i * count // sampled, stored.dim * item_bytes_of[S]())
-            fetch_row(coded, i * count // sampled, coded.dim)
+            fetch_row(stored, i * count // sampled)
+            fetch_row(coded, i * count // sampled)
         var sum = Float32(0)
         var squares = Float32(0)
         var first = Float32(0)

@@ -145,7 +145,10 @@ def test_small_indexes_are_exact(metric: str, dtype: str) -> None:
     found = index.search(queries, 120, filter=allowed)
     assert_allowed(found, allowed, 120)
     np.testing.assert_allclose(
-        found.distances[:, :100], truth(kept(index), queries, metric, allowed, 120), rtol=1e-4, atol=1e-5
+        found.distances[:, :100],
+        truth(kept(index), queries, metric, allowed, 120),
+        rtol=1e-4,
+        atol=1e-5,
     )
     assert index.stats()["filtered"]["scan"] == 9
 
