@@ -3,6 +3,7 @@
 The walk of a search comes to the query; from there on every row within the radius is expanded until no new one appears. Where
 walks go by estimates, those that may be within the radius (`window.mojo`) are measured on the stored rows.
 """
+from std.atomic import Atomic, Ordering
 from std.ffi import external_call
 from std.memory import bitcast
 
@@ -24,6 +25,9 @@ from vicinal.window import Window
 
 comptime SCAN_FROM = 8
 """Once more than one row in so many is within the radius, a scan of all is faster than a walk from each."""
+
+comptime RADIX_FROM = 256
+"""Items from which on sorting byte by byte is faster."""
 
 
 struct Found(Movable):
@@ -73,7 +77,9 @@ struct Found(Movable):
         self.room = room
 
     def sort(mut self):
-        """Sorts the items: heapsort, which needs no memory."""
+        """Sorts the items: heapsort, which needs no memory, for few, else byte by byte."""
+        if self.size >= RADIX_FROM and self._sort_bytes():
+            return
         for i in range(self.size // 2 - 1, -1, -1):
             self._sink(i, self.size)
         for last in range(self.size - 1, 0, -1):
@@ -81,6 +87,39 @@ struct Found(Movable):
             self.at(0)[] = self.at(last)[]
             self.at(last)[] = largest
             self._sink(0, last)
+
+    def _sort_bytes(mut self) -> Bool:
+        """Sorts by the lowest byte, then the next, and so on; returns False when there is no memory for a copy.
+        """
+        var other = external_call["malloc", Int](self.size * 8)
+        if other == 0:
+            return False
+        var source = at[Int64](self.items)
+        var target = at[Int64](other)
+        for byte in range(8):
+            var shift = Int64(8 * byte)
+            var flip = 128 if byte == 7 else 0  # the sign
+            var starts = Array[Int, 256](fill=0)
+            for i in range(self.size):
+                starts[Int((source[unsafe_offset=i] >> shift) & 255) ^ flip] += 1
+            if starts[Int((source[] >> shift) & 255) ^ flip] == self.size:
+                continue  # all are alike here
+            var before = 0
+            for value in range(256):
+                var here = starts[value]
+                starts[value] = before
+                before += here
+            for i in range(self.size):
+                var item = source[unsafe_offset=i]
+                var value = Int((item >> shift) & 255) ^ flip
+                target[unsafe_offset=starts[value]] = item
+                starts[value] += 1
+            swap(source, target)
+        if Int(source) != self.items:
+            for i in range(self.size):
+                target[unsafe_offset=i] = source[unsafe_offset=i]
+        external_call["free", NoneType](other)
+        return True
 
     @always_inline
     def _sink(mut self, start: Int, size: Int):
@@ -103,6 +142,8 @@ struct RangeResult(Movable):
     var ids: Ptr[Found]
     var distances: Ptr[Found]
     var queries: Int
+    var out_of_memory: Int64
+    """Not 0 once memory was out for any query: the others need not be answered."""
 
     def __init__(out self, queries: Int):
         """Makes room for so many queries."""
@@ -112,6 +153,7 @@ struct RangeResult(Movable):
             self.ids.unsafe_offset(i).unsafe_write(Found())
             self.distances.unsafe_offset(i).unsafe_write(Found())
         self.queries = queries
+        self.out_of_memory = 0
 
     def __deinit__(deinit self):
         for i in range(self.queries):
@@ -120,12 +162,10 @@ struct RangeResult(Movable):
         release(self.ids)
         release(self.distances)
 
-    def full(self) -> Bool:
-        """Tells whether memory was out for any query."""
-        for i in range(self.queries):
-            if self.ids[unsafe_offset=i].full or self.distances[unsafe_offset=i].full:
-                return True
-        return False
+    @always_inline
+    def gone(mut self) -> Ptr[Int64]:
+        """Returns the mark that memory is out."""
+        return Pointer(to=self.out_of_memory).unsafe_origin_cast[MutUntrackedOrigin]()
 
     def total(self, i: Int) -> Int:
         """Returns the rows that query i found."""
@@ -158,6 +198,8 @@ struct AnswerRange[S: Space](Body):
         """Answers queries begin .. end-1, each again if an addition was taken back meanwhile."""
         ref scratch = self.plain.scratches[unsafe_offset=worker][]
         for i in range(begin, end):
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](self.result[].gone()) != 0:
+                return
             ref filter = self.filters[unsafe_offset=Int(self.which[unsafe_offset=i])]
             ref found = self.result[].distances[unsafe_offset=i]
             while True:
@@ -166,7 +208,10 @@ struct AnswerRange[S: Space](Body):
                 self.answer(i, filter, scratch, found)
                 if self.plain.undone() == undone:
                     break
-            self.finish(filter, found, self.result[].ids[unsafe_offset=i])
+            ref ids = self.result[].ids[unsafe_offset=i]
+            self.finish(filter, found, ids)
+            if found.full or ids.full:
+                Atomic[Int64].store[ordering=Ordering.RELAXED](self.result[].gone(), 1)
 
     @always_inline
     def within(self, key: Int32) -> Bool:
@@ -332,7 +377,7 @@ struct SearchRange[V: Watch](SpaceTask):
         var answer = AnswerRange[S](plain^, self.radius, self.filters, self.which, self.result)
         if not team.run(self.count, 1, answer, self.watch[]):
             self.status = STOPPED
-        elif self.result[].full():
+        elif self.result[].out_of_memory != 0:
             self.status = NO_MEMORY
         put_scratches(index, scratches, team.size())
 

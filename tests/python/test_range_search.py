@@ -191,14 +191,14 @@ def test_memory_error() -> None:
     """A result that does not fit raises, and the index goes on."""
     program = """
         import numpy as np, resource, vicinal
-        rows = np.zeros((500_000, 1), np.uint8)
+        rows = np.zeros((300_000, 1), np.uint8)
         vicinal.index.EXACT_BELOW = 10**9
         index = vicinal.Index(1, dtype="uint8")
         index.add(rows)
-        queries = np.zeros((200, 1), np.uint8)
+        queries = np.zeros((40, 1), np.uint8)
         index.search(queries)
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20),) * 2)
         try:
             index.range_search(queries, 1.0, num_threads=1)
         except MemoryError as error:
@@ -206,4 +206,4 @@ def test_memory_error() -> None:
         print(len(index.range_search(queries[0], 1.0).ids))
         """
     said = subprocess.check_output([sys.executable, "-c", textwrap.dedent(program)], text=True)
-    assert said.splitlines() == ["no memory for the rows within the radius", "500000"]
+    assert said.splitlines() == ["no memory for the rows within the radius", "300000"]
