@@ -7,6 +7,7 @@ from std.bit import count_trailing_zeros, pop_count
 from std.math import sqrt
 from std.memory import pack_bits, unsafe_memset_zero
 
+from vicinal.copies import Copies
 from vicinal.index import Index
 from vicinal.interleave import CACHED
 from vicinal.memory import Ptr, allocate, release
@@ -33,6 +34,8 @@ struct Filter(Movable):
 
     var words: Ptr[UInt64]
     """A bit for each row and at least one more, which is never set."""
+    var nodes: Ptr[UInt64]
+    """The same for walks, where a row stands for its copies as well: set if one of them is allowed."""
     var rows: Int
     """Rows that there were when it was made; later ones are not allowed."""
     var matches: Int
@@ -50,6 +53,7 @@ struct Filter(Movable):
         var words = rows // WORD + 1
         self.words = allocate[UInt64](words)
         unsafe_memset_zero(self.words.unsafe_bitcast[UInt8](), words * 8)
+        self.nodes = self.words
         self.rows = rows
         self.matches = 0
         self.plan = SCAN
@@ -58,6 +62,8 @@ struct Filter(Movable):
         self.two_hop_pays = False
 
     def __deinit__(deinit self):
+        if self.nodes != self.words:
+            release(self.nodes)
         release(self.words)
         release(self.listed)
 
@@ -75,7 +81,7 @@ struct Filter(Movable):
             self.words[unsafe_offset=i] = pack_bits[dtype=DType.uint64](set)
         for row in range(whole * WORD, self.rows):
             if flags[unsafe_offset=row] != 0:
-                self.words[unsafe_offset=whole] |= UInt64(1) << UInt64(row % WORD)
+                set_bit(self.words, row)
         self.count()
 
     def allow_ids(mut self, mut index: Index, ids: Ptr[Int64], count: Int):
@@ -87,7 +93,7 @@ struct Filter(Movable):
         for i in range(count):
             var row = index.row_of(ids[unsafe_offset=i])
             if row >= 0 and row < self.rows:
-                self.words[unsafe_offset=row // WORD] |= UInt64(1) << UInt64(row % WORD)
+                set_bit(self.words, row)
         self.count()
 
     def count(mut self):
@@ -148,12 +154,47 @@ struct Filter(Movable):
             self.plan = SCAN if scan <= min(plain, two_hop) else WALK
             self.two_hop_pays = two_hop < scan
         self.list_rows(self.matches if self.plan == SCAN else min(SEEDS, self.matches))
+        if self.plan != SCAN and index.copies.known(self.rows) != 0:
+            self.find_nodes(index.copies)
+
+    def find_nodes(mut self, copies: Copies):
+        """Sets the bits of `nodes`."""
+        var words = self.rows // WORD + 1
+        if self.nodes == self.words:
+            self.nodes = allocate[UInt64](words)
+        for i in range(words):
+            self.nodes[unsafe_offset=i] = self.words[unsafe_offset=i]
+        var known = copies.known(self.rows)
+        var left = copies.count  # each is in one ring; those of a damaged file may have no end
+        for row in range(known):
+            var newest = copies.newest_of(row, known)
+            var copy = newest
+            while copy >= 0 and left > 0:
+                copy = copies.after(copy, known)
+                left -= 1
+                clear_bit(self.nodes, copy)
+                if self.has(copy):
+                    set_bit(self.nodes, row)
+                if copy == newest:
+                    break
 
 
 @always_inline
 def allows(words: Ptr[UInt64], row: Int) -> Bool:
     """Tells whether the bit of a row is set."""
     return (words[unsafe_offset=row // WORD] >> UInt64(row % WORD)) & 1 != 0
+
+
+@always_inline
+def set_bit(words: Ptr[UInt64], row: Int):
+    """Sets the bit of a row."""
+    words[unsafe_offset=row // WORD] |= UInt64(1) << UInt64(row % WORD)
+
+
+@always_inline
+def clear_bit(words: Ptr[UInt64], row: Int):
+    """Clears the bit of a row."""
+    words[unsafe_offset=row // WORD] &= ~(UInt64(1) << UInt64(row % WORD))
 
 
 comptime ROW_NANOSECONDS = 1.8

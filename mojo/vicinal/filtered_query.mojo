@@ -1,9 +1,10 @@
 """Answering queries that may return allowed rows only: always min(k, allowed) of them."""
 from std.bit import count_trailing_zeros
 
-from vicinal.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of
+from vicinal.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of, node_of
 from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
+from vicinal.copies import Copies
 from vicinal.filter import EVERYTHING, SCAN, TWO_HOP, WORD, Filter
 from vicinal.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
 from vicinal.index import DONE, STOPPED, Index
@@ -86,6 +87,34 @@ def scan_allowed[
             scanner.scan(piece, count, nearest)
             count = 0
     scanner.scan(piece, count, nearest)
+
+
+def expand_allowed(
+    copies: Copies, filter: Filter, found: Candidates, mut into: Candidates, kept: Int
+):
+    """Puts the allowed ones of rows that a walk has found, and of their copies, into another buffer.
+    """
+    into.reset(kept)
+    var known = copies.known(filter.rows)
+    for i in range(found.size):
+        var entry = found.entries[unsafe_offset=i] & ~1
+        if entry >= into.worst():
+            break
+        if filter.has(node_of(entry)):
+            into.insert(entry)
+        var newest = copies.newest_of(node_of(entry), known)
+        var copy = newest
+        var left = copies.count  # the rings of a damaged file may have no end
+        while copy >= 0 and left > 0:
+            copy = copies.after(copy, known)
+            left -= 1
+            var other = entry_of(key_of(entry), copy)
+            if other >= into.worst():
+                break
+            if filter.has(copy):
+                into.insert(other)
+            if copy == newest:
+                break
 
 
 def settle[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
@@ -235,16 +264,18 @@ struct AnswerFiltered[S: Space](Body):
         var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
         if filter.plan != SCAN:
             var way = walk_plain[M](graph, rows, known, prepared, own, filter, width, kept)
-            var found = scratch.chosen.size
+            var by = BY_BEAM
             if filter.plan == TWO_HOP or way == SPARSE:
                 walk_two_hop[M](graph, rows, known, prepared, own, filter, max(2 * width, kept))
-                found = scratch.beam.size
+                swap(scratch.beam, scratch.chosen)
                 way = COMPLETE
-                counts[BY_TWO_HOP] += Int(found >= enough)
+                by = BY_TWO_HOP
+            if index.copies.known(filter.rows) != 0:
+                expand_allowed(index.copies, filter, scratch.chosen, scratch.beam, kept)
             else:
                 swap(scratch.beam, scratch.chosen)
-                counts[BY_BEAM] += Int(way == COMPLETE and found >= enough)
-            if way == COMPLETE and found >= enough:
+            if way == COMPLETE and scratch.beam.size >= enough:
+                counts[by] += 1
                 self.finish[M, coded](i, query, exact, scratch)
                 return
             counts[AFTER_WALK] += 1

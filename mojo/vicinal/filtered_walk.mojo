@@ -68,9 +68,9 @@ def walk_plain[
     ref beam = scratch[].beam
     found.reset(kept)
     var first = beam.entries[]
-    if filter.has(node_of(first)):
+    if allows(filter.nodes, node_of(first)):
         found.insert(first)
-    var words = filter.words
+    var words = filter.nodes
     var fresh = scratch[].fresh
     var hops = 0
     var met = 0
@@ -161,7 +161,7 @@ def _seed(mut scratch: Scratch, filter: Filter, linked: Int) -> Int:
     var count = 0
     for i in range(filter.num_listed):
         var row = Int(filter.listed[unsafe_offset=i])
-        if row < linked and scratch.visited.first_visit(row):
+        if row < linked and allows(filter.nodes, row) and scratch.visited.first_visit(row):
             scratch.fresh[unsafe_offset=count] = Int64(row)
             count += 1
     return count
@@ -180,7 +180,7 @@ def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, nod
     var links = scratch.links
     var fresh = scratch.fresh
     var through = scratch.picked
-    var words = filter.words
+    var words = filter.nodes
     var width = graph.slots_at(0)
     # row number `linked` counts as visited
     var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(linked))

@@ -321,6 +321,21 @@ struct AnswerRange[S: Space](Body):
             for i in range(walk.count):
                 self.take[coded](scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found)
             next += 1
+        self.add_copies(found)
+
+    def add_copies(self, mut found: Found):
+        """Takes in the copies of the rows found."""
+        ref index = self.plain.index[]
+        var known = index.copies.known(index.count)
+        for i in range(found.size if known != 0 else 0):
+            var entry = found.at(i)[]
+            var newest = index.copies.newest_of(node_of(entry), known)
+            var copy = newest
+            while copy >= 0:
+                copy = index.copies.after(copy, known)
+                found.push(entry_of(key_of(entry), copy))
+                if copy == newest or found.size > index.count:
+                    break
 
     @always_inline
     def take[
