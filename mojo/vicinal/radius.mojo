@@ -305,22 +305,42 @@ struct AnswerRange[S: Space](Body):
             Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
             self.plain.ef,
         )
-        self.take[coded](scratch.beam.entries[], query, stored, exact, limit, found)
+        var outer = Found()
+        self.take[coded](scratch.beam.entries[], query, stored, exact, limit, found, outer)
         while walk.collect():
             walk.measure()
             for i in range(walk.count):
-                self.take[coded](scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found)
+                self.take[coded](
+                    scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                )
         var next = 0
-        while next < found.size:
-            if found.size * SCAN_FROM > index.count:
-                found.size = 0
-                self.scan(query, filter, found)
-                return
-            walk.expand(node_of(found.at(next)[]))
+        var beyond = 0
+        while True:
+            while next < found.size:
+                if found.size * SCAN_FROM > index.count:
+                    found.size = 0
+                    self.scan(query, filter, found)
+                    return
+                walk.expand(node_of(found.at(next)[]))
+                next += 1
+                walk.measure()
+                for i in range(walk.count):
+                    self.take[coded](
+                        scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                    )
+            # then some just outside, as the beam of a search for so many rows would: some are linked from such only
+            if beyond == 0:
+                outer.sort()
+            if beyond >= min(outer.size, 2 * found.size, found.size // 2 + self.plain.ef):
+                break
+            walk.expand(node_of(outer.at(beyond)[]))
+            beyond += 1
             walk.measure()
             for i in range(walk.count):
-                self.take[coded](scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found)
-            next += 1
+                self.take[coded](
+                    scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                )
+        found.full = found.full or outer.full
         self.add_copies(found)
 
     def add_copies(self, mut found: Found):
@@ -340,18 +360,33 @@ struct AnswerRange[S: Space](Body):
     @always_inline
     def take[
         coded: Bool
-    ](self, entry: Int64, query: Query, stored: Rows, exact: Bool, limit: Int32, mut found: Found,):
-        """Takes in a row that the walk has measured if it is within the radius."""
+    ](
+        self,
+        entry: Int64,
+        query: Query,
+        stored: Rows,
+        exact: Bool,
+        limit: Int32,
+        mut found: Found,
+        mut outer: Found,
+    ):
+        """Takes in a row that the walk has measured, into `outer` if it is not within the radius.
+        """
         comptime if coded and Self.S.T.is_floating_point():
             var may_be = key_of(entry) <= limit
             comptime if Self.S.metric != COSINE:
                 if exact:  # keys of exact codes are integers
                     may_be = ExactBytes[Self.S.metric, False].value(key_of(entry)) <= self.radius
+            var before = found.size
             if may_be:
                 self.measure(query, stored, node_of(entry), found)
+            if found.size == before:
+                outer.push(entry)
         else:
             if self.within(key_of(entry)):
                 found.push(entry)
+            else:
+                outer.push(entry)
 
 
 @fieldwise_init

@@ -99,7 +99,7 @@ def real_number(value: object, name: str) -> float:
     try:
         number = float(value)
     except OverflowError:
-        number = math.copysign(math.inf, int(value))
+        number = math.inf if operator.gt(value, 0) else -math.inf
     if math.isnan(number):
         raise ValueError(f"{name}: expected a real number, got NaN")
     return number

@@ -374,3 +374,36 @@ def test_recall_on_real_data(
         found = index.search(data.queries, 10, ef_search=ef, filter=masks)
         wanted = np.sort(np.where(masks, every, np.inf), axis=1)[:, 9:10]
         assert (found.distances <= wanted + 1e-5 * np.abs(wanted) + 1e-6).mean() >= 0.94
+
+
+@pytest.mark.usefixtures("always_a_graph")
+@pytest.mark.parametrize("kind", [None, "rabitq4"])
+def test_copies(kind: Any) -> None:
+    """Rows that equal earlier ones, which alone are in the graph: each may be allowed or not."""
+    distinct = heaps(1200)
+    which = np.random.default_rng(0).integers(0, 1200, size=4000)
+    which[:1200] = np.arange(1200)
+    which[3000:3900] = 7  # a long ring
+    rows, queries = distinct[which], heaps(12, seed=1)
+    queries[0] = distinct[7]
+    index = made(rows, kind=kind)
+    every = reference.distances(rows, queries, "l2")
+    for allowed in (
+        np.random.default_rng(1).random(4000) < 0.5,
+        np.arange(4000) >= 1200,  # copies alone
+        np.arange(4000) < 1200,  # originals alone
+        np.arange(4000) == 3500,
+    ):
+        wanted = np.sort(every[:, allowed], axis=1)[:, :10]
+        for plan in ("scan", "beam", "two_hop", "walk"):
+            found = by_plan(index, queries, 10, 200, allowed, plan)
+            assert_allowed(found, allowed, 10)
+            if wanted.shape[1] == 10:
+                assert share_found(found, wanted) >= 0.95, plan
+        radius = float(np.median(np.sort(every, axis=1)[:, 300]))
+        within = index.range_search(queries, radius, filter=allowed)
+        for i in range(len(queries)):
+            ids = within.of(i).ids
+            assert allowed[ids].all() and len(set(ids)) == len(ids)
+        inside = int(((every <= radius) & allowed).sum())
+        assert 0.97 * inside <= len(within.ids) <= inside
