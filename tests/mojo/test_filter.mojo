@@ -5,7 +5,7 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 from vicinal.filter import Filter, widened
 from vicinal.index import Index
 from vicinal.memory import Ptr, allocate, release
-from vicinal.radius import Found
+from vicinal.found import Found
 
 
 def flags_of(rows: Int, one_in: Int) -> Ptr[UInt8]:
