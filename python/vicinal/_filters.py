@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from vicinal import _validate
 
-__all__ = ["NO_FILTER", "NativeFilters", "as_filters"]
+__all__ = ["NativeFilters", "as_filters"]
 
 _FLAGS, _IDS, _NONE = b"b", b"i", b"n"
+
+Known = Callable[[Any, str], tuple[NDArray[np.int64], Any]]
 
 
 class NativeFilters(NamedTuple):
@@ -26,21 +29,20 @@ class NativeFilters(NamedTuple):
     which: NDArray[np.int64]
 
 
-NO_FILTER = ((None,), _NONE)
-
-
-def as_filters(given: Any, rows: int, queries: int) -> NativeFilters:
+def as_filters(given: Any, rows: int, queries: int, known: Known) -> NativeFilters:
     """Check a filter.
 
     Parameters
     ----------
     given : None, array_like, or list
-        A boolean array with an item for each row, an integer array of ids, None for all rows, or a
+        A boolean array with an item for each row, an array of ids, None for all rows, or a
         list or tuple with one of these for each query.
     rows : int
         Rows of the index.
     queries : int
         Queries of the call.
+    known : callable
+        Turns ids, given with the argument's name, into int64.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def as_filters(given: Any, rows: int, queries: int) -> NativeFilters:
     """
     which = np.zeros(queries, dtype=np.int64)
     if not _is_list(given):
-        array, kind = _as_filter(given, "filter", rows)
+        array, kind = _as_filter(given, "filter", rows, known)
         return NativeFilters((array,), kind, which)
     if len(given) != queries:
         raise ValueError(
@@ -63,7 +65,7 @@ def as_filters(given: Any, rows: int, queries: int) -> NativeFilters:
     for position, item in enumerate(given):
         number = numbers.setdefault(id(item), len(arrays))
         if number == len(arrays):
-            array, kind = _as_filter(item, f"filter: item {position}", rows)
+            array, kind = _as_filter(item, f"filter: item {position}", rows, known)
             arrays.append(array)
             kinds.append(kind)
         which[position] = number
@@ -77,24 +79,23 @@ def _is_list(given: Any) -> bool:
     )
 
 
-def _as_filter(given: Any, name: str, rows: int) -> tuple[NDArray[Any] | None, bytes]:
+def _as_filter(given: Any, name: str, rows: int, known: Known) -> tuple[NDArray[Any] | None, bytes]:
     """Return one filter and its kind."""
     if given is None:
         return None, _NONE
     if isinstance(given, (list, tuple)) and len(given) == 0:
         return np.empty(0, dtype=np.int64), _IDS
-    wanted = f"{name}: expected booleans of shape ({rows},) or integer ids of shape (n,), got "
+    wanted = f"{name}: expected booleans of shape ({rows},) or ids of shape (n,), got "
     if isinstance(given, (str, bytes)) or np.ndim(given) != 1:
         shape = np.shape(given)
         kind = ValueError if isinstance(given, np.ndarray) or len(shape) > 1 else TypeError
         raise kind(f"{wanted}{f'shape {shape}' if kind is ValueError else type(given).__name__}")
-    array = given if isinstance(given, np.ndarray) and not hasattr(given, "mask") else None
-    if array is None:
-        array = _validate.as_array(given, name, "booleans or integer ids")
-    if array.dtype.kind == "b":
-        if len(array) != rows:
-            raise ValueError(f"{wanted}{len(array)} booleans")
-        return np.ascontiguousarray(array).view(np.uint8), _FLAGS
-    if array.dtype.kind not in "iuO":
-        raise TypeError(f"{wanted}dtype {array.dtype}")
-    return _validate.as_ids(given, name), _IDS
+    if not isinstance(given, (list, tuple, np.ndarray)):
+        given = _validate.as_array(given, name, "booleans or ids")
+    if all(isinstance(item, (bool, np.bool_)) for item in given[:1]):
+        array = _validate.as_array(given, name, "booleans or ids")
+        if array.dtype.kind == "b":
+            if len(array) != rows:
+                raise ValueError(f"{wanted}{len(array)} booleans")
+            return np.ascontiguousarray(array).view(np.uint8), _FLAGS
+    return known(given, name)[0], _IDS

@@ -61,7 +61,7 @@ class Searching(Quality):
             In place of `ef_search`: the width that `tune` found for this share of the true
             neighbours, from 0 to 1. The smallest width tuned for as high a recall and as large a k,
             or higher ones, is used.
-        filter : array_like of bool or int, or list of them, optional
+        filter : array_like of bool, int or str, or list of them, optional
             Which rows may be found: booleans of shape (len(index),) in the order of `index.ids`, or
             ids in any order, of which unknown ones stand for nothing. A list has one of either, or
             None, for each query; the same object for several queries is prepared once.
@@ -141,11 +141,13 @@ class Searching(Quality):
                 k,
                 ef_search,
                 num_threads,
-                *as_filters(filter, len(self), n),
+                *as_filters(filter, len(self), n, self._known),
                 _CHOOSE,
                 ids,
                 distances,
             )
+            if status == 0 and self._strings is not None:
+                status = _NUMBERS
         if status:
             if status != _NUMBERS:
                 _validate.refuse_rows(status, "queries", rows.reshape(n, self._dim), given)
@@ -173,7 +175,7 @@ class Searching(Quality):
         ef_search : int, optional
             Candidates kept on the way to the query, at least 1; `index.ef_search` by default. More
             finds more where few rows are within the radius.
-        filter : array_like of bool or int, or list of them, optional
+        filter : array_like of bool, int or str, or list of them, optional
             As for `search`.
         num_threads : int, optional
             As for `search`.
@@ -224,7 +226,7 @@ class Searching(Quality):
             radius,
             ef_search,
             threads,
-            *as_filters(filter, len(self), n),
+            *as_filters(filter, len(self), n, self._known),
             offsets,
         )
         if isinstance(found, int):
@@ -232,7 +234,7 @@ class Searching(Quality):
         ids = _empty(offsets[-1], _INT64)
         distances = _empty(offsets[-1], _FLOAT32)
         native.range_take(found, ids, distances)
-        return RangeResult(ids, distances, offsets)
+        return RangeResult(self._named(ids), distances, offsets)
 
     def get(self, ids: ArrayLike) -> NDArray[Any]:
         """Return stored vectors.

@@ -71,7 +71,7 @@ def by_plan(index: Any, queries: Array, k: int, ef: int, given: Any, plan: str) 
     """Search by one way of finding the allowed rows wherever it is possible."""
     n = len(queries)
     ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-    filters = as_filters(given, len(index), n)
+    filters = as_filters(given, len(index), n, index._known)
     status = native.index_search_filtered(
         index._handle, queries, k, ef, 1, *filters, PLANS[plan], ids, distances
     )
@@ -281,11 +281,11 @@ def test_more_wanted_than_allowed(plain: Any) -> None:
     ("bad", "error", "says"),
     [
         (np.ones(5, bool), ValueError, r"expected booleans of shape \(1500,\).*got 5 booleans"),
-        (np.ones(1500), TypeError, "got dtype float64"),
-        (np.array(["a"]), TypeError, "got dtype <U1"),
+        (np.ones(1500), TypeError, "expected integers, got dtype float64"),
+        (np.array(["a"]), TypeError, "expected integers, got dtype <U1"),
         (np.ones((2, 1500), bool), ValueError, r"got shape \(2, 1500\)"),
         ([None, None], ValueError, "each of 3 queries, got 2"),
-        ([None, None, [1.5]], TypeError, "item 2.*float64"),
+        ([None, None, [1.5]], TypeError, "item 2.*got 1.5"),
         ([None, np.ones(3, bool), None], ValueError, "item 1.*got 3 booleans"),
         ("abc", TypeError, "got str"),
         (7, TypeError, "got int"),
@@ -309,6 +309,18 @@ def test_bad_queries_are_named(plain: Any) -> None:
     queries[1, 2] = np.nan
     with pytest.raises(ValueError, match="queries: row 1 holds NaN"):
         plain.search(queries, filter=[5])
+
+
+def test_string_ids() -> None:
+    index = vicinal.Index(2, ids="str")
+    index.add([[0, 0], [1, 1], [2, 2], [3, 3]], ids=["a", "b", "c", "d"])
+    found = index.search([[0, 0], [3, 3]], 3, filter=[["c", "x", "b"], np.arange(4) == 0])
+    assert found.ids.tolist() == [["b", "c", None], ["a", None, None]]
+    within = index.range_search([[0, 0], [3, 3]], 8, filter=["d", "c", "x"])
+    assert within.ids.tolist() == ["c", "d", "c"] and within.offsets.tolist() == [0, 1, 3]
+    for bad in ([1, 2], np.array([1])):
+        with pytest.raises(TypeError, match="filter: expected strings"):
+            index.search([0, 0], filter=bad)
 
 
 # ---- beside a writer
