@@ -1,6 +1,7 @@
 """The extension module: the table of what Python may call."""
 from bindings.exact_api import exact_search
 from bindings.file_api import crc32c
+from bindings.filter_api import index_range, index_search_filtered, range_take
 from bindings.index_api import (
     exact_below,
     index_add,
@@ -40,6 +41,21 @@ def PyInit__native() abi("C") -> Obj:
             " refused"
         ),
     )
+    methods.add[index_search_filtered](
+        "index_search_filtered",
+        (
+            "index_search_filtered(handle, queries, k, ef, threads, filters, kinds, which, plan,"
+            " out_ids, out_distances) -> 0 or what was refused"
+        ),
+    )
+    methods.add[index_range](
+        "index_range",
+        (
+            "index_range(handle, queries, radius, ef, threads, filters, kinds, which, offsets) ->"
+            " result or what was refused"
+        ),
+    )
+    methods.add[range_take]("range_take", "range_take(result, out_ids, out_distances) -> None")
     methods.add[exact_below](
         "exact_below", "exact_below() -> rows from which on an index builds its graph"
     )

@@ -28,13 +28,15 @@ from vicinal.mapped import Mapped, verify
 from vicinal.query import search_many
 from vicinal.store import open_index, save_index
 from vicinal.space import item_bytes, row_stride
+from vicinal.tally import TALLIES
 
 comptime TAG = "vicinal.Index"
 comptime NUMBERS = 7
 """Answer of a search that went well on an index with string ids: what it found are numbers of strings."""
 
 
-def _index(o: Obj) raises Fail -> Ptr[Index]:
+def index_of(o: Obj) raises Fail -> Ptr[Index]:
+    """Returns the index behind a handle."""
     return capsule_get[Index, TAG](o)
 
 
@@ -60,7 +62,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_add(handle, rows, ids or None, threads, progress or None) -> 0 or what was refused.
     """
     need(count, 5)
-    var index = _index(args[unsafe_offset=0])
+    var index = index_of(args[unsafe_offset=0])
     var rows = View(args[unsafe_offset=1], index[].dtype, 2)
     if rows.dim(1) != index[].dim:
         raise fail("ValueError", "rows have dimension %zd, the index %zd", rows.dim(1), index[].dim)
@@ -94,7 +96,7 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0, NUMBERS or what was refused.
     """
     need(count, 7)
-    var index = _index(args[unsafe_offset=0])
+    var index = index_of(args[unsafe_offset=0])
     var dtype = index[].dtype
     var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
     var k = as_int(args[unsafe_offset=2])
@@ -152,7 +154,7 @@ def exact_below(args: Args, count: Int) raises Fail -> Obj:
 def index_info(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_info(handle, which) -> int; the numbers are listed in `_native.pyi`."""
     need(count, 2)
-    ref index = _index(args[unsafe_offset=0])[]
+    ref index = index_of(args[unsafe_offset=0])[]
     var which = as_int(args[unsafe_offset=1])
     var value: Int
     if which == 0:
@@ -196,6 +198,8 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = index.graph.bytes() + index.copies.bytes()
     elif which == 19:
         value = index.codes[].memory()
+    elif which >= 20 and which < 20 + TALLIES:
+        value = index.tally.of(which - 20)
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)
@@ -204,7 +208,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
 def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
-    ref index = _index(args[unsafe_offset=0])[]
+    ref index = index_of(args[unsafe_offset=0])[]
     return from_int(
         check_graph(index.graph, index.count, index.unrepaired == 0, index.copies.count)
     )
@@ -213,7 +217,7 @@ def index_check(args: Args, count: Int) raises Fail -> Obj:
 def index_rows(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_rows(handle, ids, out) -> None: the row of each id, or -1."""
     need(count, 3)
-    var index = _index(args[unsafe_offset=0])
+    var index = index_of(args[unsafe_offset=0])
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], INT64, 1, writable=True)
     if ids.dim(0) != out.dim(0):
@@ -230,7 +234,7 @@ def index_rows(args: Args, count: Int) raises Fail -> Obj:
 def index_get(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_get(handle, rows, out) -> None: copies stored vectors."""
     need(count, 3)
-    var index = _index(args[unsafe_offset=0])
+    var index = index_of(args[unsafe_offset=0])
     var rows = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
     var n = rows.dim(0)
@@ -256,7 +260,7 @@ def index_ids(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_ids(handle, out) -> None: copies the ids in row order, those of the last rows if out is shorter.
     """
     need(count, 2)
-    var index = _index(args[unsafe_offset=0])
+    var index = index_of(args[unsafe_offset=0])
     var out = View(args[unsafe_offset=1], INT64, 1, writable=True)
     var n = out.dim(0)
     if n > index[].count:
@@ -297,7 +301,7 @@ def status_view(o: Obj) raises Fail -> View:
 def index_save(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_save(handle, path, ef_search, status int64[5]) -> None."""
     need(count, 4)
-    var index = _index(args[unsafe_offset=0])
+    var index = index_of(args[unsafe_offset=0])
     var path = path_bytes(args[unsafe_offset=1])
     var ef_search = as_int(args[unsafe_offset=2])
     var out = status_view(args[unsafe_offset=3])
@@ -338,7 +342,7 @@ def index_verify(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_verify(handle, threads, status int64[5]) -> None; an index without a file is always right.
     """
     need(count, 3)
-    var index = _index(args[unsafe_offset=0])
+    var index = index_of(args[unsafe_offset=0])
     var threads = as_int(args[unsafe_offset=1])
     var out = status_view(args[unsafe_offset=2])
     var status = Status.done()

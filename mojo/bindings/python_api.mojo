@@ -62,6 +62,14 @@ def as_int(o: Obj) raises Fail -> Int:
     return value
 
 
+def as_float(o: Obj) raises Fail -> Float64:
+    """Converts a Python float."""
+    var value = external_call["PyFloat_AsDouble", Float64](o)
+    if value == -1 and external_call["PyErr_Occurred", Obj]() != 0:
+        raise Fail()
+    return value
+
+
 def from_int(value: Int) -> Obj:
     """Makes a Python int."""
     return external_call["PyLong_FromSsize_t", Obj](value)
@@ -82,6 +90,22 @@ def is_none(o: Obj) -> Bool:
     var it = none()
     external_call["Py_DecRef", NoneType](it)
     return o == it
+
+
+def tuple_size(o: Obj) raises Fail -> Int:
+    """Returns the length of a tuple."""
+    var size = external_call["PyTuple_Size", Int](o)
+    if size < 0:
+        raise Fail()
+    return size
+
+
+def tuple_item(o: Obj, i: Int) raises Fail -> Obj:
+    """Returns item i of a tuple, which keeps its reference."""
+    var item = external_call["PyTuple_GetItem", Obj](o, i)
+    if item == 0:
+        raise Fail()
+    return item
 
 
 def path_bytes(o: Obj) raises Fail -> Int:

@@ -70,6 +70,12 @@ struct Candidates(Movable):
         self.limit = limit
         self.cursor = 0
 
+    def narrow(mut self, limit: Int):
+        """Lets go of what is beyond `limit` entries and keeps no more from now on; does nothing if it keeps fewer.
+        """
+        self.limit = min(self.limit, limit)
+        self.size = min(self.size, self.limit)
+
     @always_inline
     def worst(self) -> Int64:
         """Returns the entry that a new one must beat: EMPTY_ENTRY while there is room."""

@@ -147,6 +147,25 @@ struct Copies(Movable):
         next[unsafe_offset=original] = UInt32(row) | ORIGINAL
         self.count += 1
 
+    @always_inline
+    def newest_of(self, row: Int, rows: Int) -> Int:
+        """Returns the newest copy of an original among the first `rows` rows, or -1 if the row has no copies.
+        """
+        var newest = self.next.ptr[UInt32]()[unsafe_offset=row] if row < rows else ALONE
+        if newest < ORIGINAL or newest == ALONE:
+            return -1
+        return min(Int(newest & ~ORIGINAL), rows - 1)
+
+    @always_inline
+    def after(self, copy: Int, rows: Int) -> Int:
+        """Returns the copy that follows another in its ring: the next newer, or the oldest after the newest.
+        """
+        return min(Int(self.next.ptr[UInt32]()[unsafe_offset=copy]), rows - 1)
+
+    def known(self, rows: Int) -> Int:
+        """Returns how many of `rows` rows may be asked for copies; 0 if there are none at all."""
+        return min(rows, self.rows) if self.count != 0 else 0
+
     def expand(self, found: Candidates, mut into: Candidates, k: Int, rows: Int):
         """Adds the copies of rows found.
 

@@ -10,6 +10,7 @@ from vicinal.mapped import Mapped
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.scratch import Shelf
 from vicinal.space import COSINE, Rows, inspect_row, is_float, row_stride
+from vicinal.tally import Tally
 from vicinal.texts import Texts
 
 comptime EXACT_BELOW = 1000
@@ -72,6 +73,7 @@ struct Index(Movable):
     var tunings: Int
     """Rows of it."""
     var shelf: Shelf
+    var tally: Tally
     var file: Int
     """Address of the `Mapped` that the columns are views of, 0 if they are the index's own memory."""
 
@@ -112,6 +114,7 @@ struct Index(Movable):
         self.tuning = Column()
         self.tunings = 0
         self.shelf = Shelf()
+        self.tally = Tally()
         self.file = 0
 
     def __deinit__(deinit self):
@@ -149,13 +152,16 @@ struct Index(Movable):
             or width * 8 >= self.count
         )
 
+    def walked_row_bytes(self) -> Int:
+        """Returns the bytes of what a search measures of a row: its code, or the stored row."""
+        ref codes = self.codes[]
+        if codes.kind != STORED_ROWS and not codes.in_place():
+            return codes.stride
+        return row_stride(self.dim, self.dtype)
+
     def walked_bytes(self) -> Int:
         """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
-        ref codes = self.codes[]
-        var row = row_stride(self.dim, self.dtype)
-        if codes.kind != STORED_ROWS and not codes.in_place():
-            row = codes.stride
-        return self.graph.linked * (row + self.graph.slots_at(0) * 4)
+        return self.graph.linked * (self.walked_row_bytes() + self.graph.slots_at(0) * 4)
 
     def bytes(self) -> Int:
         """Returns the bytes of memory that everything by the row takes."""

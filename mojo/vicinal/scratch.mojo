@@ -5,8 +5,9 @@ from vicinal.candidates import Candidates
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
 from vicinal.visited import Visited
 
-comptime HOP = 288
-"""Links that one hop can bring: slots of the largest block (M = 128), and one cache line of slack."""
+comptime HOP = 352
+"""Nodes that one hop can bring: slots of the largest block (M = 128), 64 more that a two-hop walk has found before it
+takes in such a block, and slack for whole vectors."""
 comptime SHELF = 64
 """Scratches kept for later calls; more callers than that allocate their own."""
 

@@ -147,15 +147,21 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         Returns:
             False when there is nothing left to expand: the search is done.
         """
+        var node = self.scratch[].beam.next()
+        if node < 0:
+            return False
+        self.expand(node)
+        return True
+
+    @always_inline
+    def expand(mut self, node: Int):
+        """Finds the unvisited neighbours of a node and asks for their rows."""
         ref scratch = self.scratch[]
         # copies: a store to one of the arrays might otherwise change where the others are
         var marks = scratch.visited.marks
         var epoch = scratch.visited.epoch
         var links = scratch.links
         var fresh = scratch.fresh
-        var node = scratch.beam.next()
-        if node < 0:
-            return False
         var level = 0 if Self.ground else self.level
         var block = self.graph[].links(level, node)
         # Clamp every id to the nodes that exist: node number `nodes` counts as visited.
@@ -176,7 +182,6 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         scratch.distances += count
         scratch.hops += 1
         self.count = count
-        return True
 
     @always_inline
     def fetch(self, fresh: Ptr[Int64], i: Int):

@@ -7,13 +7,14 @@ from vicinal.errors import CorruptError, FormatError
 from vicinal.exact import exact_search
 from vicinal.index import Index, open
 from vicinal.recall import recall_at_k
-from vicinal.result import SearchResult
+from vicinal.result import RangeResult, SearchResult
 
 __all__ = [
     "CorruptError",
     "FormatError",
     "Index",
     "MeasuredRecall",
+    "RangeResult",
     "SearchResult",
     "Trace",
     "TraceStep",

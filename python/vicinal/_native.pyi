@@ -13,6 +13,7 @@ Ids = NDArray[np.int64]
 Status = NDArray[np.int64]
 Distances = NDArray[np.float32]
 Handle = NewType("Handle", object)
+RangeFound = NewType("RangeFound", object)
 
 def index_new(
     metric: int,
@@ -43,6 +44,33 @@ def index_search(
     out_distances: Distances,
     /,
 ) -> int: ...
+def index_search_filtered(
+    handle: Handle,
+    queries: Rows,
+    k: int,
+    ef: int,
+    threads: int,
+    filters: tuple[Rows | None, ...],
+    kinds: bytes,
+    which: Ids,
+    plan: int,
+    out_ids: Ids,
+    out_distances: Distances,
+    /,
+) -> int: ...
+def index_range(
+    handle: Handle,
+    queries: Rows,
+    radius: float,
+    ef: int,
+    threads: int,
+    filters: tuple[Rows | None, ...],
+    kinds: bytes,
+    which: Ids,
+    offsets: Ids,
+    /,
+) -> RangeFound | int: ...
+def range_take(result: RangeFound, out_ids: Ids, out_distances: Distances, /) -> None: ...
 def index_info(handle: Handle, which: int, /) -> int: ...
 def index_rows(handle: Handle, ids: Ids, out: Ids, /) -> None: ...
 def index_get(handle: Handle, rows: Ids, out: Rows, /) -> None: ...

@@ -20,6 +20,7 @@ from vicinal._state import (
     COUNT,
     EF_SEARCH,
     EXACT_BELOW,
+    FILTERED,
     GRAPH_BYTES,
     IDS_BYTES,
     IN_GRAPH,
@@ -42,6 +43,10 @@ _INVARIANTS = {
 }
 
 _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them
+
+
+# as native.index_info numbers them from FILTERED on
+_WAYS_OF_FILTERING = ("scan", "beam", "two_hop", "scan_after_walk")
 
 
 class Telling(Quality):
@@ -216,7 +221,10 @@ class Telling(Quality):
             `graph_rows` and `max_level` of the graph; `quantization`, what the graph is walked on,
             and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
             and `tuning_stale`, True if the number of rows has more than doubled or halved since one
-            of these; `format_version`, that of the file `save` writes.
+            of these; `format_version`, that of the file `save` writes;
+            `filtered`, how many queries with a filter were answered since the index was made or
+            opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop` walk over
+            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`).
 
         Notes
         -----
@@ -244,6 +252,7 @@ class Telling(Quality):
             "format_version": native.index_version(self._handle),
             "quantization": _CODE_KINDS[number(CODES)],
             "quantization_reason": self._quantization_reason(),
+            "filtered": {name: number(FILTERED + i) for i, name in enumerate(_WAYS_OF_FILTERING)},
         }
 
     def _quantization_reason(self) -> str:

@@ -6,6 +6,7 @@ silence: floats are rounded to nearest between float types only, integers must f
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 import os
@@ -20,6 +21,7 @@ __all__ = [
     "METRICS",
     "STORED_DTYPES",
     "Array",
+    "as_array",
     "as_id",
     "as_ids",
     "as_numbers",
@@ -28,6 +30,7 @@ __all__ = [
     "metric_name",
     "quantization_code",
     "query_dtype",
+    "real_number",
     "refuse_rows",
     "thread_count",
     "whole_number",
@@ -87,6 +90,19 @@ def thread_count(num_threads: object) -> int:
     if num_threads is None:
         return len(os.sched_getaffinity(0))
     return whole_number(num_threads, "num_threads", 1, MAX_COUNT)
+
+
+def real_number(value: object, name: str) -> float:
+    """Return a real number as float; TypeError if it is none, ValueError if it is NaN."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a real number, got {reprlib.repr(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if operator.gt(value, 0) else -math.inf
+    if math.isnan(number):
+        raise ValueError(f"{name}: expected a real number, got NaN")
+    return number
 
 
 def metric_name(metric: object) -> str:
@@ -236,7 +252,7 @@ def refuse_rows(status: int, name: str, rows: Array, given: Array) -> NoReturn:
     raise RuntimeError(f"{name}: the native code answered {status}")
 
 
-def _as_array(data: object, name: str, wanted: str) -> Array:
+def as_array(data: object, name: str, wanted: str) -> Array:
     """Return any array_like as plain ndarray without converting values."""
     if isinstance(data, np.ndarray) and hasattr(data, "mask"):
         raise TypeError(f"{name}: expected {wanted}, got a masked array; fill it first")
@@ -249,7 +265,7 @@ def _as_array(data: object, name: str, wanted: str) -> Array:
 
 def as_numbers(data: object, name: str) -> Array:
     """Return an array_like of real numbers as ndarray; object arrays become float64."""
-    array = _as_array(data, name, "an array of real numbers")
+    array = as_array(data, name, "an array of real numbers")
     if array.dtype.kind in "iuf" or _is_bfloat16(array):
         return array
     if array.dtype.kind != "O" or array.ndim == 0:
@@ -350,7 +366,7 @@ def as_ids(data: object, name: str = "ids") -> NDArray[np.int64]:
     ValueError
         If one does not fit int64.
     """
-    array = _as_array(data, name, "integers")
+    array = as_array(data, name, "integers")
     kind = array.dtype.kind
     if kind == "i":
         return _plain(array, np.dtype(np.int64))

@@ -1,4 +1,4 @@
-"""What a search returns."""
+"""What searches return."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SearchResult"]
+__all__ = ["RangeResult", "SearchResult"]
 
 
 class SearchResult(NamedTuple):
@@ -24,3 +24,38 @@ class SearchResult(NamedTuple):
 
     ids: NDArray[Any]
     distances: NDArray[np.float32]
+
+
+class RangeResult(NamedTuple):
+    """Rows within a radius of one query or of many; also unpacks as `ids, distances, offsets`.
+
+    What query i found stands at `offsets[i]` up to, not including, `offsets[i + 1]`: `of(i)`.
+
+    Attributes
+    ----------
+    ids : ndarray of int64, shape (total,)
+        Nearest first for each query, equal distances in the order of rows; one query after the
+        other.
+    distances : ndarray of float32, shape (total,)
+        Distances of `ids`.
+    offsets : ndarray of int64, shape (n + 1,)
+        Where each query's part begins; of length 2 for a query of shape (dim,).
+    """
+
+    ids: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+
+    def of(self, i: int) -> SearchResult:
+        """Return what query i found, as views; negative numbers count from the last query.
+
+        Raises
+        ------
+        IndexError
+            If there is no such query.
+        """
+        n = len(self.offsets) - 1
+        if not -n <= i < n:
+            raise IndexError(f"i: expected a query from 0 to {n - 1}, got {i}")
+        part = slice(self.offsets[i % n], self.offsets[i % n + 1])
+        return SearchResult(self.ids[part], self.distances[part])

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -356,3 +357,16 @@ def test_an_index_that_is_not_installed_is_named(tmp_path):
     command += ["--out", str(tmp_path / "out.jsonl")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 1 and f"{missing}: not installed" in ran.stderr
+
+
+def test_filters_beside_others(tmp_path: Path) -> None:
+    out = tmp_path / "filters.jsonl"
+    options = ["--indexes", "vicinal", "--queries", "5", "--rounds", "1", "--out", str(out)]
+    command = [sys.executable, str(BENCH / "filters.py"), "--data", "minilm-4k", *options]
+    environment = {**os.environ, "VICINAL_DATA": str(BENCH.parent / "tests" / "data")}
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=120)
+    run, plain, *filtered = [json.loads(line) for line in out.read_text().splitlines()]
+    assert run["kind"] == "run" and plain["kind"] == "unfiltered"
+    assert len(filtered) == 2 * 3 * 6  # the scan and the index, kinds, shares
+    assert all(record["filled"] == 1 and record["us"]["median"] > 0 for record in filtered)
+    assert all(record["recall"] >= 0.9 for record in filtered)

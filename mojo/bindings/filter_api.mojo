@@ -1,0 +1,255 @@
+"""Filtered search and range search for Python: filters are made with the GIL held, queries answered without it."""
+from bindings.index_api import index_of
+from bindings.python_api import (
+    EITHER,
+    INT64,
+    Args,
+    Fail,
+    Obj,
+    PythonWatch,
+    View,
+    as_float,
+    as_int,
+    capsule_get,
+    capsule_new,
+    fail,
+    from_int,
+    need,
+    none,
+    path_bytes,
+    tuple_item,
+    tuple_size,
+)
+
+from vicinal.filter import CHOOSE, EVERYTHING, Filter
+from vicinal.filtered_query import search_filtered
+from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.memory import Ptr, allocate, at, release
+from vicinal.radius import RangeResult, search_range
+
+comptime FLAGS: UInt8 = 98
+"""Kind `b`: a byte for each row."""
+comptime IDS: UInt8 = 105
+"""Kind `i`: ids."""
+comptime BYTE_TYPE = 4
+
+
+struct Filters(Movable):
+    """The filters of one call."""
+
+    var items: Ptr[Filter]
+    var count: Int
+
+    def __init__(out self, mut index: Index, arrays: Obj, kinds: Obj) raises Fail:
+        """Makes a filter of each array.
+
+        Args:
+            index: The index.
+            arrays: Tuple of arrays: uint8 with a byte for each row, or int64 ids; anything else stands for no filter.
+            kinds: As many bytes: `b`, `i`, or another letter for no filter.
+
+        Raises:
+            ValueError if there are not as many bytes as rows.
+        """
+        var size = tuple_size(arrays)
+        var kind = at[UInt8](path_bytes(kinds))
+        var items = allocate[Filter](size)
+        var made = 0
+        try:
+            for i in range(size):
+                var filter = Filter(index.count)
+                if kind[unsafe_offset=i] == FLAGS:
+                    fill_flags(filter, tuple_item(arrays, i))
+                elif kind[unsafe_offset=i] == IDS:
+                    var ids = View(tuple_item(arrays, i), INT64, 1)
+                    filter.allow_ids(index, at[Int64](ids.address()), ids.dim(0))
+                    _ = ids^
+                else:
+                    filter.plan = EVERYTHING
+                items.unsafe_offset(i).unsafe_write(filter^)
+                made += 1
+        except failed:
+            for i in range(made):
+                items.unsafe_offset(i).unsafe_deinit_pointee()
+            release(items)
+            raise failed
+        self.items = items
+        self.count = size
+
+    def __deinit__(deinit self):
+        for i in range(self.count):
+            self.items.unsafe_offset(i).unsafe_deinit_pointee()
+        release(self.items)
+
+    def prepare(self, index: Index, k: Int, width: Int, plan: Int):
+        """Decides how each is answered."""
+        for i in range(self.count):
+            ref filter = self.items[unsafe_offset=i]
+            if filter.plan != EVERYTHING:
+                filter.prepare(index, k, width, plan)
+
+
+def fill_flags(mut filter: Filter, array: Obj) raises Fail:
+    """Allows the rows whose byte is not zero."""
+    var flags = View(array, BYTE_TYPE, 1)
+    var length = flags.dim(0)
+    if length == filter.rows:
+        filter.allow_flags(at[UInt8](flags.address()))
+    _ = flags^
+    if length != filter.rows:
+        raise fail(
+            "ValueError",
+            "filter: expected a boolean for each of %zd rows, got %zd",
+            filter.rows,
+            length,
+        )
+
+
+def need_which(which: View, queries: Int, filters: Int) raises Fail:
+    """Raises ValueError unless each query names one of the filters."""
+    if which.dim(0) != queries:
+        raise fail("ValueError", "%zd filter numbers for %zd queries", which.dim(0), queries)
+    for i in range(queries):
+        var number = Int(at[Int64](which.address())[unsafe_offset=i])
+        if number < 0 or number >= filters:
+            raise fail("ValueError", "filter %zd of %zd", number, filters)
+
+
+def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_search_filtered(handle, queries, k, ef, threads, filters, kinds, which, plan, out_ids, out_distances)
+    -> 0 or what was refused; `plan` is -1, or one of `vicinal.filter` to be used wherever it can be.
+    """
+    need(count, 11)
+    var index = index_of(args[unsafe_offset=0])
+    var dtype = index[].dtype
+    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var k = as_int(args[unsafe_offset=2])
+    var ef = as_int(args[unsafe_offset=3])
+    var threads = as_int(args[unsafe_offset=4])
+    var which = View(args[unsafe_offset=7], INT64, 1)
+    var plan = as_int(args[unsafe_offset=8])
+    var ids = View(args[unsafe_offset=9], INT64, EITHER, writable=True)
+    var distances = View(args[unsafe_offset=10], 0, EITHER, writable=True)
+    var n = queries.rows()
+    if queries.columns() != index[].dim:
+        raise fail(
+            "ValueError",
+            "queries have dimension %zd, the index %zd",
+            queries.columns(),
+            index[].dim,
+        )
+    if (
+        ids.rows() != n
+        or distances.rows() != n
+        or ids.columns() != k
+        or distances.columns() != k
+        or k < 1
+    ):
+        raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
+    # the table of ids is read and changed with the GIL held only
+    var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6])
+    need_which(which, n, filters.count)
+    var watch = PythonWatch(0, n)
+    filters.prepare(index[], k, max(k, ef), plan)
+    var status = search_filtered(
+        index[],
+        queries.address(),
+        n,
+        k,
+        ef,
+        filters.items,
+        at[Int64](which.address()),
+        at[Int64](ids.address()),
+        at[Float32](distances.address()),
+        threads,
+        watch,
+    )
+    _ = watch^
+    _ = filters^
+    _ = queries^
+    _ = which^
+    _ = ids^
+    _ = distances^
+    if status == STOPPED:
+        raise Fail()
+    return from_int(status)
+
+
+comptime RANGE_TAG = "vicinal.RangeResult"
+
+
+def index_range(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_range(handle, queries, radius, ef, threads, filters, kinds, which, offsets) -> result or what was
+    refused; offsets[i + 1] - offsets[i] rows were found for query i.
+    """
+    need(count, 9)
+    var index = index_of(args[unsafe_offset=0])
+    var dtype = index[].dtype
+    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var radius = Float32(as_float(args[unsafe_offset=2]))
+    var ef = as_int(args[unsafe_offset=3])
+    var threads = as_int(args[unsafe_offset=4])
+    var which = View(args[unsafe_offset=7], INT64, 1)
+    var offsets = View(args[unsafe_offset=8], INT64, 1, writable=True)
+    var n = queries.rows()
+    if queries.columns() != index[].dim:
+        raise fail(
+            "ValueError",
+            "queries have dimension %zd, the index %zd",
+            queries.columns(),
+            index[].dim,
+        )
+    if offsets.dim(0) != n + 1:
+        raise fail("ValueError", "%zd offsets for %zd queries", offsets.dim(0), n)
+    # the table of ids is read and changed with the GIL held only
+    var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6])
+    need_which(which, n, filters.count)
+    var result = RangeResult(n)
+    var watch = PythonWatch(0, n)
+    filters.prepare(index[], 1, ef, CHOOSE)
+    var status = search_range(
+        index[],
+        queries.address(),
+        n,
+        radius,
+        ef,
+        filters.items,
+        at[Int64](which.address()),
+        threads,
+        result,
+        watch,
+    )
+    _ = watch^
+    var next = at[Int64](offsets.address())
+    next[] = 0
+    for i in range(n):
+        next[unsafe_offset=i + 1] = next[unsafe_offset=i] + Int64(result.total(i))
+    _ = filters^
+    _ = queries^
+    _ = which^
+    _ = offsets^
+    if status == STOPPED:
+        raise Fail()
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for the rows within the radius")
+    if status != DONE:
+        return from_int(status)
+    return capsule_new[RangeResult, RANGE_TAG](result^)
+
+
+def range_take(args: Args, count: Int) raises Fail -> Obj:
+    """Implements range_take(result, out_ids, out_distances) -> None: copies what `index_range` found.
+    """
+    need(count, 3)
+    var result = capsule_get[RangeResult, RANGE_TAG](args[unsafe_offset=0])
+    var ids = View(args[unsafe_offset=1], INT64, 1, writable=True)
+    var distances = View(args[unsafe_offset=2], 0, 1, writable=True)
+    var total = 0
+    for i in range(result[].queries):
+        total += result[].total(i)
+    if ids.dim(0) != total or distances.dim(0) != total:
+        raise fail("ValueError", "%zd rows were found, there is room for %zd", total, ids.dim(0))
+    result[].copy_to(at[Int64](ids.address()), at[Float32](distances.address()))
+    _ = ids^
+    _ = distances^
+    return none()

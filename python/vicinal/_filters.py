@@ -1,0 +1,101 @@
+"""What `filter=` may be, turned into what the native code takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vicinal import _validate
+
+__all__ = ["NativeFilters", "as_filters"]
+
+_FLAGS, _IDS, _NONE = b"b", b"i", b"n"
+
+Known = Callable[[Any, str], tuple[NDArray[np.int64], Any]]
+
+
+class NativeFilters(NamedTuple):
+    """Distinct filters of a call and which of them each query has.
+
+    `arrays` holds uint8 with a byte for each row where `kinds` has "b", int64 ids where it has "i",
+    None where it has "n": all rows are allowed. `which` numbers them, one for each query.
+    """
+
+    arrays: tuple[NDArray[Any] | None, ...]
+    kinds: bytes
+    which: NDArray[np.int64]
+
+
+def as_filters(given: Any, rows: int, queries: int, known: Known) -> NativeFilters:
+    """Check a filter.
+
+    Parameters
+    ----------
+    given : None, array_like, or list
+        A boolean array with an item for each row, an array of ids, None for all rows, or a
+        list or tuple with one of these for each query.
+    rows : int
+        Rows of the index.
+    queries : int
+        Queries of the call.
+    known : callable
+        Turns ids, given with the argument's name, into int64.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these, for instance of floats.
+    ValueError
+        If it has the wrong shape, or a list is not as long as there are queries.
+    """
+    which = np.zeros(queries, dtype=np.int64)
+    if not _is_list(given):
+        array, kind = _as_filter(given, "filter", rows, known)
+        return NativeFilters((array,), kind, which)
+    if len(given) != queries:
+        raise ValueError(
+            f"filter: expected a list with one for each of {queries} queries, got {len(given)}"
+        )
+    arrays: list[NDArray[Any] | None] = []
+    kinds: list[bytes] = []
+    numbers: dict[int, int] = {}  # the same object for several queries is one filter
+    for position, item in enumerate(given):
+        number = numbers.setdefault(id(item), len(arrays))
+        if number == len(arrays):
+            array, kind = _as_filter(item, f"filter: item {position}", rows, known)
+            arrays.append(array)
+            kinds.append(kind)
+        which[position] = number
+    return NativeFilters(tuple(arrays), b"".join(kinds), which)
+
+
+def _is_list(given: Any) -> bool:
+    """Tell whether it is one filter for each query; a list of plain numbers is a single one."""
+    return isinstance(given, (list, tuple)) and any(
+        item is None or isinstance(item, (list, tuple)) or np.ndim(item) != 0 for item in given
+    )
+
+
+def _as_filter(given: Any, name: str, rows: int, known: Known) -> tuple[NDArray[Any] | None, bytes]:
+    """Return one filter and its kind."""
+    if given is None:
+        return None, _NONE
+    if isinstance(given, (list, tuple)) and len(given) == 0:
+        return np.empty(0, dtype=np.int64), _IDS
+    wanted = f"{name}: expected booleans of shape ({rows},) or ids of shape (n,), got "
+    if isinstance(given, (str, bytes)) or np.ndim(given) != 1:
+        shape = np.shape(given)
+        kind = ValueError if isinstance(given, np.ndarray) or len(shape) > 1 else TypeError
+        raise kind(f"{wanted}{f'shape {shape}' if kind is ValueError else type(given).__name__}")
+    if not isinstance(given, (list, tuple, np.ndarray)):
+        given = _validate.as_array(given, name, "booleans or ids")
+    if all(isinstance(item, (bool, np.bool_)) for item in given[:1]):
+        array = _validate.as_array(given, name, "booleans or ids")
+        if array.dtype.kind == "b":
+            if len(array) != rows:
+                raise ValueError(f"{wanted}{len(array)} booleans")
+            return np.ascontiguousarray(array).view(np.uint8), _FLAGS
+    return known(given, name)[0], _IDS
