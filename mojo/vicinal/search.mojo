@@ -248,7 +248,8 @@ def search_level[
         nodes,
         0,
     )
-    walk.begin(start, width)
+    # there are no more candidates than nodes, however many shall be kept
+    walk.begin(start, min(width, nodes))
     while walk.collect():
         walk.measure()
 
