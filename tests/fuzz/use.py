@@ -125,10 +125,22 @@ def ask(index: vicinal.Index, known: np.ndarray, number: int) -> None:
 
 
 def change(index: vicinal.Index, tally: Counter[str]) -> None:
-    """Add rows, few and many."""
+    """Add rows, few and many; remove and replace some, and build the index anew."""
     for count, ids in ((3, [2**40, -(2**41), 2**42]), (GRAPH_FROM + 5, None)):
         before = len(index)
         with allowed(tally, "add", ValueError, MemoryError):
             index.add(rows_of(index.dtype, count, index.dim, 7), ids=ids)
             before += count
         assert len(index) == before
+    # ids may come twice in such a file, and then be found nowhere
+    steps = {
+        "remove": lambda: index.remove(np.unique(index.ids)[::3]),
+        "update": lambda: index.update(
+            rows_of(index.dtype, 4, index.dim, 8), np.unique(index.ids)[:4]
+        ),
+        "compact": lambda: index.compact(),
+    }
+    for name, step in steps.items():
+        if hasattr(index, name):
+            with allowed(tally, name, ValueError, KeyError, RuntimeError, MemoryError):
+                step()
