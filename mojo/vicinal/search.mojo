@@ -134,7 +134,8 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     def begin(self, start: Int, width: Int):
         """Starts from a node; `width` candidates are kept."""
         ref scratch = self.scratch[]
-        scratch.beam.reset(width)
+        # there are no more candidates than nodes, however many shall be kept
+        scratch.beam.reset(min(width, self.nodes))
         scratch.visited.reset(self.nodes)
         _ = scratch.visited.first_visit(start)
         scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, self.row_of(start)), start))
@@ -248,8 +249,7 @@ def search_level[
         nodes,
         0,
     )
-    # there are no more candidates than nodes, however many shall be kept
-    walk.begin(start, min(width, nodes))
+    walk.begin(start, width)
     while walk.collect():
         walk.measure()
 

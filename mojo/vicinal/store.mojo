@@ -217,7 +217,7 @@ def open_index[
     index.ef_search = header.ef_search
     index.ids_known = False
     if copy:
-        status = distrust(index.graph)
+        status = distrust(index.graph, index.copies)
         if status.ok() and not _make_private(index):
             status = Status.system(NO_ROOM)
         _ = mapped^

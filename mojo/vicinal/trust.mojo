@@ -4,16 +4,19 @@ A search clamps whatever it reads of a map, so a damaged file can only mislead i
 before, many times over, and writes through them; to clamp there would slow down every insertion for the sake of a file that
 is broken anyway. So a private copy is looked at once, when it is made, which takes less time than copying it.
 """
+from vicinal.copies import ALONE, ORIGINAL, Copies
 from vicinal.file import Status
 from vicinal.format import BAD_CONTENT, name_of
 from vicinal.graph import EMPTY, MAX_LEVEL, Graph
+from vicinal.memory import allocate_zeroed, at, release
 
 
-def distrust(graph: Graph) -> Status:
-    """Looks for anything that insertion could not bear: links out of range, holes, tables out of order.
+def distrust(graph: Graph, copies: Copies) -> Status:
+    """Looks for anything that insertion could not bear: links out of range, holes, tables out of order, open rings.
 
     Args:
         graph: Links whose columns have the right sizes.
+        copies: Rings of the same rows.
 
     Returns:
         DONE, or BAD_CONTENT with the section and the row or ordinal that is wrong in it.
@@ -26,7 +29,7 @@ def distrust(graph: Graph) -> Status:
         for level in range(1, graph.level_of(ordinal) + 1):
             if status.ok() and not _sound(graph, level, ordinal, graph.ordinals):
                 status = Status(BAD_CONTENT, ordinal, 0, name_of("upper_links"))
-    return status
+    return _look_at_rings(copies) if status.ok() else status
 
 
 def _look_at_tables(graph: Graph) -> Status:
@@ -65,3 +68,28 @@ def _sound(graph: Graph, level: Int, node: Int, nodes: Int) -> Bool:
         if block[unsafe_offset=i] != EMPTY:
             return False
     return True
+
+
+def _look_at_rings(copies: Copies) -> Status:
+    """Checks that originals lead to copies, and that each copy is led to by one other or itself."""
+    var next = copies.next.ptr[UInt32]() if copies.rows != 0 else at[UInt32](64)
+    var status = Status.done()
+    var led_to = allocate_zeroed[UInt8](copies.rows)
+    var found = 0
+    for row in range(copies.rows):
+        var value = next[unsafe_offset=row]
+        if value == ALONE:
+            continue
+        var to = Int(value & ~ORIGINAL)
+        var right = to < copies.rows and copies.is_copy(to)
+        if value < ORIGINAL:
+            found += 1
+            right = right and led_to[unsafe_offset=to] == 0
+            if right:
+                led_to[unsafe_offset=to] = 1
+        if not right and status.ok():
+            status = Status(BAD_CONTENT, row, 0, name_of("copies"))
+    release(led_to)
+    if status.ok() and found != copies.count:
+        status = Status(BAD_CONTENT, copies.rows, 0, name_of("copies"))
+    return status

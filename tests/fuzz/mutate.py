@@ -153,6 +153,14 @@ def tables(image: Image, rng: Rng) -> None:
     numbers(image, rng, ("upper_rows", "upper_start"), lambda: pick(rng, near_end))
 
 
+def copies(image: Image, rng: Rng) -> None:
+    """The rings of equal rows: out of range, not closed, of rows that are none."""
+    count = min(max(image.fields["linked"], 1), 2**31)
+    bits = (0, 0, 2**31)
+    ends = (0, count - 1, count, 2**31 - 1, 2**32 - 1, int(rng.integers(0, count)))
+    numbers(image, rng, ("copies",), lambda: pick(rng, ends) | pick(rng, bits))
+
+
 def ids(image: Image, rng: Rng) -> None:
     """Ids that come twice, at the ends of their range, in order or not."""
     ends = (0, 1, -1, 2**63 - 1, -(2**63), image.fields["count"])
@@ -184,6 +192,8 @@ def graph_fields(image: Image, rng: Rng) -> None:
         f["quantization"] = int(rng.integers(0, 5))
     if rng.random() < 0.3:
         f["codes"] = int(rng.integers(0, 4))
+    if rng.random() < 0.2:
+        f["copies"] = int(rng.integers(0, 80))
     if rng.random() < 0.3:
         f["metric"] = int(rng.integers(0, 3))
     if rng.random() < 0.2:
@@ -212,7 +222,7 @@ def fewer_rows(image: Image, rng: Rng) -> None:
     if which in (0, 1):
         rows = f["count"] % 100
         f["linked"] = pick(rng, (0, rows // 2, rows, rows))
-        for name in ("links0", "codes", "code_constants"):
+        for name in ("links0", "codes", "code_constants", "copies"):
             resize(image.part(name), f["linked"])
     if which == 2:
         ordinals = int(rng.integers(1, f["linked"] % 100 + 2))
@@ -255,7 +265,20 @@ def swap_sections(image: Image, rng: Rng) -> None:
 
 
 MEANING = (
-    *(links, links, links, tables, tables, ids, floats, fields, graph_fields, graph_fields),
+    *(
+        links,
+        links,
+        links,
+        tables,
+        tables,
+        copies,
+        copies,
+        ids,
+        floats,
+        fields,
+        graph_fields,
+        graph_fields,
+    ),
     *(fewer_rows, fewer_rows, other_shape, swap_sections),
 )
 
