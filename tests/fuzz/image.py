@@ -22,7 +22,7 @@ HEADER_SUM = 4092
 FIELDS = (
     *("metric", "dtype", "dim", "count", "linked", "M", "ef_construction", "ef_search"),
     *("seed", "entry", "max_level", "exact_below", "unrepaired", "quantization", "codes"),
-    "copies",
+    *("copies", "strings"),
 )
 ITEM_BYTES = {0: 4, 1: 2, 2: 2, 3: 1, 4: 1, 5: 8, 6: 4}
 
@@ -48,6 +48,7 @@ class Part:
 class Image:
     """Header fields by name and sections in order, the list of checksums left out."""
 
+    version: int
     fields: dict[str, int]
     parts: list[Part] = field(default_factory=list)
 
@@ -64,7 +65,10 @@ def parse(data: bytes) -> Image:
     """Take a sound file apart."""
     # as many fields as the file has behind those that are known here are kept by number
     names = [*FIELDS, *(f"field{i}" for i in range(len(FIELDS), (TABLE - 32) // 8))]
-    image = Image(dict(zip(names, struct.unpack_from(f"<{len(names)}q", data, 32), strict=True)))
+    (version,) = struct.unpack_from("<I", data, 8)
+    image = Image(
+        version, dict(zip(names, struct.unpack_from(f"<{len(names)}q", data, 32), strict=True))
+    )
     (count,) = struct.unpack_from("<q", data, 24)
     for i in range(count - 1):
         name, *numbers = struct.unpack_from("<16s5q", data, TABLE + ENTRY * i)
@@ -97,7 +101,9 @@ def build(image: Image, *, sums: bool = True) -> bytearray:
         begin = PAGE + i * BLOCK
         checksum = native.crc32c(bytes(out[begin : min(begin + BLOCK, end)]), 0)
         struct.pack_into("<I", out, end + 4 * i, checksum ^ (0 if sums else 1))
-    struct.pack_into("<8sIIqq", out, 0, b"\xf7VICINAL", 1, 0x01020304, len(out), len(starts) + 1)
+    struct.pack_into(
+        "<8sIIqq", out, 0, b"\xf7VICINAL", image.version, 0x01020304, len(out), len(starts) + 1
+    )
     struct.pack_into(f"<{len(image.fields)}q", out, 32, *image.fields.values())
     table = [
         (part.name, start, len(part.data), part.rows, part.columns, part.dtype)

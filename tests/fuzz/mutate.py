@@ -161,6 +161,23 @@ def copies(image: Image, rng: Rng) -> None:
     numbers(image, rng, ("copies",), lambda: pick(rng, ends) | pick(rng, bits))
 
 
+def strings(image: Image, rng: Rng) -> None:
+    """Where strings begin, what they hold, and which row has which."""
+    part = image.part("id_text")
+    size = len(part.data) if part else 0
+    count = image.fields["count"] % 2**20
+    ends = (0, 1, size - 1, size, size + 1, 2**31, 2**62, 2**63, 2**64 - 1, count - 1, count)
+    names = ("id_text", "id_offsets", "id_offsets", "ids")
+    numbers(image, rng, names, lambda: max(pick(rng, ends), 0))
+
+
+def tunings(image: Image, rng: Rng) -> None:
+    """Search widths that nobody measured."""
+    nan = 0x7FF8000000000000
+    words = (0, 1, 2**31 - 1, 2**31, 2**63, 2**64 - 1, nan, 0x3FF0000000000000)
+    numbers(image, rng, ("tuning",), lambda: pick(rng, words))
+
+
 def ids(image: Image, rng: Rng) -> None:
     """Ids that come twice, at the ends of their range, in order or not."""
     ends = (0, 1, -1, 2**63 - 1, -(2**63), image.fields["count"])
@@ -192,6 +209,10 @@ def graph_fields(image: Image, rng: Rng) -> None:
         f["quantization"] = int(rng.integers(0, 5))
     if rng.random() < 0.3:
         f["codes"] = int(rng.integers(0, 4))
+    if rng.random() < 0.1:
+        f["strings"] = int(rng.integers(0, 2))
+    if rng.random() < 0.1:
+        image.version = int(rng.integers(1, 4))
     if rng.random() < 0.2:
         f["copies"] = int(rng.integers(0, 80))
     if rng.random() < 0.3:
@@ -214,7 +235,10 @@ def resize(part: Part | None, rows: int) -> None:
 def fewer_rows(image: Image, rng: Rng) -> None:
     """Another number of rows, linked rows, ordinals or blocks, in the table as well."""
     f = image.fields
-    which = int(rng.integers(4))
+    which = int(rng.integers(5))
+    if which == 4:
+        name = ("id_text", "id_offsets", "tuning")[int(rng.integers(3))]
+        resize(image.part(name), int(rng.integers(0, 100)))
     if which == 0:
         f["count"] = int(rng.integers(0, 80))
         for name in ("vectors", "ids", "norms"):
@@ -265,21 +289,8 @@ def swap_sections(image: Image, rng: Rng) -> None:
 
 
 MEANING = (
-    *(
-        links,
-        links,
-        links,
-        tables,
-        tables,
-        copies,
-        copies,
-        ids,
-        floats,
-        fields,
-        graph_fields,
-        graph_fields,
-    ),
-    *(fewer_rows, fewer_rows, other_shape, swap_sections),
+    *(links, links, links, tables, tables, copies, copies, ids, strings, strings, tunings, floats),
+    *(fields, graph_fields, graph_fields, fewer_rows, fewer_rows, other_shape, swap_sections),
 )
 
 
