@@ -17,16 +17,19 @@ BUILD_REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.tom
 # all that the wheel is made of
 SOURCES := pyproject.toml README.md $(shell find mojo python/vicinal tools \
 	\( -name '*.mojo' -o -name '*.py' -o -name '*.pyi' \) -not -path '*/.*')
-MOJO_FILES := $(shell find mojo tests/mojo bench -name '*.mojo' 2>/dev/null)
+MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize bench -name '*.mojo' 2>/dev/null)
 # the sets inside the repository; ARGS names others
 BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
 
 .NOTPARALLEL:
-.PHONY: help demo test build bench bench-native lint format doc clean
+.PHONY: help demo test sanitize fuzz endurance build bench bench-native lint format doc clean
 
 help:
 	@echo "make demo          index, search, save and reopen real vectors"
 	@echo "make test          Mojo tests, pytest on the installed wheel, lint"
+	@echo "make sanitize      lock-free parts under ThreadSanitizer, a whole life under AddressSanitizer"
+	@echo "make fuzz          100,000 damaged files opened and used; ARGS=\"--files N --jobs N\""
+	@echo "make endurance     two minutes of changes, saves and searches; 2,000 kills during save"
 	@echo "make build         compile the native module for this CPU into python/vicinal"
 	@echo "make bench         recall against speed, beside other libraries"
 	@echo "make bench-native  the same library from a Mojo program, without Python"
@@ -45,6 +48,18 @@ test: $(VENV)/stamp-test
 	$(PY) -m pytest || status=1; \
 	$(MAKE) --no-print-directory lint || status=1; \
 	exit $$status
+
+# Skips what gcc on this machine does not have, and says so.
+sanitize: $(VENV)/stamp-venv
+	$(PY) tools/sanitize.py
+
+fuzz: $(VENV)/stamp-test
+	cd tests && $(abspath $(PY)) -m fuzz $(or $(ARGS),--files 100000)
+
+endurance: $(VENV)/stamp-test
+	$(PY) tests/endurance.py $(or $(ARGS),--seconds 120)
+	VICINAL_KILLS=2000 VICINAL_MODEL_EXAMPLES=500 $(PY) -m pytest -rP \
+		tests/python/test_crash_safety.py tests/python/test_model.py
 
 build: $(VENV)/stamp-venv
 	$(PY) tools/native_build.py --levels best --into python/vicinal

@@ -391,9 +391,29 @@ struct Methods(Movable):
 
     def module(self, name: StringLiteral) -> Obj:
         """Makes the module."""
-        var definition = allocate_zeroed[Int](13)  # PyModuleDef, 104 bytes, never freed
-        definition[unsafe_offset=0] = 1  # reference count
-        definition[unsafe_offset=5] = Int(name.ptr())
-        definition[unsafe_offset=7] = -1  # no state per interpreter
-        definition[unsafe_offset=8] = Int(self.table)
+        # PyModuleDef, never freed; an object's header has 2 words more without a GIL
+        var head = 7 if free_threaded() else 5
+        var definition = allocate_zeroed[Int](head + 8)
+        if head == 5:
+            definition[unsafe_offset=0] = 1  # reference count; without a GIL CPython sets it
+        definition[unsafe_offset=head] = Int(name.ptr())
+        definition[unsafe_offset=head + 2] = -1  # no state per interpreter
+        definition[unsafe_offset=head + 3] = Int(self.table)
         return external_call["PyModule_Create2", Obj](definition, c_int(1013))
+
+
+def free_threaded() -> Bool:
+    """Tells whether this CPython was built to run without a GIL, which its ABI flags say with a `t`.
+    """
+    var flags = external_call["PySys_GetObject", Obj]("abiflags".ptr())
+    var text = external_call["PyUnicode_AsUTF8", Int](flags) if flags != 0 else 0
+    if text == 0:
+        external_call["PyErr_Clear", NoneType]()
+        return False
+    var letters = at[UInt8](text)
+    var i = 0
+    while letters[unsafe_offset=i] != 0:
+        if letters[unsafe_offset=i] == 116:
+            return True
+        i += 1
+    return False

@@ -11,6 +11,7 @@ from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.prune import select_diverse
 from vicinal.scratch import Scratch
+from vicinal.shared import announce
 from vicinal.search import Walk, descend, search_level
 from vicinal.space import Linker, Query, Rows
 from vicinal.undo import PARTS, UndoLog
@@ -277,7 +278,7 @@ def link_rows[
                 Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             )
             _ = team.run(PARTS, 1 if size > FEW else PARTS, back, unwatched)
-        graph.linked = reach
+        announce(graph.linked, reach)
         for i in range(size):
             if round.ordinal(i) >= 0:
                 graph.raise_entry(round.ordinal(i))

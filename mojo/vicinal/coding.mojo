@@ -7,6 +7,7 @@ from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, is_bytes
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.rotation import padded_dim
+from vicinal.shared import announce
 from vicinal.space import COSINE, Measure, Query, Rows, Space, is_float
 
 comptime AUTO = 0
@@ -113,7 +114,7 @@ def encode_rows[
     var first = codes[].count
     if not team.run(until - first, GRAIN, Encode[S](codes, rows, first), watch):
         return 0
-    codes[].count = until
+    announce(codes[].count, until)
     return 1
 
 

@@ -6,7 +6,9 @@ only the first of them, the *original*, is in the graph; a search that finds it 
 from std.ffi import c_int, external_call
 
 from vicinal.candidates import Candidates, entry_of, key_of, node_of
+from vicinal.graph import publish
 from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.shared import announce, seen, slot
 from vicinal.space import Rows
 
 comptime ALONE: UInt32 = 0xFFFFFFFF
@@ -131,7 +133,7 @@ struct Copies(Movable):
             return False
         for row in range(self.rows, rows):
             self.next.ptr[UInt32]()[unsafe_offset=row] = ALONE
-        self.rows = max(self.rows, rows)
+        announce(self.rows, max(self.rows, rows))
         return True
 
     def append(mut self, original: Int, row: Int):
@@ -143,9 +145,9 @@ struct Copies(Movable):
         else:
             var last = Int(newest & ~ORIGINAL)
             next[unsafe_offset=row] = next[unsafe_offset=last]
-            next[unsafe_offset=last] = UInt32(row)
-        next[unsafe_offset=original] = UInt32(row) | ORIGINAL
-        self.count += 1
+            publish(next.unsafe_offset(last), row)
+        publish(next.unsafe_offset(original), row | Int(ORIGINAL))
+        announce(self.count, self.count + 1)
 
     @always_inline
     def newest_of(self, row: Int, rows: Int) -> Int:
@@ -177,7 +179,7 @@ struct Copies(Movable):
         """
         into.reset(k)
         var next = self.next.ptr[UInt32]()
-        var room = min(rows, self.rows)
+        var room = min(rows, seen(self.rows))
         for i in range(found.size):
             var entry = found.entries[unsafe_offset=i] & ~1
             if entry >= into.worst():
@@ -186,13 +188,13 @@ struct Copies(Movable):
             var row = node_of(entry)
             if row >= room:
                 continue
-            var newest = next[unsafe_offset=row]
+            var newest = UInt32(slot(next, row))
             if newest < ORIGINAL or newest == ALONE:
                 continue
             var last = min(Int(newest & ~ORIGINAL), room - 1)
             var copy = last
             for _ in range(k):
-                copy = min(Int(next[unsafe_offset=copy]), room - 1)
+                copy = min(slot(next, copy), room - 1)
                 var other = entry_of(key_of(entry), copy)
                 if other < into.worst():
                     into.insert(other)

@@ -4,6 +4,7 @@ Nothing here knows what a file contains. Paths are NUL-terminated bytes, as the 
 """
 from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
+from std.sys import CompilationTarget
 
 from vicinal.memory import MAP_FAILED, Bytes, Ptr, allocate_zeroed, at, release
 
@@ -39,6 +40,9 @@ comptime O_NOCTTY = 0o400
 comptime O_NONBLOCK = 0o4000
 comptime O_CLOEXEC = 0o2000000
 comptime O_PATH = 0o10000000
+comptime O_TMPFILE = 0o20000000 | (0o200000 if CompilationTarget.is_x86() else 0o40000)
+"""Makes a file without a name. The flag for folders is part of it, which differs between machines."""
+comptime AT_SYMLINK_FOLLOW: c_int = 0x400
 comptime W_OK: c_int = 2
 comptime PROT_READ: c_int = 1
 comptime MAP_SHARED: c_int = 1
@@ -182,10 +186,12 @@ def write_at(fd: c_int, address: Int, bytes: Int, offset: Int) -> Status:
 struct Replacement(Movable):
     """A new file that takes its place under a path only when it is whole, or leaves no trace.
 
-    It is written under another name in the same folder, then synced, renamed and the folder synced:
-    a reader, or a crash at any moment, sees the old file or the new one. Who has the old file open
-    or mapped keeps it. A link at the path is followed. The new file has the permissions of the old
-    one, or what the umask leaves of 0666.
+    It is written without a name, so that a process that is killed leaves nothing behind. When it is
+    on the disk it gets another name in the same folder, is renamed, and the folder is synced: a
+    reader, or a crash at any moment, sees the old file or the new one. Where files must have a name
+    (some network and FUSE file systems; no /proc) it has the other name from the beginning. Who has
+    the old file open or mapped keeps it. A link at the path is followed. The new file has the
+    permissions of the old one, or what the umask leaves of 0666.
     """
 
     var status: Status
@@ -200,6 +206,8 @@ struct Replacement(Movable):
     """Address of the last part of `target`."""
     var temporary: Bytes
     """The other name."""
+    var named: Bool
+    """Whether the file has that name by now."""
 
     def __init__(out self, path: Int):
         """Makes the file under its temporary name.
@@ -213,11 +221,13 @@ struct Replacement(Movable):
         self.target = 0
         self.name = 0
         self.temporary = allocate_zeroed[UInt8](TEMPORARY_ROOM)
+        self.named = False
         self.status = self._start(path)
 
     def __deinit__(deinit self):
         if self.file >= 0:
             _ = _close(self.file)
+        if self.named:
             _ = external_call["unlinkat", c_int](self.folder, self.temporary, c_int(0))
         if self.folder >= 0:
             _ = _close(self.folder)
@@ -280,24 +290,61 @@ struct Replacement(Movable):
         return errno
 
     def _create(mut self, mode: Int) -> Int:
-        """Makes the file under a name that nobody has; returns the errno."""
+        """Makes the file, without a name if that is possible; returns the errno."""
+        var errno = 0
+        self.file = _open(self.folder, Int(".".ptr()), O_WRONLY | O_TMPFILE, mode, errno)
+        if errno == 0:
+            if look(AT_FDCWD, self._own_path(), 0).errno == 0:
+                return 0
+            _ = _close(self.file)  # without /proc it could not get a name later
+            self.file = -1
+        return self._name_it(mode)
+
+    def _own_path(self) -> Int:
+        """Writes the path in /proc that leads to the open file into `temporary`; returns its address.
+        """
+        _ = external_call["snprintf", c_int, num_fixed_args=3](
+            self.temporary, TEMPORARY_ROOM, "/proc/self/fd/%zd".ptr(), Int(self.file)
+        )
+        return Int(self.temporary)
+
+    def _name_it(mut self, mode: Int) -> Int:
+        """Gives the file, or a new one if it was not made yet, a name that nobody has; returns the errno.
+        """
+        var made = self.file >= 0
+        var own_path = allocate_zeroed[UInt8](TEMPORARY_ROOM)
+        if made:
+            unsafe_memcpy(dest=own_path, src=at[UInt8](self._own_path()), count=TEMPORARY_ROOM)
         var pid = Int(external_call["getpid", c_int]())
         var number = 0
-        while True:
+        var errno = EEXIST
+        while errno == EEXIST:
             _ = external_call["snprintf", c_int, num_fixed_args=3](
                 self.temporary, TEMPORARY_ROOM, ".vicinal-%zd-%zd.tmp".ptr(), pid, number
             )
-            var errno = 0
-            self.file = _open(
-                self.folder, Int(self.temporary), O_WRONLY | O_CREAT | O_EXCL, mode, errno
-            )
-            if errno != EEXIST:
-                return errno
+            if made:
+                errno = 0
+                if (
+                    external_call["linkat", c_int](
+                        AT_FDCWD, own_path, self.folder, self.temporary, AT_SYMLINK_FOLLOW
+                    )
+                    != 0
+                ):
+                    errno = last_errno()
+            else:
+                self.file = _open(
+                    self.folder, Int(self.temporary), O_WRONLY | O_CREAT | O_EXCL, mode, errno
+                )
             number += 1
+        release(own_path)
+        self.named = errno == 0
+        return errno
 
     def commit(mut self) -> Status:
         """Makes the new file durable and puts it under the path; the old one is gone then."""
         var errno = _sync(self.file)
+        if errno == 0 and not self.named:
+            errno = self._name_it(0)
         if (
             errno == 0
             and external_call["renameat", c_int](
@@ -308,7 +355,7 @@ struct Replacement(Movable):
             errno = last_errno()
         if errno != 0:
             return Status.system(errno)
-        # from here on there is nothing to unlink
+        self.named = False  # from here on there is nothing to unlink
         errno = _close(self.file)
         self.file = -1
         if errno == 0:

@@ -154,7 +154,7 @@ struct Header(TrivialRegisterPassable):
         _limit(status, "count", self.count, 0, Int(UInt32.MAX) - 1)
         _limit(status, "linked", self.linked, 0, self.count)
         _limit(status, "M", self.M, 0, Int(Int32.MAX))
-        _limit(status, "ef_construction", self.ef_construction, 0, Int(Int32.MAX))
+        _limit(status, "ef_construction", self.ef_construction, 1, Int(Int32.MAX))
         _limit(status, "ef_search", self.ef_search, 0, Int(Int32.MAX))
         _limit(status, "entry", self.entry, -1, self.linked - 1)
         _limit(status, "max_level", self.max_level, 0, 255)

@@ -11,6 +11,7 @@ from std.atomic import Atomic, Ordering
 
 
 from vicinal.memory import Column, Ptr, at
+from vicinal.shared import announce, seen
 
 comptime EMPTY: UInt32 = 0xFFFFFFFF
 comptime SLOTS_PER_LINE = 16
@@ -81,14 +82,15 @@ struct Graph(Movable):
         if level == 0:
             return self.links0.ptr[UInt32]().unsafe_offset(node * slots(2 * self.M))
         var block = min(
-            Int(self.upper_start.ptr[UInt32]()[unsafe_offset=node]) + level - 1, self.blocks - 1
+            Int(self.upper_start.ptr[UInt32]()[unsafe_offset=node]) + level - 1,
+            seen(self.blocks) - 1,
         )
         return self.upper_links.ptr[UInt32]().unsafe_offset(block * slots(self.M))
 
     @always_inline
     def row_of(self, ordinal: Int) -> Int:
         """Returns the row of an ordinal, clamped to the rows that exist."""
-        return min(Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), self.rows - 1)
+        return min(Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), seen(self.rows) - 1)
 
     def ordinal_of(self, row: Int) -> Int:
         """Returns the ordinal of a row, or -1 if it lives on level 0 alone."""
@@ -168,7 +170,8 @@ struct Graph(Movable):
             (blocks - self.blocks) * slots(self.M),
         )
         var start = self.upper_start.ptr[UInt32]()
-        start[unsafe_offset=self.ordinals] = UInt32(self.blocks)
+        if self.ordinals == 0:  # later it is there already, and searches may read it
+            start[] = 0
         var next = self.ordinals
         for i in range(rows - first):
             var level = Int(levels[unsafe_offset=i])
@@ -176,15 +179,15 @@ struct Graph(Movable):
                 self.upper_rows.ptr[UInt32]()[unsafe_offset=next] = UInt32(first + i)
                 start[unsafe_offset=next + 1] = start[unsafe_offset=next] + UInt32(level)
                 next += 1
-        self.ordinals = next
-        self.blocks = blocks
-        self.rows = rows
+        announce(self.rows, rows)
+        announce(self.blocks, blocks)
+        announce(self.ordinals, next)
         return True
 
     def raise_entry(mut self, ordinal: Int):
         """Makes an ordinal the entry point if it reaches higher than the present one."""
         if self.entry < 0 or self.level_of(ordinal) > self.top():
-            self.entry = ordinal
+            announce(self.entry, ordinal)
 
 
 @always_inline

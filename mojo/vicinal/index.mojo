@@ -9,6 +9,7 @@ from vicinal.ids import IdMap
 from vicinal.mapped import Mapped
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.scratch import Shelf
+from vicinal.shared import seen, seen_at
 from vicinal.space import COSINE, Rows, inspect_row, is_float, row_stride
 from vicinal.tally import Tally
 from vicinal.texts import Texts
@@ -146,22 +147,19 @@ struct Index(Movable):
     def exact(self, width: Int) -> Bool:
         """Tells whether a search of this width scans all rows: few rows, or so wide that a walk would see most.
         """
-        return (
-            self.count < self.exact_below
-            or self.graph.linked < self.count
-            or width * 8 >= self.count
-        )
+        var count = seen(self.count)
+        return count < self.exact_below or seen(self.graph.linked) < count or width * 8 >= count
 
     def walked_row_bytes(self) -> Int:
         """Returns the bytes of what a search measures of a row: its code, or the stored row."""
-        ref codes = self.codes[]
+        ref codes = seen_at(self.codes)[]
         if codes.kind != STORED_ROWS and not codes.in_place():
             return codes.stride
         return row_stride(self.dim, self.dtype)
 
     def walked_bytes(self) -> Int:
         """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
-        return self.graph.linked * (self.walked_row_bytes() + self.graph.slots_at(0) * 4)
+        return seen(self.graph.linked) * (self.walked_row_bytes() + self.graph.slots_at(0) * 4)
 
     def bytes(self) -> Int:
         """Returns the bytes of memory that everything by the row takes."""

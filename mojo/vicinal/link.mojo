@@ -42,8 +42,12 @@ struct Sorted(Movable):
         self.originals = allocate[Int32](until - self.first)
         self.levels = allocate[UInt8](until - self.first)
         self.count = 0
+        self.set_copies_apart(index, stored)
+
+    def set_copies_apart(mut self, mut index: Index, stored: Rows):
+        """Goes through the rows, which are put into the table unless they are copies."""
         index.copies.catch_up(stored, self.first)
-        for row in range(self.first, until):
+        for row in range(self.first, self.until):
             var i = row - self.first
             var original = index.copies.original(stored, row)
             self.originals[unsafe_offset=i] = Int32(original)

@@ -12,6 +12,7 @@ from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.scan import Source
 from vicinal.scratch import Scratch
+from vicinal.shared import seen, seen_at
 from vicinal.rotation import padded_dim
 from vicinal.search import LOOK_AHEAD, Walk, fetch_row, start_walk
 from vicinal.space import (
@@ -90,14 +91,15 @@ struct Answer[S: Space](Body):
     def answer(self, begin: Int, end: Int, worker: Int):
         """Answers queries begin .. end-1."""
         ref index = self.index[]
-        ref codes = index.codes[]
+        ref codes = seen_at(index.codes)[]
         var scratches = self.scratches.unsafe_offset(worker * self.lanes)
         if index.exact(max(self.k, self.ef)):
             ref scratch = scratches[][]
             for i in range(begin, end):
                 var query = self.query(i, scratch)
-                scratch.beam.reset(max(min(self.k, index.count), 1))
-                scan[Self.S](index.rows(), 0, index.count, query, scratch.beam)
+                var count = seen(index.count)
+                scratch.beam.reset(max(min(self.k, count), 1))
+                scan[Self.S](index.rows(), 0, count, query, scratch.beam)
                 self.write[Self.S.value](i, scratch.beam)
         elif codes.kind == STORED_ROWS:
             self.walk[Self.S, coded=False](begin, end, scratches, codes)
@@ -169,10 +171,10 @@ struct Answer[S: Space](Body):
         """Writes the result of query i, found through the graph, with the copies of what was found.
         """
         ref index = self.index[]
-        if index.copies.count == 0:
+        if seen(index.copies.count) == 0:
             self.write[value](i, nearest)
         else:
-            index.copies.expand(nearest, room, self.k, index.count)
+            index.copies.expand(nearest, room, self.k, seen(index.count))
             self.write[value](i, room)
 
     @always_inline
@@ -237,7 +239,7 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
             self.graph(),
             self.rows,
             # rows may have been added since these codes were looked up
-            codes.count if Self.coded else MAX_ROWS,
+            seen(codes.count) if Self.coded else MAX_ROWS,
             prepared,
             scratch,
             max(answer.k, answer.ef),
@@ -336,7 +338,7 @@ struct SearchMany[V: Watch](SpaceTask):
     def scan_all[S: Space](mut self):
         """Measures all rows for many queries at once."""
         ref index = self.index[]
-        var count = index.count
+        var count = seen(index.count)
         var team = Team(min(self.threads, 1 + count * index.dim * self.count // THREAD_WORK))
         self.status = search_exact[S, Self.V, raw=False](
             Source(index.rows(), count, False),

@@ -11,6 +11,7 @@ from vicinal.candidates import LANES, entry_of, node_of
 from vicinal.graph import EMPTY, Graph, SLOTS_PER_LINE
 from vicinal.memory import Ptr, at
 from vicinal.scratch import Scratch
+from vicinal.shared import seen, slot
 from vicinal.space import Measure, Query, Rows
 
 comptime LOOK_AHEAD = 8
@@ -78,11 +79,10 @@ def descend[
             var block = graph.links(level, nearest)
             for i in range(width):
                 fetch_line(
-                    rows.base
-                    + graph.row_of(min(Int(block[unsafe_offset=i]), ordinals - 1)) * rows.stride
+                    rows.base + graph.row_of(min(slot(block, i), ordinals - 1)) * rows.stride
                 )
             for i in range(width):
-                var node = Int(block[unsafe_offset=i])
+                var node = slot(block, i)
                 if node >= ordinals:  # EMPTY, or an ordinal made after this search began
                     continue
                 var row = graph.row_of(node)
@@ -134,7 +134,8 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     def begin(self, start: Int, width: Int):
         """Starts from a node; `width` candidates are kept."""
         ref scratch = self.scratch[]
-        scratch.beam.reset(width)
+        # there are no more candidates than nodes, however many shall be kept
+        scratch.beam.reset(min(width, self.nodes))
         scratch.visited.reset(self.nodes)
         _ = scratch.visited.first_visit(start)
         scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, self.row_of(start)), start))
@@ -271,9 +272,10 @@ def start_walk[
     Preconditions:
         The graph has at least one row.
     """
-    var ordinals = graph[].ordinals
-    var linked = min(graph[].linked, known)
-    var start = descend[S](graph[], rows, query, scratch[], ordinals, linked, graph[].entry, 0)
+    var linked = min(seen(graph[].linked), known)
+    var entry = seen(graph[].entry)
+    var ordinals = seen(graph[].ordinals)
+    var start = descend[S](graph[], rows, query, scratch[], ordinals, linked, entry, 0)
     var walk = Walk[S, True](graph, rows, query, scratch, 0, linked, 0)
     walk.begin(min(graph[].row_of(start), linked - 1), width)
     return walk

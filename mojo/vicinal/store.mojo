@@ -1,7 +1,7 @@
 """Between an index and a file: which arrays are saved under which names, and what a file must hold to be searched."""
 from std.memory import unsafe_memcpy
 
-from vicinal.coding import can_walk
+from vicinal.coding import AUTO, can_walk
 from vicinal.codes import STORED_ROWS, Codes, drop_codes
 from vicinal.file import Status
 from vicinal.format import (
@@ -21,6 +21,7 @@ from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
 from vicinal.space import item_bytes, row_stride
 from vicinal.texts import MAX_TEXTS
+from vicinal.trust import distrust
 from vicinal.writer import save, write
 
 comptime BYTES_SECTION = 4
@@ -191,7 +192,7 @@ def open_index[
 
     Safety:
         What is read of a map that was not verified is clamped where it is used: a damaged file may give wrong neighbours,
-        never a read outside the map.
+        never a read outside the map. A private copy is refused unless its links can be followed without clamping.
     """
     var mapped = Mapped(path)
     status = mapped.status
@@ -216,7 +217,8 @@ def open_index[
     index.ef_search = header.ef_search
     index.ids_known = False
     if copy:
-        if not _make_private(index):
+        status = distrust(index.graph, index.copies)
+        if status.ok() and not _make_private(index):
             status = Status.system(NO_ROOM)
         _ = mapped^
     else:
@@ -230,6 +232,11 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     ref graph = index.graph
     if header.M < 2 or header.M > 128:
         status = Status(BAD_FIELD, header.M, 0, name_of("M"))
+        return
+    if header.quantization != AUTO and not can_walk(
+        header.quantization - 1, header.metric, header.dtype
+    ):
+        status = Status(BAD_FIELD, header.quantization, 0, name_of("quantization"))
         return
     if header.count > MAX_ROWS:
         status = Status(BAD_FIELD, header.count, 0, name_of("count"))
