@@ -18,6 +18,8 @@ from vicinal.undo import PARTS, UndoLog
 
 comptime ROUND_SHARE = 256
 """A round holds 1 / ROUND_SHARE of the rows present: 0.4 %, which costs less than 0.001 of recall."""
+comptime CONSIDERED = 5
+"""Candidates that a selection looks at, in multiples of M: of more, hardly any is chosen."""
 comptime LARGEST_ROUND = 4096
 comptime PIECE = 4 * LANES
 """Most rows that a worker takes at once."""
@@ -139,7 +141,7 @@ struct FindLinks[S_: Linker](Body, Errands):
             self.round.rows,
             level,
             scratch.beam.entries,
-            scratch.beam.size,
+            min(scratch.beam.size, CONSIDERED * graph.M),
             graph.M,
             scratch.picked,
             scratch.fresh,
