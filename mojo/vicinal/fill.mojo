@@ -19,6 +19,8 @@ comptime BATCH = 4096
 comptime PIECE = 16
 comptime NEAREST = 48
 """Candidates kept of a row."""
+comptime THROUGH = 8
+"""Links that are looked through, the first and nearest; more found no more that mattered."""
 comptime LEFT_FREE = 2
 """Slots left for reverse links of rows to come."""
 
@@ -65,7 +67,8 @@ struct Look[S: Linker](Body):
             fetch_links(graph, 0, Int(block[unsafe_offset=i]))
         var cap = graph.cap(0)
         var waiting = 0
-        for i in range(used):
+        var through = min(used, THROUGH)
+        for i in range(through):
             var next = graph.links(0, Int(block[unsafe_offset=i]))
             for j in range(cap):
                 var other = Int(next[unsafe_offset=j])
@@ -74,7 +77,7 @@ struct Look[S: Linker](Body):
                     scratch.fresh[unsafe_offset=waiting] = Int64(other)
                     waiting += 1
             # what waits must have room for another block
-            if waiting < HOP - cap and i + 1 < used:
+            if waiting < HOP - cap and i + 1 < through:
                 continue
             for j in range(waiting):
                 var other = Int(scratch.fresh[unsafe_offset=j])
