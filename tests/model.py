@@ -73,7 +73,7 @@ class Model:
         exact : bool
             Whether all rows were measured, so that no nearer ones may exist.
         """
-        count = int((ids >= 0).sum()) if len(self.rows) < len(ids) else len(ids)
+        count = int(np.isfinite(found).sum())
         if exact:
             assert count == min(len(ids), len(self.rows))
         assert (ids[count:] == -1).all() and np.isinf(found[count:]).all()

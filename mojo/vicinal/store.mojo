@@ -323,7 +323,14 @@ def _attach_texts(mapped: Mapped, mut index: Index, mut status: Status):
     var offsets = _rows_of(mapped, "id_offsets")
     _view(mapped, texts.text, "id_text", BYTES_SECTION, bytes, 1, status)
     _view(mapped, texts.offsets, "id_offsets", INT64_SECTION, offsets, 1, status)
-    if not status.ok() or offsets == 0:
+    if not status.ok():
+        return
+    if offsets == 0:
+        if bytes != 0:
+            status = Status(BAD_CONTENT, 0, 0, name_of("id_offsets"))
+        # empty sections have addresses, but there is nothing to read at them
+        texts.text.view(0, 0)
+        texts.offsets.view(0, 0)
         return
     if offsets > MAX_TEXTS or texts.begin(0) != 0 or texts.begin(offsets - 1) != bytes:
         status = Status(BAD_CONTENT, 0, 0, name_of("id_offsets"))

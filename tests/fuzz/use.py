@@ -155,6 +155,12 @@ def ask(index: vicinal.Index, known: np.ndarray, number: int) -> None:
         found = index.search(queries_now, k, ef_search=ef, num_threads=1)
         if len(known) or len(index) == 0:  # else they are damaged
             assert set(found.ids.ravel().tolist()) <= may_be, "an id that no row has"
+    mask = np.arange(len(index)) % 3 == 0
+    for width in (4, 10**6):
+        found = index.search(queries, 4, ef_search=width, filter=mask)
+        if len(known):
+            assert set(found.ids.ravel().tolist()) <= may_be, "an id that no row has"
+        index.range_search(queries[:2], 1e4, ef_search=width)
     index.search(queries[:1], 100)
     index.search(queries, 100, num_threads=2 if number % 8 == 0 else 1)
 

@@ -179,6 +179,27 @@ def test_rows_are_never_added_to_impossible_links(
             opened.check()
 
 
+def test_no_offsets_of_strings(tmp_path: Path) -> None:
+    """What lay behind the empty section was taken for the length of the text."""
+    vicinal.Index(8, ids="str").save(tmp_path / "empty")
+    for mode in ("r", "copy"):
+        empty = vicinal.open(tmp_path / "empty", mode=mode)
+        assert len(empty.copy()) == 0
+        empty.save(tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "empty").read_bytes()
+
+    named = small_index("l2", "uint8", "auto", 20, 70, named=True)
+    named.save(tmp_path / "file")
+    image = parse((tmp_path / "file").read_bytes())
+    part = image.part("id_offsets")
+    assert part is not None
+    part.rows, part.data = 0, part.data[:0]
+    (tmp_path / "file").write_bytes(build(image))
+    for mode in ("r", "copy"):
+        with pytest.raises(vicinal.CorruptError, match="section 'id_offsets' contradicts"):
+            vicinal.open(tmp_path / "file", mode=mode)
+
+
 def test_a_beam_is_not_wider_than_the_graph(tmp_path: Path) -> None:
     """A width of 2**31 - 1 asked for 24 GB, and ended the process where there were none."""
 

@@ -25,7 +25,7 @@ import vicinal
 from fuzz.use import KINDS, small_index
 from model import Model, asked_as, draw, stored_as
 
-EXAMPLES = int(os.environ.get("VICINAL_MODEL_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("VICINAL_MODEL_EXAMPLES", "100"))
 ROOM = "/dev/shm" if os.path.isdir("/dev/shm") else None  # saving waits for a disk
 EVERY_ROW = 1 << 20  # a search this wide measures all rows
 CAN_REMOVE = hasattr(vicinal.Index, "remove")
@@ -176,6 +176,19 @@ class Machine(RuleBasedStateMachine):
         some = Model(self.model.metric, self.model.dtype, self.model.dim)
         some.rows = {id_: self.model.rows[id_] for id_ in allowed.tolist()}
         some.assert_answer(found.ids, found.distances, query, exact=True)
+
+    @rule(seed=SEEDS, nearest=st.integers(0, 20))
+    def search_around(self, seed: int, nearest: int) -> None:
+        """Everything nearer than some row, and that row."""
+        query = draw(seed, 1, self.model.dim)[0]
+        asked = asked_as(query, self.model.dtype)
+        ids, distances, _ = self.index.range_search(asked, np.inf, ef_search=EVERY_ROW)
+        assert sorted(ids.tolist()) == sorted(self.model.rows)
+        if len(distances) > nearest:
+            radius = float(distances[nearest])
+            near = self.index.range_search(asked, radius, ef_search=EVERY_ROW)
+            np.testing.assert_array_equal(near.distances, distances[distances <= radius])
+            self.model.assert_answer(near.ids, near.distances, query, exact=False)
 
     @rule(seed=SEEDS)
     def look_up(self, seed: int) -> None:
