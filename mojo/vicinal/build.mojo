@@ -10,6 +10,7 @@ from vicinal.candidates import entry_of
 from vicinal.graph import EMPTY, Graph, publish
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
+from vicinal.places import Places
 from vicinal.prune import select_diverse
 from vicinal.scratch import Scratch
 from vicinal.search import descend, item_bytes_of, search_level
@@ -33,37 +34,41 @@ struct FindLinks[S: Linker](Body):
     var graph: Ptr[Graph]
     var rows: Rows
     var scratches: Ptr[Ptr[Scratch]]
+    var places: Places
     var first: Int
-    var first_ordinal: Int
+    """The place of the round's first row."""
     var levels: Ptr[UInt8]
     var chosen: Ptr[UInt8]
     var ef_construction: Int
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Does rows first + begin .. first + end - 1."""
+        """Does places first + begin .. first + end - 1."""
         for i in range(begin, end):
-            self.find(self.first + i, self.scratches[unsafe_offset=worker][])
+            self.find(i, self.scratches[unsafe_offset=worker][])
 
-    def find(self, row: Int, mut scratch: Scratch):
-        """Selects the links of one row on each of its levels that already has nodes."""
+    def find(self, i: Int, mut scratch: Scratch):
+        """Selects the links of the round's row i on each of its levels that already has nodes."""
         ref graph = self.graph[]
+        var row = self.places.row(self.first + i)
         var query = Self.S.query_of_row(self.rows, row, scratch.room(4 * self.rows.dim + 64))
-        var level = Int(self.levels[unsafe_offset=row - self.first])
-        var ordinal = ordinal_of(graph, row, level, self.first_ordinal)
+        var level = Int(self.levels[unsafe_offset=i])
+        var ordinal = graph.ordinal_of(row) if level > 0 else -1
+        # rows of this round have blocks and ordinals already, but nothing leads to them
+        var ordinals = graph.ordinals
         var top = graph.top()
         var node = descend[Self.S](
             graph,
             self.rows,
             query,
             scratch,
-            self.first_ordinal,
-            graph.linked,
+            ordinals,
+            graph.rows,
             graph.entry,
             min(level, top),
         )
         for l in range(min(level, top), 0, -1):
             search_level[Self.S, False](
-                graph, self.rows, query, scratch, l, self.first_ordinal, node, self.ef_construction
+                graph, self.rows, query, scratch, l, ordinals, node, self.ef_construction
             )
             node = scratch.beam.node(0)
             _ = self.choose(l, ordinal, scratch)
@@ -73,16 +78,16 @@ struct FindLinks[S: Linker](Body):
             query,
             scratch,
             0,
-            graph.linked,
+            graph.rows,
             graph.row_of(node),
             self.ef_construction,
         )
         var nearest = scratch.beam.node(0)
         if same_row[Self.S](self.rows, row, nearest):
             graph.links(0, row)[] = UInt32(nearest)
-            self.chosen[unsafe_offset=row - self.first] = 1
+            self.chosen[unsafe_offset=i] = 1
         else:
-            self.chosen[unsafe_offset=row - self.first] = UInt8(self.choose(0, row, scratch))
+            self.chosen[unsafe_offset=i] = UInt8(self.choose(0, row, scratch))
 
     def choose(self, level: Int, node: Int, mut scratch: Scratch) -> Int:
         """Writes the diverse ones of the beam into the node's own block and returns their number.
@@ -111,8 +116,9 @@ struct LinkBack[S: Linker](Body):
     var graph: Ptr[Graph]
     var rows: Rows
     var scratches: Ptr[Ptr[Scratch]]
+    var places: Places
     var first: Int
-    var first_ordinal: Int
+    """The place of the round's first row."""
     var count: Int
     var levels: Ptr[UInt8]
     var chosen: Ptr[UInt8]
@@ -122,16 +128,15 @@ struct LinkBack[S: Linker](Body):
         """Goes through the round's rows in order once for each owner."""
         ref graph = self.graph[]
         for part in range(begin, end):
-            for row in range(self.first, self.first + self.count):
-                var highest = Int(self.levels[unsafe_offset=row - self.first])
-                var ordinal = ordinal_of(graph, row, highest, self.first_ordinal)
+            for place in range(self.count):
+                var row = self.places.row(self.first + place)
+                var highest = Int(self.levels[unsafe_offset=place])
+                var ordinal = graph.ordinal_of(row) if highest > 0 else -1
                 for level in range(highest + 1):
                     var node = row if level == 0 else ordinal
                     var block = graph.links(level, node)
                     # a copy of a row gets a second link while its first is being answered: count those chosen
-                    var own = graph.M if level > 0 else Int(
-                        self.chosen[unsafe_offset=row - self.first]
-                    )
+                    var own = graph.M if level > 0 else Int(self.chosen[unsafe_offset=place])
                     for i in range(own):
                         var target = block[unsafe_offset=i]
                         if target == EMPTY:
@@ -207,24 +212,14 @@ def same_row[S: Linker](rows: Rows, a: Int, b: Int) -> Bool:
     )
 
 
-@always_inline
-def ordinal_of(graph: Graph, row: Int, level: Int, first: Int) -> Int:
-    """Returns the ordinal of a new row, looking from ordinal `first` on, or -1 if it lives on level 0 alone.
-    """
-    if level == 0:
-        return -1
-    var ordinal = first
-    while graph.row_of(ordinal) != row:
-        ordinal += 1
-    return ordinal
-
-
 def link_rows[
     S: Linker, V: Watch
 ](
     mut graph: Graph,
     rows: Rows,
-    until: Int,
+    places: Places,
+    count: Int,
+    before: Int,
     levels: Ptr[UInt8],
     ef_construction: Int,
     team: Team,
@@ -232,12 +227,14 @@ def link_rows[
     log: UndoLog,
     mut watch: V,
 ) -> Int:
-    """Links rows graph.linked .. until-1.
+    """Links rows in the order of their places.
 
     Args:
         graph: The links; readers may search it meanwhile.
         rows: The rows, those to be linked included.
-        until: The rows that the graph shall have.
+        places: Which rows: those listed have empty blocks, the others follow the last row that has any.
+        count: How many.
+        before: Rows that are linked and stay. If none is, the first place must reach level 1: it becomes the entry point.
         levels: The level of each row to be linked.
         ef_construction: Candidates kept while searching for neighbours.
         team: Workers.
@@ -248,44 +245,52 @@ def link_rows[
     Returns:
         1 when done, 0 when `watch` ended it, -1 when memory is out; the caller undoes in both cases.
     """
-    var start = graph.linked
     var unwatched = Unwatched()
     var chosen = allocate[UInt8](LARGEST_ROUND)
     var outcome = 1
-    while graph.linked < until:
-        var first = graph.linked
-        var count = min(min(max(first // ROUND_SHARE, 1), LARGEST_ROUND), until - first)
-        var old_ordinals = graph.ordinals
-        var drawn = levels.unsafe_offset(first - start)
-        if not graph.reserve(first + count, drawn, first):
+    var first = 0
+    while first < count:
+        var here = min(max((before + first) // ROUND_SHARE, 1), LARGEST_ROUND)
+        here = min(here, (places.listed if first < places.listed else count) - first)
+        var drawn = levels.unsafe_offset(first)
+        if first >= places.listed and not graph.reserve(
+            graph.rows + here, drawn, places.row(first)
+        ):
             outcome = -1
             break
         var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
-        watch.advance(first - start)
+        watch.advance(first)
         if not watch.proceed(0):  # rounds of one row are pieces that nobody asks about
             outcome = 0
             break
-        if first > 0:
+        if before + first > 0:
             var find = FindLinks[S](
-                shared, rows, scratches, first, old_ordinals, drawn, chosen, ef_construction
+                shared, rows, scratches, places, first, drawn, chosen, ef_construction
             )
-            if not team.run(count, 1, find, watch):
+            if not team.run(here, 1, find, watch):
                 outcome = 0
                 break
             var back = LinkBack[S](
                 shared,
                 rows,
                 scratches,
+                places,
                 first,
-                old_ordinals,
-                count,
+                here,
                 drawn,
                 chosen,
                 Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             )
-            _ = team.run(PARTS, 1 if count > FEW else PARTS, back, unwatched)
-        graph.linked = first + count
-        for ordinal in range(old_ordinals, graph.ordinals):
-            graph.raise_entry(ordinal)
+            _ = team.run(PARTS, 1 if here > FEW else PARTS, back, unwatched)
+        if first >= places.listed:
+            graph.linked = graph.rows
+        for i in range(here):
+            if drawn[unsafe_offset=i] != 0:
+                var ordinal = graph.ordinal_of(places.row(first + i))
+                if before + first == 0:  # the entry point may be that of a graph that is made anew
+                    graph.entry = ordinal
+                else:
+                    graph.raise_entry(ordinal)
+        first += here
     release(chosen)
     return outcome

@@ -136,6 +136,10 @@ struct Header(TrivialRegisterPassable):
     """Codes that were asked for, see `coding`; 0 also in files older than codes."""
     var codes: Int
     """Kind of codes that searches walk on, see `codes`; 0 also in files older than codes."""
+    var removed: Int
+    """Vectors that were removed and whose rows are not in use again, see `marks`; 0 also in older files."""
+    var pending: Int
+    """Those of them that have links still."""
 
     def problem(self) -> Status:
         """Returns the first field that no index can have, or success."""
@@ -154,6 +158,8 @@ struct Header(TrivialRegisterPassable):
         _limit(status, "unrepaired", self.unrepaired, 0, self.linked)
         _limit(status, "quantization", self.quantization, 0, KINDS_OF_CODES)
         _limit(status, "codes", self.codes, 0, KINDS_OF_CODES - 1)
+        _limit(status, "removed", self.removed, 0, self.count)
+        _limit(status, "pending", self.pending, 0, self.removed)
         return status
 
 

@@ -162,6 +162,27 @@ struct Graph(Movable):
         self.rows = rows
         return True
 
+    def ordinal_of(self, row: Int) -> Int:
+        """Returns the ordinal of a row, or -1 if it lives on level 0 alone."""
+        var rows = self.upper_rows.ptr[UInt32]() if self.ordinals > 0 else at[UInt32](64)
+        var low = 0
+        var high = self.ordinals
+        while low < high:
+            var middle = (low + high) >> 1
+            if Int(rows[unsafe_offset=middle]) < row:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < self.ordinals and Int(rows[unsafe_offset=low]) == row else -1
+
+    def empty(self, row: Int):
+        """Takes all links from a row; readers that are there go no further."""
+        fill_empty(self.links(0, row), self.slots_at(0))
+        var ordinal = self.ordinal_of(row)
+        if ordinal >= 0:
+            for level in range(1, self.level_of(ordinal) + 1):
+                fill_empty(self.links(level, ordinal), self.slots_at(level))
+
     def raise_entry(mut self, ordinal: Int):
         """Makes an ordinal the entry point if it reaches higher than the present one."""
         if self.entry < 0 or self.level_of(ordinal) > self.top():

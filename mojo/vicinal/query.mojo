@@ -1,5 +1,5 @@
 """Answering queries: one or many, through the graph or by a scan of all rows."""
-from std.atomic import Atomic, Ordering
+from std.atomic import Atomic, Ordering, fence
 
 from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes, is_bytes
@@ -7,6 +7,7 @@ from vicinal.candidates import Candidates, entry_of
 from vicinal.flat import search_exact
 from vicinal.graph import MAX_ROWS
 from vicinal.index import DONE, STOPPED, Index
+from vicinal.marks import BLOCK, Sight
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.scan import Source
@@ -51,14 +52,27 @@ struct Task(TrivialRegisterPassable):
     """For measuring stored rows."""
     var exact: Bool
     """Whether the walk's distances are exact for this query."""
+    var version: UInt32
+    """The version of the rows that the search sees."""
 
 
-def scan[S: Space](rows: Rows, begin: Int, end: Int, query: Query, mut nearest: Candidates):
-    """Measures rows begin .. end-1 and keeps the nearest."""
-    for row in range(begin, end):
-        var entry = entry_of(S.key(query, rows, row), row)
-        if entry < nearest.worst():
-            nearest.insert(entry)
+def scan[S: Space](rows: Rows, count: Int, sight: Sight, query: Query, mut nearest: Candidates):
+    """Measures the first `count` rows and keeps the nearest of those seen."""
+    if sight.marks == 0:
+        for row in range(count):
+            var entry = entry_of(S.key(query, rows, row), row)
+            if entry < nearest.worst():
+                nearest.insert(entry)
+        return
+    for block in range(0, count, BLOCK):
+        var end = min(block + BLOCK, count)
+        if sight.none_of(block, end):
+            continue
+        for row in range(block, end):
+            if sight.sees(row):
+                var entry = entry_of(S.key(query, rows, row), row)
+                if entry < nearest.worst():
+                    nearest.insert(entry)
 
 
 @fieldwise_init
@@ -77,33 +91,36 @@ struct Answer[S: Space](Body):
     """Searches that a worker has under way at once."""
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Answers queries begin .. end-1, again if an addition was taken back meanwhile: they may have met its rows.
+        """Answers queries begin .. end-1, again if rows were freed meanwhile that they may have met; then one at a time, so
+        that none waits for quiet longer than it takes itself.
         """
-        while True:
-            var undone = self.undone()
-            self.answer(begin, end, worker)
-            if self.undone() == undone:
-                return
+        if self.answer_at_once(begin, end, worker):
+            return
+        for i in range(begin, end):
+            while not self.answer_at_once(i, i + 1, worker):
+                pass
 
     @always_inline
-    def undone(self) -> Int64:
-        """Returns how many additions were taken back."""
-        return Atomic[Int64].load[ordering=Ordering.ACQUIRE](Pointer(to=self.index[].undone))
+    def answer_at_once(self, begin: Int, end: Int, worker: Int) -> Bool:
+        """Answers queries; returns False if an addition was taken back or rows were freed meanwhile.
+        """
+        var undone = undone_of(self.index[])
+        self.answer(begin, end, worker)
+        fence[Ordering.ACQUIRE]()
+        return undone_of(self.index[]) == undone
 
     def answer(self, begin: Int, end: Int, worker: Int):
         """Answers queries begin .. end-1."""
         ref index = self.index[]
+        var version = index.marks.now()  # before anything else is looked at
         ref codes = index.codes[]
         var scratches = self.scratches.unsafe_offset(worker * self.lanes)
         if index.exact(max(self.k, self.ef)):
             ref scratch = scratches[][]
             for i in range(begin, end):
-                var query = self.query(i, scratch)
-                scratch.beam.reset(max(min(self.k, index.count), 1))
-                scan[Self.S](index.rows(), 0, index.count, query, scratch.beam)
-                self.write[Self.S.value](i, scratch.beam)
+                self.scan_for(i, self.query(i, scratch), version, scratch)
         elif codes.kind == STORED_ROWS:
-            self.walk[Self.S, coded=False](begin, end, scratches, codes)
+            self.walk[Self.S, coded=False](begin, end, version, scratches, codes)
         elif codes.kind == EXACT:
             comptime if Self.S.metric != COSINE:
                 # queries that 8 bits hold walk on the codes, others on the rows: rounded they could lose all they are
@@ -115,17 +132,17 @@ struct Answer[S: Space](Body):
                         last += 1
                     if fits:
                         self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8], coded=True](
-                            first, last, scratches, codes
+                            first, last, version, scratches, codes
                         )
                     else:
-                        self.walk[Self.S, coded=False](first, last, scratches, codes)
+                        self.walk[Self.S, coded=False](first, last, version, scratches, codes)
                     first = last
         else:
             comptime if Self.S.T.is_floating_point():
                 if codes.kind == ROTATED:
-                    self.walk[Estimate[4], coded=True](begin, end, scratches, codes)
+                    self.walk[Estimate[4], coded=True](begin, end, version, scratches, codes)
                 else:
-                    self.walk[Estimate[8], coded=True](begin, end, scratches, codes)
+                    self.walk[Estimate[8], coded=True](begin, end, version, scratches, codes)
 
     @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
@@ -155,7 +172,7 @@ struct Answer[S: Space](Body):
 
     def walk[
         M: Measure, coded: Bool
-    ](self, begin: Int, end: Int, scratches: Ptr[Ptr[Scratch]], codes: Codes):
+    ](self, begin: Int, end: Int, version: UInt32, scratches: Ptr[Ptr[Scratch]], codes: Codes):
         """Answers queries through the graph, `lanes` at a time: each waits for memory while the others work.
         """
         ref index = self.index[]
@@ -171,7 +188,7 @@ struct Answer[S: Space](Body):
             0,
         )
         var walks_room = Array[Walk[M, True], LANES](fill=idle)
-        var tasks_room = Array[Task, LANES](fill=Task(0, Query(0, 1), True))
+        var tasks_room = Array[Task, LANES](fill=Task(0, Query(0, 1), True, 0))
         var walks = (
             Pointer(to=walks_room)
             .unsafe_bitcast[Walk[M, True]]()
@@ -183,7 +200,7 @@ struct Answer[S: Space](Body):
         var next = begin
         for lane in range(lanes):
             at_work[unsafe_offset=lane] = self.start[M, coded](
-                next, scratches[unsafe_offset=lane], codes, rows, walks, lane
+                next, version, scratches[unsafe_offset=lane], codes, rows, walks, lane
             )
             next += 1
         var active = lanes
@@ -194,10 +211,10 @@ struct Answer[S: Space](Body):
                     lane += 1
                     continue
                 ref task = at_work[unsafe_offset=lane]
-                self.finish[M, coded](task, walks[unsafe_offset=lane].scratch[], codes)
+                self.finish[M, coded](task, walks[unsafe_offset=lane], codes)
                 if next < end:
                     task = self.start[M, coded](
-                        next, walks[unsafe_offset=lane].scratch, codes, rows, walks, lane
+                        next, version, walks[unsafe_offset=lane].scratch, codes, rows, walks, lane
                     )
                     next += 1
                 else:  # the last lane takes this one's place
@@ -215,6 +232,7 @@ struct Answer[S: Space](Body):
     ](
         self,
         i: Int,
+        version: UInt32,
         scratch: Ptr[Scratch],
         codes: Codes,
         rows: Rows,
@@ -240,15 +258,19 @@ struct Answer[S: Space](Body):
             codes.count if coded else MAX_ROWS,
             prepared,
             scratch,
-            max(self.k, self.ef),
+            max(self.k, self.ef) + index.marks.extra(),
         )
-        return Task(i, query, exact)
+        return Task(i, query, exact, version)
 
     @always_inline
-    def finish[M: Measure, coded: Bool](self, task: Task, mut scratch: Scratch, codes: Codes):
+    def finish[M: Measure, coded: Bool](self, task: Task, walk: Walk[M, True], codes: Codes):
         """Writes the result of a walk that is done; estimated candidates are measured again first.
         """
-        if not task.exact:
+        ref scratch = walk.scratch[]
+        var sight = self.index[].marks.sight(task.version)
+        if sight.marks != 0 and not self.sift[M, coded](walk, sight, codes):
+            self.scan_for(task.number, task.query, task.version, scratch)
+        elif not task.exact:
             rerank[Self.S](
                 self.index[].rows(), task.query, scratch, max(LEAST_RERANKED, 3 * self.k), self.k
             )
@@ -259,6 +281,48 @@ struct Answer[S: Space](Body):
                 self.write[Exact.value](task.number, scratch.beam)
         else:
             self.write[Self.S.value](task.number, scratch.beam)
+
+    @no_inline
+    def sift[
+        M: Measure, coded: Bool
+    ](self, done: Walk[M, True], sight: Sight, codes: Codes) -> Bool:
+        """Takes rows that are not seen out of a walk's result, and walks again if they have taken the places of others.
+
+        In the end the beam holds as many rows that are seen as one of the width asked for would, were the others not there.
+
+        Returns:
+            False if a scan of all rows is cheaper than to walk again.
+        """
+        ref index = self.index[]
+        ref beam = done.scratch[].beam
+        var wanted = max(self.k, self.ef)
+        while True:
+            var limit = beam.limit
+            var full = beam.size == limit
+            sight.sweep(beam)
+            if beam.size >= wanted or not full or limit >= wanted + index.marks.shaded:
+                return True
+            limit = min(4 * limit, wanted + index.marks.shaded)
+            if index.exact(limit):
+                return False
+            var walk = start_walk[M](
+                done.graph,
+                done.rows,
+                codes.count if coded else MAX_ROWS,
+                done.query,
+                done.scratch,
+                limit,
+            )
+            while walk.collect():
+                walk.measure()
+
+    @no_inline
+    def scan_for(self, i: Int, query: Query, version: UInt32, mut scratch: Scratch):
+        """Answers query i by a scan of all rows."""
+        ref index = self.index[]
+        scratch.beam.reset(max(min(self.k, index.live()), 1))
+        scan[Self.S](index.rows(), index.count, index.marks.sight(version), query, scratch.beam)
+        self.write[Self.S.value](i, scratch.beam)
 
     @always_inline
     def write[value: def(Int32) thin -> Float32](self, i: Int, nearest: Candidates):
@@ -273,6 +337,12 @@ struct Answer[S: Space](Body):
         for j in range(found, self.k):
             ids[unsafe_offset=j] = -1
             distances[unsafe_offset=j] = Float32.MAX  # infinity
+
+
+@always_inline
+def undone_of(index: Index) -> Int64:
+    """Returns the number that tells whether a search must start again."""
+    return Atomic[Int64].load[ordering=Ordering.ACQUIRE](Pointer(to=index.undone))
 
 
 @always_inline
@@ -321,8 +391,8 @@ struct SearchMany[V: Watch](SpaceTask):
                 self.status = i * 8 + found
                 return
         if self.count >= TILED and index.exact(max(self.k, self.ef)):
-            self.scan_all[S]()
-            return
+            if self.scan_all[S]():
+                return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
         var lanes = min(LANES if index.walked_bytes() > CACHED else 1, self.count)
         var few = Array[Int, LANES](fill=0)  # a list of no more needs no allocation
@@ -344,13 +414,16 @@ struct SearchMany[V: Watch](SpaceTask):
             release(scratches)
         _ = few
 
-    def scan_all[S: Space](mut self):
-        """Measures all rows for many queries at once."""
+    def scan_all[S: Space](mut self) -> Bool:
+        """Measures all rows for many queries at once; returns False if rows were freed meanwhile that it may have met.
+        """
         ref index = self.index[]
+        var undone = undone_of(index)
+        var version = index.marks.now()
         var count = index.count
         var team = Team(min(self.threads, 1 + count * index.dim * self.count // THREAD_WORK))
         self.status = search_exact[S, Self.V, raw=False](
-            Source(index.rows(), count, False),
+            Source(index.rows(), count, False, index.marks.sight(version)),
             self.queries,
             self.count,
             self.k,
@@ -361,12 +434,14 @@ struct SearchMany[V: Watch](SpaceTask):
             self.watch[],
         )
         if self.status != DONE or count == 0:
-            return
+            return True
         var known = index.ids.ptr[Int64]()
         for i in range(self.count * self.k):
             var row = self.ids[unsafe_offset=i]
             if row >= 0:
                 self.ids[unsafe_offset=i] = known[unsafe_offset=Int(row)]
+        fence[Ordering.ACQUIRE]()
+        return undone_of(index) == undone
 
 
 def search_many[

@@ -4,6 +4,7 @@ Pruning can take the last link to a row. A flood from the entry finds such rows;
 was reached.
 """
 from vicinal.graph import EMPTY, Graph, publish
+from vicinal.marks import stays
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.parallel import Unwatched, Watch
 from vicinal.scratch import Scratch
@@ -41,6 +42,15 @@ struct Flood(Movable):
         release(self.links_in)
         release(self.queue)
 
+    def missing(self, marks: Int, rows: Int) -> Int:
+        """Returns how many rows that stay were not reached."""
+        if marks == 0:
+            return rows - self.count
+        var left = 0
+        for row in range(rows):
+            left += Int(self.reached[unsafe_offset=row] == 0 and stays(marks, row))
+        return left
+
     def spread[V: Watch](mut self, graph: Graph, start: Int, mut watch: V) -> Bool:
         """Reaches all that can be reached from a row; returns False if `watch` ended it."""
         if self.reached[unsafe_offset=start] != 0:
@@ -66,26 +76,33 @@ struct Flood(Movable):
         return True
 
 
-def unreachable(graph: Graph) -> Int:
-    """Returns how many rows cannot be reached from the entry point on level 0."""
+def unreachable(graph: Graph, marks: Int = 0) -> Int:
+    """Returns how many rows that are there cannot be reached from the entry point on level 0."""
     if graph.linked == 0:
         return 0
     var flood = Flood(graph.linked)
     var unwatched = Unwatched()
     _ = flood.spread(graph, graph.row_of(graph.entry), unwatched)
-    return graph.linked - flood.count
+    return flood.missing(marks, graph.linked)
 
 
 def repair[
     S: Linker, V: Watch
 ](
-    graph: Graph, rows: Rows, ef_construction: Int, log: UndoLog, mut scratch: Scratch, mut watch: V
+    graph: Graph,
+    rows: Rows,
+    marks: Int,
+    ef_construction: Int,
+    log: UndoLog,
+    mut scratch: Scratch,
+    mut watch: V,
 ) -> Bool:
     """Links every row that cannot be reached from the entry point; readers may search meanwhile.
 
     Args:
         graph: The links.
         rows: The rows.
+        marks: Address of the rows' marks, 0 if none has any; only rows that stay must be reached.
         ef_construction: Candidates kept while searching for reached rows.
         log: Receives what an undo needs.
         scratch: Buffers.
@@ -99,10 +116,10 @@ def repair[
         var flood = Flood(graph.linked)
         if not flood.spread(graph, entry, watch):
             return False
-        if flood.count == graph.linked:
+        if flood.missing(marks, graph.linked) == 0:
             break
         for row in range(graph.linked):
-            if flood.reached[unsafe_offset=row] != 0:
+            if flood.reached[unsafe_offset=row] != 0 or not stays(marks, row):
                 continue
             # every row found from the entry along level 0 has been reached
             search_level[S, True](
@@ -115,18 +132,23 @@ def repair[
                 entry,
                 ef_construction << round,
             )
-            _attach(graph, row, log, flood, scratch)
+            _attach(graph, row, marks, log, flood, scratch)
             if not flood.spread(graph, row, watch):
                 return False
     return True
 
 
-def _attach(graph: Graph, row: Int, log: UndoLog, flood: Flood, scratch: Scratch):
+def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scratch: Scratch):
     """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others.
+
+    Candidates are rows that stay, or the entry point if that is a removed row: nothing else may lead to the row for long.
     """
+    var entry = graph.row_of(graph.entry)
     var cap = graph.cap(0)
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)
+        if from_row != entry and not stays(marks, from_row):
+            continue
         var block = graph.links(0, from_row)
         if block[unsafe_offset=cap - 1] != EMPTY:
             continue
@@ -138,6 +160,8 @@ def _attach(graph: Graph, row: Int, log: UndoLog, flood: Flood, scratch: Scratch
         return
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)
+        if from_row != entry and not stays(marks, from_row):
+            continue
         var block = graph.links(0, from_row)
         for j in range(cap - 1, -1, -1):
             var other = Int(block[unsafe_offset=j])

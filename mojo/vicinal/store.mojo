@@ -16,6 +16,7 @@ from vicinal.format import (
 from vicinal.graph import MAX_ROWS, slots
 from vicinal.index import Index
 from vicinal.mapped import Mapped, verify
+from vicinal.marks import LIVE, PENDING, FREE
 from vicinal.memory import Column, allocate, at, release
 from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
@@ -26,7 +27,7 @@ comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
 comptime NO_ROOM = 12
 """ENOMEM: what a private copy that does not fit memory is reported as."""
-comptime SECTIONS = 10
+comptime SECTIONS = 11
 
 
 def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) -> Status:
@@ -90,6 +91,12 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
             name_of("code_centre"), Int(codes.centre), 0, 1, padded_dim(index.dim)
         )
         count += 2
+    ref marks = index.marks
+    if marks.removed != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("tombstones"), marks.bytes.address, BYTES_SECTION, index.count, 1
+        )
+        count += 1
     var header = Header(
         index.metric,
         index.dtype,
@@ -106,6 +113,8 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         index.unrepaired,
         index.quantization,
         codes.kind,
+        marks.removed,
+        marks.pending,
     )
     var status = save(path, header, sections, count, watch)
     release(sections)
@@ -156,6 +165,8 @@ def open_index[
     if copy:
         if not _make_private(index):
             status = Status.system(NO_ROOM)
+        else:
+            _count_marks(index, status)
         _ = mapped^
     else:
         index.keep_file(mapped^)
@@ -194,6 +205,8 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     )
     _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
     _attach_codes(mapped, index, status)
+    if header.removed != 0:
+        _view(mapped, index.marks.bytes, "tombstones", BYTES_SECTION, header.count, 1, status)
     if not status.ok():
         return
     if (
@@ -213,6 +226,28 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     graph.entry = header.entry
     index.count = header.count
     index.unrepaired = header.unrepaired
+    index.marks.removed = header.removed
+    index.marks.pending = header.pending
+    index.marks.shaded = header.pending
+    index.marks.in_use = header.removed != 0
+
+
+def _count_marks(index: Index, mut status: Status):
+    """Compares the marks with the header: what an index can be changed by must be right."""
+    ref marks = index.marks
+    if not marks.in_use:
+        return
+    var removed = 0
+    var pending = 0
+    for row in range(index.count):
+        var mark = marks.of(row)
+        if mark != LIVE and mark != PENDING and mark != FREE:
+            status = Status(BAD_CONTENT, row, 0, name_of("tombstones"))
+            return
+        removed += Int(mark != LIVE)
+        pending += Int(mark == PENDING)
+    if removed != marks.removed or pending != marks.pending:
+        status = Status(BAD_CONTENT, removed, 0, name_of("tombstones"))
 
 
 def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
@@ -267,6 +302,7 @@ def _make_private(mut index: Index) -> Bool:
         _own(index.vectors)
         and _own(index.ids)
         and _own(index.norms)
+        and _own(index.marks.bytes)
         and _own(graph.links0)
         and _own(graph.upper_rows)
         and _own(graph.upper_start)

@@ -1,8 +1,9 @@
-"""Changing an index: adding vectors."""
+"""Changing an index: adding, removing and replacing vectors."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+import reprlib
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,7 @@ from vicinal._progress import Report, reporting
 from vicinal._state import State
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
+_CONFLICTS = ("error", "update", "skip")
 
 
 class Changing(State):
@@ -25,6 +27,7 @@ class Changing(State):
         vectors: ArrayLike,
         ids: ArrayLike | None = None,
         *,
+        on_conflict: str = "error",
         num_threads: int | None = None,
         progress: bool | Report | None = None,
     ) -> NDArray[np.int64]:
@@ -40,7 +43,12 @@ class Changing(State):
         ids : array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
-            was never given ids has 0, 1, 2, ...
+            was never given ids has 0, 1, 2, ... Only ids that are in the index count: that of the
+            last vector is given out again once it is removed.
+        on_conflict : {"error", "update", "skip"}
+            What to do about ids that are in the index already: refuse the call, replace their
+            vectors as `update` does, or leave them alone without a look at the new vectors. An id
+            twice in `ids` is always refused.
         num_threads : int, optional
             Threads to use, at least 1; all cores this process may run on by default.
         progress : bool or callable, optional
@@ -50,7 +58,7 @@ class Changing(State):
         Returns
         -------
         ndarray of int64, shape (n,)
-            The ids, also for one vector of shape (dim,).
+            The ids, also for one vector of shape (dim,), and also those that were skipped.
 
         Raises
         ------
@@ -58,8 +66,8 @@ class Changing(State):
             If vectors or ids are of the wrong kind: no real numbers, ragged, ids that are floats.
         ValueError
             If a shape is wrong, a value is NaN, infinite or does not fit the stored dtype, a vector
-            is zero with metric "cosine", an id is repeated or present already, or the index is
-            read-only.
+            is zero with metric "cosine", an id is repeated or present already, `on_conflict` is
+            unknown, or the index is read-only.
 
         Notes
         -----
@@ -68,29 +76,220 @@ class Changing(State):
         Source: arXiv:1603.09320, algorithms 1 and 4.
         """
         self._must_be_writable()
+        if on_conflict not in _CONFLICTS:
+            raise ValueError(
+                "on_conflict: expected 'error', 'update' or 'skip', got "
+                f"{reprlib.repr(on_conflict)}"
+            )
         threads = _validate.thread_count(num_threads)
         rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
-        chosen = None if ids is None else _validate.as_ids(ids)
-        if chosen is not None and chosen.shape != (len(rows),):
-            raise ValueError(f"ids: expected ({len(rows)},), got {chosen.shape}")
-        with self._writing.held(), reporting(progress, len(rows)) as report:
-            status = native.index_add(self._handle, rows, chosen, threads, report)
-            if status % 8 == _DUPLICATE_ID:
-                self._refuse_id(chosen, status // 8)
-            if status:
-                _validate.refuse_rows(status, "vectors", rows, given)
-            # the ids of the last rows
-            added = np.empty(len(rows), dtype=np.int64)
-            native.index_ids(self._handle, added)
-        return added
+        chosen = None if ids is None else _ids_of(ids, len(rows))
+        with self._writing.held():
+            if chosen is None:
+                return self._put(rows, given, None, False, threads, progress)
+            if on_conflict == "skip":
+                _validate.refuse_repeats(chosen)
+                new = np.flatnonzero(self._rows(chosen) < 0)
+                if len(new) < len(chosen):
+                    self._put(rows, given, chosen, False, threads, progress, new)
+                    return chosen
+            return self._put(rows, given, chosen, on_conflict == "update", threads, progress)
+
+    def update(
+        self,
+        vectors: ArrayLike,
+        ids: ArrayLike,
+        *,
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> None:
+        """Replace the vectors of ids; all of them, or none if anything is wrong with one.
+
+        Parameters
+        ----------
+        vectors : array_like of shape (n, dim) or (dim,)
+            As `add` takes them.
+        ids : int or array_like of int, shape (n,)
+            Ids that are in the index, each once.
+        num_threads, progress
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If a shape is wrong, a vector is one that `add` would refuse, an id is repeated, or the
+            index is read-only.
+
+        Notes
+        -----
+        The new vectors get rows of their own, and take over the ids at one moment when all is done:
+        a search meanwhile finds an id with its old or with its new vector, not with both. Until
+        then the index holds both; the rows of the old ones serve later calls.
+
+        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        Threads: one writer at a time, a second waits; searches go on meanwhile.
+        """
+        self._must_be_writable()
+        threads = _validate.thread_count(num_threads)
+        rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
+        chosen = _ids_of(ids, len(rows))
+        with self._writing.held():
+            self._known_rows(chosen)
+            self._put(rows, given, chosen, True, threads, progress)
+
+    def remove(
+        self,
+        ids: ArrayLike,
+        *,
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> None:
+        """Remove vectors; all of them, or none if anything is wrong with one.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+            Ids that are in the index, each once.
+        num_threads : int, optional
+            Threads to use, at least 1; all cores this process may run on by default.
+        progress : bool or callable, optional
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index; the first such id is named.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If ids have another shape or do not fit int64, an id is repeated, or the index is
+            read-only.
+
+        Notes
+        -----
+        No search that begins later returns them. A few removed rows stay in the graph as ways
+        through; when there are more than 32, or more than 1/256 of all, the graph is mended around
+        them, their content is wiped, and later additions use their place. The index keeps its size
+        until `compact`; docs/deleting.md has figures.
+
+        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        Threads: one writer at a time, a second waits; searches go on meanwhile.
+        Source: FreshDiskANN, arXiv:2105.09613.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> index.add([[0, 0], [3, 4], [1, 1]])
+        array([0, 1, 2])
+        >>> index.remove([0, 2])
+        >>> index.search([0, 0], k=2)
+        SearchResult(ids=array([ 1, -1]), distances=array([25., inf], dtype=float32))
+        """
+        self._must_be_writable()
+        threads = _validate.thread_count(num_threads)
+        chosen = _ids_of(ids, None)
+        with self._writing.held():
+            rows = self._known_rows(chosen)
+            _validate.refuse_repeats(chosen)
+            with reporting(progress, len(rows)) as report:
+                status = native.index_remove(self._handle, rows, threads, report)
+        if status:
+            raise RuntimeError(f"index: row {status // 8} could not be removed")
+
+    def compact(
+        self, *, num_threads: int | None = None, progress: bool | Report | None = None
+    ) -> None:
+        """Build the index anew from the vectors that it holds, in as little memory as they need.
+
+        Removed rows go, the graph is linked as if all vectors had been added at once in the order
+        of `ids`, and the codes that it is walked on are chosen and made anew. Ids stay as they are;
+        a vector may move to another place in `ids` only in that those removed before it are gone.
+
+        Parameters
+        ----------
+        num_threads : int, optional
+            Threads to use, at least 1; all cores this process may run on by default.
+        progress : bool or callable, optional
+            As for `add`.
+
+        Raises
+        ------
+        MemoryError
+            If there is no memory for the new index beside the old one.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If the index is read-only.
+
+        Notes
+        -----
+        Takes as long as adding all vectors again, and memory for both indexes until it is done.
+        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        Threads: one writer at a time, a second waits; searches go on in the old index meanwhile.
+        """
+        self._must_be_writable()
+        threads = _validate.thread_count(num_threads)
+        with self._writing.held(), reporting(progress, len(self)) as report:
+            self._handle = native.index_compact(self._handle, threads, report)
+
+    # ---- what they share
+
+    def _put(
+        self,
+        rows: NDArray[Any],
+        given: NDArray[Any],
+        ids: NDArray[np.int64] | None,
+        replaces: bool,
+        threads: int,
+        progress: bool | Report | None,
+        some: NDArray[np.intp] | None = None,
+    ) -> NDArray[np.int64]:
+        """Write rows, or those at the positions `some`; the caller holds the writer's lock."""
+        written = rows if some is None else rows[some]
+        if ids is None:
+            new = np.empty(len(rows), np.int64)
+        else:
+            new = ids.copy() if some is None else ids[some]
+        with reporting(progress, len(written)) as report:
+            status = native.index_add(
+                self._handle, written, new, ids is not None, replaces, threads, report
+            )
+        if status:
+            position, kind = divmod(status, 8)
+            if some is not None:
+                position = int(some[position])
+            if kind == _DUPLICATE_ID:
+                self._refuse_id(ids, position)
+            _validate.refuse_rows(position * 8 + kind, "vectors", rows, given)
+        return new
+
+    def _known_rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of each id, all of which must be there."""
+        rows = self._rows(ids)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            raise KeyError(f"ids: {ids[unknown[0]]} is not in the index")
+        return rows
 
     def _refuse_id(self, ids: NDArray[np.int64] | None, position: int) -> NoReturn:
         if ids is None:
             raise ValueError("ids: no automatic ones are left below 2**63; give ids of your own")
+        _validate.refuse_repeats(ids[: position + 1])
         value = ids[position]
-        earlier = np.flatnonzero(ids[:position] == value)
-        if len(earlier):
-            raise ValueError(
-                f"ids: {value} stands at position {earlier[0]} and again at {position}"
-            )
         raise ValueError(f"ids: {value} at position {position} is already in the index")
+
+
+def _ids_of(ids: ArrayLike, count: int | None) -> NDArray[np.int64]:
+    """Return ids as an array of shape (n,), `count` of them unless that is None."""
+    chosen = _validate.as_ids(ids)
+    if count is None:
+        if chosen.ndim > 1:
+            raise ValueError(f"ids: expected one id or shape (n,), got {chosen.shape}")
+    elif chosen.shape != (count,) and (chosen.ndim or count != 1):
+        raise ValueError(f"ids: expected ({count},), got {chosen.shape}")
+    return chosen.reshape(-1)

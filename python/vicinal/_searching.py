@@ -71,8 +71,9 @@ class Searching(State):
 
         Notes
         -----
-        Threads: safe at any time, also during `add`, which it never waits for; a search may or may
-        not see rows that are being added. The GIL is released.
+        Threads: safe at any time, also while vectors are added, replaced or removed, which it never
+        waits for. A search may or may not see rows that are being added; it sees all or none of
+        what an `update` or a `remove` does. The GIL is released.
         Source: arXiv:1603.09320, algorithms 2 and 5.
         """
         # On a small index the checks take longer than the search: those for the usual arguments
@@ -138,16 +139,14 @@ class Searching(State):
 
         Notes
         -----
-        Threads: safe at any time, also during `add`.
+        Threads: safe at any time, also while vectors are added, replaced or removed.
         """
         wanted = _validate.as_ids(ids)
         if wanted.ndim > 1:
             raise ValueError(f"ids: expected one id or shape (n,), got {wanted.shape}")
         flat = wanted.reshape(-1)
-        rows = self._rows(flat)
-        unknown = np.flatnonzero(rows < 0)
-        if len(unknown):
-            raise KeyError(f"ids: {flat[unknown[0]]} is not in the index")
         out = np.empty((len(flat), self._dim), dtype=_validate.STORED_DTYPES[self._dtype])
-        native.index_get(self._handle, rows, out)
+        unknown = native.index_get(self._handle, flat, out)
+        if unknown >= 0:
+            raise KeyError(f"ids: {flat[unknown]} is not in the index")
         return out if wanted.ndim else out[0]

@@ -21,6 +21,7 @@ from vicinal._state import (
     IN_GRAPH,
     MAX_LEVEL,
     QUANTIZATION,
+    REMOVED,
     VECTORS_BYTES,
     State,
 )
@@ -35,6 +36,7 @@ _INVARIANTS = {
     6: "the tables of the upper levels are out of order",
     7: "the entry point is not a row of the highest level",
     8: "a row cannot be reached from the entry point",
+    9: "a link leads to or from a row that was removed and freed",
 }
 
 _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them
@@ -91,12 +93,15 @@ class Telling(State):
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Ids of all rows in the order they were added, a new int64 array of shape (len(self),)."""
+        """Ids of all rows in their order, a new int64 array of shape (len(self),).
+
+        Rows are in the order they were added, but that places of removed ones are used again.
+        """
+        handle, count = self._handle, len(self)
         while True:
-            out = np.empty(len(self), dtype=np.int64)
-            native.index_ids(self._handle, out)
-            # the native code gives the last ids; a writer may have added some in between
-            if len(out) == len(self):
+            out = np.empty(count, dtype=np.int64)
+            count = native.index_ids(handle, out)
+            if len(out) == count:
                 return out
 
     def __contains__(self, id: object) -> bool:
@@ -158,7 +163,8 @@ class Telling(State):
             `count` (rows), `dim`, `metric`, `dtype`, `M`, `ef_construction`, `ef_search`, `seed`,
             `read_only`; `search`, "exact" or "graph": how a search of the default width is
             answered now; `exact_below`, the number of rows from which on the graph is built;
-            `graph_rows` and `max_level` of the graph; `quantization`, what the graph is walked on,
+            `graph_rows` and `max_level` of the graph; `removed`, rows that were removed and are not
+            in use again, which `compact` gives back; `quantization`, what the graph is walked on,
             and `quantization_reason`, why; `format_version`, that of the file `save` writes.
 
         Notes
@@ -181,6 +187,7 @@ class Telling(State):
             "exact_below": number(EXACT_BELOW),
             "graph_rows": linked,
             "max_level": number(MAX_LEVEL),
+            "removed": number(REMOVED),
             "format_version": storage.FORMAT_VERSION,
             "quantization": _CODE_KINDS[number(CODES)],
             "quantization_reason": self._quantization_reason(),
@@ -209,7 +216,8 @@ class Telling(State):
         Returns
         -------
         dict
-            `vectors`, `ids` (with the table that finds them), `graph`, `codes` (what the graph is
+            `vectors`, `ids` (with the table that finds them and, once something was removed, the
+            marks of rows), `graph`, `codes` (what the graph is
             walked on) and `total`, room to grow included. For a read-only index these are parts of
             the file, of which the system keeps in memory what is used.
 

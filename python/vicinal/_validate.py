@@ -28,6 +28,7 @@ __all__ = [
     "metric_name",
     "quantization_code",
     "query_dtype",
+    "refuse_repeats",
     "refuse_rows",
     "thread_count",
     "whole_number",
@@ -338,6 +339,20 @@ def _from_bfloat16_bits(bits: Array) -> NDArray[np.float32]:
 
 
 # ---- ids
+
+
+def refuse_repeats(ids: NDArray[np.int64]) -> None:
+    """Raise ValueError if an id stands in a batch twice, naming the first that does so."""
+    if len(ids) < 2:
+        return
+    order = np.argsort(ids, kind="stable")
+    again = order[1:][ids[order[1:]] == ids[order[:-1]]]
+    if len(again):
+        position = again.min()
+        earlier = np.flatnonzero(ids[:position] == ids[position])[0]
+        raise ValueError(
+            f"ids: {ids[position]} stands at position {earlier} and again at {position}"
+        )
 
 
 def as_ids(data: object, name: str = "ids") -> NDArray[np.int64]:

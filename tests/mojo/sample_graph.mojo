@@ -6,6 +6,7 @@ from vicinal.build import link_rows
 from vicinal.graph import EMPTY, Graph, draw_level, slots
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Team, Unwatched, Watch
+from vicinal.places import Places
 from vicinal.repair import repair
 from vicinal.scratch import Scratch
 from vicinal.space import L2, Of, Rows
@@ -95,7 +96,9 @@ struct Sample(Movable):
         return link_rows[Stored](
             self.graph,
             self.rows(),
-            until,
+            Places.from_row(self.graph.linked),
+            until - self.graph.linked,
+            self.graph.linked,
             self.levels.unsafe_offset(self.graph.linked),
             ef,
             Team(threads),
@@ -110,7 +113,7 @@ struct Sample(Movable):
         assert_equal(self.link(until, ef, 1, log, watch), 1)
 
     def repair[V: Watch](mut self, log: UndoLog, mut watch: V) -> Bool:
-        return repair[Stored](self.graph, self.rows(), 20, log, self.scratches[][], watch)
+        return repair[Stored](self.graph, self.rows(), 0, 20, log, self.scratches[][], watch)
 
     def links(self, level: Int, node: Int) -> List[Int]:
         var found = List[Int]()

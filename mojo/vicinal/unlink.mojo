@@ -1,0 +1,229 @@
+"""Taking removed rows out of the graph: blocks that lead to them get links to what lies behind them instead.
+
+A block keeps its links to rows that stay. Instead of the others it is offered the rows that can be reached through removed rows
+alone, nearest first, and takes those that are nearer to its row than to any link it has. Removed rows keep their blocks until
+all others have been done, so that no owner of a block reads what another one writes, and searches under way find their way.
+
+Source: FreshDiskANN (arXiv:2105.09613), algorithm 4; with links kept as they are and several removed rows in a line.
+"""
+from vicinal.build import SLACK
+from vicinal.candidates import entry_of, key_of, node_of
+from vicinal.graph import EMPTY, Graph, publish
+from vicinal.marks import going, staying
+from vicinal.memory import Ptr, at
+from vicinal.parallel import Body, Team, Watch
+from vicinal.scratch import HOP, Scratch
+from vicinal.space import Linker, Rows
+from vicinal.undo import PARTS, UndoLog
+
+comptime PASSED = 64
+"""Removed rows that are looked behind from one block: a whole cluster may be gone."""
+comptime OFFERED = 64
+"""Rows offered to a block, the nearest of those found."""
+comptime ENOUGH = 128
+"""Rows measured for a block."""
+comptime CHUNK = 1 << 16
+"""Rows between looks at the watch."""
+
+
+@fieldwise_init
+struct PatchLinks[S: Linker](Body):
+    """Item p changes the blocks of nodes with node % PARTS == p only."""
+
+    var graph: Ptr[Graph]
+    var rows: Rows
+    var marks: Int
+    var kept: Int
+    """A removed row whose links stay since it is the entry point, or -1."""
+    var scratches: Ptr[Ptr[Scratch]]
+    var log: Ptr[UndoLog]
+    var ground: Bool
+    """Whether nodes are the rows of level 0; ordinals otherwise, on all their levels."""
+    var first: Int
+    var last: Int
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Does nodes first .. last-1 once for each owner."""
+        ref graph = self.graph[]
+        ref scratch = self.scratches[unsafe_offset=worker][]
+        for part in range(begin, end):
+            var node = self.first + (part - self.first) % PARTS
+            while node < self.last:
+                if self.ground:
+                    if not self.goes(node):
+                        self.patch(0, node, part, scratch)
+                elif not self.goes(graph.row_of(node)):
+                    for level in range(1, graph.level_of(node) + 1):
+                        self.patch(level, node, part, scratch)
+                node += PARTS
+
+    @always_inline
+    def goes(self, row: Int) -> Bool:
+        """Tells whether a row is to lose all links."""
+        return going(at[UInt8](self.marks)[unsafe_offset=row]) and row != self.kept
+
+    def patch(self, level: Int, node: Int, part: Int, mut scratch: Scratch):
+        """Rewrites one block if it leads to rows that go."""
+        ref graph = self.graph[]
+        var block = graph.links(level, node)
+        var cap = graph.cap(level)
+        var nodes = graph.linked if level == 0 else graph.ordinals
+        var used = 0
+        var lost = 0
+        while used < cap and block[unsafe_offset=used] != EMPTY:
+            lost += Int(self.goes(graph.row_at(level, Int(block[unsafe_offset=used]))))
+            used += 1
+        if lost == 0:
+            return
+        scratch.visited.reset(nodes)
+        _ = scratch.visited.first_visit(node)
+        var picked = scratch.picked
+        var passed = scratch.links
+        var kept = 0
+        var gone = 0
+        for i in range(used):
+            var link = block[unsafe_offset=i]
+            if not scratch.visited.first_visit(Int(link)):
+                continue
+            if self.goes(graph.row_at(level, Int(link))):
+                passed[unsafe_offset=gone] = link
+                gone += 1
+            else:
+                picked[unsafe_offset=kept] = link
+                kept += 1
+        self.offer(level, node, passed, gone, nodes, scratch)
+        kept = self.take(level, kept, max(cap - SLACK, cap // 2), scratch)
+        self.log[].keep(graph, level, node, part)
+        for i in range(kept):
+            publish(block.unsafe_offset(i), Int(picked[unsafe_offset=i]))
+        for i in range(used - 1, kept - 1, -1):  # the last first: no empty slot before a used one
+            publish(block.unsafe_offset(i), Int(EMPTY))
+
+    def offer(
+        self,
+        level: Int,
+        node: Int,
+        passed: Ptr[UInt32],
+        first: Int,
+        nodes: Int,
+        mut scratch: Scratch,
+    ):
+        """Collects in `scratch.chosen` the nearest rows found behind removed ones, breadth first.
+        """
+        ref graph = self.graph[]
+        ref chosen = scratch.chosen
+        var centre = graph.row_at(level, node)
+        chosen.reset(OFFERED)
+        var gone = first
+        var next = 0
+        var measured = 0
+        while next < min(gone, PASSED) and measured < ENOUGH:
+            var block = graph.links(level, Int(passed[unsafe_offset=next]))
+            next += 1
+            for i in range(graph.cap(level)):
+                var other = Int(block[unsafe_offset=i])
+                if other >= nodes or not scratch.visited.first_visit(other):
+                    continue
+                var row = graph.row_at(level, other)
+                if self.goes(row):
+                    if gone < HOP:
+                        passed[unsafe_offset=gone] = UInt32(other)
+                        gone += 1
+                    continue
+                measured += 1
+                var entry = entry_of(Self.S.key_between(self.rows, centre, row), other)
+                if entry < chosen.worst():
+                    chosen.insert(entry)
+
+    def take(self, level: Int, before: Int, wanted: Int, mut scratch: Scratch) -> Int:
+        """Adds the diverse ones of the rows offered to those picked and returns the number of both.
+        """
+        ref graph = self.graph[]
+        var picked = scratch.picked
+        var kept = before
+        for i in range(scratch.chosen.size):
+            if kept >= wanted:
+                break
+            var entry = scratch.chosen.entries[unsafe_offset=i]
+            var row = graph.row_at(level, node_of(entry))
+            var diverse = True
+            for j in range(kept):
+                var other = graph.row_at(level, Int(picked[unsafe_offset=j]))
+                if Self.S.key_between(self.rows, row, other) < key_of(entry):
+                    diverse = False
+                    break
+            if diverse:
+                picked[unsafe_offset=kept] = UInt32(node_of(entry))
+                kept += 1
+        return kept
+
+
+def patch_links[
+    S: Linker, V: Watch
+](
+    mut graph: Graph,
+    rows: Rows,
+    marks: Int,
+    kept: Int,
+    team: Team,
+    scratches: Ptr[Ptr[Scratch]],
+    log: UndoLog,
+    mut watch: V,
+) -> Bool:
+    """Makes no row that stays lead to a row that goes; the result does not depend on the number of threads.
+
+    Args:
+        graph: The links; readers may search it meanwhile.
+        rows: The rows.
+        marks: Address of the rows' marks.
+        kept: A row that stays though it is removed, or -1.
+        team: Workers.
+        scratches: One for each worker.
+        log: Receives what an undo needs.
+        watch: May end the work early.
+
+    Returns:
+        False if `watch` ended it; the caller undoes then.
+    """
+    var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
+    var kept_log = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+    for ground in range(2):
+        var nodes = graph.linked if ground == 1 else graph.ordinals
+        for first in range(0, nodes, CHUNK):
+            if not watch.proceed(0):
+                return False
+            var patch = PatchLinks[S](
+                shared,
+                rows,
+                marks,
+                kept,
+                scratches,
+                kept_log,
+                ground == 1,
+                first,
+                min(first + CHUNK, nodes),
+            )
+            if not team.run(PARTS, 1, patch, watch):
+                return False
+    return True
+
+
+def move_entry(mut graph: Graph, marks: Int) -> Int:
+    """Makes a row that stays the entry point, one of the highest level.
+
+    Returns:
+        -1, or the row of the entry point if it has to be kept: no row that stays reaches level 1.
+    """
+    var mark = at[UInt8](marks)
+    if not going(mark[unsafe_offset=graph.row_of(graph.entry)]):
+        return -1
+    var best = -1
+    for ordinal in range(graph.ordinals):
+        if not staying(mark[unsafe_offset=graph.row_of(ordinal)]):
+            continue
+        if best < 0 or graph.level_of(ordinal) > graph.level_of(best):
+            best = ordinal
+    if best < 0:
+        return graph.row_of(graph.entry)
+    graph.entry = best
+    return -1
