@@ -212,6 +212,7 @@ def same_row[S: Linker](rows: Rows, a: Int, b: Int) -> Bool:
     )
 
 
+@no_inline
 def link_rows[
     S: Linker, V: Watch
 ](

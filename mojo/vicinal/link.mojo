@@ -19,7 +19,8 @@ from vicinal.unlink import move_entry, patch_links
 comptime REPAIR_SHARE = 64
 """All rows are made reachable again after 1/64 of them are new: the flood costs a few percent then."""
 comptime ANEW_SHARE = 1
-"""Rows are linked anew when so many times as many of those linked go as stay."""
+"""Rows are linked anew when as many of those linked go as stay: up to half a graph that was mended found as many neighbours as
+one made anew, to 0.005 at ef 16 and 0.002 at ef 64; with 70 % gone it lost 0.014 and 0.003 (10,000 MiniLM rows)."""
 comptime WRITTEN = 1
 comptime ENDED = 0
 comptime OUT = -1

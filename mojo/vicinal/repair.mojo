@@ -86,6 +86,7 @@ def unreachable(graph: Graph, marks: Int = 0) -> Int:
     return flood.missing(marks, graph.linked)
 
 
+@no_inline
 def repair[
     S: Linker, V: Watch
 ](
