@@ -122,7 +122,7 @@ struct DoChange[V: Watch](SpaceTask):
             change.added == 0 or change.live_after(index) < index.exact_below
         ):
             change.unlinked = change.due(index)
-            self.status = DONE if watch.conclude(change.added) else STOPPED
+            self.status = DONE if watch.conclude(change.size()) else STOPPED
             return
         var codes = index.codes
         var checked = codes[].checked

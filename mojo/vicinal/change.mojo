@@ -93,6 +93,10 @@ struct Change(Movable):
         """Returns the rows of the index once the change has taken effect, removed ones included."""
         return self.first + self.added - self.num_reused
 
+    def size(self) -> Int:
+        """Returns the rows that progress is told of."""
+        return self.added if self.added != 0 else self.num_leaving
+
     def live_after(self, index: Index) -> Int:
         """Returns how many rows will be there."""
         return index.live() + self.added - self.num_leaving

@@ -111,7 +111,7 @@ def _link_some[
     release(levels)
     var unrepaired = index.unrepaired + count
     var whole = due or unrepaired * REPAIR_SHARE >= change.live_after(index)
-    watch.advance(change.added)  # what follows is no progress of rows
+    watch.advance(change.size())  # what follows is no progress of rows
     if outcome == WRITTEN and due:
         if change.replaces:  # until the successors of rows show, walks could find neither
             _scan_meanwhile(index)
@@ -135,7 +135,7 @@ def _link_some[
             )
         )
         unrepaired = 0
-    if outcome == WRITTEN and not watch.conclude(change.added):
+    if outcome == WRITTEN and not watch.conclude(change.size()):
         outcome = ENDED
     if outcome == WRITTEN:
         index.unrepaired = unrepaired
@@ -251,7 +251,7 @@ def _link_anew[
     release(list)
     if outcome == WRITTEN:
         graph.linked = until
-        watch.advance(change.added)
+        watch.advance(change.size())
         var whole = repair[L](
             graph,
             rows,
@@ -261,7 +261,7 @@ def _link_anew[
             scratches[][],
             watch,
         )
-        outcome = Int(whole and watch.conclude(change.added))
+        outcome = Int(whole and watch.conclude(change.size()))
     if outcome == WRITTEN:
         index.unrepaired = 0
         change.unlinked = True
