@@ -23,8 +23,11 @@ from vicinal.undo import PARTS, UndoLog
 
 comptime PASSED = 64
 """Removed rows that are looked behind from one block: a whole cluster may be gone."""
-comptime OFFERED = 64
+comptime OFFERED = 200
 """Rows offered to a block, the nearest of those found."""
+comptime MANY = 4
+"""A block that has lost 1 of 4 links is offered what lies behind its other links besides, as many rows as an insertion meets:
+without that, 5,000 SIFT rows of which half went found up to 0.046 less of queries unlike the rows."""
 comptime ENOUGH = 128
 """Rows measured for a block."""
 comptime CHUNK = 1 << 16
@@ -98,7 +101,7 @@ struct PatchLinks[S: Linker](Body):
             else:
                 picked[unsafe_offset=kept] = link
                 kept += 1
-        self.offer(level, node, passed, gone, nodes, scratch)
+        self.offer(level, node, passed, gone, kept, nodes, scratch)
         var before = kept
         kept = self.take(level, kept, max(cap - SLACK, cap // 2), scratch)
         for i in range(before, kept):
@@ -115,35 +118,67 @@ struct PatchLinks[S: Linker](Body):
         node: Int,
         passed: Ptr[UInt32],
         first: Int,
+        kept: Int,
         nodes: Int,
         mut scratch: Scratch,
     ):
-        """Collects in `scratch.chosen` the nearest rows found behind removed ones, breadth first.
+        """Collects in `scratch.chosen` the nearest rows found behind removed ones, breadth first, and behind the links that
+        are kept if many are lost.
         """
-        ref graph = self.graph[]
-        ref chosen = scratch.chosen
-        var centre = graph.row_at(level, node)
-        chosen.reset(OFFERED)
+        scratch.chosen.reset(OFFERED)
         var gone = first
         var next = 0
         var measured = 0
         while next < min(gone, PASSED) and measured < ENOUGH:
-            var block = graph.links(level, Int(passed[unsafe_offset=next]))
+            measured += self.look_behind(
+                level, node, Int(passed[unsafe_offset=next]), passed, gone, nodes, scratch
+            )
             next += 1
-            for i in range(graph.cap(level)):
-                var other = Int(block[unsafe_offset=i])
-                if other >= nodes or not scratch.visited.first_visit(other):
-                    continue
-                var row = graph.row_at(level, other)
-                if self.goes(row):
-                    if gone < HOP:
-                        passed[unsafe_offset=gone] = UInt32(other)
-                        gone += 1
-                    continue
-                measured += 1
-                var entry = entry_of(Self.S.key_between(self.rows, centre, row), other)
-                if entry < chosen.worst():
-                    chosen.insert(entry)
+        if first * MANY >= first + kept:
+            for i in range(kept):
+                _ = self.look_behind(
+                    level,
+                    node,
+                    Int(scratch.picked[unsafe_offset=i]),
+                    passed,
+                    gone,
+                    nodes,
+                    scratch,
+                )
+
+    @always_inline
+    def look_behind(
+        self,
+        level: Int,
+        node: Int,
+        other: Int,
+        passed: Ptr[UInt32],
+        mut gone: Int,
+        nodes: Int,
+        mut scratch: Scratch,
+    ) -> Int:
+        """Offers what a neighbour leads to, and notes removed rows for later; returns how many rows it measured.
+        """
+        ref graph = self.graph[]
+        ref chosen = scratch.chosen
+        var centre = graph.row_at(level, node)
+        var block = graph.links(level, other)
+        var measured = 0
+        for i in range(graph.cap(level)):
+            var behind = Int(block[unsafe_offset=i])
+            if behind >= nodes or not scratch.visited.first_visit(behind):
+                continue
+            var row = graph.row_at(level, behind)
+            if self.goes(row):
+                if gone < HOP:
+                    passed[unsafe_offset=gone] = UInt32(behind)
+                    gone += 1
+                continue
+            measured += 1
+            var entry = entry_of(Self.S.key_between(self.rows, centre, row), behind)
+            if entry < chosen.worst():
+                chosen.insert(entry)
+        return measured
 
     def take(self, level: Int, before: Int, wanted: Int, mut scratch: Scratch) -> Int:
         """Adds the diverse ones of the rows offered to those picked and returns the number of both.

@@ -18,11 +18,12 @@ class History:
     """An index over rows of a real set, and which row each id stands for."""
 
     def __init__(self, data: Any, first: int, quantization: str | None) -> None:
-        self.base = data.base
-        self.queries = data.queries.astype(np.uint8 if data.base.dtype == np.uint8 else np.float32)
+        # The queries of the sets are so few that two graphs of one set differ by 0.02.
+        self.base, queries = data.base[:-500], data.base[-500:]
+        self.queries = queries.astype(np.uint8 if data.base.dtype == np.uint8 else np.float32)
         self.options = {"dtype": data.base.dtype.name, "quantization": quantization}
         self.metric = data.metric
-        self.index = vicinal.Index(data.base.shape[1], data.metric, **self.options)
+        self.index = vicinal.Index(self.base.shape[1], data.metric, **self.options)
         self.row_of = dict(enumerate(range(first)))
         self.index.add(self.base[:first])
         self.next_id = first
@@ -71,7 +72,7 @@ def history(request: pytest.FixtureRequest) -> Any:
     data = request.getfixturevalue(request.param)
 
     def make(share: float = 1.0, quantization: str | None = "auto") -> History:
-        return History(data, int(len(data.base) * share), quantization)
+        return History(data, int((len(data.base) - 500) * share), quantization)
 
     return make
 
