@@ -320,7 +320,8 @@ struct Answer[S: Space](Body):
     def scan_for(self, i: Int, query: Query, version: UInt32, mut scratch: Scratch):
         """Answers query i by a scan of all rows."""
         ref index = self.index[]
-        scratch.beam.reset(max(min(self.k, index.live()), 1))
+        # not live(): rows may have gone since this version
+        scratch.beam.reset(max(min(self.k, index.count), 1))
         scan[Self.S](index.rows(), index.count, index.marks.sight(version), query, scratch.beam)
         self.write[Self.S.value](i, scratch.beam)
 

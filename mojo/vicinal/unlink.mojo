@@ -21,6 +21,8 @@ from vicinal.scratch import HOP, Scratch
 from vicinal.space import Linker, Rows
 from vicinal.undo import PARTS, UndoLog
 
+comptime HEAD = 4
+"""Words before the links of a patch."""
 comptime PASSED = 64
 """Removed rows that are looked behind from one block: a whole cluster may be gone."""
 comptime OFFERED = 200
@@ -36,7 +38,8 @@ comptime CHUNK = 1 << 16
 
 @fieldwise_init
 struct PatchLinks[S: Linker](Body):
-    """Item p changes the blocks of nodes with node % PARTS == p only."""
+    """First step, with the graph standing still: finds new links. Item p does the nodes with node % PARTS == p.
+    """
 
     var graph: Ptr[Graph]
     var rows: Rows
@@ -44,13 +47,12 @@ struct PatchLinks[S: Linker](Body):
     var kept: Int
     """A removed row whose links stay since it is the entry point, or -1."""
     var scratches: Ptr[Ptr[Scratch]]
-    var log: Ptr[UndoLog]
     var ground: Bool
     """Whether nodes are the rows of level 0; ordinals otherwise, on all their levels."""
     var first: Int
     var last: Int
-    var found: Ptr[NewLinks]
-    """What each owner's blocks were given, for the links back."""
+    var patches: Ptr[Patches]
+    """What is to become of each owner's blocks."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does nodes first .. last-1 once for each owner."""
@@ -73,7 +75,7 @@ struct PatchLinks[S: Linker](Body):
         return going(at[UInt8](self.marks)[unsafe_offset=row]) and row != self.kept
 
     def patch(self, level: Int, node: Int, part: Int, mut scratch: Scratch):
-        """Rewrites one block if it leads to rows that go."""
+        """Decides what becomes of one block if it leads to rows that go."""
         ref graph = self.graph[]
         var block = graph.links(level, node)
         var cap = graph.cap(level)
@@ -104,13 +106,7 @@ struct PatchLinks[S: Linker](Body):
         self.offer(level, node, passed, gone, kept, nodes, scratch)
         var before = kept
         kept = self.take(level, kept, max(cap - SLACK, cap // 2), scratch)
-        for i in range(before, kept):
-            self.found[unsafe_offset=part].append(level, node, Int(picked[unsafe_offset=i]))
-        self.log[].keep(graph, level, node, part)
-        for i in range(kept):
-            publish(block.unsafe_offset(i), Int(picked[unsafe_offset=i]))
-        for i in range(used - 1, kept - 1, -1):  # the last first: no empty slot before a used one
-            publish(block.unsafe_offset(i), Int(EMPTY))
+        self.patches[unsafe_offset=part].append(level, node, before, kept, picked)
 
     def offer(
         self,
@@ -203,55 +199,88 @@ struct PatchLinks[S: Linker](Body):
         return kept
 
 
-struct NewLinks(Movable):
-    """A list of links: level, node and target, three words each."""
+struct Patches(Movable):
+    """A list of new blocks: level, node, links that are kept, links in all, then the links."""
 
     var words: Int
     """Address of the list, 0 while it is empty."""
-    var count: Int
+    var used: Int
+    """Words."""
     var room: Int
 
     def __init__(out self):
         """Makes an empty list."""
         self.words = 0
-        self.count = 0
+        self.used = 0
         self.room = 0
 
     def __deinit__(deinit self):
         external_call["free", NoneType](self.words)
 
     @always_inline
-    def word(self, i: Int) -> Ptr[UInt32]:
-        """Returns the first word of link i."""
-        return at[UInt32](self.words + 12 * i)
+    def at(self, word: Int) -> Ptr[UInt32]:
+        """Returns the block that begins with a word."""
+        return at[UInt32](self.words).unsafe_offset(word)
 
-    def append(mut self, level: Int, node: Int, target: Int):
-        """Adds a link; ends the process if memory is out."""
-        if self.count == self.room:
-            self.room = 2 * self.room + 64
-            self.words = external_call["realloc", Int](self.words, 12 * self.room)
+    def append(mut self, level: Int, node: Int, kept: Int, count: Int, links: Ptr[UInt32]):
+        """Adds a block; ends the process if memory is out."""
+        if self.used + HEAD + count > self.room:
+            self.room = 2 * (self.used + HEAD + count)
+            self.words = external_call["realloc", Int](self.words, 4 * self.room)
             if self.words == 0:
                 external_call["abort", NoneType]()
-        var word = self.word(self.count)
-        word[unsafe_offset=0] = UInt32(level)
-        word[unsafe_offset=1] = UInt32(node)
-        word[unsafe_offset=2] = UInt32(target)
-        self.count += 1
+        var block = self.at(self.used)
+        block[unsafe_offset=0] = UInt32(level)
+        block[unsafe_offset=1] = UInt32(node)
+        block[unsafe_offset=2] = UInt32(kept)
+        block[unsafe_offset=3] = UInt32(count)
+        for i in range(count):
+            block[unsafe_offset=HEAD + i] = links[unsafe_offset=i]
+        self.used += HEAD + count
+
+
+@fieldwise_init
+struct WriteBlocks(Body):
+    """Second step: item p writes the blocks of nodes with node % PARTS == p."""
+
+    var graph: Ptr[Graph]
+    var log: Ptr[UndoLog]
+    var patches: Ptr[Patches]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Writes blocks, the last slots last to first: no empty slot comes before a used one."""
+        ref graph = self.graph[]
+        for part in range(begin, end):
+            ref patches = self.patches[unsafe_offset=part]
+            var word = 0
+            while word < patches.used:
+                var patch = patches.at(word)
+                var level = Int(patch[unsafe_offset=0])
+                var node = Int(patch[unsafe_offset=1])
+                var count = Int(patch[unsafe_offset=3])
+                self.log[].keep(graph, level, node, part)
+                var block = graph.links(level, node)
+                for i in range(count):
+                    publish(block.unsafe_offset(i), Int(patch[unsafe_offset=HEAD + i]))
+                for i in range(graph.cap(level) - 1, count - 1, -1):
+                    publish(block.unsafe_offset(i), Int(EMPTY))
+                word += HEAD + count
 
 
 @fieldwise_init
 struct PatchBack[S: Linker](Body):
-    """The links back. Item p changes the blocks of nodes with node % PARTS == p only."""
+    """Third step: the links back. Item p changes the blocks of nodes with node % PARTS == p."""
 
     var graph: Ptr[Graph]
     var rows: Rows
     var scratches: Ptr[Ptr[Scratch]]
     var log: Ptr[UndoLog]
-    var found: Ptr[NewLinks]
+    var patches: Ptr[Patches]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Goes through all new links once for each owner."""
         ref graph = self.graph[]
+        ref scratch = self.scratches[unsafe_offset=worker][]
         var back = LinkBack[Self.S](
             self.graph,
             self.rows,
@@ -265,25 +294,24 @@ struct PatchBack[S: Linker](Body):
         )
         for part in range(begin, end):
             for owner in range(PARTS):
-                ref found = self.found[unsafe_offset=owner]
-                for i in range(found.count):
-                    var word = found.word(i)
-                    var target = Int(word[unsafe_offset=2])
-                    if target % PARTS == part:
-                        var level = Int(word[unsafe_offset=0])
-                        var node = Int(word[unsafe_offset=1])
+                ref patches = self.patches[unsafe_offset=owner]
+                var word = 0
+                while word < patches.used:
+                    var patch = patches.at(word)
+                    var level = Int(patch[unsafe_offset=0])
+                    var node = Int(patch[unsafe_offset=1])
+                    var count = Int(patch[unsafe_offset=3])
+                    for i in range(Int(patch[unsafe_offset=2]), count):
+                        var target = Int(patch[unsafe_offset=HEAD + i])
                         # copies of a row are in a chain, which goes one way
-                        if leads_to(graph, level, target, node) or (
-                            level == 0 and same_row[Self.S](self.rows, target, node)
+                        if (
+                            target % PARTS != part
+                            or leads_to(graph, level, target, node)
+                            or (level == 0 and same_row[Self.S](self.rows, target, node))
                         ):
                             continue
-                        back.link(
-                            level,
-                            target,
-                            node,
-                            part,
-                            self.scratches[unsafe_offset=worker][],
-                        )
+                        back.link(level, target, node, part, scratch)
+                    word += HEAD + count
 
 
 def leads_to(graph: Graph, level: Int, node: Int, target: Int) -> Bool:
@@ -325,9 +353,9 @@ def patch_links[
     """
     var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
     var kept_log = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
-    var found = allocate[NewLinks](PARTS)
+    var patches = allocate[Patches](PARTS)
     for part in range(PARTS):
-        found.unsafe_offset(part).unsafe_write(NewLinks())
+        patches.unsafe_offset(part).unsafe_write(Patches())
     var finished = True
     for ground in range(2):
         var nodes = graph.linked if ground == 1 else graph.ordinals
@@ -338,18 +366,18 @@ def patch_links[
                 marks,
                 kept,
                 scratches,
-                kept_log,
                 ground == 1,
                 first,
                 min(first + CHUNK, nodes),
-                found,
+                patches,
             )
             finished = finished and watch.proceed(0) and team.run(PARTS, 1, patch, watch)
-    var back = PatchBack[S](shared, rows, scratches, kept_log, found)
+    finished = finished and team.run(PARTS, 1, WriteBlocks(shared, kept_log, patches), watch)
+    var back = PatchBack[S](shared, rows, scratches, kept_log, patches)
     finished = finished and team.run(PARTS, 1, back, watch)
     for part in range(PARTS):
-        found.unsafe_offset(part).unsafe_deinit_pointee()
-    release(found)
+        patches.unsafe_offset(part).unsafe_deinit_pointee()
+    release(patches)
     return finished
 
 
