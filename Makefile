@@ -78,7 +78,7 @@ doc: $(VENV)/stamp-venv
 
 clean:
 	rm -rf $(VENV) build dist python/vicinal/_v2 python/vicinal/_v3 python/vicinal/_v4 \
-		python/vicinal/_neon .pytest_cache .mypy_cache .ruff_cache .hypothesis
+		python/vicinal/_dotprod python/vicinal/_neon .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment and the compiler, once.

@@ -1,7 +1,7 @@
 """Build hook of the wheel: compiles the native module and names the platform.
 
 VICINAL_LEVELS names the CPU levels to put in, "all" of this machine's by default. A wheel of
-another machine's levels (`VICINAL_LEVELS=neon` on x86-64) gets that machine's platform tag.
+another machine's levels (`VICINAL_LEVELS=dotprod,neon` on x86-64) gets that machine's platform tag.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ there is one way only that native code is made::
 
     python tools/native_build.py                               # best level, into python/vicinal
     python tools/native_build.py --levels v2,v3,v4 --into DIR  # DIR/_v2/_native.so and so on
-    python tools/native_build.py --levels neon --into DIR      # cross-compiled on x86-64
+    python tools/native_build.py --levels dotprod,neon --into DIR  # cross-compiled on x86-64
 
 Beside each module lies `build.json`: the compiler's release, the target, a digest of all that went
 in and one of the module. A level whose digests have not changed is not compiled again.

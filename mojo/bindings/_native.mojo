@@ -15,14 +15,17 @@ from bindings.index_api import (
     index_search,
     index_verify,
 )
+from bindings.keep_api import index_set_tuning, index_tuning, index_version, index_write
 from bindings.kernel_api import cpu_lanes, distance
 from bindings.python_api import Methods, Obj
+from bindings.texts_api import texts_info, texts_numbers, texts_read, texts_shrink, texts_use
+from bindings.trace_api import index_trace
 
 
 @export
 def PyInit__native() abi("C") -> Obj:
     """Makes the module `_native`; takes well under a millisecond and starts nothing."""
-    var methods = Methods(32)
+    var methods = Methods(48)
     methods.add[index_new](
         "index_new",
         "index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle",
@@ -61,6 +64,25 @@ def PyInit__native() abi("C") -> Obj:
         "index_get", "index_get(handle, ids, out) -> position of an unknown id or -1"
     )
     methods.add[index_ids]("index_ids", "index_ids(handle, out) -> int")
+    methods.add[index_write](
+        "index_write", "index_write(handle, descriptor, ef_search, status) -> None"
+    )
+    methods.add[index_version]("index_version", "index_version(handle) -> int")
+    methods.add[index_tuning]("index_tuning", "index_tuning(handle) -> bytes")
+    methods.add[index_set_tuning]("index_set_tuning", "index_set_tuning(handle, rows) -> None")
+    methods.add[index_trace](
+        "index_trace",
+        "index_trace(handle, query, k, ef, out_ids, out_distances) -> bytes or what was refused",
+    )
+    methods.add[texts_info]("texts_info", "texts_info(handle, which) -> int")
+    methods.add[texts_use]("texts_use", "texts_use(handle) -> None")
+    methods.add[texts_numbers](
+        "texts_numbers", "texts_numbers(handle, text, offsets, add, out) -> 0 or 1 for damage"
+    )
+    methods.add[texts_shrink]("texts_shrink", "texts_shrink(handle, count) -> None")
+    methods.add[texts_read](
+        "texts_read", "texts_read(handle, numbers, out_offsets) -> bytes or a damaged position"
+    )
     methods.add[exact_search](
         "exact_search",
         (

@@ -125,7 +125,6 @@ def index_compact(args: Args, count: Int) raises Fail -> Obj:
         old[].exact_below,
         old[].quantization,
     )
-    new.ef_search = old[].ef_search
     var watch = PythonWatch(progress, old[].live())
     var status = compact(old[], new, threads, watch)
     _ = watch^

@@ -29,6 +29,8 @@ from vicinal.store import open_index, save_index
 from vicinal.space import item_bytes, row_stride
 
 comptime TAG = "vicinal.Index"
+comptime NUMBERS = 7
+"""Answer of a search that went well on an index with string ids: what it found are numbers of strings."""
 
 
 def handle_of(o: Obj) raises Fail -> Ptr[Index]:
@@ -55,7 +57,7 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_search(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was refused.
+    """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0, NUMBERS or what was refused.
     """
     need(count, 7)
     var index = handle_of(args[unsafe_offset=0])
@@ -100,6 +102,10 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     _ = distances^
     if status == STOPPED:
         raise Fail()
+    if status == DONE and index[].texts.used:
+        return from_int(
+            NUMBERS
+        )  # a status that the caller looks at anyway: integer ids pay nothing
     return from_int(status)
 
 
@@ -158,7 +164,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
             + index.marks.stamps.usable
         )
     elif which == 18:
-        value = index.graph.bytes()
+        value = index.graph.bytes() + index.copies.bytes()
     elif which == 19:
         value = index.codes[].memory()
     elif which == 20:
@@ -173,7 +179,13 @@ def index_check(args: Args, count: Int) raises Fail -> Obj:
     need(count, 1)
     ref index = handle_of(args[unsafe_offset=0])[]
     return from_int(
-        check_graph(index.graph, index.count, index.unrepaired == 0, index.marks.address())
+        check_graph(
+            index.graph,
+            index.count,
+            index.unrepaired == 0,
+            index.copies.count + index.marks.free(),
+            index.marks.address(),
+        )
     )
 
 
@@ -245,7 +257,7 @@ def index_ids(args: Args, count: Int) raises Fail -> Obj:
 # ---- files
 
 
-def _report(status: Status, target: View):
+def report(status: Status, target: View):
     """Writes a status as `storage.raise_for_status` reads it: code, two details, 16 bytes of a name.
     """
     var words = at[Int64](target.address())
@@ -255,7 +267,8 @@ def _report(status: Status, target: View):
     words.unsafe_offset(3).unsafe_bitcast[UInt8]().unsafe_store(0, status.name)
 
 
-def _status_view(o: Obj) raises Fail -> View:
+def status_view(o: Obj) raises Fail -> View:
+    """Takes a view of the array that a status is to be written into."""
     var view = View(o, INT64, 1, writable=True)
     if view.dim(0) != 5:
         var length = view.dim(0)
@@ -270,12 +283,12 @@ def index_save(args: Args, count: Int) raises Fail -> Obj:
     var index = handle_of(args[unsafe_offset=0])
     var path = path_bytes(args[unsafe_offset=1])
     var ef_search = as_int(args[unsafe_offset=2])
-    var out = _status_view(args[unsafe_offset=3])
+    var out = status_view(args[unsafe_offset=3])
     var watch = PythonWatch(0, 0)
     var status = save_index(index[], path, ef_search, watch)
     var raised = watch.raised
     _ = watch^
-    _report(status, out)
+    report(status, out)
     _ = out^
     if raised:
         raise Fail()
@@ -289,13 +302,13 @@ def index_open(args: Args, count: Int) raises Fail -> Obj:
     var path = path_bytes(args[unsafe_offset=0])
     var copy = as_int(args[unsafe_offset=1]) != 0
     var check = as_int(args[unsafe_offset=2]) != 0
-    var out = _status_view(args[unsafe_offset=3])
+    var out = status_view(args[unsafe_offset=3])
     var watch = PythonWatch(0, 0)
     var status = Status.done()
     var index = open_index(path, copy, check, status, watch)
     var raised = watch.raised
     _ = watch^
-    _report(status, out)
+    report(status, out)
     _ = out^
     if raised:
         raise Fail()
@@ -310,7 +323,7 @@ def index_verify(args: Args, count: Int) raises Fail -> Obj:
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
     var threads = as_int(args[unsafe_offset=1])
-    var out = _status_view(args[unsafe_offset=2])
+    var out = status_view(args[unsafe_offset=2])
     var status = Status.done()
     var raised = False
     if index[].file != 0:
@@ -318,7 +331,7 @@ def index_verify(args: Args, count: Int) raises Fail -> Obj:
         status = verify(at[Mapped](index[].file)[], threads, watch)
         raised = watch.raised
         _ = watch^
-    _report(status, out)
+    report(status, out)
     _ = out^
     if raised:
         raise Fail()

@@ -3,7 +3,7 @@ from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
 from vicinal.change import Change
-from vicinal.code_space import CODE_LINE, ExactBytes
+from vicinal.code_space import CODE_LINE
 from vicinal.codes import EXACT, drop_codes, is_bytes
 from vicinal.coding import (
     AUTO,
@@ -17,11 +17,10 @@ from vicinal.coding import (
 )
 from vicinal.convert import from_float, to_float
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.link import ENDED, WRITTEN, link_change
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.link import link_change
+from vicinal.memory import Ptr, at
 from vicinal.parallel import Body, Team, Watch
 from vicinal.places import Places
-from vicinal.scratch import Scratch
 from vicinal.space import (
     COSINE,
     FINE,
@@ -126,10 +125,11 @@ struct DoChange[V: Watch](SpaceTask):
             return
         var codes = index.codes
         var checked = codes[].checked
-        if change.added != 0:
-            self.status = self._encode[S](team, change.until())
+        var fit = codes[].fit
+        # also without new rows: an index that was just opened does not know whether its estimates are good enough
+        self.status = self._encode[S](team, change.until())
         if self.status == DONE:
-            self.status = self._link[S](team)
+            self.status = link_change[S, Self.V](index, change, team, watch)
         if self.status != DONE:
             if index.codes != codes:
                 # back to the codes before; searches under way may still read those given up
@@ -139,6 +139,7 @@ struct DoChange[V: Watch](SpaceTask):
                 index.codes = codes
             codes[].count = min(codes[].count, index.count)
             codes[].checked = checked
+            codes[].fit = fit
 
     def _store[S: Space](self, team: Team) -> Int:
         """Checks all rows and stores them."""
@@ -165,30 +166,6 @@ struct DoChange[V: Watch](SpaceTask):
             return NO_MEMORY
         var copy = CopyRows[S](self.source, index.rows(), change.places())
         return DONE if team.run(change.added, GRAIN, copy, watch) else STOPPED
-
-    def _link[S: Space](mut self, team: Team) -> Int:
-        ref index = self.index[]
-        var scratches = allocate[Ptr[Scratch]](team.size())
-        for i in range(team.size()):
-            scratches[unsafe_offset=i] = index.shelf.take()
-        var outcome: Int
-        comptime if S.metric != COSINE:
-            if index.codes[].kind == EXACT:
-                outcome = self._link_in[ExactBytes[S.metric, S.T == DType.int8]](
-                    index.codes[].rows(index.rows()), team, scratches
-                )
-            else:
-                outcome = self._link_in[S](index.rows(), team, scratches)
-        else:
-            outcome = self._link_in[S](index.rows(), team, scratches)
-        for i in range(team.size()):
-            index.shelf.put(scratches[unsafe_offset=i])
-        release(scratches)
-        return DONE if outcome == WRITTEN else (STOPPED if outcome == ENDED else NO_MEMORY)
-
-    def _link_in[L: Linker](self, rows: Rows, team: Team, scratches: Ptr[Ptr[Scratch]]) -> Int:
-        """Links with one way of measuring."""
-        return link_change[L](self.index[], self.change[], rows, team, scratches, self.watch[])
 
     def _encode[S: Space](mut self, team: Team, until: Int) -> Int:
         """Encodes new rows, and all rows anew if they make other codes the right ones."""
@@ -220,15 +197,16 @@ struct DoChange[V: Watch](SpaceTask):
                 if codes != index.codes:
                     drop_codes(codes)
                 return STOPPED if outcome == 0 else NO_MEMORY
-            if index.quantization != AUTO or not check_due(codes[], until):
+            if not check_due(codes[], until):
                 break
-            if estimates_fit[S](
+            codes[].fit = estimates_fit[S](
                 codes[],
                 index.rows(),
                 index.marks.address(),
                 0 if places.listed != 0 else codes[].checked,
                 until,
-            ):
+            )
+            if codes[].fit or index.quantization != AUTO:
                 codes[].checked = until
                 break
             # first the same kind around a new centre, then a finer kind

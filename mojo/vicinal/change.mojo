@@ -16,6 +16,7 @@ from vicinal.marks import (
     COMING,
     FREE,
     HIDDEN,
+    HOLDING,
     LEAVING,
     LIVE,
     PENDING,
@@ -53,6 +54,9 @@ struct Change(Movable):
     var num_leaving: Int
     var successors: Ptr[UInt32]
     """For each of them the row that takes its id, unless ids go with it."""
+    var released: Ptr[UInt32]
+    """Removed rows that held a place for copies, none of which stays."""
+    var num_released: Int
     var replaces: Bool
     """Whether ids stay when their rows leave: an update."""
     var atomic: Bool
@@ -74,6 +78,8 @@ struct Change(Movable):
         self.leaving = allocate[UInt32](1)
         self.num_leaving = 0
         self.successors = allocate[UInt32](1)
+        self.released = allocate[UInt32](1)
+        self.num_released = 0
         self.replaces = False
         self.atomic = False
         self.was_automatic = True
@@ -84,6 +90,7 @@ struct Change(Movable):
         release(self.reused)
         release(self.leaving)
         release(self.successors)
+        release(self.released)
 
     def places(self) -> Places:
         """Returns where the new rows go."""
@@ -102,8 +109,8 @@ struct Change(Movable):
         return index.live() + self.added - self.num_leaving
 
     def going(self, index: Index) -> Int:
-        """Returns how many removed rows have links."""
-        return index.marks.pending + self.num_leaving
+        """Returns how many removed rows are to lose what links they have, at most."""
+        return index.marks.pending + self.num_leaving + self.num_released
 
     def due(self, index: Index) -> Bool:
         """Tells whether so many rows are pending that they have to be freed."""
@@ -217,6 +224,7 @@ struct Change(Movable):
                 return 8 * i + KNOWN_ID
             self._leave(index, old)
             self.successors[unsafe_offset=self.num_leaving - 1] = UInt32(row)
+        self._sort_copies(index)
         return DONE
 
     def _leave(mut self, mut index: Index, row: Int):
@@ -244,7 +252,53 @@ struct Change(Movable):
                 self.take_back(index)
                 return 8 * i + UNKNOWN_ROW
             self._leave(index, row)
+        self._sort_copies(index)
         return DONE
+
+    def _sort_copies(mut self, mut index: Index):
+        """Finds out which rows that leave hold a place for copies that stay, and which do so no longer.
+        """
+        if index.graph.linked == 0:
+            return
+        var stored = index.rows()
+        var marks = index.marks.address()
+        ref copies = index.copies
+        if copies.count != 0:
+            copies.catch_up(stored, index.graph.linked, marks)
+            release(self.released)
+            self.released = allocate[UInt32](self.num_leaving)
+        var known = NO_ROW  # copies of one row often come one after the other
+        for i in range(self.num_leaving):
+            var row = Int(self.leaving[unsafe_offset=i])
+            if copies.is_copy(row):
+                var original = copies.find(stored, row)
+                if original == known or original < 0 or index.marks.of(original) != HOLDING:
+                    continue
+                known = original
+                if not copies.stays(original, marks):
+                    index.marks.set(original, PENDING)
+                    copies.forget(stored, original)
+                    self.released[unsafe_offset=self.num_released] = UInt32(original)
+                    self.num_released += 1
+            elif copies.stays(row, marks):
+                index.marks.set(row, HOLDING)
+                _ = copies.original(stored, row)
+            else:  # an equal row that comes later is no copy of this one
+                copies.forget(stored, row)
+
+    def _unsort_copies(mut self, mut index: Index):
+        """Takes back `_sort_copies`, once rows that were to leave are back."""
+        ref copies = index.copies
+        var stored = index.rows()
+        for i in range(self.num_released):
+            var row = Int(self.released[unsafe_offset=i])
+            index.marks.set(row, HOLDING)
+            _ = copies.original(stored, row)
+        self.num_released = 0
+        for i in range(self.num_leaving):
+            var row = Int(self.leaving[unsafe_offset=i])
+            if row < copies.seen and not copies.is_copy(row):
+                _ = copies.original(stored, row)
 
     # ---- last steps
 
@@ -277,8 +331,14 @@ struct Change(Movable):
         for i in range(self.added if self.atomic else self.num_reused):
             marks.set(places.row(i), LIVE)
         for i in range(self.num_leaving):
-            marks.set(Int(self.leaving[unsafe_offset=i]), PENDING)
-        marks.pending += self.num_leaving
+            var row = Int(self.leaving[unsafe_offset=i])
+            if marks.of(row) == HOLDING:
+                marks.holding += 1
+            else:
+                marks.set(row, PENDING)
+                marks.pending += 1
+        marks.holding -= self.num_released
+        marks.pending += self.num_released
         if self.kept != NO_ROW and marks.of(self.kept) == FREE:
             marks.set(self.kept, PENDING)
             marks.pending += 1
@@ -287,13 +347,28 @@ struct Change(Movable):
             # a search that sees anything of what follows sees that it has to start again
             fence[Ordering.RELEASE]()
             index.relinking = False
+            self._shorten_rings(index)
             for row in range(self.first):
                 if marks.of(row) == PENDING and row != self.kept:
                     self._free(index, row)
         if marks.version >= RENEW:
             marks.renew(index.count)
             index.start_again()
-        marks.shaded = marks.pending
+        marks.shaded = marks.pending + marks.holding
+
+    def _shorten_rings(self, mut index: Index):
+        """Takes rows that go out of the rings of copies, while they hold what they held."""
+        if index.copies.count == 0:
+            return
+        var stored = index.rows()
+        for row in range(self.first):
+            if index.marks.of(row) != PENDING:
+                continue
+            var original = row
+            if index.copies.is_copy(row):
+                original = index.copies.find(stored, row)
+            if original >= 0:
+                index.copies.shorten(original, index.marks.address())
 
     def _free(self, mut index: Index, row: Int):
         """Takes links and content from a removed row: nothing of what was removed stays in memory or gets into a file.
@@ -331,6 +406,7 @@ struct Change(Movable):
             var row = Int(self.leaving[unsafe_offset=i])
             index.marks.set(row, LIVE)
             index.marks.end_at(row, ~UInt32(0))
+        self._unsort_copies(index)
         self.num_leaving = 0
 
     def _give_places_back(mut self, mut index: Index):
@@ -346,7 +422,7 @@ struct Change(Movable):
             for row in range(self.first, self.until()):
                 marks.set(row, LIVE)
                 marks.stamp(row, 0)
-        marks.shaded = marks.pending
+        marks.shaded = marks.pending + marks.holding
 
 
 def wipe(mut index: Index, row: Int):

@@ -19,17 +19,20 @@ comptime BAD_ENTRY = 7
 """The entry point does not exist or does not have the highest level."""
 comptime UNREACHABLE = 8
 """A row cannot be reached from the entry point on level 0."""
-comptime FREE_ROW_LINKED = 9
+comptime UNLINKED = 9
+"""More or fewer rows have no links than are copies of others or free."""
+comptime FREE_ROW_LINKED = 10
 """A link leads to or from a row that was freed."""
 
 
-def check_graph(graph: Graph, count: Int, whole: Bool, marks: Int = 0) -> Int:
+def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: Int = 0) -> Int:
     """Checks all invariants; changes nothing.
 
     Args:
         graph: The links; no writer may be at work.
         count: Rows of the index, removed ones included.
         whole: Whether rows were repaired since the last insertion, so that all must be reachable.
+        apart: Rows that take no part in the graph.
         marks: Address of the rows' marks, 0 if none was removed.
 
     Returns:
@@ -42,7 +45,9 @@ def check_graph(graph: Graph, count: Int, whole: Bool, marks: Int = 0) -> Int:
     var table = _check_table(graph, marks)
     if table != SOUND:
         return table
+    var absent = 0
     for row in range(graph.linked):
+        absent += Int(graph.absent(row))
         var found = _check_block(graph, 0, row, graph.linked, marks)
         if found != SOUND:
             return found
@@ -51,6 +56,8 @@ def check_graph(graph: Graph, count: Int, whole: Bool, marks: Int = 0) -> Int:
             var found = _check_block(graph, level, ordinal, graph.ordinals, marks)
             if found != SOUND:
                 return found
+    if absent != apart:
+        return UNLINKED
     if whole and unreachable(graph, marks) != 0:
         return UNREACHABLE
     return SOUND
@@ -76,7 +83,7 @@ def _check_table(graph: Graph, marks: Int) -> Int:
             return BAD_TABLE
         if start[unsafe_offset=ordinal + 1] <= start[unsafe_offset=ordinal]:
             return BAD_TABLE
-        if stays(marks, row) and graph.level_of(ordinal) > graph.top():
+        if graph.level_of(ordinal) > graph.top() and stays(marks, row) and not graph.absent(row):
             return BAD_ENTRY
     # a free row leads nowhere, so that no search could begin there
     return FREE_ROW_LINKED if _is_free(marks, graph.row_of(graph.entry)) else SOUND

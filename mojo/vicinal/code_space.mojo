@@ -1,8 +1,9 @@
 """Spaces over compressed codes: what search measures instead of the stored rows.
 
-All of them take one integer dot product of a row's code with the query's bytes and one or two constants of the row. Codes are
-padded with zeros to whole cache lines, so that the loop has no tail. In `Rows`, `dim` is the bytes of a code and `norms` the
-address of the constants; a query is a header of one cache line and then its bytes (`PreparedExact`, `PreparedEstimate`).
+All of them take one integer dot product of a row's code with the query's bytes and one or two constants of the row. Which types
+the bytes have is up to the CPU level (`LIKE_SIGNS`), results and what a file holds are not. Codes are padded with
+zeros to whole cache lines, so that the loop has no tail. In `Rows`, `stride` is the bytes of a code, `dim` the values in it and
+`norms` the address of the constants; a query is a header of one cache line and then its bytes (`PreparedExact`, `PreparedEstimate`).
 
 Sources: the dot form of exact 8-bit distances follows from (x - q)**2 = x**2 + q**2 - 2 x q with q shifted by 128 into a signed
 byte; the estimator is that of RaBitQ (SIGMOD 2024, arXiv:2405.12497) and its extension to several bits (arXiv:2409.09913).
@@ -10,23 +11,50 @@ byte; the estimator is that of RaBitQ (SIGMOD 2024, arXiv:2405.12497) and its ex
 from std.memory import bitcast
 
 from vicinal.memory import Ptr, at
-from vicinal.metric import W, byte_dot
+from vicinal.products import (
+    LIKE_SIGNS,
+    MOST_SMALL,
+    QUADS,
+    VNNI,
+    ByteVector,
+    Pairs,
+    Sums,
+    W,
+    add_pairs,
+    byte_dot,
+    small_dot,
+    small_products,
+)
 from vicinal.space import L2, Linker, Measure, Of, Query, Rows, key_of_float
 
 comptime CODE_LINE = 64
 """Codes are padded to it, and a prepared query's header takes as much."""
 
 
+comptime STEP = 4 * W
+"""Bytes of a vector."""
+comptime ONES = ByteVector[DType.uint8](1)
+comptime ACCUMULATORS = max(CODE_LINE // STEP, 2)
+comptime QUERY_TURN: UInt8 = 0 if LIKE_SIGNS else 0x80
+"""What the bytes of an exact query are xored with: a shift by 128, from unsigned to signed or back, where signs must differ."""
+comptime ROW_TURN: UInt8 = 0x80 if LIKE_SIGNS else 0
+"""The same for unsigned rows of 8-bit estimates, whose queries are signed."""
+
+
 @always_inline
-def dot_bytes[signed_rows: Bool](code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Int32:
-    """Multiplies bytes of a row with bytes of a query; one of the two is signed.
+def dot_bytes[
+    X: DType, Y: DType, turn: UInt8 = 0
+](code: Ptr[UInt8], other: Ptr[UInt8], bytes: Int) -> Int32:
+    """Multiplies bytes of a row with bytes of a query or of another row.
 
     Parameters:
-        signed_rows: True if the row's bytes are the signed ones.
+        X: What the row's bytes are once turned: int8 or uint8.
+        Y: What the other bytes are.
+        turn: What the row's bytes are xored with first.
 
     Args:
         code: The row's bytes.
-        query: The query's bytes.
+        other: The others.
         bytes: Their number, a multiple of CODE_LINE.
 
     Returns:
@@ -35,30 +63,31 @@ def dot_bytes[signed_rows: Bool](code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int
     Safety:
         Both must have `bytes` bytes.
     """
-    comptime STEP = 4 * W
-    comptime UNROLL = 2
-    var acc = Array[SIMD[DType.int32, W], UNROLL](fill=SIMD[DType.int32, W](0))
+    var acc = Array[Sums, ACCUMULATORS](fill=Sums(0))
     var i = 0
-    while i + UNROLL * STEP <= bytes:
-        comptime for u in range(UNROLL):
-            acc[u] = _byte_step[signed_rows](acc[u], code, query, i + u * STEP)
-        i += UNROLL * STEP
-    while i < bytes:
-        acc[0] = _byte_step[signed_rows](acc[0], code, query, i)
-        i += STEP
-    return (acc[0] + acc[1]).reduce_add()
+    while i + ACCUMULATORS * STEP <= bytes:
+        comptime for u in range(ACCUMULATORS):
+            acc[u] = _byte_step[X, Y, turn](acc[u], code, other, i + u * STEP)
+        i += ACCUMULATORS * STEP
+    comptime if ACCUMULATORS * STEP > CODE_LINE:
+        while i < bytes:
+            acc[0] = _byte_step[X, Y, turn](acc[0], code, other, i)
+            i += STEP
+    var sum = acc[0]
+    comptime for u in range(1, ACCUMULATORS):
+        sum += acc[u]
+    return sum.reduce_add()
 
 
 @always_inline
 def _byte_step[
-    signed_rows: Bool
-](acc: SIMD[DType.int32, W], code: Ptr[UInt8], query: Ptr[UInt8], i: Int) -> SIMD[DType.int32, W]:
-    var x = code.unsafe_load[width=4 * W](i)
-    var q = query.unsafe_load[width=4 * W](i)
-    comptime if signed_rows:
-        return byte_dot(acc, q, bitcast[DType.int8, 4 * W](x))
-    else:
-        return byte_dot(acc, x, bitcast[DType.int8, 4 * W](q))
+    X: DType, Y: DType, turn: UInt8
+](acc: Sums, code: Ptr[UInt8], other: Ptr[UInt8], i: Int) -> Sums:
+    var x = code.unsafe_load[width=STEP](i)
+    comptime if turn != 0:
+        x ^= turn
+    var y = other.unsafe_load[width=STEP](i)
+    return byte_dot(acc, bitcast[X, STEP](x), bitcast[Y, STEP](y))
 
 
 @always_inline
@@ -78,17 +107,24 @@ def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Int32:
     Safety:
         `code` must have `bytes` bytes and `query` twice as many.
     """
-    comptime STEP = 4 * W
-    var low = SIMD[DType.int32, W](0)
-    var high = SIMD[DType.int32, W](0)
+    comptime PARTS = CODE_LINE // STEP
+    var low = Sums(0)
+    var high = Sums(0)
     for line in range(0, bytes, CODE_LINE):
-        comptime for part in range(CODE_LINE // STEP):
+        var pairs = Pairs(0)
+        comptime for part in range(PARTS):
             var v = code.unsafe_load[width=STEP](line + part * STEP)
             var q = query.unsafe_offset(2 * line + part * STEP)
-            low = byte_dot(low, v & 15, bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](0)))
-            high = byte_dot(
-                high, v >> 4, bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](CODE_LINE))
-            )
+            var q_low = bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](0))
+            var q_high = bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](CODE_LINE))
+            comptime if QUADS:
+                low = small_dot(low, v & 15, q_low)
+                high = small_dot(high, v >> 4, q_high)
+            else:
+                comptime assert 2 * PARTS <= MOST_SMALL
+                pairs += small_products(v & 15, q_low) + small_products(v >> 4, q_high)
+        comptime if not QUADS:
+            low = add_pairs(low, pairs)
     return (low + high).reduce_add()
 
 
@@ -115,59 +151,71 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
     """
 
     comptime T = DType.uint8
+    comptime exact = True
     comptime stored = DType.int8 if Self.signed_rows else DType.uint8
+
+    comptime shifted = DType.uint8 if Self.signed_rows else DType.int8
+    """Type of bytes that were turned by 0x80."""
 
     @staticmethod
     @always_inline
-    def _key(dot: Int32, shift: Int32, squared: Int32) -> Int32:
+    def _key(dot: Int32, constant: Int32, squared: Int32) -> Int32:
+        """Returns the key of a dot product, given a row's constant and the partner's squared norm.
+        """
         comptime if Self.metric == L2:
-            return (shift + squared - 2 * dot) ^ Int32.MIN
+            return (constant + squared - 2 * dot) ^ Int32.MIN
         elif Self.signed_rows:
-            return -(dot + shift)
+            return -(dot + constant)
         else:
-            return ~(dot + shift) ^ Int32.MIN
+            return ~(dot + constant) ^ Int32.MIN
+
+    @staticmethod
+    @always_inline
+    def _constant[shifted: Bool](rows: Rows, row: Int) -> Int32:
+        """Returns what completes a dot product of a row with a partner, shifted by 128 or not."""
+        var constants = at[ExactConstants](rows.norms)
+        comptime if shifted:
+            return constants[unsafe_offset=row].shift
+        elif Self.metric == L2:
+            return constants[unsafe_offset=row].squared
+        else:
+            return 0
 
     @staticmethod
     @always_inline
     def key(query: Query, rows: Rows, row: Int) -> Int32:
         """Measures a prepared query against a row."""
-        var dot = dot_bytes[Self.signed_rows](
-            rows.row[DType.uint8](row), at[UInt8](query.address + CODE_LINE), rows.dim
+        comptime Y = Self.stored if LIKE_SIGNS else Self.shifted
+        var dot = dot_bytes[Self.stored, Y](
+            rows.row[DType.uint8](row), at[UInt8](query.address + CODE_LINE), rows.stride
         )
-        var constants = at[ExactConstants](rows.norms)
         return Self._key(
-            dot, constants[unsafe_offset=row].shift, at[PreparedExact](query.address)[].squared
+            dot,
+            Self._constant[not LIKE_SIGNS](rows, row),
+            at[PreparedExact](query.address)[].squared,
         )
 
     @staticmethod
     @always_inline
     def key_between(rows: Rows, a: Int, b: Int) -> Int32:
         """Measures two rows against each other."""
-        comptime STEP = 4 * W
         var x = rows.row[DType.uint8](a)
         var y = rows.row[DType.uint8](b)
-        var acc = SIMD[DType.int32, W](0)
-        for i in range(0, rows.dim, STEP):
-            var u = x.unsafe_load[width=STEP](i)
-            var v = (
-                y.unsafe_load[width=STEP](i) ^ 0x80
-            )  # from signed to unsigned or back: a shift by 128
-            comptime if Self.signed_rows:
-                acc = byte_dot(acc, v, bitcast[DType.int8, STEP](u))
-            else:
-                acc = byte_dot(acc, u, bitcast[DType.int8, STEP](v))
-        var constants = at[ExactConstants](rows.norms)
-        return Self._key(
-            acc.reduce_add(), constants[unsafe_offset=a].shift, constants[unsafe_offset=b].squared
-        )
+        var squared = at[ExactConstants](rows.norms)[unsafe_offset=b].squared
+        comptime if VNNI:
+            var dot = dot_bytes[Self.shifted, Self.stored, 0x80](y, x, rows.stride)
+            return Self._key(dot, Self._constant[True](rows, a), squared)
+        else:
+            var dot = dot_bytes[Self.stored, Self.stored](x, y, rows.stride)
+            return Self._key(dot, Self._constant[False](rows, a), squared)
 
     @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
         """Makes a prepared query of a row."""
         var code = rows.row[DType.uint8](row)
         var bytes = at[UInt8](room + CODE_LINE)
-        for i in range(0, rows.dim, CODE_LINE):
-            bytes.unsafe_store(i, code.unsafe_load[width=CODE_LINE](i) ^ 0x80)
+        for i in range(0, rows.stride, CODE_LINE):
+            bytes.unsafe_store(i, code.unsafe_load[width=CODE_LINE](i) ^ QUERY_TURN)
         at[PreparedExact](room)[] = PreparedExact(
             at[ExactConstants](rows.norms)[unsafe_offset=row].squared
         )
@@ -188,6 +236,10 @@ struct PreparedEstimate(TrivialRegisterPassable):
     """What one step of the query's bytes is worth."""
     var middle: Float32
     """Sum of the query's bytes times the middle of the code values."""
+    var add: Float32
+    """Added to every estimate: what makes those of different queries comparable, 0 where that is not needed."""
+    var sum: Int32
+    """Sum of the query's bytes."""
 
 
 @fieldwise_init
@@ -216,11 +268,116 @@ struct Estimate[bits: Int](Measure):
         var bytes = at[UInt8](query.address + CODE_LINE)
         var dot: Int32
         comptime if Self.bits == 4:
-            dot = dot_nibbles(code, bytes, rows.dim)
+            dot = dot_nibbles(code, bytes, rows.stride)
         else:
-            dot = dot_bytes[False](code, bytes, rows.dim)
+            comptime X = DType.int8 if LIKE_SIGNS else DType.uint8
+            dot = dot_bytes[X, DType.int8, ROW_TURN](code, bytes, rows.stride)
         ref header = at[PreparedEstimate](query.address)[]
+        comptime if Self.bits == 8 and ROW_TURN != 0:
+            dot += 128 * header.sum
         ref constants = at[EstimateConstants](rows.norms)[unsafe_offset=row]
         return key_of_float(
-            constants.add + constants.rescale * (header.scale * (Float32(dot) - header.middle))
+            constants.add
+            + header.add
+            + constants.rescale * (header.scale * (Float32(dot) - header.middle))
         )
+
+
+struct BetweenCodes[bits: Int](Linker):
+    """Estimated l2 (and so cosine) between two rows of codes, both known by their codes only.
+
+    With residuals rebuilt as g (u - m), g = |o|**2 / <u - m, o>, their inner product is estimated by the product of what is
+    rebuilt, and |a - b|**2 by |a|**2 + |b|**2 less twice that. One of the two is centred first: 2 (u - m) is a whole number
+    that fits a signed byte for 4 bits, and u - m rounded down is one for 8.
+    """
+
+    comptime T = DType.uint8
+    comptime exact = False
+    comptime middle = Float32(7.5) if Self.bits == 4 else Float32(127.5)
+    comptime scale = Float32(-0.25) if Self.bits == 4 else Float32(-0.5)
+    """Makes g out of the constant -2 g, and half of it where values were doubled."""
+
+    @staticmethod
+    @always_inline
+    def key(query: Query, rows: Rows, row: Int) -> Int32:
+        """Estimates the distance of a row made a query from another."""
+        return Estimate[Self.bits].key(query, rows, row)
+
+    @staticmethod
+    @always_inline
+    def key_between(rows: Rows, a: Int, b: Int) -> Int32:
+        """Estimates the distance between two rows."""
+        var x = rows.row[DType.uint8](a)
+        var y = rows.row[DType.uint8](b)
+        var dots = Sums(0)
+        var sums = Sums(0)
+        for i in range(0, rows.stride, STEP):
+            var u = x.unsafe_load[width=STEP](i)
+            var v = y.unsafe_load[width=STEP](i)
+            comptime if Self.bits == 4:
+                var low = Self._centred(v & 15)
+                var high = Self._centred(v >> 4)
+                dots = small_dot(small_dot(dots, u & 15, low), u >> 4, high)
+                sums = small_dot(small_dot(sums, ONES, low), ONES, high)
+            else:
+                comptime X = DType.int8 if LIKE_SIGNS else DType.uint8
+                var centred = Self._centred(v)
+                dots = byte_dot(dots, bitcast[X, STEP](u ^ ROW_TURN), centred)
+                sums = small_dot(sums, ONES, centred)
+        ref first = at[EstimateConstants](rows.norms)[unsafe_offset=a]
+        ref second = at[EstimateConstants](rows.norms)[unsafe_offset=b]
+        var dot = dots.reduce_add()
+        var sum = sums.reduce_add()
+        comptime if Self.bits == 8 and ROW_TURN != 0:
+            dot += 128 * sum
+        var product = Float32(dot) - Self._middle(rows, sum)
+        return key_of_float(
+            first.add + second.add + first.rescale * (second.rescale * Self.scale * product)
+        )
+
+    @staticmethod
+    def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
+        """Makes a prepared query of a row's code."""
+        var code = rows.row[DType.uint8](row)
+        var bytes = at[UInt8](room + CODE_LINE)
+        var sums = Sums(0)
+        for line in range(0, rows.stride, CODE_LINE):
+            comptime for part in range(0, CODE_LINE, STEP):
+                var v = code.unsafe_load[width=STEP](line + part)
+                comptime if Self.bits == 4:
+                    comptime for half in range(2):
+                        var centred = Self._centred(v & 15 if half == 0 else v >> 4)
+                        bytes.unsafe_store(
+                            2 * line + half * CODE_LINE + part,
+                            bitcast[DType.uint8, STEP](centred),
+                        )
+                        sums = small_dot(sums, ONES, centred)
+                else:
+                    var centred = Self._centred(v)
+                    bytes.unsafe_store(line + part, bitcast[DType.uint8, STEP](centred))
+                    sums = small_dot(sums, ONES, centred)
+        ref constants = at[EstimateConstants](rows.norms)[unsafe_offset=row]
+        var sum = sums.reduce_add()
+        at[PreparedEstimate](room)[] = PreparedEstimate(
+            constants.rescale * Self.scale, Self._middle(rows, sum), constants.add, sum
+        )
+        return Query(room, 1)
+
+    @staticmethod
+    @always_inline
+    def _centred(u: SIMD[DType.uint8, 4 * W]) -> SIMD[DType.int8, 4 * W]:
+        """Moves code values so that they lie around 0."""
+        comptime if Self.bits == 4:
+            return bitcast[DType.int8, 4 * W](u * 2 - 15)
+        else:
+            return bitcast[DType.int8, 4 * W](u - 128)
+
+    @staticmethod
+    @always_inline
+    def _middle(rows: Rows, sum: Int32) -> Float32:
+        """Returns the sum of centred values times the middle of the others; zeros behind a code must not count.
+        """
+        comptime if Self.bits == 4:
+            return Self.middle * Float32(sum + Int32(15 * (2 * rows.stride - rows.dim)))
+        else:
+            return Self.middle * Float32(sum + Int32(128 * (rows.stride - rows.dim)))

@@ -9,6 +9,7 @@ Sources: RaBitQ (SIGMOD 2024, arXiv:2405.12497), its extension to several bits (
 """
 from vicinal.code_space import (
     CODE_LINE,
+    QUERY_TURN,
     EstimateConstants,
     ExactConstants,
     PreparedEstimate,
@@ -55,7 +56,9 @@ struct Codes(Movable):
     var count: Int
     """Rows encoded: 0 .. count-1."""
     var checked: Int
-    """Rows that there were when a sample last showed that estimates are good enough."""
+    """Rows that there were when estimates were last looked at on a sample."""
+    var fit: Bool
+    """Whether they were good enough then; rows are linked on estimates only if so."""
     var older: Int
     """Address of the codes that these replaced, which searches under way may still read; 0 for none."""
 
@@ -72,6 +75,7 @@ struct Codes(Movable):
         self.rotation = Rotation(dim if kind == ROTATED else 1, seed)
         self.count = 0
         self.checked = 0
+        self.fit = False
         self.older = 0
 
     def __deinit__(deinit self):
@@ -89,7 +93,8 @@ struct Codes(Movable):
         """Returns the codes as kernels see them."""
         if self.in_place():
             return Rows(stored.base, stored.stride, self.stride, self.constants.address)
-        return Rows(self.bytes.address, self.stride, self.stride, self.constants.address)
+        var dim = self.stride if self.kind == EXACT else padded_dim(self.dim)
+        return Rows(self.bytes.address, self.stride, dim, self.constants.address)
 
     def memory(self) -> Int:
         """Returns the bytes of memory that codes and constants take, replaced ones included."""
@@ -245,8 +250,9 @@ struct Codes(Movable):
         for i in range(size, self.query_bytes() - CODE_LINE, W):
             bytes.unsafe_store(i, SIMD[DType.uint8, W](0))
         var middle = Float32(7.5) if self.kind == ROTATED else Float32(127.5)
+        var total = sum.reduce_add()
         prepared.unsafe_bitcast[PreparedEstimate]()[] = PreparedEstimate(
-            scale, middle * Float32(sum.reduce_add())
+            scale, middle * Float32(total), 0, total
         )
         return False
 
@@ -263,8 +269,7 @@ struct Codes(Movable):
             else:
                 q = query[unsafe_offset=i].cast[DType.int32]()
             squared += q * q
-            # shifted by 128: to signed bytes for unsigned rows, to unsigned bytes for signed ones
-            bytes[unsafe_offset=i] = (q.cast[DType.uint8]()) ^ 0x80
+            bytes[unsafe_offset=i] = q.cast[DType.uint8]() ^ QUERY_TURN
         for i in range(self.dim, self.stride):
             bytes[unsafe_offset=i] = 0
         prepared.unsafe_bitcast[PreparedExact]()[] = PreparedExact(squared)

@@ -4,7 +4,7 @@ from std.memory import unsafe_memcpy
 from vicinal.add import do_change
 from vicinal.change import Change
 from vicinal.code_space import CODE_LINE
-from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index import DONE, NO_MEMORY, STOPPED, TUNING_WORDS, Index
 from vicinal.parallel import Watch
 from vicinal.space import row_stride
 
@@ -22,6 +22,18 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
         DONE, or STOPPED or NO_MEMORY: then the new index is of no use. The old one is not changed in any case.
     """
     var live = old.live()
+    new.ef_search = old.ef_search
+    if not _copy_texts(old, new):
+        return NO_MEMORY
+    if old.tunings != 0:
+        if not new.tuning.grow(old.tunings * TUNING_WORDS * 8):
+            return NO_MEMORY
+        new.tunings = old.tunings
+        unsafe_memcpy(
+            dest=new.tuning.ptr[UInt8](),
+            src=old.tuning.ptr[UInt8](),
+            count=old.tunings * TUNING_WORDS * 8,
+        )
     if live == 0:
         return DONE if watch.conclude(0) else STOPPED
     var stride = row_stride(old.dim, old.dtype)
@@ -53,3 +65,27 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
         change.finish(new)
         new.ids_known = False
     return status
+
+
+def _copy_texts(old: Index, mut new: Index) -> Bool:
+    """Gives the new index all strings of the old one, with their numbers: results of searches in either may be named by both.
+
+    Returns False when memory is out.
+    """
+    ref texts = old.texts
+    new.texts.used = texts.used
+    if texts.count == 0:
+        return True
+    var bytes = texts.begin(texts.count)
+    if not new.texts.offsets.grow((texts.count + 1) * 8) or not new.texts.text.grow(max(bytes, 1)):
+        return False
+    unsafe_memcpy(
+        dest=new.texts.offsets.ptr[Int64](),
+        src=texts.offsets.ptr[Int64](),
+        count=texts.count + 1,
+    )
+    if bytes != 0:
+        unsafe_memcpy(dest=new.texts.text.ptr[UInt8](), src=texts.text.ptr[UInt8](), count=bytes)
+    new.texts.count = texts.count
+    new.texts.bytes = bytes
+    return True

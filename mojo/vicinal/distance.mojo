@@ -1,19 +1,20 @@
 """The one loop over elements: owns unrolling, widening and the tail; names no metric.
 
-Float types are widened to float32, 8-bit integers to int16 and summed exactly in 32 bits. The largest dimension is 65,536:
+Float types are widened to float32, 8-bit integers are summed exactly in 32 bits. The largest dimension is 65,536:
 65,536 * 255**2 is below 2**32, so a sum taken modulo 2**32 is still the exact one.
 """
 from std.math import iota
 from std.memory import bitcast
-from std.sys import masked_load
+from std.sys import CompilationTarget, masked_load
 
 from vicinal.convert import to_float
 from vicinal.memory import Ptr
-from vicinal.metric import Metric, W
+from vicinal.metric import BYTES, Metric, W
 
 comptime MAX_DIM = 65536
 comptime UNROLL = 4
 """Independent accumulators: hides the latency of the multiply-add."""
+comptime MASKED_BYTES = CompilationTarget._has_feature["avx512bw"]()
 
 
 @always_inline
@@ -31,6 +32,20 @@ def load_head[T: DType, N: Int](p: Ptr[Scalar[T]], count: Int) -> SIMD[T, N]:
         )
     else:
         return masked_load[N](p, head[N](count), SIMD[T, N](0))
+
+
+@always_inline
+def load_rest[T: DType, N: Int](p: Ptr[Scalar[T]], start: Int, dim: Int) -> SIMD[T, N]:
+    """Loads what a row of bytes has from `start` on, fewer than N items, in some lanes, zero in the others.
+
+    Without masks for bytes a masked load is a branch for each lane: a row of N items or more has its last N loaded instead
+    and those before `start` cleared.
+    """
+    comptime if not MASKED_BYTES:
+        if dim >= N:
+            var seen = iota[DType.int8, N]().lt(SIMD[DType.int8, N](Int8(start - (dim - N))))
+            return seen.select(SIMD[T, N](0), p.unsafe_load[width=N](dim - N))
+    return load_head[T, N](p.unsafe_offset(start), dim - start)
 
 
 @always_inline
@@ -75,28 +90,18 @@ def sum_ints[Rule: Metric, T: DType](a: Ptr[Scalar[T]], b: Ptr[Scalar[T]], dim: 
         Both rows must have `dim` elements.
     """
     comptime V = SIMD[DType.int32, W]
-    comptime N = 2 * W
+    comptime N = BYTES
     var acc = Array[V, UNROLL](fill=V(0))
     var i = 0
     while i + UNROLL * N <= dim:
         comptime for u in range(UNROLL):
             acc[u] = Rule.step_int(
-                acc[u],
-                a.unsafe_load[width=N](i + u * N).cast[DType.int16](),
-                b.unsafe_load[width=N](i + u * N).cast[DType.int16](),
+                acc[u], a.unsafe_load[width=N](i + u * N), b.unsafe_load[width=N](i + u * N)
             )
         i += UNROLL * N
     while i + N <= dim:
-        acc[0] = Rule.step_int(
-            acc[0],
-            a.unsafe_load[width=N](i).cast[DType.int16](),
-            b.unsafe_load[width=N](i).cast[DType.int16](),
-        )
+        acc[0] = Rule.step_int(acc[0], a.unsafe_load[width=N](i), b.unsafe_load[width=N](i))
         i += N
     if i < dim:
-        acc[1] = Rule.step_int(
-            acc[1],
-            load_head[T, N](a.unsafe_offset(i), dim - i).cast[DType.int16](),
-            load_head[T, N](b.unsafe_offset(i), dim - i).cast[DType.int16](),
-        )
+        acc[1] = Rule.step_int(acc[1], load_rest[T, N](a, i, dim), load_rest[T, N](b, i, dim))
     return bitcast[DType.uint32, 1](((acc[0] + acc[1]) + (acc[2] + acc[3])).reduce_add())

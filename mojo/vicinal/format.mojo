@@ -11,8 +11,8 @@ from vicinal.file import Name, Status
 from vicinal.memory import Bytes, Ptr, at
 from vicinal.space import METRICS, STORED_TYPES
 
-comptime VERSION = 1
-"""The version that is written, and the newest that is read."""
+comptime VERSION = 2
+"""The newest version that is read, and written where version 1 cannot say what has to be said."""
 comptime PAGE = 4096
 comptime BLOCK = 65536
 """Bytes under one checksum."""
@@ -136,10 +136,18 @@ struct Header(TrivialRegisterPassable):
     """Codes that were asked for, see `coding`; 0 also in files older than codes."""
     var codes: Int
     """Kind of codes that searches walk on, see `codes`; 0 also in files older than codes."""
+    var copies: Int
+    """Vectors that equal earlier ones and are found through those; 0 in version 1."""
+    var strings: Int
+    """1 if ids are the numbers of strings, 0 if they are the user's; 0 in version 1."""
     var removed: Int
-    """Vectors that were removed and whose rows are not in use again, see `marks`; 0 also in older files."""
-    var pending: Int
-    """Those of them that have links still."""
+    """Vectors that are not there any more and whose rows are not in use again, see `marks`; 0 in version 1."""
+    var shaded: Int
+    """Those of them that take part in the graph still; 0 in version 1."""
+
+    def version(self) -> Int:
+        """Returns the oldest version whose readers understand the file."""
+        return 2 if self.strings != 0 or self.copies != 0 or self.removed != 0 else 1
 
     def problem(self) -> Status:
         """Returns the first field that no index can have, or success."""
@@ -158,8 +166,10 @@ struct Header(TrivialRegisterPassable):
         _limit(status, "unrepaired", self.unrepaired, 0, self.linked)
         _limit(status, "quantization", self.quantization, 0, KINDS_OF_CODES)
         _limit(status, "codes", self.codes, 0, KINDS_OF_CODES - 1)
+        _limit(status, "copies", self.copies, 0, self.linked)
+        _limit(status, "strings", self.strings, 0, 1)
         _limit(status, "removed", self.removed, 0, self.count)
-        _limit(status, "pending", self.pending, 0, self.removed)
+        _limit(status, "shaded", self.shaded, 0, self.removed)
         return status
 
 

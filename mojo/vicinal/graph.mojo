@@ -90,6 +90,25 @@ struct Graph(Movable):
         """Returns the row of an ordinal, clamped to the rows that exist."""
         return min(Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), self.rows - 1)
 
+    def ordinal_of(self, row: Int) -> Int:
+        """Returns the ordinal of a row, or -1 if it lives on level 0 alone."""
+        var upper_rows = self.upper_rows.ptr[UInt32]() if self.ordinals != 0 else at[UInt32](64)
+        var low = 0
+        var high = self.ordinals
+        while low < high:
+            var middle = (low + high) // 2
+            if Int(upper_rows[unsafe_offset=middle]) < row:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < self.ordinals and Int(upper_rows[unsafe_offset=low]) == row else -1
+
+    @always_inline
+    def absent(self, row: Int) -> Bool:
+        """Tells whether a row takes no part: it has no links. All that take part have some, but for the very first.
+        """
+        return self.links(0, row)[] == EMPTY and (self.entry < 0 or self.row_of(self.entry) != row)
+
     @always_inline
     def row_at(self, level: Int, node: Int) -> Int:
         """Returns the row of a node on a level."""
@@ -161,19 +180,6 @@ struct Graph(Movable):
         self.blocks = blocks
         self.rows = rows
         return True
-
-    def ordinal_of(self, row: Int) -> Int:
-        """Returns the ordinal of a row, or -1 if it lives on level 0 alone."""
-        var rows = self.upper_rows.ptr[UInt32]() if self.ordinals > 0 else at[UInt32](64)
-        var low = 0
-        var high = self.ordinals
-        while low < high:
-            var middle = (low + high) >> 1
-            if Int(rows[unsafe_offset=middle]) < row:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < self.ordinals and Int(rows[unsafe_offset=low]) == row else -1
 
     def empty(self, row: Int):
         """Takes all links from a row; readers that are there go no further."""

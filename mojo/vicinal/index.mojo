@@ -2,6 +2,7 @@
 from std.atomic import Atomic, Ordering
 
 from vicinal.codes import STORED_ROWS, Codes, drop_codes
+from vicinal.copies import Copies
 from vicinal.graph import Graph
 from vicinal.ids import IdMap
 from vicinal.mapped import Mapped
@@ -9,6 +10,7 @@ from vicinal.marks import Marks
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.scratch import Shelf
 from vicinal.space import COSINE, Rows, inspect_row, is_float, row_stride
+from vicinal.texts import Texts
 
 comptime EXACT_BELOW = 1000
 """Rows from which on the graph pays, and is built, unless a caller says otherwise.
@@ -16,6 +18,8 @@ comptime EXACT_BELOW = 1000
 One query at a time, the graph (ef 64) overtook a scan between 500 and 1,300 rows on three real
 sets (d 784, 384, 128), and at 1,000 rows was 3.8, 1.5 and 0.8 times as fast.
 """
+comptime TUNING_WORDS = 8
+"""Words, int64, of one row of `Index.tuning`."""
 comptime DONE = 0
 comptime STOPPED = -1
 """A watch ended the call; the index is as it was."""
@@ -55,15 +59,23 @@ struct Index(Movable):
     """What the user asked to walk on: `coding.AUTO`, or 1 + a kind of codes."""
     var codes: Ptr[Codes]
     """What searches walk on; of kind STORED_ROWS until the graph is built."""
+    var copies: Copies
+    """Rows of the graph's range that hold the same as earlier ones, and are found through those."""
     var unrepaired: Int
     """Rows linked since all rows were last made reachable."""
     var undone: Int64
     """Additions that were taken back and times that rows were freed; a search that spans one starts again, since row numbers
     are reused."""
     var relinking: Bool
-    """True while the graph is being made anew, so that searches must scan all rows."""
+    """True while walks could miss rows that are there, so that searches must scan all rows."""
     var ef_search: Int
     """Default search width that the file remembered, 0 for none."""
+    var texts: Texts
+    """The strings that ids stand for, if rows are named by strings."""
+    var tuning: Column
+    """Search widths that were found for a wanted recall, rows of TUNING_WORDS int64; the caller's matter."""
+    var tunings: Int
+    """Rows of it."""
     var shelf: Shelf
     var file: Int
     """Address of the `Mapped` that the columns are views of, 0 if they are the index's own memory."""
@@ -98,10 +110,14 @@ struct Index(Movable):
         self.quantization = quantization
         self.codes = allocate[Codes](1)
         self.codes.unsafe_write(Codes(STORED_ROWS, metric, dtype, 1, 0))
+        self.copies = Copies()
         self.unrepaired = 0
         self.undone = 0
         self.relinking = False
         self.ef_search = 0
+        self.texts = Texts()
+        self.tuning = Column()
+        self.tunings = 0
         self.shelf = Shelf()
         self.file = 0
 
@@ -147,6 +163,12 @@ struct Index(Movable):
         """Returns how many rows there are, removed ones left out."""
         return self.count - self.marks.removed
 
+    def taking_part(self) -> Int:
+        """Returns how many rows take part in the graph."""
+        if self.graph.linked == 0:
+            return 0
+        return self.graph.linked - self.copies.count - self.marks.free()
+
     def start_again(mut self):
         """Makes searches under way start again."""
         _ = Atomic[Int64].fetch_add[ordering=Ordering.ACQUIRE_RELEASE](Pointer(to=self.undone), 1)
@@ -160,16 +182,18 @@ struct Index(Movable):
         return self.graph.linked * (row + self.graph.slots_at(0) * 4)
 
     def bytes(self) -> Int:
-        """Returns the bytes of memory that rows, ids, graph and id table take."""
+        """Returns the bytes of memory that everything by the row takes."""
         return (
             self.vectors.usable
             + self.norms.usable
             + self.ids.usable
             + self.graph.bytes()
+            + self.copies.bytes()
             + self.codes[].memory()
             + self.map.room * 4
             + self.marks.bytes.usable
             + self.marks.stamps.usable
+            + self.texts.memory()
         )
 
     def know_ids(mut self):

@@ -162,7 +162,7 @@ def _check_page(page: Bytes, size: Int) -> Status:
     if half(page, AT_MARK)[] == SWAPPED_MARK:
         return Status(OTHER_ENDIAN, 0, 0, Name(0))
     var version = Int(half(page, AT_VERSION)[])
-    if version != VERSION:
+    if version < 1 or version > VERSION:
         return Status(OTHER_VERSION, version, Int(stored != right), Name(0))
     if stored != right or half(page, AT_MARK)[] != MARK:
         return Status(BAD_HEADER, stored, right, Name(0))

@@ -9,7 +9,6 @@ the old one or the new one, never both and never neither, and nobody waits for a
 """
 from std.atomic import Atomic, Ordering, fence
 
-from vicinal.candidates import Candidates, node_of
 from vicinal.memory import Column, at
 
 comptime LIVE: UInt8 = 0
@@ -21,6 +20,8 @@ comptime LEAVING: UInt8 = 3
 """Being removed by the call under way; there until it takes effect."""
 comptime COMING: UInt8 = 4
 """Being written by the call under way; not there until it takes effect."""
+comptime HOLDING: UInt8 = 5
+"""Removed, but in the graph for good: copies of the row are there, and are found through it."""
 comptime HIDDEN: UInt64 = 0xFFFFFFFF
 """The stamp of a row that no search sees."""
 comptime RENEW: UInt32 = 1 << 31
@@ -46,13 +47,23 @@ def going(mark: UInt8) -> Bool:
 
 @always_inline
 def staying(mark: UInt8) -> Bool:
-    """Tells whether a row will be there after the call under way, so that it must be reachable."""
-    return mark == LIVE or mark == COMING
+    """Tells whether a row takes part after the call under way, so that it must be reachable."""
+    return mark == LIVE or mark == COMING or mark == HOLDING
+
+
+@always_inline
+def settled(marks: Int, row: Int) -> Bool:
+    """Tells whether a row takes part and did so before the call under way; `marks` is 0 if all do.
+    """
+    if marks == 0:
+        return True
+    var mark = at[UInt8](marks)[unsafe_offset=row]
+    return mark == LIVE or mark == HOLDING
 
 
 @always_inline
 def stays(marks: Int, row: Int) -> Bool:
-    """Tells whether a row is there and stays, so that it must be reachable; `marks` is 0 if all are.
+    """Tells whether a row takes part and stays, so that it must be reachable; `marks` is 0 if all do.
     """
     return marks == 0 or staying(at[UInt8](marks)[unsafe_offset=row])
 
@@ -105,22 +116,13 @@ struct Sight(TrivialRegisterPassable):
             row += 1
         return True
 
-    def sweep(self, mut beam: Candidates):
-        """Takes the rows that are not seen out of a beam that is done."""
-        var kept = 0
-        for i in range(beam.size):
-            var entry = beam.entries[unsafe_offset=i]
-            beam.entries[unsafe_offset=kept] = entry
-            kept += Int(self.sees(node_of(entry)))
-        beam.size = kept
-
 
 struct Marks(Movable):
     """Marks and stamps of all rows, and how many there are of each kind; nothing at all until something is removed.
     """
 
     var bytes: Column
-    """A mark for each row; what of it a file holds is LIVE, PENDING or FREE."""
+    """A mark for each row; what of it a file holds is LIVE, PENDING, FREE or HOLDING."""
     var stamps: Column
     """A stamp for each row; made by the first change, never in a file."""
     var version: UInt32
@@ -128,11 +130,13 @@ struct Marks(Movable):
     var in_use: Bool
     """Whether any row ever had a mark; searches look no further if not."""
     var removed: Int
-    """Rows pending or free."""
+    """Rows that are not there: pending, free or holding."""
     var pending: Int
     """Rows pending."""
+    var holding: Int
+    """Rows removed that hold a place for their copies."""
     var shaded: Int
-    """Rows that a walk may meet but not show: those pending, and those being written."""
+    """Rows that a walk may meet but not show: those pending or holding, and those being written."""
     var lowest_free: Int
     """No row before it is free."""
 
@@ -144,6 +148,7 @@ struct Marks(Movable):
         self.in_use = False
         self.removed = 0
         self.pending = 0
+        self.holding = 0
         self.shaded = 0
         self.lowest_free = 0
 
@@ -214,7 +219,7 @@ struct Marks(Movable):
 
     def free(self) -> Int:
         """Returns how many rows are free."""
-        return self.removed - self.pending
+        return self.removed - self.pending - self.holding
 
     def next_free(mut self, begin: Int) -> Int:
         """Returns the first free row from `begin` on; there must be one."""

@@ -2,64 +2,10 @@
 
 A new metric is one struct here and one entry in `space.mojo`. Sources: the formulas in each docstring.
 """
-from std.sys import CompilationTarget, llvm_intrinsic, simd_width_of
+from vicinal.products import LIKE_SIGNS, Sums, W, byte_dot, gap, pair_dot
 
-comptime W = simd_width_of[DType.float32]()
-"""Lanes of a float32 vector: 16, 8 or 4 for x86-64-v4, v3, v2; 4 for Neon."""
-
-
-@always_inline
-def pair_dot(
-    acc: SIMD[DType.int32, W], x: SIMD[DType.int16, 2 * W], y: SIMD[DType.int16, 2 * W]
-) -> SIMD[DType.int32, W]:
-    """Adds the products of neighbouring lanes, two at a time, to 32-bit sums (modulo 2**32).
-
-    Performance:
-        One `vpdpwssd` with AVX-512 VNNI, `pmaddwd` and an add on older x86; two `smlal`-like steps elsewhere.
-    """
-    comptime if CompilationTarget._has_feature["avx512vnni"]() and W == 16:
-        return llvm_intrinsic[
-            "llvm.x86.avx512.vpdpwssd.512", SIMD[DType.int32, W], has_side_effect=False
-        ](acc, x, y)
-    elif CompilationTarget.has_avx2() and W == 8:
-        return acc + llvm_intrinsic[
-            "llvm.x86.avx2.pmadd.wd", SIMD[DType.int32, W], has_side_effect=False
-        ](x, y)
-    elif CompilationTarget.is_x86() and W == 4:
-        return acc + llvm_intrinsic[
-            "llvm.x86.sse2.pmadd.wd", SIMD[DType.int32, W], has_side_effect=False
-        ](x, y)
-    else:
-        var products = x.cast[DType.int32]() * y.cast[DType.int32]()
-        var halves = products.deinterleave()
-        return (
-            acc + rebind[SIMD[DType.int32, W]](halves[0]) + rebind[SIMD[DType.int32, W]](halves[1])
-        )
-
-
-@always_inline
-def byte_dot(
-    acc: SIMD[DType.int32, W], x: SIMD[DType.uint8, 4 * W], y: SIMD[DType.int8, 4 * W]
-) -> SIMD[DType.int32, W]:
-    """Adds the products of unsigned and signed bytes to 32-bit sums, in some order of the lanes (modulo 2**32).
-
-    Performance:
-        One `vpdpbusd` with AVX-512 VNNI; elsewhere widening and two `pair_dot`, since a product of bytes and its
-        neighbour overflow the 16 bits of `pmaddubsw`.
-    """
-    comptime if CompilationTarget._has_feature["avx512vnni"]() and W == 16:
-        return llvm_intrinsic[
-            "llvm.x86.avx512.vpdpbusd.512", SIMD[DType.int32, W], has_side_effect=False
-        ](acc, rebind[SIMD[DType.uint8, 64]](x), rebind[SIMD[DType.int8, 64]](y))
-    else:
-        var low = pair_dot(
-            acc, x.slice[2 * W]().cast[DType.int16](), y.slice[2 * W]().cast[DType.int16]()
-        )
-        return pair_dot(
-            low,
-            x.slice[2 * W, offset=2 * W]().cast[DType.int16](),
-            y.slice[2 * W, offset=2 * W]().cast[DType.int16](),
-        )
+comptime BYTES = 4 * W if LIKE_SIGNS else 2 * W
+"""Elements of a step over 8-bit integers: what is multiplied as bytes, or what is widened to a vector."""
 
 
 trait Metric:
@@ -76,10 +22,8 @@ trait Metric:
         ...
 
     @staticmethod
-    def step_int(
-        acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]
-    ) -> SIMD[DType.int32, W]:
-        """Adds the contribution of `2 * W` elements, exactly (modulo 2**32)."""
+    def step_int[T: DType](acc: Sums, a: SIMD[T, BYTES], b: SIMD[T, BYTES]) -> Sums:
+        """Adds the contribution of `BYTES` elements of an 8-bit type, exactly (modulo 2**32)."""
         ...
 
 
@@ -99,12 +43,15 @@ struct SquaredDifference(Metric):
 
     @staticmethod
     @always_inline
-    def step_int(
-        acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]
-    ) -> SIMD[DType.int32, W]:
-        """Adds `(a - b)**2`; differences of 8-bit values fit 16 bits."""
-        var difference = a - b
-        return pair_dot(acc, difference, difference)
+    def step_int[T: DType](acc: Sums, a: SIMD[T, BYTES], b: SIMD[T, BYTES]) -> Sums:
+        """Adds `(a - b)**2`; differences of 8-bit values fit 16 bits, absolute ones 8."""
+        comptime if LIKE_SIGNS:
+            var apart = gap(rebind[SIMD[T, 4 * W]](a), rebind[SIMD[T, 4 * W]](b))
+            return byte_dot(acc, apart, apart)
+        else:
+            var difference = a.cast[DType.int16]() - b.cast[DType.int16]()
+            var pairs = rebind[SIMD[DType.int16, 2 * W]](difference)
+            return pair_dot(acc, pairs, pairs)
 
 
 struct Product(Metric):
@@ -122,8 +69,13 @@ struct Product(Metric):
 
     @staticmethod
     @always_inline
-    def step_int(
-        acc: SIMD[DType.int32, W], a: SIMD[DType.int16, 2 * W], b: SIMD[DType.int16, 2 * W]
-    ) -> SIMD[DType.int32, W]:
+    def step_int[T: DType](acc: Sums, a: SIMD[T, BYTES], b: SIMD[T, BYTES]) -> Sums:
         """Adds `a * b`."""
-        return pair_dot(acc, a, b)
+        comptime if LIKE_SIGNS:
+            return byte_dot(acc, rebind[SIMD[T, 4 * W]](a), rebind[SIMD[T, 4 * W]](b))
+        else:
+            return pair_dot(
+                acc,
+                rebind[SIMD[DType.int16, 2 * W]](a.cast[DType.int16]()),
+                rebind[SIMD[DType.int16, 2 * W]](b.cast[DType.int16]()),
+            )

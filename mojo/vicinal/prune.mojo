@@ -6,7 +6,7 @@ reverse links rarely overflow and searches measure fewer rows.
 from vicinal.candidates import key_of, node_of
 from vicinal.graph import Graph
 from vicinal.memory import Ptr
-from vicinal.search import fetch_row, item_bytes_of
+from vicinal.search import fetch_row
 from vicinal.space import Linker, Rows
 
 
@@ -38,13 +38,12 @@ def select_diverse[
     Safety:
         `picked` must have room for `wanted` nodes.
     """
-    var bytes = rows.dim * item_bytes_of[S]()
     var kept = 0
     for i in range(count):
         if kept == wanted:
             break
         if i + 1 < count:
-            fetch_row(rows, graph.row_at(level, node_of(candidates[unsafe_offset=i + 1])), bytes)
+            fetch_row(rows, graph.row_at(level, node_of(candidates[unsafe_offset=i + 1])))
         var node = node_of(candidates[unsafe_offset=i])
         var row = graph.row_at(level, node)
         var to_centre = key_of(candidates[unsafe_offset=i])

@@ -5,15 +5,16 @@ from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes, is_bytes
 from vicinal.candidates import Candidates, entry_of
 from vicinal.flat import search_exact
-from vicinal.graph import MAX_ROWS
+from vicinal.graph import MAX_ROWS, Graph
 from vicinal.index import DONE, STOPPED, Index
+from vicinal.interleave import LANES, Errands, lanes_for, run_errands
 from vicinal.marks import BLOCK, Sight
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.scan import Source
 from vicinal.scratch import Scratch
 from vicinal.rotation import padded_dim
-from vicinal.search import LOOK_AHEAD, fetch_row, Walk, item_bytes_of, start_walk
+from vicinal.search import LOOK_AHEAD, Walk, fetch_row, start_walk
 from vicinal.space import (
     COSINE,
     FINE,
@@ -36,10 +37,6 @@ comptime THREAD_WORK = 1 << 21
 """Products that are worth a thread of their own."""
 comptime SCAN_BYTES = 64 << 20
 """Scratch of such a scan."""
-comptime CACHED = 4 << 20
-"""Codes and links of no more bytes stay near enough to a core that other searches need not fill the wait."""
-comptime LANES = 4
-"""Searches that one thread has under way at once in a batch."""
 
 
 @fieldwise_init
@@ -52,6 +49,8 @@ struct Task(TrivialRegisterPassable):
     """For measuring stored rows."""
     var exact: Bool
     """Whether the walk's distances are exact for this query."""
+    var prepared: Query
+    """For measuring what is walked on."""
     var version: UInt32
     """The version of the rows that the search sees."""
 
@@ -173,148 +172,15 @@ struct Answer[S: Space](Body):
     def walk[
         M: Measure, coded: Bool
     ](self, begin: Int, end: Int, version: UInt32, scratches: Ptr[Ptr[Scratch]], codes: Codes):
-        """Answers queries through the graph, `lanes` at a time: each waits for memory while the others work.
-        """
-        ref index = self.index[]
-        var rows = codes.rows(index.rows()) if coded else index.rows()
-        var lanes = min(self.lanes, end - begin)
-        var idle = Walk[M, True](
-            Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
-            rows,
-            Query(0, 1),
-            scratches[],
-            0,
-            0,
-            0,
+        """Answers queries through the graph."""
+        var rows = self.index[].rows()
+        var walks = Walks[Self.S, M, coded](
+            Pointer(to=self).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=codes).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            codes.rows(rows) if coded else rows,
+            version,
         )
-        var walks_room = Array[Walk[M, True], LANES](fill=idle)
-        var tasks_room = Array[Task, LANES](fill=Task(0, Query(0, 1), True, 0))
-        var walks = (
-            Pointer(to=walks_room)
-            .unsafe_bitcast[Walk[M, True]]()
-            .unsafe_origin_cast[MutUntrackedOrigin]()
-        )
-        var at_work = (
-            Pointer(to=tasks_room).unsafe_bitcast[Task]().unsafe_origin_cast[MutUntrackedOrigin]()
-        )
-        var next = begin
-        for lane in range(lanes):
-            at_work[unsafe_offset=lane] = self.start[M, coded](
-                next, version, scratches[unsafe_offset=lane], codes, rows, walks, lane
-            )
-            next += 1
-        var active = lanes
-        while active > 0:
-            var lane = 0
-            while lane < active:
-                if walks[unsafe_offset=lane].collect():
-                    lane += 1
-                    continue
-                ref task = at_work[unsafe_offset=lane]
-                self.finish[M, coded](task, walks[unsafe_offset=lane], codes)
-                if next < end:
-                    task = self.start[M, coded](
-                        next, version, walks[unsafe_offset=lane].scratch, codes, rows, walks, lane
-                    )
-                    next += 1
-                else:  # the last lane takes this one's place
-                    active -= 1
-                    walks[unsafe_offset=lane] = walks[unsafe_offset=active]
-                    task = at_work[unsafe_offset=active]
-            for lane in range(active):
-                walks[unsafe_offset=lane].measure()
-        _ = walks_room
-        _ = tasks_room
-
-    @always_inline
-    def start[
-        M: Measure, coded: Bool
-    ](
-        self,
-        i: Int,
-        version: UInt32,
-        scratch: Ptr[Scratch],
-        codes: Codes,
-        rows: Rows,
-        walks: Ptr[Walk[M, True]],
-        lane: Int,
-    ) -> Task:
-        """Prepares query i and starts its walk."""
-        ref index = self.index[]
-        var query = self.query(i, scratch[])
-        var prepared = query
-        var exact = True
-        comptime if coded:
-            prepared = Query(scratch[].room(codes.query_bytes()), 1)
-            exact = codes.prepare[Self.S.Q](
-                at[Scalar[Self.S.Q]](query.address),
-                at[UInt8](prepared.address),
-                scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
-            )
-        walks[unsafe_offset=lane] = start_walk[M](
-            Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
-            rows,
-            # rows may have been added since these codes were looked up
-            codes.count if coded else MAX_ROWS,
-            prepared,
-            scratch,
-            max(self.k, self.ef) + index.marks.extra(),
-        )
-        return Task(i, query, exact, version)
-
-    @always_inline
-    def finish[M: Measure, coded: Bool](self, task: Task, walk: Walk[M, True], codes: Codes):
-        """Writes the result of a walk that is done; estimated candidates are measured again first.
-        """
-        ref scratch = walk.scratch[]
-        var sight = self.index[].marks.sight(task.version)
-        if sight.marks != 0 and not self.sift[M, coded](walk, sight, codes):
-            self.scan_for(task.number, task.query, task.version, scratch)
-        elif not task.exact:
-            rerank[Self.S](
-                self.index[].rows(), task.query, scratch, max(LEAST_RERANKED, 3 * self.k), self.k
-            )
-            self.write[Self.S.value](task.number, scratch.chosen)
-        elif coded:
-            comptime if Self.S.metric != COSINE:
-                comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
-                self.write[Exact.value](task.number, scratch.beam)
-        else:
-            self.write[Self.S.value](task.number, scratch.beam)
-
-    @no_inline
-    def sift[
-        M: Measure, coded: Bool
-    ](self, done: Walk[M, True], sight: Sight, codes: Codes) -> Bool:
-        """Takes rows that are not seen out of a walk's result, and walks again if they have taken the places of others.
-
-        In the end the beam holds as many rows that are seen as one of the width asked for would, were the others not there.
-
-        Returns:
-            False if a scan of all rows is cheaper than to walk again.
-        """
-        ref index = self.index[]
-        ref beam = done.scratch[].beam
-        var wanted = max(self.k, self.ef)
-        while True:
-            var limit = beam.limit
-            var full = beam.size == limit
-            sight.sweep(beam)
-            if beam.size >= wanted or not full or limit >= wanted + index.marks.shaded:
-                return True
-            limit = min(4 * limit, wanted + index.marks.shaded)
-            if index.exact(limit):
-                return False
-            var walk = start_walk[M](
-                done.graph,
-                done.rows,
-                codes.count if coded else MAX_ROWS,
-                done.query,
-                done.scratch,
-                limit,
-            )
-            while walk.collect():
-                walk.measure()
+        run_errands(walks, begin, end, scratches, self.lanes)
 
     @no_inline
     def scan_for(self, i: Int, query: Query, version: UInt32, mut scratch: Scratch):
@@ -324,6 +190,19 @@ struct Answer[S: Space](Body):
         scratch.beam.reset(max(min(self.k, index.count), 1))
         scan[Self.S](index.rows(), index.count, index.marks.sight(version), query, scratch.beam)
         self.write[Self.S.value](i, scratch.beam)
+
+    @always_inline
+    def write_found[
+        value: def(Int32) thin -> Float32
+    ](self, i: Int, nearest: Candidates, mut room: Candidates, sight: Sight):
+        """Writes the result of query i, found through the graph, with the copies of what was found.
+        """
+        ref index = self.index[]
+        if index.copies.count == 0:
+            self.write[value](i, nearest)
+        else:
+            index.copies.expand(nearest, room, self.k, index.count, sight)
+            self.write[value](i, room)
 
     @always_inline
     def write[value: def(Int32) thin -> Float32](self, i: Int, nearest: Candidates):
@@ -340,6 +219,118 @@ struct Answer[S: Space](Body):
             distances[unsafe_offset=j] = Float32.MAX  # infinity
 
 
+@fieldwise_init
+struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
+    """Queries answered through the graph, by walks on the stored rows or on codes."""
+
+    comptime S = Self.M
+    comptime Note = Task
+
+    var answer: Ptr[Answer[Self.Stored]]
+    var codes: Ptr[Codes]
+    var rows: Rows
+    """What is walked on."""
+    var version: UInt32
+    """The version of the rows that the searches see."""
+
+    def nothing(self) -> Task:
+        """Returns no task."""
+        return Task(0, Query(0, 1), True, Query(0, 1), 0)
+
+    @always_inline
+    def idle(self, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
+        """Returns a walk that is never made."""
+        return Walk[Self.S, True](self.graph(), self.rows, Query(0, 1), scratch, 0, 0, 0)
+
+    @always_inline
+    def graph(self) -> Ptr[Graph]:
+        """Returns the graph."""
+        return Pointer(to=self.answer[].index[].graph).unsafe_origin_cast[MutUntrackedOrigin]()
+
+    @always_inline
+    def start(self, number: Int, scratch: Ptr[Scratch], mut task: Task) -> Walk[Self.S, True]:
+        """Prepares a query and starts its walk."""
+        ref answer = self.answer[]
+        ref index = answer.index[]
+        ref codes = self.codes[]
+        var query = answer.query(number, scratch[])
+        var prepared = query
+        var exact = True
+        comptime if Self.coded:
+            prepared = Query(scratch[].room(codes.query_bytes()), 1)
+            exact = codes.prepare[Self.Stored.Q](
+                at[Scalar[Self.Stored.Q]](query.address),
+                at[UInt8](prepared.address),
+                scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
+            )
+        task = Task(number, query, exact, prepared, self.version)
+        return start_walk[Self.S](
+            self.graph(),
+            self.rows,
+            # rows may have been added since these codes were looked up
+            codes.count if Self.coded else MAX_ROWS,
+            prepared,
+            scratch,
+            max(answer.k, answer.ef) + index.marks.extra(),
+        )
+
+    @always_inline
+    def finish(self, task: Task, mut scratch: Scratch):
+        """Writes the result of a walk that is done; estimated candidates are measured again first.
+        """
+        ref answer = self.answer[]
+        var sight = answer.index[].marks.sight(task.version)
+        if sight.marks != 0 and not self.sift(task, sight, scratch):
+            answer.scan_for(task.number, task.query, task.version, scratch)
+        elif not task.exact:
+            rerank[Self.Stored](
+                answer.index[].rows(),
+                task.query,
+                scratch,
+                max(LEAST_RERANKED, 3 * answer.k),
+                answer.k,
+            )
+            answer.write_found[Self.Stored.value](task.number, scratch.chosen, scratch.beam, sight)
+        elif Self.coded:
+            comptime if Self.Stored.metric != COSINE:
+                comptime Exact = ExactBytes[Self.Stored.metric, Self.Stored.T == DType.int8]
+                answer.write_found[Exact.value](task.number, scratch.beam, scratch.chosen, sight)
+        else:
+            answer.write_found[Self.Stored.value](task.number, scratch.beam, scratch.chosen, sight)
+
+    @no_inline
+    def sift(self, task: Task, sight: Sight, mut scratch: Scratch) -> Bool:
+        """Takes rows that are not seen out of a walk's result, and walks again if they have taken the places of others.
+
+        In the end the beam holds as many rows that are seen as one of the width asked for would, were the others not there.
+
+        Returns:
+            False if a scan of all rows is cheaper than to walk again.
+        """
+        ref answer = self.answer[]
+        ref index = answer.index[]
+        var wanted = max(answer.k, answer.ef)
+        while True:
+            var limit = scratch.beam.limit
+            var full = scratch.beam.size == limit
+            index.copies.sweep(sight, scratch.beam)
+            if scratch.beam.size >= wanted or not full or limit >= wanted + index.marks.shaded:
+                return True
+            limit = min(4 * limit, wanted + index.marks.shaded)
+            if index.exact(limit):
+                return False
+            var walk = start_walk[Self.S](
+                self.graph(),
+                self.rows,
+                self.codes[].count if Self.coded else MAX_ROWS,
+                task.prepared,
+                Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+                limit,
+            )
+            while walk.collect():
+                walk.measure()
+
+
 @always_inline
 def undone_of(index: Index) -> Int64:
     """Returns the number that tells whether a search must start again."""
@@ -352,13 +343,12 @@ def rerank[S: Space](rows: Rows, query: Query, mut scratch: Scratch, count: Int,
     """
     ref chosen = scratch.chosen
     var reranked = min(count, scratch.beam.size)
-    var bytes = rows.dim * item_bytes_of[S]()
     chosen.reset(k)
     for i in range(min(LOOK_AHEAD, reranked)):
-        fetch_row(rows, scratch.beam.node(i), bytes)
+        fetch_row(rows, scratch.beam.node(i))
     for i in range(reranked):
         if i + LOOK_AHEAD < reranked:
-            fetch_row(rows, scratch.beam.node(i + LOOK_AHEAD), bytes)
+            fetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
         var row = scratch.beam.node(i)
         var entry = entry_of(S.key(query, rows, row), row)
         if entry < chosen.worst():
@@ -395,7 +385,7 @@ struct SearchMany[V: Watch](SpaceTask):
             if self.scan_all[S]():
                 return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
-        var lanes = min(LANES if index.walked_bytes() > CACHED else 1, self.count)
+        var lanes = min(lanes_for(index.walked_bytes()), self.count)
         var few = Array[Int, LANES](fill=0)  # a list of no more needs no allocation
         var scratches = (
             Pointer(to=few).unsafe_bitcast[Ptr[Scratch]]().unsafe_origin_cast[MutUntrackedOrigin]()

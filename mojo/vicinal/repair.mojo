@@ -42,15 +42,6 @@ struct Flood(Movable):
         release(self.links_in)
         release(self.queue)
 
-    def missing(self, marks: Int, rows: Int) -> Int:
-        """Returns how many rows that stay were not reached."""
-        if marks == 0:
-            return rows - self.count
-        var left = 0
-        for row in range(rows):
-            left += Int(self.reached[unsafe_offset=row] == 0 and stays(marks, row))
-        return left
-
     def spread[V: Watch](mut self, graph: Graph, start: Int, mut watch: V) -> Bool:
         """Reaches all that can be reached from a row; returns False if `watch` ended it."""
         if self.reached[unsafe_offset=start] != 0:
@@ -75,15 +66,27 @@ struct Flood(Movable):
                     self.count += 1
         return True
 
+    @always_inline
+    def missed(self, graph: Graph, marks: Int, row: Int) -> Bool:
+        """Tells whether a row that takes part, and is not about to go, was not reached."""
+        return self.reached[unsafe_offset=row] == 0 and stays(marks, row) and not graph.absent(row)
+
+    def all_missed(self, graph: Graph, marks: Int) -> Int:
+        """Returns how many rows were missed."""
+        var count = 0
+        for row in range(graph.linked):
+            count += Int(self.missed(graph, marks, row))
+        return count
+
 
 def unreachable(graph: Graph, marks: Int = 0) -> Int:
-    """Returns how many rows that are there cannot be reached from the entry point on level 0."""
+    """Returns how many rows that take part cannot be reached from the entry point on level 0."""
     if graph.linked == 0:
         return 0
     var flood = Flood(graph.linked)
     var unwatched = Unwatched()
     _ = flood.spread(graph, graph.row_of(graph.entry), unwatched)
-    return flood.missing(marks, graph.linked)
+    return flood.all_missed(graph, marks)
 
 
 @no_inline
@@ -117,10 +120,10 @@ def repair[
         var flood = Flood(graph.linked)
         if not flood.spread(graph, entry, watch):
             return False
-        if flood.missing(marks, graph.linked) == 0:
+        if flood.all_missed(graph, marks) == 0:
             break
         for row in range(graph.linked):
-            if flood.reached[unsafe_offset=row] != 0 or not stays(marks, row):
+            if not flood.missed(graph, marks, row):
                 continue
             # every row found from the entry along level 0 has been reached
             search_level[S, True](
@@ -142,7 +145,7 @@ def repair[
 def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scratch: Scratch):
     """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others.
 
-    Candidates are rows that stay, or the entry point if that is a removed row: nothing else may lead to the row for long.
+    Candidates are rows that stay, or the entry point if that is a removed row: nothing else leads to the row for long.
     """
     var entry = graph.row_of(graph.entry)
     var cap = graph.cap(0)

@@ -25,10 +25,10 @@ def fetch_line(address: Int):
 
 
 @always_inline
-def fetch_row(rows: Rows, row: Int, bytes: Int):
+def fetch_row(rows: Rows, row: Int):
     """Asks for a whole row."""
     var address = rows.base + row * rows.stride
-    for offset in range(0, bytes, CACHE_LINE):
+    for offset in range(0, rows.stride, CACHE_LINE):
         fetch_line(address + offset)
 
 
@@ -181,11 +181,7 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     @always_inline
     def fetch(self, fresh: Ptr[Int64], i: Int):
         """Asks for the row of the hop's node number i."""
-        fetch_row(
-            self.rows,
-            self.row_of(Int(fresh[unsafe_offset=i])),
-            self.rows.dim * item_bytes_of[Self.S](),
-        )
+        fetch_row(self.rows, self.row_of(Int(fresh[unsafe_offset=i])))
 
     @always_inline
     def measure(self):
@@ -255,17 +251,6 @@ def search_level[
     walk.begin(start, width)
     while walk.collect():
         walk.measure()
-
-
-@always_inline
-def item_bytes_of[S: Measure]() -> Int:
-    """Returns the bytes of one stored element."""
-    comptime if S.T == DType.float32:
-        return 4
-    elif S.T.is_floating_point():
-        return 2
-    else:
-        return 1
 
 
 @always_inline

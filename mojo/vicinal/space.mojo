@@ -87,6 +87,9 @@ trait Linker(Measure):
     """What linking rows needs besides: how far two rows are from each other, and rows as queries.
     """
 
+    comptime exact: Bool
+    """False if distances are estimates, so that an exact copy of a row need not be the nearest to it."""
+
     @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
         """Makes a query of a row.
@@ -129,6 +132,7 @@ struct Of[metric_: Int, stored: DType](Space):
 
     comptime metric = Self.metric_
     comptime T = Self.stored
+    comptime exact = True
     comptime Q = DType.float32 if Self.stored.is_floating_point() else Self.stored
     comptime needs_norms = Self.metric_ == COSINE and not Self.stored.is_floating_point()
 

@@ -14,20 +14,22 @@ from vicinal.format import (
     name_of,
 )
 from vicinal.graph import MAX_ROWS, slots
-from vicinal.index import Index
+from vicinal.index import TUNING_WORDS, Index
 from vicinal.mapped import Mapped, verify
-from vicinal.marks import LIVE, PENDING, FREE
-from vicinal.memory import Column, allocate, at, release
+from vicinal.marks import FREE, HOLDING, LIVE, PENDING
+from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
 from vicinal.space import item_bytes, row_stride
-from vicinal.writer import save
+from vicinal.texts import MAX_TEXTS
+from vicinal.writer import save, write
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
 comptime NO_ROOM = 12
 """ENOMEM: what a private copy that does not fit memory is reported as."""
-comptime SECTIONS = 11
+comptime SECTIONS = 15
+comptime MAX_TUNINGS = 4096
 
 
 def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) -> Status:
@@ -42,8 +44,46 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     Returns:
         The writer's status.
     """
-    ref graph = index.graph
     var sections = allocate[Section](SECTIONS)
+    var count = 0
+    var header = _describe(index, ef_search, sections, count)
+    var status = save(path, header, sections, count, watch)
+    release(sections)
+    return status
+
+
+def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: V) -> Status:
+    """Writes an index into an open file that is empty; for files that have no name.
+
+    Args:
+        index: The index; no writer may be at work, searches may.
+        file: Descriptor of a regular file, open for writing.
+        ef_search: Default search width to remember.
+        watch: May end the call early.
+
+    Returns:
+        The writer's status.
+    """
+    var sections = allocate[Section](SECTIONS)
+    var count = 0
+    var header = _describe(index, ef_search, sections, count)
+    var status = write(file, header, sections, count, watch)
+    release(sections)
+    return status
+
+
+def format_version(index: Index) -> Int:
+    """Returns the format version of the file that an index would be saved as."""
+    var sections = allocate[Section](SECTIONS)
+    var count = 0
+    var header = _describe(index, 0, sections, count)
+    release(sections)
+    return header.version()
+
+
+def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: Int) -> Header:
+    """Lists the arrays of an index and returns the header that goes with them."""
+    ref graph = index.graph
     var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
     sections[unsafe_offset=0] = Section(
         name_of("vectors"), index.vectors.address, index.dtype, index.count, stride
@@ -71,7 +111,7 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     sections[unsafe_offset=5] = Section(
         name_of("ids"), index.ids.address, INT64_SECTION, index.count, 1
     )
-    var count = 6
+    count = 6
     if index.has_norms():
         sections[unsafe_offset=6] = Section(
             name_of("norms"), index.norms.address, 0, index.count, 1
@@ -91,13 +131,35 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
             name_of("code_centre"), Int(codes.centre), 0, 1, padded_dim(index.dim)
         )
         count += 2
-    ref marks = index.marks
-    if marks.removed != 0:
+    if index.copies.count != 0:
         sections[unsafe_offset=count] = Section(
-            name_of("tombstones"), marks.bytes.address, BYTES_SECTION, index.count, 1
+            name_of("copies"), index.copies.next.address, UINT32_SECTION, graph.linked, 1
         )
         count += 1
-    var header = Header(
+    ref texts = index.texts
+    if texts.used:
+        sections[unsafe_offset=count] = Section(
+            name_of("id_text"), texts.text.address, BYTES_SECTION, texts.begin(texts.count), 1
+        )
+        sections[unsafe_offset=count + 1] = Section(
+            name_of("id_offsets"),
+            texts.offsets.address,
+            INT64_SECTION,
+            texts.count + 1 if texts.count > 0 else 0,
+            1,
+        )
+        count += 2
+    if index.tunings != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("tuning"), index.tuning.address, INT64_SECTION, index.tunings, TUNING_WORDS
+        )
+        count += 1
+    if index.marks.removed != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("tombstones"), index.marks.bytes.address, BYTES_SECTION, index.count, 1
+        )
+        count += 1
+    return Header(
         index.metric,
         index.dtype,
         index.dim,
@@ -113,12 +175,11 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         index.unrepaired,
         index.quantization,
         codes.kind,
-        marks.removed,
-        marks.pending,
+        index.copies.count,
+        Int(texts.used),
+        index.marks.removed,
+        index.marks.pending + index.marks.holding,
     )
-    var status = save(path, header, sections, count, watch)
-    release(sections)
-    return status
 
 
 def open_index[
@@ -205,8 +266,14 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     )
     _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
     _attach_codes(mapped, index, status)
+    if header.copies != 0:
+        _view(mapped, index.copies.next, "copies", UINT32_SECTION, header.linked, 1, status)
+        index.copies.rows = header.linked
+        index.copies.count = header.copies
     if header.removed != 0:
         _view(mapped, index.marks.bytes, "tombstones", BYTES_SECTION, header.count, 1, status)
+    _attach_texts(mapped, index, status)
+    _attach_tuning(mapped, index, status)
     if not status.ok():
         return
     if (
@@ -227,26 +294,28 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     index.count = header.count
     index.unrepaired = header.unrepaired
     index.marks.removed = header.removed
-    index.marks.pending = header.pending
-    index.marks.shaded = header.pending
+    index.marks.pending = header.shaded  # until somebody counts
+    index.marks.shaded = header.shaded
     index.marks.in_use = header.removed != 0
 
 
-def _count_marks(index: Index, mut status: Status):
+def _count_marks(mut index: Index, mut status: Status):
     """Compares the marks with the header: what an index can be changed by must be right."""
     ref marks = index.marks
     if not marks.in_use:
         return
+    marks.pending = 0
+    marks.holding = 0
     var removed = 0
-    var pending = 0
     for row in range(index.count):
         var mark = marks.of(row)
-        if mark != LIVE and mark != PENDING and mark != FREE:
+        if mark != LIVE and mark != PENDING and mark != FREE and mark != HOLDING:
             status = Status(BAD_CONTENT, row, 0, name_of("tombstones"))
             return
         removed += Int(mark != LIVE)
-        pending += Int(mark == PENDING)
-    if removed != marks.removed or pending != marks.pending:
+        marks.pending += Int(mark == PENDING)
+        marks.holding += Int(mark == HOLDING)
+    if removed != marks.removed or marks.pending + marks.holding != marks.shaded:
         status = Status(BAD_CONTENT, removed, 0, name_of("tombstones"))
 
 
@@ -271,7 +340,38 @@ def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
     if status.ok():
         unsafe_memcpy(dest=codes.centre, src=at[Float32](centre), count=padded_dim(header.dim))
         codes.count = header.linked
-        codes.checked = header.linked
+
+
+def _attach_texts(mapped: Mapped, mut index: Index, mut status: Status):
+    """Makes the strings views of the map's sections; offsets are looked at when they are used."""
+    if not status.ok() or mapped.header.strings == 0:
+        return
+    ref texts = index.texts
+    texts.used = True
+    var bytes = _rows_of(mapped, "id_text")
+    var offsets = _rows_of(mapped, "id_offsets")
+    _view(mapped, texts.text, "id_text", BYTES_SECTION, bytes, 1, status)
+    _view(mapped, texts.offsets, "id_offsets", INT64_SECTION, offsets, 1, status)
+    if not status.ok() or offsets == 0:
+        return
+    if offsets > MAX_TEXTS or texts.begin(0) != 0 or texts.begin(offsets - 1) != bytes:
+        status = Status(BAD_CONTENT, 0, 0, name_of("id_offsets"))
+        return
+    texts.count = offsets - 1
+    texts.bytes = bytes
+
+
+def _attach_tuning(mapped: Mapped, mut index: Index, mut status: Status):
+    """Makes the table of search widths a view of the map's section, if there is one."""
+    var rows = _rows_of(mapped, "tuning")
+    if not status.ok() or rows == 0:
+        return
+    if rows > MAX_TUNINGS:
+        status = Status(BAD_CONTENT, rows, 0, name_of("tuning"))
+        return
+    _view(mapped, index.tuning, "tuning", INT64_SECTION, rows, TUNING_WORDS, status)
+    if status.ok():
+        index.tunings = rows
 
 
 def _rows_of(mapped: Mapped, name: StringLiteral) -> Int:
@@ -302,6 +402,7 @@ def _make_private(mut index: Index) -> Bool:
         _own(index.vectors)
         and _own(index.ids)
         and _own(index.norms)
+        and _own(index.copies.next)
         and _own(index.marks.bytes)
         and _own(graph.links0)
         and _own(graph.upper_rows)
@@ -309,6 +410,9 @@ def _make_private(mut index: Index) -> Bool:
         and _own(graph.upper_links)
         and _own(index.codes[].bytes)
         and _own(index.codes[].constants)
+        and _own(index.texts.text)
+        and _own(index.texts.offsets)
+        and _own(index.tuning)
     )
 
 

@@ -6,12 +6,12 @@ lane, and need no horizontal addition. Scheme: Goto and van de Geijn, "Anatomy o
 (2008); the blocks here are chosen for a 32 KiB L1 and a 512 KiB L2 cache.
 """
 from std.memory import bitcast
-from std.sys import CompilationTarget, llvm_intrinsic
+from std.sys import CompilationTarget
 
 from vicinal.convert import to_float
 from vicinal.distance import load_head
 from vicinal.memory import Ptr
-from vicinal.metric import W, pair_dot
+from vicinal.products import LIKE_SIGNS, QUADS, W, byte_dot, pair_dot
 from vicinal.space import Rows
 
 comptime PANEL_ROWS = 2 * W
@@ -24,9 +24,6 @@ comptime BLOCK_ROWS = 128
 """Rows packed at a time."""
 comptime BLOCK_WORDS = 256
 """Words packed at a time; a longer vector is taken in several blocks whose sums are added."""
-comptime QUADS = W == 16 and CompilationTarget._has_feature["avx512vnni"]()
-"""True where four bytes are multiplied and added at once."""
-
 comptime Sum[T: DType] = DType.float32 if T.is_floating_point() else DType.int32
 """Type of words and of sums for a stored type; 32-bit integer sums are exact modulo 2**32."""
 
@@ -55,8 +52,8 @@ def block_words(words: Int) -> Int:
 def load_words[T: DType, query: Bool](p: Ptr[Scalar[T]], first: Int, dim: Int) -> SIMD[Sum[T], W]:
     """Loads words first .. first+W-1 of a vector, zero elements past its end.
 
-    Quads multiply unsigned bytes of rows by signed bytes of queries: int8 rows are raised by 128 and uint8 queries lowered
-    by 128 (`row_bias` and `query_bias` tell what that changes). Where one side is padded, the other is zero.
+    Where quads want unlike signs, unsigned bytes of rows meet signed bytes of queries: int8 rows are raised by 128 and uint8
+    queries lowered by 128 (`row_bias` and `query_bias` tell what that changes). Where one side is padded, the other is zero.
 
     Safety:
         `p` must have `dim` elements.
@@ -80,7 +77,7 @@ def load_words[T: DType, query: Bool](p: Ptr[Scalar[T]], first: Int, dim: Int) -
         return rebind[SIMD[Sum[T], W]](to_float(bitcast[T, N](bits)))
     elif QUADS:
         var bytes = bitcast[DType.uint8, N](bits)
-        comptime if (T == DType.uint8) == query:
+        comptime if not LIKE_SIGNS and (T == DType.uint8) == query:
             bytes ^= 0x80
         return bitcast[Sum[T], W](bytes)
     else:
@@ -107,7 +104,7 @@ def sum_elements[T: DType](p: Ptr[Scalar[T]], dim: Int) -> Int32:
 @always_inline
 def row_bias[T: DType](row: Ptr[Scalar[T]], dim: Int) -> Int32:
     """Returns what a row's sums lack: x * q = x * (q - 128) + 128 * x, for quads of uint8."""
-    comptime if QUADS and T == DType.uint8:
+    comptime if QUADS and not LIKE_SIGNS and T == DType.uint8:
         return 128 * sum_elements(row, dim)
     else:
         return 0
@@ -116,7 +113,7 @@ def row_bias[T: DType](row: Ptr[Scalar[T]], dim: Int) -> Int32:
 @always_inline
 def query_bias[T: DType](query: Ptr[Scalar[T]], dim: Int) -> Int32:
     """Returns what a query's sums lack: x * q = (x + 128) * q - 128 * q, for quads of int8."""
-    comptime if QUADS and T == DType.int8:
+    comptime if QUADS and not LIKE_SIGNS and T == DType.int8:
         return -128 * sum_elements(query, dim)
     else:
         return 0
@@ -231,9 +228,15 @@ def _step[
     comptime if T.is_floating_point():
         return acc + row * query
     elif QUADS:
-        return llvm_intrinsic[
-            "llvm.x86.avx512.vpdpbusd.512", SIMD[Sum[T], W], has_side_effect=False
-        ](acc, bitcast[DType.uint8, 4 * W](row), bitcast[DType.int8, 4 * W](query))
+        comptime X = T if LIKE_SIGNS else DType.uint8
+        comptime Y = T if LIKE_SIGNS else DType.int8
+        return rebind[SIMD[Sum[T], W]](
+            byte_dot(
+                rebind[SIMD[DType.int32, W]](acc),
+                bitcast[X, 4 * W](row),
+                bitcast[Y, 4 * W](query),
+            )
+        )
     else:
         return rebind[SIMD[Sum[T], W]](
             pair_dot(

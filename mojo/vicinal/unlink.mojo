@@ -10,13 +10,13 @@ back, and several removed rows in a line are looked behind.
 """
 from std.ffi import external_call
 
-from vicinal.build import SLACK, LinkBack, same_row
+from vicinal.build import SLACK, LinkBack, Round
 from vicinal.candidates import entry_of, key_of, node_of
 from vicinal.graph import EMPTY, Graph, publish
 from vicinal.marks import going, staying
 from vicinal.memory import Ptr, allocate, at, release
+from vicinal.interleave import LANES
 from vicinal.parallel import Body, Team, Watch
-from vicinal.places import Places
 from vicinal.scratch import HOP, Scratch
 from vicinal.space import Linker, Rows
 from vicinal.undo import PARTS, UndoLog
@@ -57,7 +57,7 @@ struct PatchLinks[S: Linker](Body):
     def run(self, begin: Int, end: Int, worker: Int):
         """Does nodes first .. last-1 once for each owner."""
         ref graph = self.graph[]
-        ref scratch = self.scratches[unsafe_offset=worker][]
+        ref scratch = self.scratches[unsafe_offset=worker * LANES][]
         for part in range(begin, end):
             var node = self.first + (part - self.first) % PARTS
             while node < self.last:
@@ -106,6 +106,9 @@ struct PatchLinks[S: Linker](Body):
         self.offer(level, node, passed, gone, kept, nodes, scratch)
         var before = kept
         kept = self.take(level, kept, max(cap - SLACK, cap // 2), scratch)
+        if kept == 0 and level == 0 and node != graph.row_of(graph.entry):
+            picked[] = UInt32(graph.row_of(graph.entry))  # without any link it would not take part
+            kept = 1
         self.patches[unsafe_offset=part].append(level, node, before, kept, picked)
 
     def offer(
@@ -280,18 +283,11 @@ struct PatchBack[S: Linker](Body):
     def run(self, begin: Int, end: Int, worker: Int):
         """Goes through all new links once for each owner."""
         ref graph = self.graph[]
-        ref scratch = self.scratches[unsafe_offset=worker][]
-        var back = LinkBack[Self.S](
-            self.graph,
-            self.rows,
-            self.scratches,
-            Places.from_row(0),
-            0,
-            0,
-            at[UInt8](64),
-            at[UInt8](64),
-            self.log,
+        ref scratch = self.scratches[unsafe_offset=worker * LANES][]
+        var none = Round(
+            self.graph, self.rows, at[UInt32](64), at[Int32](64), 0, 0, self.scratches, 0
         )
+        var back = LinkBack[Self.S](none, self.log)
         for part in range(begin, end):
             for owner in range(PARTS):
                 ref patches = self.patches[unsafe_offset=owner]
@@ -303,12 +299,7 @@ struct PatchBack[S: Linker](Body):
                     var count = Int(patch[unsafe_offset=3])
                     for i in range(Int(patch[unsafe_offset=2]), count):
                         var target = Int(patch[unsafe_offset=HEAD + i])
-                        # copies of a row are in a chain, which goes one way
-                        if (
-                            target % PARTS != part
-                            or leads_to(graph, level, target, node)
-                            or (level == 0 and same_row[Self.S](self.rows, target, node))
-                        ):
+                        if target % PARTS != part or leads_to(graph, level, target, node):
                             continue
                         back.link(level, target, node, part, scratch)
                     word += HEAD + count
@@ -344,7 +335,7 @@ def patch_links[
         marks: Address of the rows' marks.
         kept: A row that stays though it is removed, or -1.
         team: Workers.
-        scratches: One for each worker.
+        scratches: LANES for each worker.
         log: Receives what an undo needs.
         watch: May end the work early.
 
@@ -392,7 +383,8 @@ def move_entry(mut graph: Graph, marks: Int) -> Int:
         return -1
     var best = -1
     for ordinal in range(graph.ordinals):
-        if not staying(mark[unsafe_offset=graph.row_of(ordinal)]):
+        var row = graph.row_of(ordinal)
+        if not staying(mark[unsafe_offset=row]) or graph.absent(row):
             continue
         if best < 0 or graph.level_of(ordinal) > graph.level_of(best):
             best = ordinal

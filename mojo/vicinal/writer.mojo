@@ -19,7 +19,6 @@ from vicinal.format import (
     PAGE,
     RULE_COUNT,
     UINT32_SECTION,
-    VERSION,
     Header,
     Section,
     block_count,
@@ -122,7 +121,7 @@ def write[
         status = write_at(file, Int(sums), list.bytes(), offset)
     if status.ok():
         word(page, 0).unsafe_bitcast[UInt64]()[] = MAGIC
-        half(page, AT_VERSION)[] = UInt32(VERSION)
+        half(page, AT_VERSION)[] = UInt32(header.version())
         half(page, AT_MARK)[] = MARK
         word(page, AT_BYTES)[] = offset + list.bytes()
         word(page, AT_COUNT)[] = count + 1

@@ -1,6 +1,8 @@
 """Nearest-neighbour search in one process: exact where that is fastest, a graph above it."""
 
 from vicinal._cpu import build_info
+from vicinal._quality import MeasuredRecall, Tuning
+from vicinal._walking import Trace, TraceStep, WhyNot
 from vicinal.errors import CorruptError, FormatError
 from vicinal.exact import exact_search
 from vicinal.index import Index, open
@@ -11,7 +13,12 @@ __all__ = [
     "CorruptError",
     "FormatError",
     "Index",
+    "MeasuredRecall",
     "SearchResult",
+    "Trace",
+    "TraceStep",
+    "Tuning",
+    "WhyNot",
     "__version__",
     "build_info",
     "exact_search",

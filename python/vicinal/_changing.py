@@ -12,6 +12,7 @@ from vicinal import _validate
 from vicinal._cpu import native
 from vicinal._progress import Report, reporting
 from vicinal._state import State
+from vicinal._string_ids import StringIds, as_strings
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
 _CONFLICTS = ("error", "update", "skip")
@@ -30,7 +31,7 @@ class Changing(State):
         on_conflict: str = "error",
         num_threads: int | None = None,
         progress: bool | Report | None = None,
-    ) -> NDArray[np.int64]:
+    ) -> NDArray[Any]:
         """Add vectors; all of them, or none if anything is wrong with one.
 
         Parameters
@@ -44,7 +45,8 @@ class Changing(State):
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
             was never given ids has 0, 1, 2, ... Only ids that are in the index count: that of the
-            last vector is given out again once it is removed.
+            last vector is given out again once it is removed. With `Index(..., ids="str")` any
+            distinct strings, which must be given.
         on_conflict : {"error", "update", "skip"}
             What to do about ids that are in the index already: refuse the call, replace their
             vectors as `update` does, or leave them alone without a look at the new vectors. An id
@@ -57,17 +59,18 @@ class Changing(State):
 
         Returns
         -------
-        ndarray of int64, shape (n,)
+        ndarray of int64, or of str as objects, shape (n,)
             The ids, also for one vector of shape (dim,), and also those that were skipped.
 
         Raises
         ------
         TypeError
-            If vectors or ids are of the wrong kind: no real numbers, ragged, ids that are floats.
+            If vectors or ids are of the wrong kind: no real numbers, ragged, ids that are floats,
+            integers where ids are strings.
         ValueError
             If a shape is wrong, a value is NaN, infinite or does not fit the stored dtype, a vector
-            is zero with metric "cosine", an id is repeated or present already, `on_conflict` is
-            unknown, or the index is read-only.
+            is zero with metric "cosine", an id is repeated or present already, string ids are
+            missing, `on_conflict` is unknown, or the index is read-only.
 
         Notes
         -----
@@ -83,17 +86,17 @@ class Changing(State):
             )
         threads = _validate.thread_count(num_threads)
         rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
-        chosen = None if ids is None else _ids_of(ids, len(rows))
+        wanted = self._new_ids(ids)
+        if wanted is not None and wanted.shape != (len(rows),):
+            raise ValueError(f"ids: expected ({len(rows)},), got {wanted.shape}")
         with self._writing.held():
-            if chosen is None:
-                return self._put(rows, given, None, False, threads, progress)
-            if on_conflict == "skip":
-                _validate.refuse_repeats(chosen)
-                new = np.flatnonzero(self._rows(chosen) < 0)
-                if len(new) < len(chosen):
-                    self._put(rows, given, chosen, False, threads, progress, new)
-                    return chosen
-            return self._put(rows, given, chosen, on_conflict == "update", threads, progress)
+            some = None
+            if wanted is not None and on_conflict == "skip":
+                _validate.refuse_repeats(wanted)
+                numbers = wanted if self._strings is None else self._strings.to_numbers(wanted)
+                some = np.flatnonzero(self._rows(numbers) < 0)
+            new = self._put(rows, given, wanted, on_conflict == "update", threads, progress, some)
+        return self._named(new) if wanted is None else wanted.copy()
 
     def update(
         self,
@@ -110,7 +113,7 @@ class Changing(State):
         vectors : array_like of shape (n, dim) or (dim,)
             As `add` takes them.
         ids : int or array_like of int, shape (n,)
-            Ids that are in the index, each once.
+            Ids that are in the index, each once; strings with `Index(..., ids="str")`.
         num_threads, progress
             As for `add`.
 
@@ -136,10 +139,12 @@ class Changing(State):
         self._must_be_writable()
         threads = _validate.thread_count(num_threads)
         rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
-        chosen = _ids_of(ids, len(rows))
+        wanted = self._wanted(ids)
+        if len(wanted) != len(rows):
+            raise ValueError(f"ids: expected ({len(rows)},), got {wanted.shape}")
         with self._writing.held():
-            self._known_rows(chosen)
-            self._put(rows, given, chosen, True, threads, progress)
+            self._known_rows(wanted)
+            self._put(rows, given, wanted, True, threads, progress)
 
     def remove(
         self,
@@ -153,7 +158,7 @@ class Changing(State):
         Parameters
         ----------
         ids : int or array_like of int, shape (n,)
-            Ids that are in the index, each once.
+            Ids that are in the index, each once; strings with `Index(..., ids="str")`.
         num_threads : int, optional
             Threads to use, at least 1; all cores this process may run on by default.
         progress : bool or callable, optional
@@ -192,10 +197,10 @@ class Changing(State):
         """
         self._must_be_writable()
         threads = _validate.thread_count(num_threads)
-        chosen = _ids_of(ids, None)
+        wanted = self._wanted(ids)
         with self._writing.held():
-            rows = self._known_rows(chosen)
-            _validate.refuse_repeats(chosen)
+            rows = self._known_rows(wanted)
+            _validate.refuse_repeats(wanted)
             with reporting(progress, len(rows)) as report:
                 status = native.index_remove(self._handle, rows, threads, report)
         if status:
@@ -207,8 +212,8 @@ class Changing(State):
         """Build the index anew from the vectors that it holds, in as little memory as they need.
 
         Removed rows go, the graph is linked as if all vectors had been added at once in the order
-        of `ids`, and the codes that it is walked on are chosen and made anew. Ids stay as they are;
-        a vector may move to another place in `ids` only in that those removed before it are gone.
+        of `ids`, and the codes that it is walked on are chosen and made anew. Ids and their order
+        stay as they are; so does the text of strings that were ids once.
 
         Parameters
         ----------
@@ -235,7 +240,10 @@ class Changing(State):
         self._must_be_writable()
         threads = _validate.thread_count(num_threads)
         with self._writing.held(), reporting(progress, len(self)) as report:
-            self._handle = native.index_compact(self._handle, threads, report)
+            handle = native.index_compact(self._handle, threads, report)
+            # Strings first: they name what searches find in either, and those under way use both.
+            self._strings = StringIds.of(handle, self._path)
+            self._handle = handle
 
     # ---- what they share
 
@@ -243,53 +251,64 @@ class Changing(State):
         self,
         rows: NDArray[Any],
         given: NDArray[Any],
-        ids: NDArray[np.int64] | None,
+        ids: NDArray[Any] | None,
         replaces: bool,
         threads: int,
         progress: bool | Report | None,
         some: NDArray[np.intp] | None = None,
     ) -> NDArray[np.int64]:
-        """Write rows, or those at the positions `some`; the caller holds the writer's lock."""
-        written = rows if some is None else rows[some]
-        if ids is None:
-            new = np.empty(len(rows), np.int64)
+        """Write rows, or those at the positions `some`; the caller holds the writer's lock.
+
+        Returns their ids as the native code knows them.
+        """
+        names = ids
+        if some is not None and ids is not None and len(some) < len(ids):
+            rows_written, names = rows[some], ids[some]
         else:
-            new = ids.copy() if some is None else ids[some]
-        with reporting(progress, len(written)) as report:
+            rows_written, some = rows, None
+        with (
+            reporting(progress, len(rows_written)) as report,
+            self._numbered(names) as numbers,
+        ):
+            new = np.empty(len(rows), np.int64) if numbers is None else numbers.copy()
             status = native.index_add(
-                self._handle, written, new, ids is not None, replaces, threads, report
+                self._handle, rows_written, new, numbers is not None, replaces, threads, report
             )
-        if status:
-            position, kind = divmod(status, 8)
-            if some is not None:
-                position = int(some[position])
-            if kind == _DUPLICATE_ID:
-                self._refuse_id(ids, position)
-            _validate.refuse_rows(position * 8 + kind, "vectors", rows, given)
+            if status:
+                position, kind = divmod(status, 8)
+                if some is not None:
+                    position = int(some[position])
+                if kind == _DUPLICATE_ID:
+                    self._refuse_id(ids, position)
+                _validate.refuse_rows(position * 8 + kind, "vectors", rows, given)
         return new
 
-    def _known_rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _wanted(self, ids: ArrayLike) -> NDArray[Any]:
+        """Return ids that should be there as an array of integers or strings of shape (n,)."""
+        wanted = _validate.as_ids(ids) if self._strings is None else as_strings(ids)
+        if wanted.ndim > 1:
+            raise ValueError(f"ids: expected one id or shape (n,), got {wanted.shape}")
+        return wanted.reshape(-1)
+
+    def _known_rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         """Return the row of each id, all of which must be there."""
-        rows = self._rows(ids)
+        rows = self._rows(ids if self._strings is None else self._strings.to_numbers(ids))
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):
             raise KeyError(f"ids: {ids[unknown[0]]} is not in the index")
         return rows
 
-    def _refuse_id(self, ids: NDArray[np.int64] | None, position: int) -> NoReturn:
+    def _new_ids(self, ids: ArrayLike | None) -> NDArray[Any] | None:
+        """Return ids of rows to be added as an array of integers or strings, None for automatic."""
+        if self._strings is None:
+            return None if ids is None else _validate.as_ids(ids)
+        if ids is None:
+            raise ValueError('ids: expected strings, got None; an index with ids="str" makes none')
+        return as_strings(ids)
+
+    def _refuse_id(self, ids: NDArray[Any] | None, position: int) -> NoReturn:
         if ids is None:
             raise ValueError("ids: no automatic ones are left below 2**63; give ids of your own")
         _validate.refuse_repeats(ids[: position + 1])
-        value = ids[position]
+        value = repr(ids[position]) if self._strings is not None else ids[position]
         raise ValueError(f"ids: {value} at position {position} is already in the index")
-
-
-def _ids_of(ids: ArrayLike, count: int | None) -> NDArray[np.int64]:
-    """Return ids as an array of shape (n,), `count` of them unless that is None."""
-    chosen = _validate.as_ids(ids)
-    if count is None:
-        if chosen.ndim > 1:
-            raise ValueError(f"ids: expected one id or shape (n,), got {chosen.shape}")
-    elif chosen.shape != (count,) and (chosen.ndim or count != 1):
-        raise ValueError(f"ids: expected ({count},), got {chosen.shape}")
-    return chosen.reshape(-1)

@@ -2,7 +2,7 @@
 
 Exposes `native`, the module, and `build_info`. The choice is made once per process; the environment
 variable VICINAL_CPU names a level to use in place of the best one. Nothing else happens at import:
-no thread is started and no file but /proc/cpuinfo and the module is read.
+no thread is started and no file but the module and one of /proc is read.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Keeping an index: files and pickles."""
+"""Keeping an index: files, copies and pickles."""
 
 from __future__ import annotations
 
+import os
 import reprlib
 import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from vicinal import storage
 from vicinal._cpu import native
@@ -13,6 +13,19 @@ from vicinal._state import PathLike, State
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+def _nameless_file() -> IO[bytes]:
+    """Return an empty file in memory, or where the system has none on the disk, without a name."""
+    try:
+        return os.fdopen(os.memfd_create("vicinal"), "w+b")
+    except OSError:
+        return tempfile.TemporaryFile(prefix="vicinal-")
+
+
+def _name_of(file: IO[bytes]) -> str:
+    """Return a path by which this process can open a nameless file."""
+    return f"/proc/self/fd/{file.fileno()}"
 
 
 class Keeping(State):
@@ -54,20 +67,55 @@ with 0 rows, read-only
                 path,
             )
 
+    def copy(self) -> Self:
+        """Return an independent copy in memory that can be changed, also of a read-only index.
+
+        The copy holds everything that `save` writes; it takes memory for two copies while it is
+        made. `copy.copy` and `copy.deepcopy` do the same.
+
+        Raises
+        ------
+        OSError
+            If the system refuses, for instance because memory is out.
+
+        Notes
+        -----
+        Threads: a writer like `add`; searches go on meanwhile.
+        """
+        with _nameless_file() as file:
+            self._write(file)
+            return self._open(_name_of(file), "copy", False)
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle holds the bytes of a file, so there is one format to check and to keep readable.
-        with tempfile.TemporaryDirectory(prefix="vicinal-") as folder:
-            path = Path(folder, "index")
-            self.save(path)
-            return type(self)._from_bytes, (path.read_bytes(),)
+        with _nameless_file() as file:
+            self._write(file)
+            file.seek(0)
+            return type(self)._from_bytes, (file.read(),)
 
     @classmethod
     def _from_bytes(cls, data: bytes) -> Self:
         """Make a writable index of the bytes of a file; what unpickling calls."""
-        with tempfile.TemporaryDirectory(prefix="vicinal-") as folder:
-            path = Path(folder, "index")
-            path.write_bytes(data)
-            return cls._open(path, "copy", False)
+        with _nameless_file() as file:
+            file.write(data)
+            file.flush()
+            return cls._open(_name_of(file), "copy", False)
+
+    def _write(self, file: IO[bytes]) -> None:
+        """Save into an open file that is empty."""
+        with self._writing.held():
+            storage.call(
+                lambda _, status: native.index_write(
+                    self._handle, file.fileno(), self._ef_search, status
+                ),
+                "",
+            )
 
     @classmethod
     def _open(cls, path: PathLike, mode: str, verify: bool) -> Self:

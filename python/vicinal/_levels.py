@@ -8,6 +8,7 @@ tool loads this file by its path, before the package exists.
 from __future__ import annotations
 
 import platform
+import struct
 from typing import NamedTuple
 
 __all__ = ["LEVELS", "Level", "cpu_flags", "levels_of", "machine_name", "runs_on"]
@@ -42,6 +43,15 @@ _V4 = _V3 | {
     *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
     *("avx512_vnni", "avx512_vpopcntdq", "avx512vbmi"),
 }
+# Every aarch64. CPUs with dot products have checksums and atomics in one instruction as well:
+# Cortex-A76, Neoverse N1, Apple M1 and all later ones. Products of unlike signs (i8mm) would gain
+# nothing, see products.mojo.
+_NEON = frozenset({"fp", "asimd"})
+
+# Bits of the word AT_HWCAP of the auxiliary vector, by their names in /proc/cpuinfo (Linux,
+# "ARM64 ELF hwcaps"): those that the levels ask for.
+_AT_HWCAP = 16
+_HWCAP = {"fp": 0, "asimd": 1, "crc32": 7, "atomics": 8, "asimddp": 20}
 
 LEVELS: dict[str, Level] = {
     level.name: level
@@ -68,10 +78,19 @@ LEVELS: dict[str, Level] = {
             _V2,
         ),
         Level(
+            "dotprod",
+            "aarch64",
+            (
+                *("--target-triple", "aarch64-unknown-linux-gnu", "--target-cpu", "generic"),
+                *("--target-features", "+dotprod,+crc,+lse"),
+            ),
+            _NEON | {"asimddp", "atomics", "crc32"},
+        ),
+        Level(
             "neon",
             "aarch64",
             ("--target-triple", "aarch64-unknown-linux-gnu", "--target-cpu", "generic"),
-            frozenset({"fp", "asimd"}),
+            _NEON,
         ),
     )
 }
@@ -88,10 +107,22 @@ def levels_of(machine: str) -> tuple[str, ...]:
     return tuple(level.name for level in LEVELS.values() if level.machine == machine)
 
 
-def cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
-    """Return the flags of the first CPU, or an empty set where they cannot be read."""
+def cpu_flags(machine: str | None = None, proc: str = "/proc") -> frozenset[str]:
+    """Return the flags of this CPU, or an empty set where they cannot be read.
+
+    On Arm they are what the kernel tells each process: unlike the text of /proc/cpuinfo they are
+    right under an emulator too, and hold for all cores of a mixed set.
+    """
+    if (machine or machine_name()) == "aarch64":
+        try:
+            with open(f"{proc}/self/auxv", "rb") as file:
+                pairs = dict(struct.iter_unpack("=QQ", file.read()))
+            word = pairs[_AT_HWCAP]
+            return frozenset(name for name, bit in _HWCAP.items() if word >> bit & 1)
+        except (OSError, KeyError, struct.error):
+            pass  # the text will do
     try:
-        with open(path, encoding="utf-8", errors="replace") as lines:
+        with open(f"{proc}/cpuinfo", encoding="utf-8", errors="replace") as lines:
             # Stops at the first CPU: on machines with many cores the whole file is slow to make.
             for line in lines:
                 name, _, value = line.partition(":")

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
-from vicinal._state import State
+from vicinal._quality import Quality
 from vicinal.result import SearchResult
 
 # For the first lines of `search`, where each look-up counts.
@@ -21,9 +21,11 @@ _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
 _READY = 0x0101  # flags.num of an array that is C-contiguous and aligned
 _MAX_COUNT = _validate.MAX_COUNT
+# All went well and ids are numbers of strings; as a status, so that others pay nothing for it.
+_NUMBERS = 7
 
 
-class Searching(State):
+class Searching(Quality):
     """The methods that read rows; safe at any time from any number of threads."""
 
     __slots__ = ()
@@ -34,6 +36,7 @@ class Searching(State):
         k: int = 10,
         *,
         ef_search: int | None = None,
+        recall: float | None = None,
         num_threads: int | None = None,
     ) -> SearchResult:
         """Find the k nearest vectors of each query.
@@ -50,6 +53,10 @@ class Searching(State):
             Candidates kept while searching, at least 1; more finds more and takes longer. At least
             `k` are kept. `index.ef_search` by default. Without effect while the index is searched
             exactly.
+        recall : float, optional
+            In place of `ef_search`: the width that `tune` found for this share of the true
+            neighbours, from 0 to 1. The smallest width tuned for as high a recall and as large a k,
+            or higher ones, is used.
         num_threads : int, optional
             Threads that share the queries, at least 1; by default one for one query, else all
             cores this process may run on. Results do not depend on it.
@@ -59,7 +66,8 @@ class Searching(State):
         SearchResult
             `ids` (int64) and `distances` (float32), nearest first, equal distances in the order of
             rows; shape (k,) for one query, (n, k) for a batch. Where there are fewer than k rows
-            the rest is id -1 and distance infinity.
+            the rest is id -1 and distance infinity. String ids come as an object array of `str`,
+            with None in place of -1.
 
         Raises
         ------
@@ -67,7 +75,8 @@ class Searching(State):
             If queries, `k`, `ef_search` or `num_threads` are of the wrong kind.
         ValueError
             If a shape is wrong, a number out of range, a query holds NaN or infinity, or is zero
-            with metric "cosine".
+            with metric "cosine"; if the index was not tuned for `recall` and `k`, or `ef_search` is
+            given as well.
 
         Notes
         -----
@@ -98,7 +107,9 @@ class Searching(State):
         if type(k) is not int or not 0 < k <= _MAX_COUNT:
             k = _validate.whole_number(k, "k", 1, _MAX_COUNT)
         if ef_search is None:
-            ef_search = self._ef_search
+            ef_search = self._ef_search if recall is None else self._tuned_width(recall, k)
+        elif recall is not None:
+            raise ValueError("recall: expected ef_search or recall, got both")
         elif type(ef_search) is not int or not 0 < ef_search <= _MAX_COUNT:
             ef_search = _validate.whole_number(ef_search, "ef_search", 1, _MAX_COUNT)
         n = 1 if single else len(rows)
@@ -111,7 +122,9 @@ class Searching(State):
         distances = _empty(wanted, _FLOAT32)
         status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
         if status:
-            _validate.refuse_rows(status, "queries", rows.reshape(n, self._dim), given)
+            if status != _NUMBERS:
+                _validate.refuse_rows(status, "queries", rows.reshape(n, self._dim), given)
+            return SearchResult(self._named(ids), distances)
         return _new_tuple(SearchResult, (ids, distances))
 
     def get(self, ids: ArrayLike) -> NDArray[Any]:
@@ -120,7 +133,7 @@ class Searching(State):
         Parameters
         ----------
         ids : int or array_like of int, shape (n,)
-            Ids, in any order, repeats allowed.
+            Ids, in any order, repeats allowed; strings with `Index(..., ids="str")`.
 
         Returns
         -------
@@ -133,7 +146,7 @@ class Searching(State):
         KeyError
             If an id is not in the index.
         TypeError
-            If ids are not integers.
+            If ids are not integers, or not strings where ids are.
         ValueError
             If they have another shape or do not fit int64.
 
@@ -141,12 +154,12 @@ class Searching(State):
         -----
         Threads: safe at any time, also while vectors are added, replaced or removed.
         """
-        wanted = _validate.as_ids(ids)
+        wanted, given = self._known(ids)
         if wanted.ndim > 1:
             raise ValueError(f"ids: expected one id or shape (n,), got {wanted.shape}")
         flat = wanted.reshape(-1)
         out = np.empty((len(flat), self._dim), dtype=_validate.STORED_DTYPES[self._dtype])
         unknown = native.index_get(self._handle, flat, out)
         if unknown >= 0:
-            raise KeyError(f"ids: {flat[unknown]} is not in the index")
+            raise KeyError(f"ids: {given.reshape(-1)[unknown]} is not in the index")
         return out if wanted.ndim else out[0]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
+from vicinal._string_ids import StringIds, as_strings
 from vicinal._writer_lock import WriterLock
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -40,6 +43,8 @@ class State:
         "_read_only",
         "_seed",
         "_single",
+        "_strings",
+        "_widths",
         "_writing",
     )
 
@@ -57,6 +62,9 @@ class State:
         self._path = path
         self._query_dtype = _validate.query_dtype(self._dtype)
         self._single = (self._dim,)
+        self._strings = StringIds.of(handle, path)
+        # search widths by (recall, k), as far as they were asked for; see _quality.py
+        self._widths: dict[tuple[float, int], int] = {}
         self._writing = WriterLock()
 
     def __len__(self) -> int:
@@ -68,6 +76,33 @@ class State:
         rows = np.empty(len(ids), dtype=np.int64)
         native.index_rows(self._handle, ids, rows)
         return rows
+
+    # Integer ids are what the native code knows; string ids are numbers there. Whoever takes ids
+    # from a caller or gives them back goes through the next three.
+
+    def _known(self, ids: ArrayLike, name: str = "ids") -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return ids as the native code knows them, and as they were given, for messages.
+
+        A string that is not there is -1, which no row has. The shape is that of `ids`.
+        """
+        if self._strings is None:
+            numbers = _validate.as_ids(ids, name)
+            return numbers, numbers
+        names = as_strings(ids, name)
+        return self._strings.to_numbers(names), names
+
+    def _named(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return ids that came from the native code as the caller knows them, None for none."""
+        return numbers if self._strings is None else self._strings.to_strings(numbers)
+
+    @contextmanager
+    def _numbered(self, ids: NDArray[Any] | None) -> Iterator[NDArray[np.int64] | None]:
+        """Yield new ids as the native code is to know them, to a block that adds their rows."""
+        if self._strings is None or ids is None:
+            yield ids
+        else:
+            with self._strings.taken(ids, self.__len__) as numbers:
+                yield numbers
 
     def _must_be_writable(self) -> None:
         """Refuse a change of an index opened with mode="r"."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -10,11 +12,13 @@ from numpy.typing import NDArray
 
 from vicinal import _validate, storage
 from vicinal._cpu import native
+from vicinal._quality import Quality
 from vicinal._state import (
     BYTES,
     CODES,
     CODES_BYTES,
     COUNT,
+    EF_SEARCH,
     EXACT_BELOW,
     GRAPH_BYTES,
     IDS_BYTES,
@@ -23,7 +27,6 @@ from vicinal._state import (
     QUANTIZATION,
     REMOVED,
     VECTORS_BYTES,
-    State,
 )
 
 # Answers of native.index_check
@@ -36,13 +39,14 @@ _INVARIANTS = {
     6: "the tables of the upper levels are out of order",
     7: "the entry point is not a row of the highest level",
     8: "a row cannot be reached from the entry point",
-    9: "a link leads to or from a row that was removed and freed",
+    9: "rows without links are not as many as copies of other rows and freed rows",
+    10: "a link leads to or from a row that was removed and freed",
 }
 
 _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them
 
 
-class Telling(State):
+class Telling(Quality):
     """Properties, checks and statistics; safe at any time unless a docstring says otherwise."""
 
     __slots__ = ()
@@ -92,27 +96,77 @@ class Telling(State):
         self._ef_search = _validate.whole_number(value, "ef_search", 1, _validate.MAX_COUNT)
 
     @property
-    def ids(self) -> NDArray[np.int64]:
-        """Ids of all rows in their order, a new int64 array of shape (len(self),).
+    def ids(self) -> NDArray[Any]:
+        """Ids of all rows in their order, a new array of shape (len(self),).
 
-        Rows are in the order they were added, but that places of removed ones are used again.
+        int64; string ids as an object array of `str`. Rows are in the order they were added, but
+        that places of removed ones are used again.
         """
+        return self._named(self._all_ids())
+
+    def _all_ids(self) -> NDArray[np.int64]:
+        """Return all ids as the native code knows them."""
         handle, count = self._handle, len(self)
         while True:
             out = np.empty(count, dtype=np.int64)
             count = native.index_ids(handle, out)
-            if len(out) == count:
+            if len(out) == count:  # nobody has added or removed any in between
                 return out
 
+    def vectors(self, batch_size: int = 1024) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Go through all rows in the order of `ids`, a batch at a time.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows of a batch, at least 1; the last one has what is left.
+
+        Yields
+        ------
+        ids : ndarray of shape (n,)
+            As `ids` gives them.
+        vectors : ndarray of shape (n, dim)
+            As `get` gives them; new for every batch.
+
+        Notes
+        -----
+        The rows are those that there are at the first batch; one that is gone when its batch comes
+        is left out.
+        Threads: safe at any time, also while vectors are added.
+        """
+        size = _validate.whole_number(batch_size, "batch_size", 1, _validate.MAX_COUNT)
+        return self._batches(size)
+
+    def _batches(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        ids = self._all_ids()
+        dtype = _validate.STORED_DTYPES[self._dtype]
+        for start in range(0, len(ids), size):
+            batch = ids[start : start + size]
+            while True:
+                batch = batch[self._rows(batch) >= 0]
+                out = np.empty((len(batch), self._dim), dtype)
+                if native.index_get(self._handle, batch, out) < 0:
+                    break
+            yield self._named(batch), out
+
     def __contains__(self, id: object) -> bool:
+        if self._strings is not None:
+            if not isinstance(id, str):
+                raise TypeError(f"id: expected a string, got {reprlib.repr(id)}")
+            return bool(self._rows(self._known([id])[0])[0] >= 0)
         number = _validate.as_id(id)
         return number is not None and self._rows(np.array([number], dtype=np.int64))[0] >= 0
 
     def __repr__(self) -> str:
+        asked = _validate.QUANTIZATIONS[native.index_info(self._handle, QUANTIZATION)]
+        others = ("" if asked == "auto" else f", quantization={asked!r}") + (
+            "" if self._strings is None else ", ids='str'"
+        )
+        width = "" if self._ef_search == EF_SEARCH else f", ef_search {self._ef_search}"
         return (
             f"vicinal.Index(dim={self._dim}, metric={self._metric!r}, dtype={self._dtype!r}, "
-            f"M={self._M}, ef_construction={self._ef_construction}, seed={self._seed}) "
-            f"with {len(self)} rows{', read-only' if self._read_only else ''}"
+            f"M={self._M}, ef_construction={self._ef_construction}, seed={self._seed}{others}) "
+            f"with {len(self)} rows{width}{', read-only' if self._read_only else ''}"
         )
 
     def verify(self) -> None:
@@ -165,7 +219,9 @@ class Telling(State):
             answered now; `exact_below`, the number of rows from which on the graph is built;
             `graph_rows` and `max_level` of the graph; `removed`, rows that were removed and are not
             in use again, which `compact` gives back; `quantization`, what the graph is walked on,
-            and `quantization_reason`, why; `format_version`, that of the file `save` writes.
+            and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
+            and `tuning_stale`, True if the number of rows has more than doubled or halved since one
+            of these; `format_version`, that of the file `save` writes.
 
         Notes
         -----
@@ -188,7 +244,10 @@ class Telling(State):
             "graph_rows": linked,
             "max_level": number(MAX_LEVEL),
             "removed": number(REMOVED),
-            "format_version": storage.FORMAT_VERSION,
+            "ids": "int64" if self._strings is None else "str",
+            "tuned": self.tuned,
+            "tuning_stale": any(tuning.stale(count) for tuning in self.tuned),
+            "format_version": native.index_version(self._handle),
             "quantization": _CODE_KINDS[number(CODES)],
             "quantization_reason": self._quantization_reason(),
         }
@@ -217,9 +276,10 @@ class Telling(State):
         -------
         dict
             `vectors`, `ids` (with the table that finds them and, once something was removed, the
-            marks of rows), `graph`, `codes` (what the graph is
-            walked on) and `total`, room to grow included. For a read-only index these are parts of
-            the file, of which the system keeps in memory what is used.
+            marks of rows), `id_strings` (likewise; 0 for integer
+            ids), `graph`, `codes` (what the graph is walked on) and `total`, room to grow included.
+            For a read-only index these are parts of the file, of which the system keeps in memory
+            what is used.
 
         Notes
         -----
@@ -229,6 +289,7 @@ class Telling(State):
         return {
             "vectors": number(VECTORS_BYTES),
             "ids": number(IDS_BYTES),
+            "id_strings": 0 if self._strings is None else self._strings.memory(),
             "graph": number(GRAPH_BYTES),
             "codes": number(CODES_BYTES),
             "total": number(BYTES),

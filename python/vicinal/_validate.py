@@ -341,7 +341,7 @@ def _from_bfloat16_bits(bits: Array) -> NDArray[np.float32]:
 # ---- ids
 
 
-def refuse_repeats(ids: NDArray[np.int64]) -> None:
+def refuse_repeats(ids: NDArray[Any]) -> None:
     """Raise ValueError if an id stands in a batch twice, naming the first that does so."""
     if len(ids) < 2:
         return
@@ -350,9 +350,8 @@ def refuse_repeats(ids: NDArray[np.int64]) -> None:
     if len(again):
         position = again.min()
         earlier = np.flatnonzero(ids[:position] == ids[position])[0]
-        raise ValueError(
-            f"ids: {ids[position]} stands at position {earlier} and again at {position}"
-        )
+        value = ids[position] if ids.dtype != object else repr(ids[position])
+        raise ValueError(f"ids: {value} stands at position {earlier} and again at {position}")
 
 
 def as_ids(data: object, name: str = "ids") -> NDArray[np.int64]:

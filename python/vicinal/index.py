@@ -10,7 +10,9 @@ from vicinal._cpu import native
 from vicinal._keeping import Keeping
 from vicinal._searching import Searching
 from vicinal._state import PathLike
+from vicinal._string_ids import id_kind
 from vicinal._telling import Telling
+from vicinal._walking import Walking
 
 __all__ = ["Index", "open"]
 
@@ -18,7 +20,7 @@ __all__ = ["Index", "open"]
 EXACT_BELOW = native.exact_below()
 
 
-class Index(Changing, Searching, Keeping, Telling):
+class Index(Changing, Searching, Walking, Keeping, Telling):
     """Nearest-neighbour index over vectors held in memory or in a mapped file.
 
     Small indexes are searched exactly, by a scan of all rows; from 1,000 rows on a graph is
@@ -42,6 +44,9 @@ class Index(Changing, Searching, Keeping, Telling):
         What the graph is walked on; see Notes.
     seed : int
         Draws the graph's levels, 0 to 2**63 - 1.
+    ids : {"int64", "str"}
+        What rows are named by, for good. Strings have to be given with every row; any Unicode is
+        allowed, the empty string too. Results then hold `str` objects.
 
     Raises
     ------
@@ -82,6 +87,10 @@ class Index(Changing, Searching, Keeping, Telling):
     codes around a new centre, then "sq8", then None. Rows that "u8" cannot hold have all rows coded
     anew as well.
 
+    Two indexes are equal only if they are one object, whatever they hold, and an index can be a key
+    of a dictionary: it is a thing that changes, like an open file, not a value. To compare what two
+    hold, compare `ids` and `get(ids)`.
+
     Threads: `search`, `get`, `in`, `len` and `ids` are safe at any time from any number of threads,
     also while vectors are added. One thread at a time can be in `add`, `save`, `check` or pickling:
     others wait. A forked child may go on using the index; if another thread was writing
@@ -111,20 +120,23 @@ class Index(Changing, Searching, Keeping, Telling):
         ef_construction: int = 200,
         quantization: str | None = "auto",
         seed: int = 0,
+        ids: str = "int64",
     ) -> None:
         metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
-        self._adopt(
-            native.index_new(
-                _validate.METRICS.index(metric),
-                _validate.DTYPES.index(dtype),
-                _validate.whole_number(dim, "dim", 1, 65536),
-                _validate.whole_number(M, "M", 2, 128),
-                _validate.whole_number(ef_construction, "ef_construction", 1, _validate.MAX_COUNT),
-                _validate.whole_number(seed, "seed", 0, 2**63 - 1),
-                EXACT_BELOW,
-                _validate.quantization_code(quantization, metric, dtype),
-            )
+        named = id_kind(ids) == "str"
+        handle = native.index_new(
+            _validate.METRICS.index(metric),
+            _validate.DTYPES.index(dtype),
+            _validate.whole_number(dim, "dim", 1, 65536),
+            _validate.whole_number(M, "M", 2, 128),
+            _validate.whole_number(ef_construction, "ef_construction", 1, _validate.MAX_COUNT),
+            _validate.whole_number(seed, "seed", 0, 2**63 - 1),
+            EXACT_BELOW,
+            _validate.quantization_code(quantization, metric, dtype),
         )
+        if named:
+            native.texts_use(handle)
+        self._adopt(handle)
 
 
 def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,12 @@ class SearchResult(NamedTuple):
 
     Attributes
     ----------
-    ids : ndarray of int64, shape (k,) for one query, (n, k) for n
-        Nearest first; -1 where there are fewer than k.
+    ids : ndarray of int64 (or of str as objects), shape (k,) for one query, (n, k) for n
+        Nearest first; -1 where there are fewer than k. Of an index with string ids an object array
+        of str, with None where there are fewer.
     distances : ndarray of float32, same shape
         Distances of `ids`; infinity where there are fewer than k.
     """
 
-    ids: NDArray[np.int64]
+    ids: NDArray[Any]
     distances: NDArray[np.float32]

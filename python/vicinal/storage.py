@@ -16,8 +16,8 @@ from vicinal.errors import CorruptError, FormatError
 
 __all__ = ["FORMAT_VERSION", "Code", "call", "path_bytes", "raise_for_status"]
 
-FORMAT_VERSION = 1
-"""Format version that is written, and the newest that is read."""
+FORMAT_VERSION = 2
+"""The newest format version that is read; files are written in the oldest that can hold them."""
 
 
 class Code(IntEnum):

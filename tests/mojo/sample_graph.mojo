@@ -4,9 +4,9 @@ from std.testing import assert_equal
 
 from vicinal.build import link_rows
 from vicinal.graph import EMPTY, Graph, draw_level, slots
+from vicinal.interleave import LANES
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Team, Unwatched, Watch
-from vicinal.places import Places
 from vicinal.repair import repair
 from vicinal.scratch import Scratch
 from vicinal.space import L2, Of, Rows
@@ -48,7 +48,7 @@ struct Sample(Movable):
     var graph: Graph
     var scratches: Ptr[Ptr[Scratch]]
 
-    comptime WORKERS = 3
+    comptime WORKERS = 3 * LANES
 
     def __init__(out self, count: Int, M: Int):
         self.values = allocate[Int8](count * DIM)
@@ -93,19 +93,26 @@ struct Sample(Movable):
         V: Watch
     ](mut self, until: Int, ef: Int, threads: Int, log: UndoLog, mut watch: V) -> Int:
         """Links rows up to `until`."""
-        return link_rows[Stored](
+        var first = self.graph.linked
+        var places = allocate[UInt32](until - first)
+        for row in range(first, until):
+            places[unsafe_offset=row - first] = UInt32(row)
+        var outcome = link_rows[Stored](
             self.graph,
             self.rows(),
-            Places.from_row(self.graph.linked),
-            until - self.graph.linked,
-            self.graph.linked,
-            self.levels.unsafe_offset(self.graph.linked),
+            places,
+            until - first,
+            until,
+            self.levels.unsafe_offset(first),
+            first,
             ef,
             Team(threads),
             self.scratches,
             log,
             watch,
         )
+        release(places)
+        return outcome
 
     def link_all(mut self, until: Int, ef: Int) raises:
         var log = UndoLog(self.graph)

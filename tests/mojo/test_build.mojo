@@ -3,11 +3,11 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import DIM, Countdown, Sample, Stored
-from vicinal.build import ROUND_SHARE, SLACK
+from vicinal.build import ROUND_SHARE, SLACK, link_rows
 from vicinal.candidates import entry_of, node_of
-from vicinal.check import SOUND, UNREACHABLE, check_graph
+from vicinal.check import SOUND, UNLINKED, UNREACHABLE, check_graph
 from vicinal.memory import allocate, release
-from vicinal.parallel import Unwatched
+from vicinal.parallel import Team, Unwatched
 from vicinal.prune import select_diverse
 from vicinal.repair import unreachable
 from vicinal.space import IP, L2, Linker, Of
@@ -110,22 +110,45 @@ def test_linking_equals_the_rule() raises:
     assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
 
 
-def test_copies_form_a_chain() raises:
+def test_only_some_rows_are_linked() raises:
+    """Rows that are left out get empty blocks, and nothing leads to them."""
     seed(4)
-    comptime ROWS = 400
-    for spread in [1, 5]:  # so many different rows
-        var sample = Sample(ROWS, 3)
-        for row in range(spread, ROWS):
-            sample.copy_row(row % spread, row)
-        sample.link_all(ROWS, 30)
-        assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
-        # the first of each kind leads to the newest copy, and every copy to the one before it
-        for first in range(spread):
-            var place = first
-            for step in range(1, ROWS // spread):
-                var newest = first + (ROWS // spread - step) * spread
-                assert_true(newest in sample.links(0, place))
-                place = newest
+    comptime ROWS = 900
+    var sample = Sample(ROWS, 4)
+    var places = allocate[UInt32](ROWS)
+    var count = 0
+    for row in range(ROWS):
+        if row % 7 != 3 and row < ROWS - 20:
+            places[unsafe_offset=count] = UInt32(row)
+            count += 1
+        else:
+            sample.levels[unsafe_offset=row] = 0
+    var watch = Unwatched()
+    var log = UndoLog(sample.graph)
+    var outcome = link_rows[Stored](
+        sample.graph,
+        sample.rows(),
+        places,
+        count,
+        ROWS,
+        sample.levels,
+        0,
+        30,
+        Team(1),
+        sample.scratches,
+        log,
+        watch,
+    )
+    assert_equal(outcome, 1)
+    assert_equal(sample.graph.linked, ROWS)
+    assert_true(sample.repair(log, watch))
+    for row in range(ROWS):
+        assert_equal(sample.graph.absent(row), row % 7 == 3 or row >= ROWS - 20)
+        for link in sample.links(0, row):
+            assert_false(sample.graph.absent(link))
+    assert_equal(check_graph(sample.graph, ROWS, True, ROWS - count), SOUND)
+    assert_equal(check_graph(sample.graph, ROWS, True, ROWS - count + 1), UNLINKED)
+    release(places)
 
 
 # ---- undo and repair
@@ -195,6 +218,9 @@ def test_repair_reaches_rows_cut_off() raises:
                 # those cut off may still lead to each other
                 if link not in lost or row in lost:
                     kept.append(link)
+            var entry = sample.graph.row_of(sample.graph.entry)
+            if len(kept) == 0 and row != entry:  # without any it would not take part
+                kept.append(entry)
             sample.set_links(row, kept)
         assert_true(unreachable(sample.graph) >= len(lost))
         assert_equal(check_graph(sample.graph, ROWS, True), UNREACHABLE)

@@ -1,4 +1,5 @@
 """Exact 8-bit codes against plain sums, bit for bit; which kind of codes is chosen, and how large codes are."""
+from std.memory import bitcast
 from std.random import random_si64, random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
@@ -26,25 +27,40 @@ comptime DIMS: List[Int] = [1, 63, 64, 65, 127, 128, 129, 223, 1000]
 # ---- sums of products
 
 
+def check_dot_bytes[X: DType, Y: DType, turn: UInt8](bytes: Int, extreme: Bool) raises:
+    """Compares one combination of types with a plain sum."""
+    var row = allocate[UInt8](bytes)
+    var other = allocate[UInt8](bytes)
+    # of the bytes, turned and read as either type, the one whose products are largest
+    var largest = UInt8(255 if X == DType.uint8 else 128) ^ turn
+    var sum: Int64 = 0
+    for i in range(bytes):
+        row[unsafe_offset=i] = largest if extreme else UInt8(random_ui64(0, 255))
+        other[unsafe_offset=i] = UInt8(random_ui64(0, 255))
+        if extreme:
+            other[unsafe_offset=i] = 255 if Y == DType.uint8 else 128
+        var x = bitcast[X, 1](row[unsafe_offset=i] ^ turn)
+        sum += Int64(x) * Int64(bitcast[Y, 1](other[unsafe_offset=i]))
+    # 65,536 products of 255 and 255 need all 32 bits
+    assert_equal(
+        dot_bytes[X, Y, turn](row, other, bytes),
+        sum.cast[DType.int32](),
+        String(t"{X} {Y} {bytes}"),
+    )
+    release(row)
+    release(other)
+
+
 def test_dot_bytes() raises:
     seed(3)
     for bytes in [64, 128, 192, 256, 1024, 65536]:
         for extreme in [False, True]:
-            var row = allocate[UInt8](bytes)
-            var query = allocate[UInt8](bytes)
-            var unsigned_row: Int64 = 0
-            var signed_row: Int64 = 0
-            for i in range(bytes):
-                row[unsafe_offset=i] = 255 if extreme else UInt8(random_ui64(0, 255))
-                query[unsafe_offset=i] = 128 if extreme else UInt8(random_ui64(0, 255))
-                var x = row[unsafe_offset=i]
-                var q = query[unsafe_offset=i]
-                unsigned_row += Int64(x) * Int64(q.cast[DType.int8]())
-                signed_row += Int64(x.cast[DType.int8]()) * Int64(q)
-            assert_equal(Int64(dot_bytes[False](row, query, bytes)), unsigned_row)
-            assert_equal(Int64(dot_bytes[True](row, query, bytes)), signed_row)
-            release(row)
-            release(query)
+            comptime for x in range(2):
+                comptime for y in range(2):
+                    comptime X = DType.int8 if x == 0 else DType.uint8
+                    comptime Y = DType.int8 if y == 0 else DType.uint8
+                    check_dot_bytes[X, Y, 0](bytes, extreme)
+                    check_dot_bytes[X, Y, 0x80](bytes, extreme)
 
 
 # ---- exact codes

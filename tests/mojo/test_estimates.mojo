@@ -6,6 +6,7 @@ from std.testing import TestSuite, assert_almost_equal, assert_equal, assert_fal
 
 from vicinal.code_space import (
     CODE_LINE,
+    BetweenCodes,
     Estimate,
     EstimateConstants,
     PreparedEstimate,
@@ -31,12 +32,19 @@ def dot(a: Ptr[Float32], b: Ptr[Float32], count: Int) -> Float64:
 def test_dot_nibbles() raises:
     seed(4)
     for bytes in [64, 128, 192, 1024]:
+        for extreme in [False, True]:
+            check_nibbles(bytes, extreme)
+
+
+def check_nibbles(bytes: Int, extreme: Bool) raises:
+    """Compares with a plain sum, of the products that fill most bits if `extreme`."""
+    for value in [UInt8(127), 128]:
         var row = allocate[UInt8](bytes)
         var query = allocate[UInt8](2 * bytes)
         for i in range(bytes):
-            row[unsafe_offset=i] = UInt8(random_ui64(0, 255))
+            row[unsafe_offset=i] = 255 if extreme else UInt8(random_ui64(0, 255))
         for i in range(2 * bytes):
-            query[unsafe_offset=i] = UInt8(random_ui64(0, 255))
+            query[unsafe_offset=i] = value if extreme else UInt8(random_ui64(0, 255))
         var sum: Int64 = 0
         for i in range(2 * bytes):
             var value = Int64(value_at(row, i, 4))
@@ -313,6 +321,55 @@ def test_rows_at_the_centre() raises:
         release(prepared)
         release(query)
         release(work)
+
+
+def check_between[bits: Int](codes: Codes, sample: Sample) raises:
+    """Checks the distance between rows known by their codes against its formula in float64, whichever of the two is made a query.
+    """
+    var size = padded_dim(sample.rows.dim)
+    var rows = codes.rows(sample.rows)
+    var middle = 7.5 if bits == 4 else 127.5
+    # whole numbers stand for centred values: with 8 bits they are half a step too low
+    var shift = 0.0 if bits == 4 else 0.5
+    var constants = codes.constants.ptr[EstimateConstants]()
+    var room = allocate[UInt8](4 * size + CODE_LINE)
+    for a in range(sample.count):
+        var query = BetweenCodes[bits].query_of_row(rows, a, Int(room))
+        for b in range(sample.count):
+            var product = Float64(0)
+            for i in range(size):
+                var u = Float64(value_at(rows.row[DType.uint8](b), i, bits)) - middle
+                var v = Float64(value_at(rows.row[DType.uint8](a), i, bits)) - middle - shift
+                product += u * v
+            var first = constants[unsafe_offset=a]
+            var second = constants[unsafe_offset=b]
+            var expected = Float64(first.add) + Float64(second.add)
+            expected -= Float64(first.rescale) * Float64(second.rescale) * product / 2
+            var scale = Float64(first.add) + Float64(second.add)
+            for key in [
+                BetweenCodes[bits].key(query, rows, b),
+                BetweenCodes[bits].key_between(rows, b, a),
+            ]:
+                var found = Float64(float_of_key(key))
+                assert_almost_equal(found, expected, atol=1e-5 * scale, rtol=0)
+            # and near the true distance
+            var true_distance = Float64(0)
+            for i in range(sample.rows.dim):
+                var x = sample.row(a)[unsafe_offset=i] - sample.row(b)[unsafe_offset=i]
+                true_distance += x.cast[DType.float64]() ** 2
+            assert_almost_equal(expected, true_distance, atol=0.1 * scale, rtol=0)
+    release(room)
+
+
+def test_between_codes() raises:
+    seed(9)
+    for dim in materialize[DIMS]():
+        var rows = Sample(12, dim)
+        for row in range(12):
+            for i in range(dim):
+                rows.row(row)[unsafe_offset=i] = Float32(random_float64(-1, 3))
+        check_between[4](encoded(ROTATED, L2, rows, 3), rows)
+        check_between[8](encoded(SCALED, L2, rows, 3), rows)
 
 
 def main() raises:

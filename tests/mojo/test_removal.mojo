@@ -5,6 +5,7 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 from sample_graph import Countdown, Sample, Stored
 from vicinal.candidates import Candidates, entry_of
 from vicinal.check import SOUND, check_graph
+from vicinal.copies import Copies
 from vicinal.marks import FREE, HIDDEN, LEAVING, LIVE, PENDING, RENEW, Marks, Sight, stamp_of
 from vicinal.parallel import Team, Unwatched, Watch
 from vicinal.repair import unreachable
@@ -73,11 +74,12 @@ def test_a_beam_is_swept() raises:
         beam.insert(entry_of(Int32(row), row))
         if row % 3 != 0:
             left.append(row)
-    marks.sight(0).sweep(beam)
+    var copies = Copies()
+    copies.sweep(marks.sight(0), beam)
     assert_equal(beam.size, len(left))
     for i in range(beam.size):
         assert_equal(beam.node(i), left[i])
-    Sight.of_all().sweep(beam)
+    copies.sweep(Sight.of_all(), beam)
     assert_equal(beam.size, len(left))
     _ = marks^
 
@@ -157,7 +159,7 @@ def test_nothing_leads_to_rows_that_go() raises:
             if M > 2:  # with four slots a row not much is left to go on
                 assert_true(lost <= ROWS // 20)
                 assert_true(unreachable(sample.graph, marks.address()) <= ROWS // 5)
-            assert_equal(check_graph(sample.graph, ROWS, False, marks.address()), SOUND)
+            assert_equal(check_graph(sample.graph, ROWS, False, marks=marks.address()), SOUND)
             log.undo(sample.graph)
             assert_equal(sample.bytes(), before)
             # the same for any number of threads, and nothing left of what was ended early

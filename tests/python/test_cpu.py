@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from vicinal import _cpu, _levels
 ROOT = Path(__file__).resolve().parent.parent.parent
 V2, V3, V4 = (_levels.LEVELS[name].flags for name in ("v2", "v3", "v4"))
 ALL = ("v4", "v3", "v2")
+NEON, DOTPROD = (_levels.LEVELS[name].flags for name in ("neon", "dotprod"))
+ARM = ("dotprod", "neon")
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +40,13 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (None, ALL, "x86_64", V3, "v3"),
         (None, ALL, "x86_64", V3 - {"fma"}, "v2"),
         (None, ("v4", "v2"), "x86_64", V3, "v2"),
-        (None, (*ALL, "neon"), "aarch64", frozenset({"fp", "asimd"}), "neon"),
+        (None, ARM, "aarch64", DOTPROD, "dotprod"),
+        (None, ARM, "aarch64", DOTPROD - {"asimddp"}, "neon"),
+        (None, ARM, "aarch64", DOTPROD - {"crc32"}, "neon"),
+        (None, ARM, "aarch64", NEON, "neon"),
+        (None, ARM, "aarch64", frozenset(), "neon"),
+        ("neon", ARM, "aarch64", DOTPROD, "neon"),
+        (None, (*ALL, *ARM), "aarch64", NEON, "neon"),
         ("v2", ALL, "x86_64", V4, "v2"),
         # flags unknown: the lowest by default, what was asked for if anything was
         (None, ALL, "x86_64", frozenset(), "v2"),
@@ -56,7 +65,8 @@ def test_choice(wanted, installed, machine, flags, expected):
             ALL,
             "x86_64",
             V4,
-            "VICINAL_CPU='v9': expected one of v4, v3, v2, neon; available here: v4, v3, v2",
+            "VICINAL_CPU='v9': expected one of v4, v3, v2, dotprod, neon; "
+            "available here: v4, v3, v2",
         ),
         (
             "v4",
@@ -71,6 +81,13 @@ def test_choice(wanted, installed, machine, flags, expected):
             "x86_64",
             V4 - {"avx512vbmi", "avx512_vnni"},
             "VICINAL_CPU='v4': this CPU lacks avx512_vnni, avx512vbmi; available here: v3, v2",
+        ),
+        (
+            "dotprod",
+            ARM,
+            "aarch64",
+            NEON | {"crc32"},
+            "VICINAL_CPU='dotprod': this CPU lacks asimddp, atomics; available here: neon",
         ),
         (
             "neon",
@@ -102,21 +119,52 @@ def test_refusal(wanted, installed, machine, flags, message):
     assert message in str(caught.value)
 
 
+def proc(folder: Path, cpuinfo: str, auxv: bytes | None = None) -> str:
+    """Make a folder like /proc."""
+    (folder / "self").mkdir(parents=True)
+    (folder / "cpuinfo").write_text(cpuinfo)
+    if auxv is not None:
+        (folder / "self" / "auxv").write_bytes(auxv)
+    return str(folder)
+
+
 def test_flags_of_both_spellings(tmp_path):
-    x86, arm, other = tmp_path / "x86", tmp_path / "arm", tmp_path / "other"
-    x86.write_text("processor\t: 0\nflags\t\t: fpu sse4_2 avx2\n\nflags\t\t: none\n")
-    arm.write_text("processor\t: 0\nFeatures\t: fp asimd evtstrm\n")
-    other.write_text("cpu\t: unknown\n")
-    assert _levels.cpu_flags(str(x86)) == {"fpu", "sse4_2", "avx2"}
-    assert _levels.cpu_flags(str(arm)) == {"fp", "asimd", "evtstrm"}
-    assert _levels.cpu_flags(str(other)) == frozenset()
-    assert _levels.cpu_flags(str(tmp_path / "missing")) == frozenset()
+    x86 = proc(tmp_path / "x86", "processor\t: 0\nflags\t\t: fpu sse4_2 avx2\n\nflags\t\t: none\n")
+    arm = proc(tmp_path / "arm", "processor\t: 0\nFeatures\t: fp asimd evtstrm\n")
+    other = proc(tmp_path / "other", "cpu\t: unknown\n")
+    assert _levels.cpu_flags("x86_64", x86) == {"fpu", "sse4_2", "avx2"}
+    assert _levels.cpu_flags("aarch64", arm) == {"fp", "asimd", "evtstrm"}
+    assert _levels.cpu_flags("x86_64", other) == frozenset()
+    assert _levels.cpu_flags("aarch64", other) == frozenset()
+    assert _levels.cpu_flags("x86_64", str(tmp_path / "missing")) == frozenset()
+    assert _levels.cpu_flags("aarch64", str(tmp_path / "missing")) == frozenset()
+
+
+def test_arm_flags_are_those_of_the_kernel(tmp_path):
+    def vector(*pairs: tuple[int, int]) -> bytes:
+        return b"".join(struct.pack("=QQ", *pair) for pair in pairs)
+
+    # An emulator may show the text of the machine below it.
+    text = "flags\t\t: fpu sse4_2 avx2\n"
+    new = proc(tmp_path / "new", text, vector((6, 4096), (16, 0x10FFFF), (0, 0)))
+    old = proc(tmp_path / "old", text, vector((16, 0x3), (0, 0)))
+    assert _levels.cpu_flags("aarch64", new) >= DOTPROD
+    assert _levels.cpu_flags("aarch64", old) == NEON
+    assert _levels.cpu_flags("x86_64", new) == {"fpu", "sse4_2", "avx2"}
+    for number, broken in enumerate([b"", b"torn", vector((6, 4096))]):
+        folder = proc(tmp_path / str(number), "Features\t: fp asimd\n", broken)
+        assert _levels.cpu_flags("aarch64", folder) == NEON
+
+
+def test_every_arm_flag_of_a_level_has_a_bit():
+    assert set(_levels._HWCAP) == NEON | DOTPROD
 
 
 def test_levels_contain_each_other():
     assert V2 < V3 < V4
     assert _levels.levels_of("x86_64") == ALL
-    assert _levels.levels_of("aarch64") == ("neon",)
+    assert NEON < DOTPROD
+    assert _levels.levels_of("aarch64") == ARM
     assert _levels.levels_of("riscv64") == ()
 
 

@@ -158,9 +158,10 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
     magic, version, mark, size, _ = struct.unpack_from("<8sIIqq", image, 0)
     assert magic == b"\xf7VICINAL"
     assert (version, mark, size) == (1, 0x01020304, len(image))
-    assert version == storage.FORMAT_VERSION
-    fields = struct.unpack_from("<15q", image, 32)
+    assert index.stats()["format_version"] == 1 < storage.FORMAT_VERSION
+    fields = struct.unpack_from("<17q", image, 32)
     metric, dtype, dim, count, linked, m, ef_construction, ef_search, seed, entry = fields[:10]
+    assert fields[15:] == (0, 0)
     assert (metric, dtype, dim, count, linked) == (0, 0, 20, 3000, 3000)
     assert (m, ef_construction, ef_search, seed) == (8, 40, index.ef_search, 3)
     assert entry >= 0
@@ -169,7 +170,7 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
         *("vectors", "links0", "upper_rows", "upper_start", "upper_links", "ids"),
         *("codes", "code_constants", "code_centre", "checksums"),
     ]
-    assert not any(image[152:256])
+    assert not any(image[168:256])
     assert not any(image[256 + 64 * len(sections) : 4088])
     end = PAGE
     for start, length, rows, columns, kind in sections.values():
@@ -546,15 +547,15 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 def test_a_newer_version_says_so(path: Path, image: bytes) -> None:
     data = bytearray(image)
-    struct.pack_into("<I", data, 8, 2)
+    struct.pack_into("<I", data, 8, 3)
     path.write_bytes(data)
-    with pytest.raises(vicinal.FormatError, match="version 2, written by a newer") as caught:
+    with pytest.raises(vicinal.FormatError, match="version 3, written by a newer") as caught:
         vicinal.open(path)
     assert not isinstance(caught.value, vicinal.CorruptError)
     assert "may be damaged" in str(caught.value)
     resum(data)
     path.write_bytes(data)
-    with pytest.raises(vicinal.FormatError, match=r"this one reads versions up to 1$"):
+    with pytest.raises(vicinal.FormatError, match=r"this one reads versions up to 2$"):
         vicinal.open(path)
     struct.pack_into("<I", data, 8, 0)
     path.write_bytes(data)

@@ -167,24 +167,65 @@ def test_every_row_finds_itself(
     np.testing.assert_array_equal(rows[found.ids[:, 0]], few)
 
 
+@pytest.mark.parametrize("quantization", ["auto", None])
 @pytest.mark.parametrize("order", ["mixed", "one after the other"])
-def test_many_copies(order: str) -> None:
-    """A search gets as many copies as it asks for, though a block has fewer slots.
-
-    Copies of what is near fill the candidates of searches and of insertions. Where they come one
-    after the other a few kinds of rows are therefore linked so badly that they are not found.
-    """
+def test_many_copies(order: str, quantization: str | None) -> None:
+    """A search gets as many copies as it asks for, and copies of one row hide no other."""
     rows = np.repeat(normal(200, 32), 100, axis=0)
     if order == "mixed":
         rows = rows[np.random.default_rng(1).permutation(20_000)]
-    index = vicinal.Index(32)
-    index.add(rows)
+    index = vicinal.Index(32, quantization=quantization)
+    for part in np.split(rows, 4):
+        index.add(part)
     index.check()
     kinds = np.unique(rows, axis=0)
-    found = index.search(kinds, 90, ef_search=500)
-    itself = (found.distances == 0).all(axis=1)
-    assert itself.mean() >= (1.0 if order == "mixed" else 0.85)
-    assert all(len(set(ids)) == 90 for ids in found.ids.tolist())
+    for k in (1, 90, 150):
+        found = index.search(kinds, k)
+        same = (found.distances == 0).sum(axis=1)
+        assert (same == min(k, 100)).all()
+        for kind, ids in zip(kinds, found.ids[:, :100], strict=True):
+            assert (rows[ids] == kind).all()
+            # equal distances in the order of rows: the oldest copies
+            assert ids.tolist() == np.flatnonzero((rows == kind).all(axis=1))[:k].tolist()
+
+
+def test_one_row_a_hundred_thousand_times(tmp_path: Path) -> None:
+    rows = np.tile(np.arange(8, dtype=np.float32), (100_000, 1))
+    index = vicinal.Index(8)
+    index.add(rows)
+    index.add(rows[:1] + 1)
+    index.check()
+    index.save(tmp_path / "copies")
+    for opened in (index, vicinal.open(tmp_path / "copies", verify=True)):
+        opened.check()
+        found = opened.search(rows[0], 5_000)
+        assert found.ids.tolist() == list(range(5_000)) and not found.distances.any()
+        assert opened.search(rows[0] + 1, 3).ids.tolist() == [100_000, 0, 1]
+    again = vicinal.open(tmp_path / "copies", mode="copy")
+    again.add(rows[:7])
+    again.add(rows[:2] + 1)
+    again.check()
+    assert again.search(rows[0] + 1, 4).ids.tolist() == [100_000, 100_008, 100_009, 0]
+    assert len(set(again.search(rows[0], 9_000).ids.tolist())) == 9_000
+
+
+def test_copies_of_an_addition_that_failed() -> None:
+    """They are forgotten: a later row with the same values does not end up behind them."""
+    rows = normal(3_000, 24)
+    index = vicinal.Index(24)
+    index.add(rows[:2_000])
+
+    def refuse(done: int, total: int) -> None:
+        raise RuntimeError("enough")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            index.add(np.concatenate([rows[1_000:], rows[2_500:]]), progress=refuse)
+        index.check()
+    index.add(rows[1_500:])
+    index.check()
+    assert (index.search(rows[1_500:2_000], 2, ef_search=400).distances == 0).all()
+    assert (index.search(rows[2_000:], 2, ef_search=400).distances[:, 1] > 0).all()
 
 
 # ---- recall
@@ -195,7 +236,7 @@ SLACK = 0.005
 MEASURED = {
     ("sift-ngt-5k", "auto"): (0.614, 0.782, 0.892, 0.953, 0.986),
     ("sift-ngt-5k", None): (0.614, 0.782, 0.892, 0.953, 0.986),
-    ("minilm-4k", "auto"): (0.920, 0.978, 0.998, 1.0, 1.0),
+    ("minilm-4k", "auto"): (0.915, 0.972, 0.996, 1.0, 1.0),
     ("minilm-4k", None): (0.922, 0.978, 0.998, 1.0, 1.0),
     ("fashion-mnist-3k", "auto"): (0.994, 0.999, 1.0, 1.0, 1.0),
     ("fashion-mnist-3k", None): (0.994, 0.999, 1.0, 1.0, 1.0),

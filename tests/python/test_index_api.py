@@ -641,8 +641,8 @@ def test_properties() -> None:
     shown = [index.dim, index.metric, index.dtype, index.M, index.ef_construction, index.seed]
     assert shown == [12, "cosine", "int8", 7, 31, 99]
     assert repr(index) == (
-        "vicinal.Index(dim=12, metric='cosine', dtype='int8', M=7, ef_construction=31, seed=99) "
-        "with 0 rows"
+        "vicinal.Index(dim=12, metric='cosine', dtype='int8', M=7, ef_construction=31, seed=99, "
+        "quantization=None) with 0 rows"
     )
     for name in ("dim", "metric", "dtype", "M", "ef_construction", "seed", "read_only", "ids"):
         with pytest.raises(AttributeError):
@@ -660,7 +660,7 @@ def test_stats_and_memory(tmp_path: Path, sift: Any, sift_index: vicinal.Index) 
     # a read-only index has no room to grow
     sift_index.save(tmp_path / "sift")
     exact = vicinal.open(tmp_path / "sift").memory_usage()
-    assert list(exact) == ["vectors", "ids", "graph", "codes", "total"]
+    assert list(exact) == ["vectors", "ids", "id_strings", "graph", "codes", "total"]
     assert exact["vectors"] == 5000 * 128 and exact["ids"] == 5000 * 8
     assert exact["codes"] == 5000 * 8  # the rows are their own codes: constants only
     assert 5000 * 32 * 4 <= exact["graph"] < 5000 * 34 * 4

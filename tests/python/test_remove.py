@@ -310,9 +310,7 @@ def test_an_interrupted_call_leaves_no_trace(
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
-def test_the_same_bytes_from_any_number_of_threads(
-    threads: int, tmp_path: Path, sift: Any
-) -> None:
+def test_the_same_bytes_from_any_number_of_threads(threads: int, tmp_path: Path, sift: Any) -> None:
     saved = []
     for count in (1, threads):
         index = vicinal.Index(128, dtype="uint8", ef_construction=60)
@@ -375,9 +373,119 @@ def test_compact_gives_memory_back(tmp_path: Path, minilm: Any) -> None:
 
 def test_what_was_removed_is_not_in_the_file(tmp_path: Path) -> None:
     index = vicinal.Index(64, dtype="uint8")
-    secret = np.frombuffer(b"twenty-six letters, no one may read them, after they went away!!", np.uint8)
+    secret = np.frombuffer(
+        b"twenty-six letters, no one may read them, after they went away!!", np.uint8
+    )
     index.add(np.tile(secret, (40, 1)))
     index.add(np.ones((10, 64), np.uint8))
     index.remove(np.arange(40))
     index.save(tmp_path / "index")
     assert b"no one may read" not in (tmp_path / "index").read_bytes()
+
+
+# ---- copies, which stay out of the graph
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("seed", range(4))
+def test_any_history_of_copies(
+    dtype: str, seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Few kinds of rows, so that originals go before their copies and come back after them."""
+    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 0)
+    rng = np.random.default_rng(seed)
+    kinds = random_rows(120, dtype, rng)
+    model = Model("l2", dtype, M=8, ef_construction=60)
+    model.add(kinds[rng.integers(0, 120, 800)])
+    for step in range(60):
+        held = list(model.held)
+        action = rng.integers(0, 6)
+        if action <= 1 or len(held) < 100:
+            model.add(kinds[rng.integers(0, 120, int(rng.integers(1, 200)))])
+        elif action == 2:  # all of some kinds, or all but one
+            some = rng.integers(0, 120, 12)
+            gone = [i for i, row in model.held.items() if (row == kinds[some]).all(axis=1).any()]
+            model.remove(gone[: len(gone) - int(rng.integers(0, 2))])
+        elif action == 3:  # the first of each kind: those that are in the graph
+            model.remove(held[:40])
+        elif action == 4:
+            ids = rng.choice(held, len(held) // 4, replace=False).tolist()
+            model.update(kinds[rng.integers(0, 120, len(ids))], ids)
+        else:
+            model.remove(rng.choice(held, len(held) // 3, replace=False).tolist())
+        if step % 7 == 6:
+            model.index.save(tmp_path / "index")
+            model.index = vicinal.open(tmp_path / "index", mode="copy", verify=True)
+        model.index.check()
+        if step % 3 == 0:
+            model.compare(rng, 0.9)
+    # each kind finds all that equal it, and nothing else, through the graph
+    for kind in kinds[:40]:
+        equal = {i for i, row in model.held.items() if (row == kind).all()}
+        k = len(equal) + 1
+        found = model.index.search(kind.astype(found_dtype(dtype)), k, ef_search=max(k, 8))
+        assert set(found.ids[found.distances == 0].tolist()) == equal
+    model.index.compact()
+    model.compare(rng, 0.9)
+
+
+def found_dtype(dtype: str) -> str:
+    """Return what queries of an index are."""
+    return dtype if dtype in ("int8", "uint8") else "float32"
+
+
+def test_copies_outlive_their_original(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    index = vicinal.Index(16)
+    index.add(rng.normal(size=(3000, 16)))
+    originals = index.get(np.arange(500)).copy()
+    index.add(originals, np.arange(10_000, 10_500))
+    index.remove(np.arange(500))
+    index.check()
+    assert index.stats()["removed"] == 500
+    found = index.search(originals, 2, ef_search=20)
+    assert (found.ids[:, 0] == np.arange(10_000, 10_500)).all()
+    assert (found.distances[:, 1] > 0).all()
+    index.remove(np.arange(10_000, 10_250))
+    index.check()
+    assert index.stats()["removed"] == 750
+    found = index.search(originals, 1, ef_search=20)
+    assert (found.distances[:250] > 0).all() and (found.distances[250:] == 0).all()
+    index.add(originals[:100], np.arange(20_000, 20_100))
+    index.check()
+    assert (index.search(originals[:100], 1, ef_search=20).distances == 0).all()
+    index.save(tmp_path / "index")
+    again = vicinal.open(tmp_path / "index")
+    assert again.ids.tolist() == index.ids.tolist()
+    assert (again.search(originals, 1).ids == index.search(originals, 1).ids).all()
+
+
+# ---- string ids
+
+
+def test_strings_as_ids() -> None:
+    index = vicinal.Index(2, ids="str")
+    index.add([[0, 0], [1, 0], [2, 0]], ["a", "b", "c"])
+    index.remove("b")
+    assert "b" not in index and index.ids.tolist() == ["a", "c"]
+    with pytest.raises(KeyError, match="ids: b is not in the index"):
+        index.remove(["a", "b"])
+    with pytest.raises(KeyError, match="ids: never is not in the index"):
+        index.update([[1, 1]], ["never"])
+    with pytest.raises(ValueError, match="ids: 'a' stands at position 0 and again at 1"):
+        index.remove(["a", "a"])
+    index.update([5, 5], "a")
+    assert index.add([[7, 7], [8, 8]], ["c", "d"], on_conflict="skip").tolist() == ["c", "d"]
+    index.add([[9, 9], [6, 6]], ["c", "b"], on_conflict="update")
+    held = {"a": [5, 5], "b": [6, 6], "c": [9, 9], "d": [8, 8]}
+    for compacted in range(2):
+        assert sorted(index.ids.tolist()) == sorted(held)
+        for name, vector in held.items():
+            np.testing.assert_array_equal(index.get(name), vector)
+            assert index.search(vector, 1).ids.tolist() == [name]
+        if not compacted:
+            index.compact()
+    index.add([[1, 2]], ["e"])
+    assert index.search([1, 2], 1).ids.tolist() == ["e"]
+    again = pickle.loads(pickle.dumps(index))
+    assert again.ids.tolist() == index.ids.tolist()

@@ -1,4 +1,4 @@
-"""After any history an index finds as much as one made anew of the same rows, in as little memory."""
+"""After any history an index finds as much, in as little memory, as one made of the same rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches beside removals and updates: what they return was there at some moment of the call, once."""
+"""Searches beside removals and updates return what was there at a moment of the call, once."""
 
 from __future__ import annotations
 

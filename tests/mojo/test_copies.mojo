@@ -1,0 +1,185 @@
+"""Copies: the table against a search through all rows, rings against lists, expanded results against sorting."""
+from std.random import random_ui64, seed
+from std.testing import TestSuite, assert_equal, assert_false, assert_true
+
+from vicinal.candidates import Candidates, entry_of, node_of
+from vicinal.copies import Copies, same_row
+from vicinal.marks import HIDDEN, PENDING, Marks, Sight
+from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.space import Rows
+
+comptime ROWS = 700
+
+
+struct Bytes(Movable):
+    """Rows of few different values."""
+
+    var values: Ptr[UInt8]
+    var rows: Rows
+
+    def __init__(out self, stride: Int, kinds: Int):
+        self.values = allocate_zeroed[UInt8](ROWS * stride)
+        self.rows = Rows(Int(self.values), stride, stride, 0)
+        for row in range(ROWS):
+            var kind = Int(random_ui64(0, UInt64(kinds - 1)))
+            self.values[unsafe_offset=row * stride + kind % stride] = UInt8(1 + kind // stride)
+
+    def __deinit__(deinit self):
+        release(self.values)
+
+    def first_like(self, row: Int, present: List[Bool]) -> Int:
+        """Returns the first row present that equals another, or -1."""
+        for other in range(row):
+            if present[other] and same_row(self.rows, other, row):
+                return other
+        return -1
+
+
+def test_table_finds_equal_rows() raises:
+    seed(1)
+    for stride in [1, 3, 7, 8, 9, 31, 32, 33, 64, 100]:
+        for kinds in [1, 40, 5000]:
+            var sample = Bytes(stride, min(kinds, 200 * stride))
+            var copies = Copies()
+            var present = List[Bool](length=ROWS, fill=False)
+            for row in range(ROWS):
+                var found = copies.original(sample.rows, row)
+                assert_equal(found, sample.first_like(row, present))
+                present[row] = found < 0
+                if row % 5 == 4:  # some rows leave again
+                    var gone = Int(random_ui64(0, UInt64(row)))
+                    copies.forget(sample.rows, gone)
+                    present[gone] = False
+
+
+def test_failed_additions_are_forgotten() raises:
+    seed(2)
+    var sample = Bytes(5, 300)
+    var copies = Copies()
+    var present = List[Bool](length=ROWS, fill=False)
+    for row in range(300):
+        present[row] = copies.original(sample.rows, row) < 0
+    for row in range(300, 600):
+        _ = copies.original(sample.rows, row)
+    for row in range(300, 600):
+        copies.forget(sample.rows, row)
+    for row in range(300, ROWS):
+        var found = copies.original(sample.rows, row)
+        assert_equal(found, sample.first_like(row, present))
+        present[row] = found < 0
+
+
+def test_rings() raises:
+    seed(3)
+    var sample = Bytes(2, 60)
+    var copies = Copies()
+    assert_true(copies.grow(ROWS))
+    var rings = List[List[Int]](length=ROWS, fill=List[Int]())
+    var all = 0
+    for row in range(ROWS):
+        var original = copies.original(sample.rows, row)
+        if original >= 0:
+            copies.append(original, row)
+            rings[original].append(row)
+            all += 1
+    assert_equal(copies.count, all)
+    for row in range(ROWS):
+        var copied = False
+        for ring in rings:
+            copied = copied or row in ring
+        assert_equal(copies.is_copy(row), copied)
+    var found = Candidates()
+    var expanded = Candidates()
+    for k in [1, 2, 10, 100, ROWS]:
+        found.reset(20)
+        var wanted = List[Int64]()
+        for row in range(ROWS):
+            if copies.is_copy(row) or found.size == 20:
+                continue
+            var key = Int32(random_ui64(0, 5))
+            found.insert(entry_of(key, row))
+            wanted.append(entry_of(key, row))
+            for copy in rings[row]:
+                wanted.append(entry_of(key, copy))
+        sort(wanted)
+        copies.expand(found, expanded, k, ROWS, Sight.of_all())
+        assert_equal(expanded.size, min(k, len(wanted)))
+        for i in range(expanded.size):
+            assert_equal(expanded.entries[unsafe_offset=i], wanted[i])
+
+
+def test_rings_get_shorter() raises:
+    """Copies that go are hidden at once, then taken out; the others stay, in their order."""
+    seed(5)
+    var sample = Bytes(2, 60)
+    for share in [1, 30, 70, 100]:
+        var copies = Copies()
+        assert_true(copies.grow(ROWS))
+        var marks = Marks()
+        assert_true(marks.prepare(ROWS, 0))
+        var rings = List[List[Int]](length=ROWS, fill=List[Int]())
+        var left = 0
+        for row in range(ROWS):
+            var original = copies.original(sample.rows, row)
+            assert_equal(copies.find(sample.rows, row), row if original < 0 else original)
+            if original >= 0:
+                copies.append(original, row)
+                if Int(random_ui64(0, 99)) < share:
+                    marks.set(row, PENDING)
+                    marks.stamp(row, HIDDEN)
+                else:
+                    rings[original].append(row)
+                    left += 1
+        var found = Candidates()
+        var expanded = Candidates()
+        for cut in range(2):
+            for row in range(ROWS):
+                if copies.is_copy(row) or copies.find(sample.rows, row) != row:
+                    continue
+                assert_equal(copies.stays(row, marks.address()), len(rings[row]) > 0)
+                found.reset(1)
+                found.insert(entry_of(5, row))
+                copies.sweep(marks.sight(0), found)
+                copies.expand(found, expanded, ROWS, ROWS, marks.sight(0))
+                assert_equal(expanded.size, 1 + len(rings[row]))
+                for i in range(len(rings[row])):
+                    assert_equal(expanded.node(1 + i), rings[row][i])
+            if cut == 0:
+                for row in range(ROWS):
+                    if not copies.is_copy(row):
+                        copies.shorten(row, marks.address())
+        assert_equal(copies.count, left)
+        _ = marks^
+
+
+def test_rings_of_a_damaged_file() raises:
+    """Whatever stands in them, only rows that exist come out, and it ends."""
+    seed(4)
+    var marks = Marks()
+    assert_true(marks.prepare(ROWS, 0))
+    for row in range(ROWS):
+        marks.set(row, PENDING)
+    var copies = Copies()
+    assert_true(copies.grow(ROWS))
+    copies.count = 1
+    var found = Candidates()
+    var expanded = Candidates()
+    for _ in range(200):
+        for row in range(ROWS):
+            copies.next.ptr[UInt32]()[unsafe_offset=row] = UInt32(
+                random_ui64(0, UInt64(UInt32.MAX))
+            )
+        found.reset(5)
+        for i in range(5):
+            found.insert(entry_of(Int32(i), Int(random_ui64(0, ROWS - 1))))
+        copies.expand(found, expanded, 50, ROWS, Sight.of_all())
+        for i in range(expanded.size):
+            assert_true(node_of(expanded.entries[unsafe_offset=i]) < ROWS)
+        var row = Int(random_ui64(0, ROWS - 1))
+        _ = copies.stays(row, marks.address())
+        copies.shorten(row, marks.address())
+    _ = marks^
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()
