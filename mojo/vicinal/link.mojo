@@ -9,6 +9,7 @@ from vicinal.fill import fill_slots
 from vicinal.graph import Graph, fill_empty, slots
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.interleave import LANES
+from vicinal.marks import stays
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Team, Watch
 from vicinal.repair import repair
@@ -102,6 +103,8 @@ struct Linking[V: Watch]:
                     watch,
                 )
             )
+            if outcome == WRITTEN:
+                outcome = self.fill_mended[L](rows, log)
         if outcome == WRITTEN and whole:
             outcome = self.mend[L](rows, log)
             unrepaired = 0
@@ -167,12 +170,30 @@ struct Linking[V: Watch]:
         if outcome != WRITTEN:
             return outcome
         self.watch[].advance(new.count)
+        return self.fill[L](rows, new.places, new.count, log)
+
+    def fill_mended[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+        """Fills the slots that rows which go have left free in the blocks of others."""
+        ref index = self.index[]
+        var marks = index.marks.address()
+        var places = allocate[UInt32](max(log.linked, 1))
+        var count = 0
+        for row in range(log.linked):
+            if log.touched[unsafe_offset=row] != 0 and stays(marks, row):
+                places[unsafe_offset=count] = UInt32(row)
+                count += 1
+        var outcome = self.fill[L](rows, places, count, log)
+        release(places)
+        return outcome
+
+    def fill[L: Linker](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
+        """Fills free slots of some rows."""
         return Int(
             fill_slots[L](
-                index.graph,
+                self.index[].graph,
                 rows,
-                new.places,
-                new.count,
+                places,
+                count,
                 self.team[],
                 self.scratches,
                 log,
