@@ -65,6 +65,8 @@ struct Index(Movable):
     """Rows of the graph's range that hold the same as earlier ones, and are found through those."""
     var unrepaired: Int
     """Rows linked since all rows were last made reachable."""
+    var mended: Int
+    """Rows taken out of the graph since all rows were last linked anew, less those added since."""
     var undone: Int64
     """Additions that were taken back and times that rows were freed; a search that spans one starts again, since row numbers
     are reused."""
@@ -115,6 +117,7 @@ struct Index(Movable):
         self.codes.unsafe_write(Codes(STORED_ROWS, metric, dtype, 1, 0))
         self.copies = Copies()
         self.unrepaired = 0
+        self.mended = 0
         self.undone = 0
         self.relinking = False
         self.ef_search = 0

