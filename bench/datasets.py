@@ -86,6 +86,23 @@ def load(name_or_path: str | Path, *, metric: str | None = None) -> DataSet:
     return DataSet(base, queries, np.ascontiguousarray(truth, dtype=np.int64), chosen)
 
 
+def first_rows(data: DataSet, rows: int) -> DataSet:
+    """Return a set's first rows with the same queries and the true neighbours among those rows.
+
+    Raises
+    ------
+    ValueError
+        If the set has fewer rows.
+    """
+    if not 0 < rows <= len(data.base):
+        raise ValueError(f"rows: expected 1 to {len(data.base)}, got {rows}")
+    if rows == len(data.base):
+        return data
+    base = data.base[:rows]
+    truth = cached_truth(base, data.queries, data.metric, min(TRUTH_K, rows))
+    return data._replace(base=base, truth=np.ascontiguousarray(truth, dtype=np.int64))
+
+
 def find(name_or_path: str | Path) -> Path:
     """Return the folder or HDF5 file that a path or name stands for."""
     given = Path(name_or_path)

@@ -1,10 +1,15 @@
-"""Recall against speed of our index and its peers, on one machine, in one run.
+r"""Recall against speed of our index and its peers, on one machine, in one run.
 
     python bench/recall_qps.py --data sift-photo-10k minilm-10k --out bench/results/run.jsonl
 
 Each index lives in a process of its own, which is stopped while another is measured. Rounds are
 interleaved: at every search width all indexes take their turn before any is measured again, and
 each round starts with another index, so that a drift of the machine meets all of them alike.
+`--rows` takes the first rows of each set, once for each number, and adds a table of build speeds:
+
+    python bench/recall_qps.py --data FOLDER --rows 25000,50000,100000,200000 --build-rounds 3 \
+        --build-threads 1,2 --modes one --threads 1 --ef 64 --rounds 1 --out growth.jsonl
+
 Without `--data` the sets in the folder of VICINAL_DATA are used, or else those of tests/data.
 Writes one JSON line per measurement; `bench/results/README.md` describes them.
 """
@@ -249,6 +254,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", nargs="+", help="names or paths of vector sets; default: all that are at hand")
+    add(
+        "--rows",
+        type=numbers,
+        help="first so many rows of each set, one after another; default: all",
+    )
     add("--metric", help="l2, ip or cosine, for sets that do not say")
     add("--indexes", type=words, help="comma-separated; default: all that are installed")
     add("--M", type=int, default=16, help="links per row; 2M in the bottom layer")
@@ -294,11 +304,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in options.data:
             path = datasets.find(name)
             data = datasets.load(path, metric=options.metric)
-            with tempfile.TemporaryDirectory(prefix="vicinal-bench-") as folder:
-                for record in Bench(path.stem, data, options, Path(folder)).run():
-                    write(record)
-                    say(brief(record))
-    print(summary.tables(curves.read([options.out]), options.peer))
+            for rows in options.rows or [len(data.base)]:
+                label = f"{path.stem}-{rows}" if options.rows else path.stem
+                part = datasets.first_rows(data, rows)
+                with tempfile.TemporaryDirectory(prefix="vicinal-bench-") as folder:
+                    for record in Bench(label, part, options, Path(folder)).run():
+                        write(record)
+                        say(brief(record))
+    records = curves.read([options.out])
+    print(summary.tables(records, options.peer))
+    if options.rows:
+        print(f"\n{summary.growth(records)}")
 
 
 def brief(record: dict[str, Any]) -> str:

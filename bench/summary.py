@@ -87,6 +87,32 @@ def _costs(of_index: Sequence[Record]) -> list[str]:
     ]
 
 
+def growth(records: Sequence[Record]) -> str:
+    """Return one table of build speeds and recalls of every index, a line for each vector set.
+
+    Recall is that of the widest search, in the index built with the fewest threads.
+    """
+    built = curves.select(records, "build")
+    names = curves.names(built, "index")
+    threads = sorted({record["threads"] for record in built})
+    heads = ["vectors/s built"]
+    for name in names:
+        heads += [f"{name}, {count} thread{'s' * (count > 1)}" for count in threads]
+        heads.append(f"{name}, recall")
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    for data in curves.names(built, "data"):
+        cells = [data]
+        for name in names:
+            for count in threads:
+                found = curves.select(built, "build", data=data, index=name, threads=count)
+                cells.append(f"{found[0]['vectors_per_second']:,.0f}" if found else "")
+            searches = curves.select(records, "search", data=data, index=name)
+            widest = max(searches, key=lambda record: record["ef"], default=None)
+            cells.append(f"{widest['recall']:.4f} (ef {widest['ef']})" if widest else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _origin(runs: Sequence[Record], records: Sequence[Record], peer: str) -> str:
     searched = curves.select(records, "search")
     run = runs[0]

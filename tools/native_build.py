@@ -125,11 +125,12 @@ def parse_levels(text: str) -> list[str]:
     return names
 
 
-def _digest(level: str, release: str) -> str:
+def _digest(level: str, release: str, source: Path) -> str:
+    tree = source.parent.parent
     digest = hashlib.sha256()
     digest.update(repr((release, levels.LEVELS[level].target, OPTIONS, LINK)).encode())
-    for path in sorted(SOURCE.parent.parent.rglob("*.mojo")):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0")
+    for path in sorted(tree.rglob("*.mojo")):
+        digest.update(path.relative_to(tree.parent).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -143,11 +144,14 @@ def _run(step: str, arguments: list[str]) -> None:
         raise BuildError(f"{step} {' '.join(arguments)}\n{done.stdout}{done.stderr}")
 
 
-def build_level(level: str, into: Path, release: str) -> bool:
-    """Build `into/_<level>/_native.so`; return False if it was up to date."""
+def build_level(level: str, into: Path, release: str, source: Path = SOURCE) -> bool:
+    """Build `into/_<level>/_native.so`; return False if it was up to date.
+
+    `source` may lie in a copy of the folder `mojo`, such as one that a benchmark has changed.
+    """
     folder = into / f"_{level}"
     module, note = folder / MODULE, folder / RECORD
-    sources = _digest(level, release)
+    sources = _digest(level, release, source)
 
     def record(made: Path) -> str:
         content = {
@@ -166,9 +170,9 @@ def build_level(level: str, into: Path, release: str) -> bool:
     # leaves nothing half-made.
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as work:
         compiled, linked = Path(work) / "_native.o", Path(work) / MODULE
-        include = str(SOURCE.parent.parent)
+        include = str(source.parent.parent)
         target = [*OPTIONS, *levels.LEVELS[level].target, "-I", include]
-        _run("mojo", ["build", "--emit", "object", *target, str(SOURCE), "-o", str(compiled)])
+        _run("mojo", ["build", "--emit", "object", *target, str(source), "-o", str(compiled)])
         emulation = EMULATION[levels.LEVELS[level].machine]
         flags = ["-flavor", "gnu", "-m", emulation, *LINK]
         _run("lld", [*flags, "-o", str(linked), str(compiled)])

@@ -1,10 +1,10 @@
 """The extension module: the table of what Python may call."""
+from bindings.change_api import index_add, index_compact, index_remove
 from bindings.exact_api import exact_search
 from bindings.file_api import crc32c
 from bindings.filter_api import index_range, index_search_filtered, range_take
 from bindings.index_api import (
     exact_below,
-    index_add,
     index_check,
     index_get,
     index_ids,
@@ -32,7 +32,14 @@ def PyInit__native() abi("C") -> Obj:
         "index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle",
     )
     methods.add[index_add](
-        "index_add", "index_add(handle, rows, ids, threads, progress) -> 0 or what was refused"
+        "index_add",
+        "index_add(handle, rows, ids, given, replaces, threads, progress) -> 0 or what was refused",
+    )
+    methods.add[index_remove](
+        "index_remove", "index_remove(handle, rows, threads, progress) -> 0 or what was refused"
+    )
+    methods.add[index_compact](
+        "index_compact", "index_compact(handle, threads, progress) -> new handle"
     )
     methods.add[index_search](
         "index_search",
@@ -69,8 +76,10 @@ def PyInit__native() abi("C") -> Obj:
     )
     methods.add[index_verify]("index_verify", "index_verify(handle, threads, status) -> None")
     methods.add[index_rows]("index_rows", "index_rows(handle, ids, out) -> None")
-    methods.add[index_get]("index_get", "index_get(handle, rows, out) -> None")
-    methods.add[index_ids]("index_ids", "index_ids(handle, out) -> None")
+    methods.add[index_get](
+        "index_get", "index_get(handle, ids, out) -> position of an unknown id or -1"
+    )
+    methods.add[index_ids]("index_ids", "index_ids(handle, out) -> int")
     methods.add[index_write](
         "index_write", "index_write(handle, descriptor, ef_search, status) -> None"
     )

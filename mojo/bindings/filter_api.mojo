@@ -1,5 +1,5 @@
 """Filtered search and range search for Python: filters are made with the GIL held, queries answered without it."""
-from bindings.index_api import index_of
+from bindings.index_api import handle_of
 from bindings.python_api import (
     EITHER,
     INT64,
@@ -24,7 +24,9 @@ from bindings.python_api import (
 from vicinal.filter import CHOOSE, EVERYTHING, Filter
 from vicinal.filtered_query import search_filtered
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.marks import Sight
 from vicinal.memory import Ptr, allocate, at, release
+from vicinal.query import undone_of
 from vicinal.radius import RangeResult, search_range
 
 comptime FLAGS: UInt8 = 98
@@ -40,13 +42,14 @@ struct Filters(Movable):
     var items: Ptr[Filter]
     var count: Int
 
-    def __init__(out self, mut index: Index, arrays: Obj, kinds: Obj) raises Fail:
+    def __init__(out self, mut index: Index, arrays: Obj, kinds: Obj, hide: Bool) raises Fail:
         """Makes a filter of each array.
 
         Args:
             index: The index.
             arrays: Tuple of arrays: uint8 with a byte for each row, or int64 ids; anything else stands for no filter.
             kinds: As many bytes: `b`, `i`, or another letter for no filter.
+            hide: Whether no filter shall leave out rows that are not there, too.
 
         Raises:
             ValueError if there are not as many bytes as rows.
@@ -56,14 +59,17 @@ struct Filters(Movable):
         var items = allocate[Filter](size)
         var made = 0
         try:
+            var sight = index.marks.sight(index.marks.now())
             for i in range(size):
                 var filter = Filter(index.count)
                 if kind[unsafe_offset=i] == FLAGS:
-                    fill_flags(filter, tuple_item(arrays, i))
+                    fill_flags(filter, tuple_item(arrays, i), index.live(), sight)
                 elif kind[unsafe_offset=i] == IDS:
                     var ids = View(tuple_item(arrays, i), INT64, 1)
                     filter.allow_ids(index, at[Int64](ids.address()), ids.dim(0))
                     _ = ids^
+                elif hide and sight.marks != 0:
+                    filter.allow_all(sight)
                 else:
                     filter.plan = EVERYTHING
                 items.unsafe_offset(i).unsafe_write(filter^)
@@ -89,18 +95,18 @@ struct Filters(Movable):
                 filter.prepare(index, k, width, plan)
 
 
-def fill_flags(mut filter: Filter, array: Obj) raises Fail:
-    """Allows the rows whose byte is not zero."""
+def fill_flags(mut filter: Filter, array: Obj, live: Int, sight: Sight) raises Fail:
+    """Allows the rows whose byte is not zero, of those that are there."""
     var flags = View(array, BYTE_TYPE, 1)
     var length = flags.dim(0)
-    if length == filter.rows:
-        filter.allow_flags(at[UInt8](flags.address()))
+    if length == live:
+        filter.allow_flags(at[UInt8](flags.address()), sight)
     _ = flags^
-    if length != filter.rows:
+    if length != live:
         raise fail(
             "ValueError",
             "filter: expected a boolean for each of %zd rows, got %zd",
-            filter.rows,
+            live,
             length,
         )
 
@@ -120,7 +126,7 @@ def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
     -> 0 or what was refused; `plan` is -1, or one of `vicinal.filter` to be used wherever it can be.
     """
     need(count, 11)
-    var index = index_of(args[unsafe_offset=0])
+    var index = handle_of(args[unsafe_offset=0])
     var dtype = index[].dtype
     var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
     var k = as_int(args[unsafe_offset=2])
@@ -146,26 +152,32 @@ def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
         or k < 1
     ):
         raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
-    # the table of ids is read and changed with the GIL held only
-    var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6])
-    need_which(which, n, filters.count)
-    var watch = PythonWatch(0, n)
-    filters.prepare(index[], k, max(k, ef), plan)
-    var status = search_filtered(
-        index[],
-        queries.address(),
-        n,
-        k,
-        ef,
-        filters.items,
-        at[Int64](which.address()),
-        at[Int64](ids.address()),
-        at[Float32](distances.address()),
-        threads,
-        watch,
-    )
-    _ = watch^
-    _ = filters^
+    var status: Int
+    while True:
+        var undone = undone_of(index[])
+        # the table of ids is read and changed with the GIL held only
+        var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6], False)
+        need_which(which, n, filters.count)
+        var watch = PythonWatch(0, n)
+        filters.prepare(index[], k, max(k, ef), plan)
+        status = search_filtered(
+            index[],
+            queries.address(),
+            n,
+            k,
+            ef,
+            filters.items,
+            at[Int64](which.address()),
+            at[Int64](ids.address()),
+            at[Float32](distances.address()),
+            threads,
+            watch,
+        )
+        _ = watch^
+        _ = filters^
+        # rows freed meanwhile may be others now: their filters have to be made again
+        if status != DONE or undone_of(index[]) == undone:
+            break
     _ = queries^
     _ = which^
     _ = ids^
@@ -183,7 +195,7 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
     refused; offsets[i + 1] - offsets[i] rows were found for query i.
     """
     need(count, 9)
-    var index = index_of(args[unsafe_offset=0])
+    var index = handle_of(args[unsafe_offset=0])
     var dtype = index[].dtype
     var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
     var radius = Float32(as_float(args[unsafe_offset=2]))
@@ -201,30 +213,36 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
         )
     if offsets.dim(0) != n + 1:
         raise fail("ValueError", "%zd offsets for %zd queries", offsets.dim(0), n)
-    # the table of ids is read and changed with the GIL held only
-    var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6])
-    need_which(which, n, filters.count)
+    var status: Int
     var result = RangeResult(n)
-    var watch = PythonWatch(0, n)
-    filters.prepare(index[], 1, ef, CHOOSE)
-    var status = search_range(
-        index[],
-        queries.address(),
-        n,
-        radius,
-        ef,
-        filters.items,
-        at[Int64](which.address()),
-        threads,
-        result,
-        watch,
-    )
-    _ = watch^
+    while True:
+        var undone = undone_of(index[])
+        # the table of ids is read and changed with the GIL held only
+        var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6], True)
+        need_which(which, n, filters.count)
+        var watch = PythonWatch(0, n)
+        filters.prepare(index[], 1, ef, CHOOSE)
+        status = search_range(
+            index[],
+            queries.address(),
+            n,
+            radius,
+            ef,
+            filters.items,
+            at[Int64](which.address()),
+            threads,
+            result,
+            watch,
+        )
+        _ = watch^
+        _ = filters^
+        if status != DONE or undone_of(index[]) == undone:
+            break
+        result = RangeResult(n)
     var next = at[Int64](offsets.address())
     next[] = 0
     for i in range(n):
         next[unsafe_offset=i + 1] = next[unsafe_offset=i] + Int64(result.total(i))
-    _ = filters^
     _ = queries^
     _ = which^
     _ = offsets^

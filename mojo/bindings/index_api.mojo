@@ -21,7 +21,6 @@ from std.memory import unsafe_memcpy
 
 from vicinal.check import check_graph
 from vicinal.file import Status
-from vicinal.add import add_taken
 from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, at
 from vicinal.mapped import Mapped, verify
@@ -35,8 +34,8 @@ comptime NUMBERS = 7
 """Answer of a search that went well on an index with string ids: what it found are numbers of strings."""
 
 
-def index_of(o: Obj) raises Fail -> Ptr[Index]:
-    """Returns the index behind a handle."""
+def handle_of(o: Obj) raises Fail -> Ptr[Index]:
+    """Returns the index of a handle."""
     return capsule_get[Index, TAG](o)
 
 
@@ -58,45 +57,11 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
     )
 
 
-def index_add(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_add(handle, rows, ids or None, threads, progress or None) -> 0 or what was refused.
-    """
-    need(count, 5)
-    var index = index_of(args[unsafe_offset=0])
-    var rows = View(args[unsafe_offset=1], index[].dtype, 2)
-    if rows.dim(1) != index[].dim:
-        raise fail("ValueError", "rows have dimension %zd, the index %zd", rows.dim(1), index[].dim)
-    var threads = as_int(args[unsafe_offset=3])
-    var progress = 0 if is_none(args[unsafe_offset=4]) else args[unsafe_offset=4]
-    # the table of ids is read and changed with the GIL held only
-    var status: Int
-    if is_none(args[unsafe_offset=2]):
-        status = index[].take_ids(0, rows.dim(0))
-    else:
-        var ids = View(args[unsafe_offset=2], INT64, 1)
-        if ids.dim(0) != rows.dim(0):
-            raise fail("ValueError", "%zd ids for %zd rows", ids.dim(0), rows.dim(0))
-        status = index[].take_ids(ids.address(), rows.dim(0))
-        _ = ids^
-    if status == DONE and rows.dim(0) != 0:
-        var watch = PythonWatch(progress, rows.dim(0))
-        status = add_taken(index[], rows.address(), rows.dim(0), threads, watch)
-        _ = watch^
-        if status != DONE:
-            index[].drop_ids()
-    _ = rows^
-    if status == STOPPED:
-        raise Fail()  # the watch has set the exception
-    if status == NO_MEMORY:
-        raise fail("MemoryError", "no memory for the rows of this call; the index is as it was")
-    return from_int(status)
-
-
 def index_search(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0, NUMBERS or what was refused.
     """
     need(count, 7)
-    var index = index_of(args[unsafe_offset=0])
+    var index = handle_of(args[unsafe_offset=0])
     var dtype = index[].dtype
     var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
     var k = as_int(args[unsafe_offset=2])
@@ -154,11 +119,11 @@ def exact_below(args: Args, count: Int) raises Fail -> Obj:
 def index_info(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_info(handle, which) -> int; the numbers are listed in `_native.pyi`."""
     need(count, 2)
-    ref index = index_of(args[unsafe_offset=0])[]
+    ref index = handle_of(args[unsafe_offset=0])[]
     var which = as_int(args[unsafe_offset=1])
     var value: Int
     if which == 0:
-        value = index.count
+        value = index.live()
     elif which == 1:
         value = index.dim
     elif which == 2:
@@ -172,7 +137,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 6:
         value = index.seed
     elif which == 7:
-        value = index.graph.linked
+        value = 0 if index.relinking or index.graph.linked == 0 else index.live()
     elif which == 8:
         value = index.graph.top()
     elif which == 9:
@@ -181,7 +146,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = Int(index.file != 0)
     elif which == 11:
         index.know_ids()
-        value = 0 if index.automatic else index.count
+        value = 0 if index.automatic else index.live()
     elif which == 12:
         value = index.exact_below
     elif which == 13:
@@ -193,13 +158,20 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 16:
         value = index.vectors.usable + index.norms.usable
     elif which == 17:
-        value = index.ids.usable + index.map.room * 4
+        value = (
+            index.ids.usable
+            + index.map.room * 4
+            + index.marks.bytes.usable
+            + index.marks.stamps.usable
+        )
     elif which == 18:
         value = index.graph.bytes() + index.copies.bytes()
     elif which == 19:
         value = index.codes[].memory()
-    elif which >= 20 and which < 20 + TALLIES:
-        value = index.tally.of(which - 20)
+    elif which == 20:
+        value = index.marks.removed
+    elif which >= 21 and which < 21 + TALLIES:
+        value = index.tally.of(which - 21)
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)
@@ -208,16 +180,22 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
 def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
-    ref index = index_of(args[unsafe_offset=0])[]
+    ref index = handle_of(args[unsafe_offset=0])[]
     return from_int(
-        check_graph(index.graph, index.count, index.unrepaired == 0, index.copies.count)
+        check_graph(
+            index.graph,
+            index.count,
+            index.unrepaired == 0,
+            index.copies.count + index.marks.free(),
+            index.marks.address(),
+        )
     )
 
 
 def index_rows(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_rows(handle, ids, out) -> None: the row of each id, or -1."""
     need(count, 3)
-    var index = index_of(args[unsafe_offset=0])
+    var index = handle_of(args[unsafe_offset=0])
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], INT64, 1, writable=True)
     if ids.dim(0) != out.dim(0):
@@ -232,47 +210,51 @@ def index_rows(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_get(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_get(handle, rows, out) -> None: copies stored vectors."""
+    """Implements index_get(handle, ids, out) -> -1, or the position of the first id that is not there.
+
+    One call from id to content: rows are freed and written over when the GIL is not held.
+    """
     need(count, 3)
-    var index = index_of(args[unsafe_offset=0])
-    var rows = View(args[unsafe_offset=1], INT64, 1)
+    var index = handle_of(args[unsafe_offset=0])
+    var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
-    var n = rows.dim(0)
+    var n = ids.dim(0)
     if out.dim(0) != n or out.dim(1) != index[].dim:
         raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
     var bytes = index[].dim * item_bytes(index[].dtype)
     var stride = row_stride(index[].dim, index[].dtype)
+    var unknown = -1
     for i in range(n):
-        var row = Int(at[Int64](rows.address())[unsafe_offset=i])
-        if row < 0 or row >= index[].count:
-            raise fail("IndexError", "row %zd of %zd", row, index[].count)
+        var row = index[].row_of(at[Int64](ids.address())[unsafe_offset=i])
+        if row < 0:
+            unknown = i
+            break
         unsafe_memcpy(
             dest=at[UInt8](out.address() + i * bytes),
             src=at[UInt8](index[].vectors.address + row * stride),
             count=bytes,
         )
-    _ = rows^
+    _ = ids^
     _ = out^
-    return none()
+    return from_int(unknown)
 
 
 def index_ids(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_ids(handle, out) -> None: copies the ids in row order, those of the last rows if out is shorter.
+    """Implements index_ids(handle, out) -> int: copies the ids in row order, as many as fit; returns how many there are.
     """
     need(count, 2)
-    var index = index_of(args[unsafe_offset=0])
+    var index = handle_of(args[unsafe_offset=0])
     var out = View(args[unsafe_offset=1], INT64, 1, writable=True)
-    var n = out.dim(0)
-    if n > index[].count:
-        raise fail("ValueError", "%zd ids wanted, there are %zd", n, index[].count)
-    if n > 0:
-        unsafe_memcpy(
-            dest=at[Int64](out.address()),
-            src=index[].ids.ptr[Int64]().unsafe_offset(index[].count - n),
-            count=n,
-        )
+    var sight = index[].marks.sight(index[].marks.now())
+    var to = 0
+    for row in range(index[].count):
+        if to == out.dim(0):
+            break
+        if sight.sees(row):
+            at[Int64](out.address())[unsafe_offset=to] = index[].ids.ptr[Int64]()[unsafe_offset=row]
+            to += 1
     _ = out^
-    return none()
+    return from_int(index[].live())
 
 
 # ---- files
@@ -301,7 +283,7 @@ def status_view(o: Obj) raises Fail -> View:
 def index_save(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_save(handle, path, ef_search, status int64[5]) -> None."""
     need(count, 4)
-    var index = index_of(args[unsafe_offset=0])
+    var index = handle_of(args[unsafe_offset=0])
     var path = path_bytes(args[unsafe_offset=1])
     var ef_search = as_int(args[unsafe_offset=2])
     var out = status_view(args[unsafe_offset=3])
@@ -342,7 +324,7 @@ def index_verify(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_verify(handle, threads, status int64[5]) -> None; an index without a file is always right.
     """
     need(count, 3)
-    var index = index_of(args[unsafe_offset=0])
+    var index = handle_of(args[unsafe_offset=0])
     var threads = as_int(args[unsafe_offset=1])
     var out = status_view(args[unsafe_offset=2])
     var status = Status.done()

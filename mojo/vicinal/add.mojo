@@ -1,7 +1,8 @@
-"""Adding rows: checked whole, stored, encoded, linked, and only then seen by searches; or taken back."""
+"""The work of a change: new rows are checked whole, stored, encoded and linked, removed ones taken out of the graph."""
 from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
+from vicinal.change import Change
 from vicinal.code_space import CODE_LINE
 from vicinal.codes import EXACT, drop_codes, is_bytes
 from vicinal.coding import (
@@ -15,13 +16,15 @@ from vicinal.coding import (
     new_codes,
 )
 from vicinal.convert import from_float, to_float
-from vicinal.index import DONE, KNOWN_ID, NO_MEMORY, STOPPED, Index
-from vicinal.link import link_new
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.link import link_change
+from vicinal.memory import Ptr, at
 from vicinal.parallel import Body, Team, Watch
+from vicinal.places import Places
 from vicinal.space import (
     COSINE,
     FINE,
+    Linker,
     Rows,
     Space,
     SpaceTask,
@@ -67,19 +70,20 @@ struct CopyRows[S: Space](Body):
 
     var source: Int
     var rows: Rows
-    var first: Int
+    var places: Places
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Stores rows begin .. end-1 of the source."""
         var dim = self.rows.dim
         for i in range(begin, end):
             var p = at[Scalar[Self.S.T]](self.source).unsafe_offset(i * dim)
-            var stored = self.rows.row[Self.S.T](self.first + i)
+            var row = self.places.row(i)
+            var stored = self.rows.row[Self.S.T](row)
             comptime if Self.S.metric == COSINE:
                 var norm = Float32(1)
                 _ = inspect_row[Self.S, Self.S.T](p, dim, norm)
                 comptime if Self.S.needs_norms:
-                    at[Float32](self.rows.norms)[unsafe_offset=self.first + i] = norm
+                    at[Float32](self.rows.norms)[unsafe_offset=row] = norm
                 else:
                     for j in range(dim):
                         stored[unsafe_offset=j] = from_float[Self.S.T, 1](
@@ -90,23 +94,58 @@ struct CopyRows[S: Space](Body):
 
 
 @fieldwise_init
-struct AddRows[V: Watch](SpaceTask):
-    """Adds rows whose ids `take_ids` has written."""
+struct DoChange[V: Watch](SpaceTask):
+    """Does the work of a change."""
 
     var index: Ptr[Index]
+    var change: Ptr[Change]
     var source: Int
-    """Address of `added` x dim elements of the stored type, C-contiguous."""
-    var added: Int
+    """Address of the new rows, C-contiguous in the stored type; 0 if they are stored already."""
     var threads: Int
     var watch: Ptr[Self.V]
     var status: Int
     """DONE, STOPPED, NO_MEMORY, or 8 * row + kind of a row that was refused."""
 
     def run[S: Space](mut self):
-        """Checks all rows, stores them, links them, then lets searches see them."""
+        """Checks all rows, stores them, links them, and takes out of the graph what goes."""
         ref index = self.index[]
+        ref change = self.change[]
         ref watch = self.watch[]
         var team = Team(self.threads)
+        watch.advance(-change.added)  # checking and copying are no progress yet
+        if self.source != 0:
+            self.status = self._store[S](team)
+            if self.status != DONE:
+                return
+        if index.graph.linked == 0 and (
+            change.added == 0 or change.live_after(index) < index.exact_below
+        ):
+            change.unlinked = change.due(index)
+            self.status = DONE if watch.conclude(change.size()) else STOPPED
+            return
+        var codes = index.codes
+        var checked = codes[].checked
+        var fit = codes[].fit
+        # also without new rows: an index that was just opened does not know whether its estimates are good enough
+        self.status = self._encode[S](team, change.until())
+        if self.status == DONE:
+            self.status = link_change[S, Self.V](index, change, team, watch)
+        if self.status != DONE:
+            if index.codes != codes:
+                # back to the codes before; searches under way may still read those given up
+                var given_up = index.codes
+                given_up[].older = codes[].older
+                codes[].older = Int(given_up)
+                index.codes = codes
+            codes[].count = min(codes[].count, index.count)
+            codes[].checked = checked
+            codes[].fit = fit
+
+    def _store[S: Space](self, team: Team) -> Int:
+        """Checks all rows and stores them."""
+        ref index = self.index[]
+        ref change = self.change[]
+        ref watch = self.watch[]
         var verdict = Int64.MAX
         var inspect = InspectRows[S](
             self.source,
@@ -114,52 +153,19 @@ struct AddRows[V: Watch](SpaceTask):
             index.quantization == 1 + EXACT,
             Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin](),
         )
-        watch.advance(-self.added)  # checking and copying are no progress yet
-        if not team.run(self.added, GRAIN, inspect, watch):
-            self.status = STOPPED
-            return
+        if not team.run(change.added, GRAIN, inspect, watch):
+            return STOPPED
         if verdict != Int64.MAX:
-            self.status = Int(verdict)
-            return
-        var until = index.count + self.added
+            return Int(verdict)
+        var until = change.until()
         # a vector load of a row's last bytes may reach past them
         var stride = row_stride(index.dim, index.dtype)
         if not index.vectors.grow(until * stride + CODE_LINE) or (
             index.has_norms() and not index.norms.grow(until * 4)
         ):
-            self.status = NO_MEMORY
-            return
-        if not team.run(
-            self.added, GRAIN, CopyRows[S](self.source, index.rows(), index.count), watch
-        ):
-            self.status = STOPPED
-            return
-        if until < index.exact_below:
-            if not watch.conclude(self.added):
-                self.status = STOPPED
-                return
-        else:
-            var codes = index.codes
-            var checked = codes[].checked
-            var fit = codes[].fit
-            self.status = self._encode[S](team, until)
-            if self.status == DONE:
-                self.status = link_new[S, Self.V](index, until, self.added, team, watch)
-            if self.status != DONE:
-                if index.codes != codes:
-                    # back to the codes before; searches under way may still read those given up
-                    var given_up = index.codes
-                    given_up[].older = codes[].older
-                    codes[].older = Int(given_up)
-                    index.codes = codes
-                codes[].count = min(codes[].count, index.count)
-                codes[].checked = checked
-                codes[].fit = fit
-                return
-        Atomic[Int64].store[ordering=Ordering.RELEASE](
-            Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(until)
-        )
-        self.status = DONE
+            return NO_MEMORY
+        var copy = CopyRows[S](self.source, index.rows(), change.places())
+        return DONE if team.run(change.added, GRAIN, copy, watch) else STOPPED
 
     def _encode[S: Space](mut self, team: Team, until: Int) -> Int:
         """Encodes new rows, and all rows anew if they make other codes the right ones."""
@@ -167,22 +173,39 @@ struct AddRows[V: Watch](SpaceTask):
         ref watch = self.watch[]
         var first_time = index.graph.linked == 0
         var kind = index.codes[].kind
-        var bytes_only = (first_time or kind == EXACT) and all_bytes[S](
-            index.rows(), 0 if first_time else index.count, until, team, watch
-        )
+        var places = self.change[].places()
+        var bytes_only: Bool
+        if first_time:
+            bytes_only = all_bytes[S](index.rows(), Places.from_row(0), until, team, watch)
+        else:
+            bytes_only = kind == EXACT and all_bytes[S](
+                index.rows(), places, self.change[].added, team, watch
+            )
         var codes = index.codes
+        # of rows written over it is not known any more whether their estimates are good enough
+        codes[].checked = max(codes[].checked - places.listed, 0)
         if first_time or (kind == EXACT and is_float(index.dtype) and not bytes_only):
             kind = choose_kind(index.quantization, index.metric, index.dtype, index.dim, bytes_only)
-            codes = new_codes[S](kind, index.dtype, index.rows(), until, index.seed)
+            codes = new_codes[S](
+                kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
+            )
         while True:
-            var outcome = encode_rows[S](codes, index.rows(), until, team, watch)
+            var outcome = encode_rows[S](
+                codes, index.rows(), places.only_list(), until, team, watch
+            )
             if outcome != 1:
                 if codes != index.codes:
                     drop_codes(codes)
                 return STOPPED if outcome == 0 else NO_MEMORY
             if not check_due(codes[], until):
                 break
-            codes[].fit = estimates_fit[S](codes[], index.rows(), codes[].checked, until)
+            codes[].fit = estimates_fit[S](
+                codes[],
+                index.rows(),
+                index.marks.address(),
+                0 if places.listed != 0 else codes[].checked,
+                until,
+            )
             if codes[].fit or index.quantization != AUTO:
                 codes[].checked = until
                 break
@@ -190,7 +213,9 @@ struct AddRows[V: Watch](SpaceTask):
             if codes != index.codes:
                 drop_codes(codes)
                 kind = finer(kind)
-            codes = new_codes[S](kind, index.dtype, index.rows(), until, index.seed)
+            codes = new_codes[S](
+                kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
+            )
         if codes != index.codes:
             # searches under way may still read the old ones
             codes[].older = Int(index.codes)
@@ -200,25 +225,26 @@ struct AddRows[V: Watch](SpaceTask):
         return DONE
 
 
-def add_taken[
+def do_change[
     V: Watch
-](mut index: Index, source: Int, added: Int, threads: Int, mut watch: V) -> Int:
-    """Adds rows whose ids `take_ids` has taken; unless the result is DONE, `drop_ids` must follow.
+](mut index: Index, mut change: Change, source: Int, threads: Int, mut watch: V) -> Int:
+    """Does the work of a change; then `Change.commit` and `finish`, or `take_back`, must follow.
 
     Args:
         index: The index; searches may run meanwhile, other writers may not.
-        source: Address of `added` x dim elements of the stored type, C-contiguous.
-        added: Number of rows, at least 1.
+        change: What is to change.
+        source: Address of the new rows, `change.added` x dim elements of the stored type, C-contiguous; 0 if they are
+            stored already or there are none.
         threads: Workers.
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a row that was refused.
+        DONE, or STOPPED, NO_MEMORY, or 8 * position + kind of a row that was refused: then it must be taken back.
     """
-    var task = AddRows[V](
+    var task = DoChange[V](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
         source,
-        added,
         threads,
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
@@ -244,10 +270,14 @@ def add_rows[
         DONE, STOPPED, NO_MEMORY, or 8 * position + kind of what was refused: NOT_FINITE, ZERO_VECTOR, TOO_LARGE of a
         row, KNOWN_ID of an id. Whatever is not DONE leaves the index as it was.
     """
-    var status = index.take_ids(ids, added)
+    var change = Change()
+    var status = change.take(index, ids, added, False)
     if status != DONE or added == 0:
         return status
-    status = add_taken(index, source, added, threads, watch)
-    if status != DONE:
-        index.drop_ids()
+    status = do_change(index, change, source, threads, watch)
+    if status == DONE:
+        change.commit(index)
+        change.finish(index)
+    else:
+        change.take_back(index)
     return status

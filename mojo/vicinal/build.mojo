@@ -204,6 +204,7 @@ struct LinkBack[S: Linker](Body):
             publish(block.unsafe_offset(i), Int(EMPTY))
 
 
+@no_inline
 def link_rows[
     S: Linker, V: Watch
 ](
@@ -225,7 +226,8 @@ def link_rows[
     Args:
         graph: The links; readers may search it meanwhile.
         rows: What is measured, stored rows or codes, those to be linked included.
-        places: The rows to be linked, ascending. No link leads to them; their blocks are empty, or they have none yet.
+        places: The rows to be linked, ascending but for the first. No link leads to them; their blocks are empty, or they
+            have none yet. If no row takes part, the first must reach level 1: it becomes the entry point.
         count: Their number.
         until: The rows that the graph shall have.
         levels: The level of each row from graph.linked on; 0 for those that are not to be linked.
@@ -283,6 +285,8 @@ def link_rows[
         announce(graph.linked, reach)
         for i in range(size):
             if round.ordinal(i) >= 0:
+                if present + done == 0:  # the entry point may be that of a graph that is made anew
+                    graph.entry = round.ordinal(0)
                 graph.raise_entry(round.ordinal(i))
         done += size
     release(own)

@@ -1,6 +1,7 @@
 """The invariants of a graph, each with the number that reports it broken."""
 from vicinal.graph import EMPTY, Graph
-
+from vicinal.marks import FREE, stays
+from vicinal.memory import at
 from vicinal.repair import unreachable
 
 comptime SOUND = 0
@@ -19,17 +20,20 @@ comptime BAD_ENTRY = 7
 comptime UNREACHABLE = 8
 """A row cannot be reached from the entry point on level 0."""
 comptime UNLINKED = 9
-"""More or fewer rows have no links than are copies of others."""
+"""More or fewer rows have no links than are copies of others or free."""
+comptime FREE_ROW_LINKED = 10
+"""A link leads to or from a row that was freed."""
 
 
-def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0) -> Int:
+def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: Int = 0) -> Int:
     """Checks all invariants; changes nothing.
 
     Args:
         graph: The links; no writer may be at work.
-        count: Rows of the index.
+        count: Rows of the index, removed ones included.
         whole: Whether rows were repaired since the last insertion, so that all must be reachable.
         apart: Rows that take no part in the graph.
+        marks: Address of the rows' marks, 0 if none was removed.
 
     Returns:
         SOUND or the number of the first invariant found broken.
@@ -38,28 +42,33 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0) -> Int:
         return SOUND if graph.entry < 0 else BAD_ENTRY
     if graph.linked != count:
         return NO_SUCH_NODE
-    var table = _check_table(graph)
+    var table = _check_table(graph, marks)
     if table != SOUND:
         return table
     var absent = 0
     for row in range(graph.linked):
         absent += Int(graph.absent(row))
-        var found = _check_block(graph, 0, row, graph.linked)
+        var found = _check_block(graph, 0, row, graph.linked, marks)
         if found != SOUND:
             return found
     for ordinal in range(graph.ordinals):
         for level in range(1, graph.level_of(ordinal) + 1):
-            var found = _check_block(graph, level, ordinal, graph.ordinals)
+            var found = _check_block(graph, level, ordinal, graph.ordinals, marks)
             if found != SOUND:
                 return found
     if absent != apart:
         return UNLINKED
-    if whole and unreachable(graph) != 0:
+    if whole and unreachable(graph, marks) != 0:
         return UNREACHABLE
     return SOUND
 
 
-def _check_table(graph: Graph) -> Int:
+@always_inline
+def _is_free(marks: Int, row: Int) -> Bool:
+    return marks != 0 and at[UInt8](marks)[unsafe_offset=row] == FREE
+
+
+def _check_table(graph: Graph, marks: Int) -> Int:
     var upper_rows = graph.upper_rows.ptr[UInt32]()
     var start = graph.upper_start.ptr[UInt32]()
     if graph.entry < 0 or graph.entry >= graph.ordinals:
@@ -74,12 +83,13 @@ def _check_table(graph: Graph) -> Int:
             return BAD_TABLE
         if start[unsafe_offset=ordinal + 1] <= start[unsafe_offset=ordinal]:
             return BAD_TABLE
-        if graph.level_of(ordinal) > graph.top():
+        if graph.level_of(ordinal) > graph.top() and stays(marks, row) and not graph.absent(row):
             return BAD_ENTRY
-    return SOUND
+    # a free row leads nowhere, so that no search could begin there
+    return FREE_ROW_LINKED if _is_free(marks, graph.row_of(graph.entry)) else SOUND
 
 
-def _check_block(graph: Graph, level: Int, node: Int, nodes: Int) -> Int:
+def _check_block(graph: Graph, level: Int, node: Int, nodes: Int, marks: Int) -> Int:
     var block = graph.links(level, node)
     var cap = graph.cap(level)
     for i in range(cap, graph.slots_at(level)):
@@ -97,6 +107,10 @@ def _check_block(graph: Graph, level: Int, node: Int, nodes: Int) -> Int:
             return NO_SUCH_NODE
         if Int(link) == node:
             return SELF_LINK
+        if _is_free(marks, graph.row_at(level, node)) or _is_free(
+            marks, graph.row_at(level, Int(link))
+        ):
+            return FREE_ROW_LINKED
         for j in range(i):
             if block[unsafe_offset=j] == link:
                 return DOUBLE_LINK

@@ -16,6 +16,7 @@ from vicinal.code_space import (
     PreparedExact,
 )
 from vicinal.convert import to_float
+from vicinal.marks import stays
 from vicinal.memory import Column, Ptr, allocate_zeroed, at, release
 from vicinal.metric import W
 from vicinal.rotation import Rotation, padded_dim
@@ -110,8 +111,9 @@ struct Codes(Movable):
         """Returns the bytes of a prepared query: header, then one byte a dimension."""
         return CODE_LINE + (self.stride * 2 if self.kind == ROTATED else self.stride)
 
-    def centre_on[T: DType](mut self, stored: Rows, count: Int):
-        """Moves the centre of estimating codes to the mean of a sample of rows."""
+    def centre_on[T: DType](mut self, stored: Rows, marks: Int, count: Int):
+        """Moves the centre of estimating codes to the mean of a sample of the rows that are there.
+        """
         if self.kind <= EXACT:
             return
         comptime SAMPLE = 4096
@@ -119,12 +121,14 @@ struct Codes(Movable):
         var taken = 0
         var sums = allocate_zeroed[Float64](self.dim)
         for row in range(0, count, step):
+            if not stays(marks, row):
+                continue
             var p = stored.row[T](row)
             for i in range(self.dim):
                 sums[unsafe_offset=i] += to_float[T, 1](p[unsafe_offset=i]).cast[DType.float64]()
             taken += 1
         for i in range(self.dim):
-            self.centre[unsafe_offset=i] = Float32(sums[unsafe_offset=i] / Float64(taken))
+            self.centre[unsafe_offset=i] = Float32(sums[unsafe_offset=i] / Float64(max(taken, 1)))
         release(sums)
 
     def encode[T: DType](self, stored: Rows, row: Int, work: Ptr[Float32]):

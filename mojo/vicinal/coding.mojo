@@ -5,7 +5,9 @@ from vicinal.candidates import Candidates, entry_of
 from vicinal.code_space import CODE_LINE, Estimate
 from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, is_bytes
 from vicinal.memory import Ptr, allocate, at, release
+from vicinal.marks import stays
 from vicinal.parallel import Body, Team, Watch
+from vicinal.places import Places
 from vicinal.rotation import padded_dim
 from vicinal.shared import announce
 from vicinal.space import COSINE, Measure, Query, Rows, Space, is_float
@@ -57,29 +59,29 @@ struct LookForFractions[S: Space](Body):
     """Finds out whether rows hold anything but whole numbers from 0 to 255."""
 
     var rows: Rows
+    var places: Places
     var found: Ptr[Int64]
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Looks at rows begin .. end-1."""
-        for row in range(begin, end):
+        """Looks at places begin .. end-1."""
+        for i in range(begin, end):
             if Atomic[Int64].load[ordering=Ordering.RELAXED](self.found) != 0:
                 return
-            if not is_bytes[Self.S.T](self.rows.row[Self.S.T](row), self.rows.dim):
+            if not is_bytes[Self.S.T](self.rows.row[Self.S.T](self.places.row(i)), self.rows.dim):
                 Atomic[Int64].store[ordering=Ordering.RELAXED](self.found, 1)
 
 
 def all_bytes[
     S: Space, V: Watch
-](rows: Rows, first: Int, until: Int, team: Team, mut watch: V) -> Bool:
-    """Tells whether rows first .. until-1 hold whole numbers from 0 to 255 only."""
+](rows: Rows, places: Places, count: Int, team: Team, mut watch: V) -> Bool:
+    """Tells whether the rows of so many places hold whole numbers from 0 to 255 only."""
     comptime if not S.T.is_floating_point() or S.metric == COSINE:
         return False
     var found = Int64(0)
-    var from_first = Rows(rows.base + first * rows.stride, rows.stride, rows.dim, 0)
     var look = LookForFractions[S](
-        from_first, Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin]()
+        rows, places, Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin]()
     )
-    _ = team.run(until - first, GRAIN, look, watch)
+    _ = team.run(count, GRAIN, look, watch)
     return found == 0
 
 
@@ -89,41 +91,53 @@ struct Encode[S: Space](Body):
 
     var codes: Ptr[Codes]
     var rows: Rows
-    var first: Int
+    var places: Places
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Encodes rows first + begin .. first + end - 1."""
+        """Encodes the rows of places begin .. end-1."""
         var work = allocate[Float32](padded_dim(self.rows.dim))
         for i in range(begin, end):
-            self.codes[].encode[Self.S.T](self.rows, self.first + i, work)
+            self.codes[].encode[Self.S.T](self.rows, self.places.row(i), work)
         release(work)
 
 
 def encode_rows[
     S: Space, V: Watch
-](codes: Ptr[Codes], rows: Rows, until: Int, team: Team, mut watch: V) -> Int:
-    """Encodes the rows that have no codes yet.
+](codes: Ptr[Codes], rows: Rows, written: Places, until: Int, team: Team, mut watch: V) -> Int:
+    """Encodes rows that have no codes yet, and those that were written over.
+
+    Args:
+        codes: The codes.
+        rows: The rows.
+        written: A list of rows that were written over.
+        until: The rows that there will be.
+        team: Workers.
+        watch: May end the work early.
 
     Returns:
-        1 when done, 0 when `watch` ended it, -1 when memory is out; codes of earlier rows stand in any case.
+        1 when done, 0 when `watch` ended it, -1 when memory is out; codes of other rows stand in any case.
     """
     if codes[].kind == STORED_ROWS:
         return 1
     if not codes[].grow(until):
         return -1
     var first = codes[].count
-    if not team.run(until - first, GRAIN, Encode[S](codes, rows, first), watch):
+    if first != 0 and not team.run(written.listed, GRAIN, Encode[S](codes, rows, written), watch):
+        return 0
+    if not team.run(until - first, GRAIN, Encode[S](codes, rows, Places.from_row(first)), watch):
         return 0
     announce(codes[].count, until)
     return 1
 
 
-def new_codes[S: Space](kind: Int, dtype: Int, rows: Rows, count: Int, seed: Int) -> Ptr[Codes]:
-    """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of the rows.
+def new_codes[
+    S: Space
+](kind: Int, dtype: Int, rows: Rows, marks: Int, count: Int, seed: Int) -> Ptr[Codes]:
+    """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of those that are there.
     """
     var codes = allocate[Codes](1)
     codes.unsafe_write(Codes(kind, S.metric, dtype, rows.dim, seed))
-    codes[].centre_on[S.T](rows, count)
+    codes[].centre_on[S.T](rows, marks, count)
     return codes
 
 
@@ -147,8 +161,10 @@ def check_due(codes: Codes, until: Int) -> Bool:
     return codes.kind > EXACT and 4 * codes.checked <= 3 * until
 
 
-def estimates_fit[S: Space](codes: Codes, rows: Rows, first: Int, until: Int) -> Bool:
+def estimates_fit[S: Space](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Bool:
     """Tells whether estimated distances find the neighbours of rows first .. until-1 in a sample of all rows.
+
+    Removed rows, which `marks` tells unless it is 0, are left out.
 
     They do not where rows lie so far from the codes' centre that the error, which grows with that distance, is as large as
     the differences between near neighbours: heaps far apart, or rows that have moved since the centre was taken.
@@ -156,11 +172,13 @@ def estimates_fit[S: Space](codes: Codes, rows: Rows, first: Int, until: Int) ->
     comptime if not S.T.is_floating_point():
         return True
     if codes.kind == SCALED:
-        return _sample_fits[S, Estimate[8]](codes, rows, first, until)
-    return _sample_fits[S, Estimate[4]](codes, rows, first, until)
+        return _sample_fits[S, Estimate[8]](codes, rows, marks, first, until)
+    return _sample_fits[S, Estimate[4]](codes, rows, marks, first, until)
 
 
-def _sample_fits[S: Space, M: Measure](codes: Codes, rows: Rows, first: Int, until: Int) -> Bool:
+def _sample_fits[
+    S: Space, M: Measure
+](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Bool:
     var exact = Candidates()
     var estimated = Candidates()
     var size = padded_dim(rows.dim)
@@ -174,17 +192,21 @@ def _sample_fits[S: Space, M: Measure](codes: Codes, rows: Rows, first: Int, unt
     var wanted = 0
     for i in range(queries):
         var row = first + i * (until - first) // queries
+        if not stays(marks, row):
+            continue
         var query = S.query_of_row(rows, row, Int(widened))
         _ = codes.prepare[S.Q](at[Scalar[S.Q]](query.address), prepared, work)
         exact.reset(NEAREST)
         estimated.reset(ALLOWED)
         for j in range(sampled):
             var other = j * until // sampled
-            if other == row:
+            if other == row or not stays(marks, other):
                 continue
             _offer(exact, entry_of(S.key(query, rows, other), other))
             _offer(estimated, entry_of(M.key(Query(Int(prepared), 1), coded, other), other))
         wanted += exact.size
+        if exact.size == 0:
+            continue
         var near = 0  # counted by distance: of rows equally near, any will do
         for j in range(estimated.size):
             near += Int(S.key(query, rows, estimated.node(j)) <= exact.key(exact.size - 1))

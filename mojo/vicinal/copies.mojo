@@ -7,6 +7,7 @@ from std.ffi import c_int, external_call
 
 from vicinal.candidates import Candidates, entry_of, key_of, node_of
 from vicinal.graph import publish
+from vicinal.marks import Sight, going, settled, staying
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.shared import announce, seen, slot
 from vicinal.space import Rows
@@ -65,18 +66,80 @@ struct Copies(Movable):
         """Tells whether a row is a copy of an earlier one."""
         return row < self.rows and self.next.ptr[UInt32]()[unsafe_offset=row] < ORIGINAL
 
+    @always_inline
+    def has_copies(self, row: Int) -> Bool:
+        """Tells whether a row is the original of others."""
+        if row >= self.rows:
+            return False
+        var next = self.next.ptr[UInt32]()[unsafe_offset=row]
+        return next >= ORIGINAL and next != ALONE
+
+    def find(self, stored: Rows, row: Int) -> Int:
+        """Returns the row in the table that holds the same as a row, which may be itself; -1 if there is none.
+        """
+        if self.room == 0:
+            return -1
+        var place = self._home(stored, row)
+        while True:
+            var other = self.table[unsafe_offset=place]
+            if other == FREE:
+                return -1
+            if same_row(stored, Int(other), row):
+                return Int(other)
+            place = (place + 1) & (self.room - 1)
+
+    @always_inline
+    def _after(self, row: Int) -> Int:
+        """Returns the row that a ring, or an original, leads to, whatever a damaged file says."""
+        var next = self.next.ptr[UInt32]()[unsafe_offset=row]
+        return min(Int(next & ~ORIGINAL), self.rows - 1)
+
+    def stays(self, original: Int, marks: Int) -> Bool:
+        """Tells whether a row has copies that are there and stay."""
+        if not self.has_copies(original):
+            return False
+        var last = self._after(original)
+        var copy = last
+        for _ in range(self.rows):
+            copy = self._after(copy)
+            if staying(at[UInt8](marks)[unsafe_offset=copy]):
+                return True
+            if copy == last:
+                break
+        return False
+
+    def shorten(mut self, original: Int, marks: Int):
+        """Takes the copies that go out of the ring of a row; searches that are in the ring must be made to start again.
+        """
+        if not self.has_copies(original):
+            return
+        var next = self.next.ptr[UInt32]()
+        var last = self._after(original)
+        var copy = self._after(last)
+        next[unsafe_offset=original] = ALONE
+        for _ in range(self.rows):
+            var ended = copy == last
+            var after = self._after(copy)
+            next[unsafe_offset=copy] = ALONE
+            self.count -= 1
+            if not going(at[UInt8](marks)[unsafe_offset=copy]):
+                self.append(original, copy)
+            if ended:
+                break
+            copy = after
+
     def original(mut self, stored: Rows, row: Int) -> Int:
         """Looks up a row that is not in the table.
 
         Args:
             stored: The rows.
-            row: The next one, `seen`.
+            row: The row.
 
         Returns:
             The row in the table that holds the same; or -1, and then this one was put into it.
         """
         self._make_room(stored, self.held + 1)
-        self.seen = row + 1
+        self.seen = max(self.seen, row + 1)
         var place = self._home(stored, row)
         while True:
             var other = self.table[unsafe_offset=place]
@@ -88,11 +151,11 @@ struct Copies(Movable):
                 return Int(other)
             place = (place + 1) & (self.room - 1)
 
-    def catch_up(mut self, stored: Rows, rows: Int):
+    def catch_up(mut self, stored: Rows, rows: Int, marks: Int):
         """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first.
         """
         for row in range(self.seen, rows):
-            if self.is_copy(row):
+            if self.is_copy(row) or not settled(marks, row):
                 self.seen = row + 1
             else:
                 _ = self.original(stored, row)
@@ -120,12 +183,6 @@ struct Copies(Movable):
                 self.table[unsafe_offset=hole] = other
                 hole = place
         self.table[unsafe_offset=hole] = FREE
-
-    def forget_from(mut self, stored: Rows, first: Int):
-        """Takes rows first .. seen-1 out of the table again, after an addition that failed."""
-        for row in range(first, self.seen):
-            self.forget(stored, row)
-        self.seen = min(self.seen, first)
 
     def grow(mut self, rows: Int) -> Bool:
         """Makes room for rings among so many rows; returns False when memory is out."""
@@ -168,7 +225,7 @@ struct Copies(Movable):
         """Returns how many of `rows` rows may be asked for copies; 0 if there are none at all."""
         return min(rows, self.rows) if self.count != 0 else 0
 
-    def expand(self, found: Candidates, mut into: Candidates, k: Int, rows: Int):
+    def expand(self, found: Candidates, mut into: Candidates, k: Int, rows: Int, sight: Sight):
         """Adds the copies of rows found.
 
         Args:
@@ -176,6 +233,7 @@ struct Copies(Movable):
             into: Receives the k nearest of these and their copies, equal distances in the order of rows.
             k: The most wanted.
             rows: Rows that exist; a damaged file may tell of others.
+            sight: Which of them the search sees.
         """
         into.reset(k)
         var next = self.next.ptr[UInt32]()
@@ -184,8 +242,9 @@ struct Copies(Movable):
             var entry = found.entries[unsafe_offset=i] & ~1
             if entry >= into.worst():
                 break
-            into.insert(entry)
             var row = node_of(entry)
+            if sight.sees(row):
+                into.insert(entry)
             if row >= room:
                 continue
             var newest = UInt32(slot(next, row))
@@ -193,13 +252,28 @@ struct Copies(Movable):
                 continue
             var last = min(Int(newest & ~ORIGINAL), room - 1)
             var copy = last
-            for _ in range(k):
+            var left = k
+            for _ in range(room):  # a damaged ring may have no end
                 copy = min(slot(next, copy), room - 1)
-                var other = entry_of(key_of(entry), copy)
-                if other < into.worst():
-                    into.insert(other)
+                if sight.sees(copy):
+                    left -= 1
+                    var other = entry_of(key_of(entry), copy)
+                    if other < into.worst():
+                        into.insert(other)
+                if left == 0:
+                    break
                 if copy == last:
                     break
+
+    def sweep(self, sight: Sight, mut beam: Candidates):
+        """Takes rows that are not seen out of a beam that is done; originals stay, whose copies may be seen.
+        """
+        var kept = 0
+        for i in range(beam.size):
+            var entry = beam.entries[unsafe_offset=i]
+            beam.entries[unsafe_offset=kept] = entry
+            kept += Int(sight.sees(node_of(entry)) or self.has_copies(node_of(entry)))
+        beam.size = kept
 
     def _home(self, stored: Rows, row: Int) -> Int:
         return Int(hash_row(stored, row)) & (self.room - 1)

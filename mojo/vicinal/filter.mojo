@@ -1,7 +1,7 @@
 """Which rows a search may return, and by which way they are found.
 
-A filter is one bit for each row, set for rows that are allowed. It is made once for each call and each distinct filter
-in it, and belongs to that call: a row number may mean another vector later.
+A filter is one bit for each row, set for rows that are allowed and there. It is made once for each call and each distinct
+filter in it, and belongs to that call: a row number may mean another vector later, and then the call is made again.
 """
 from std.bit import count_trailing_zeros, pop_count
 from std.math import sqrt
@@ -10,6 +10,7 @@ from std.memory import pack_bits, unsafe_memset_zero
 from vicinal.copies import Copies
 from vicinal.index import Index
 from vicinal.interleave import CACHED
+from vicinal.marks import Sight
 from vicinal.memory import Ptr, allocate, release
 
 comptime EVERYTHING = 0
@@ -72,9 +73,25 @@ struct Filter(Movable):
         """Tells whether a row is allowed; `row` must not exceed `rows`."""
         return allows(self.words, row)
 
-    def allow_flags(mut self, flags: Ptr[UInt8]):
-        """Allows the rows whose byte is not zero; `flags` has one for each row, in order of rows.
+    def allow_all(mut self, sight: Sight):
+        """Allows all rows that are there."""
+        for row in range(self.rows):
+            if sight.sees(row):
+                set_bit(self.words, row)
+        self.count()
+
+    def allow_flags(mut self, flags: Ptr[UInt8], sight: Sight):
+        """Allows the rows whose byte is not zero; `flags` has one for each row that is there, in order of rows.
         """
+        if sight.marks != 0:
+            var next = 0
+            for row in range(self.rows):
+                if sight.sees(row):
+                    if flags[unsafe_offset=next] != 0:
+                        set_bit(self.words, row)
+                    next += 1
+            self.count()
+            return
         var whole = self.rows // WORD
         for i in range(whole):
             var set = flags.unsafe_load[width=WORD](i * WORD).ne(0)

@@ -14,6 +14,7 @@ from vicinal.query import LEAST_RERANKED, PIECE, Answer, rerank
 from vicinal.rotation import padded_dim
 from vicinal.scratch import HOP, Scratch
 from vicinal.search import LOOK_AHEAD, fetch_row
+from vicinal.shared import seen_at
 from vicinal.space import (
     COSINE,
     FINE,
@@ -183,7 +184,7 @@ struct AnswerFiltered[S: Space](Body):
     """The filter of each query."""
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Answers queries begin .. end-1, each again if an addition was taken back meanwhile."""
+        """Answers queries begin .. end-1."""
         var counts = Counts(fill=0)
         ref scratch = self.plain.scratches[unsafe_offset=worker][]
         for i in range(begin, end):
@@ -191,18 +192,14 @@ struct AnswerFiltered[S: Space](Body):
             if filter.plan == EVERYTHING:
                 self.plain.run(i, i + 1, worker)
                 continue
-            while True:
-                var undone = self.plain.undone()
-                self.answer(i, filter, scratch, counts)
-                if self.plain.undone() == undone:
-                    break
+            self.answer(i, filter, scratch, counts)
         for i in range(TALLIES):
             self.plain.index[].tally.add(i, counts[i])
 
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut counts: Counts):
         """Answers query i."""
         ref index = self.plain.index[]
-        ref codes = index.codes[]
+        ref codes = seen_at(index.codes)[]
         var query = self.plain.query(i, scratch)
         var width = max(self.plain.k, self.plain.ef)
         if filter.plan == SCAN and (

@@ -140,10 +140,14 @@ struct Header(TrivialRegisterPassable):
     """Vectors that equal earlier ones and are found through those; 0 in version 1."""
     var strings: Int
     """1 if ids are the numbers of strings, 0 if they are the user's; 0 in version 1."""
+    var removed: Int
+    """Vectors that are not there any more and whose rows are not in use again, see `marks`; 0 in version 1."""
+    var shaded: Int
+    """Those of them that take part in the graph still; 0 in version 1."""
 
     def version(self) -> Int:
         """Returns the oldest version whose readers understand the file."""
-        return 2 if self.strings != 0 or self.copies != 0 else 1
+        return 2 if self.strings != 0 or self.copies != 0 or self.removed != 0 else 1
 
     def problem(self) -> Status:
         """Returns the first field that no index can have, or success."""
@@ -164,6 +168,8 @@ struct Header(TrivialRegisterPassable):
         _limit(status, "codes", self.codes, 0, KINDS_OF_CODES - 1)
         _limit(status, "copies", self.copies, 0, self.linked)
         _limit(status, "strings", self.strings, 0, 1)
+        _limit(status, "removed", self.removed, 0, self.count)
+        _limit(status, "shaded", self.shaded, 0, self.removed)
         return status
 
 

@@ -184,6 +184,14 @@ struct Graph(Movable):
         announce(self.ordinals, next)
         return True
 
+    def empty(self, row: Int):
+        """Takes all links from a row; readers that are there go no further."""
+        fill_empty(self.links(0, row), self.slots_at(0))
+        var ordinal = self.ordinal_of(row)
+        if ordinal >= 0:
+            for level in range(1, self.level_of(ordinal) + 1):
+                fill_empty(self.links(level, ordinal), self.slots_at(level))
+
     def raise_entry(mut self, ordinal: Int):
         """Makes an ordinal the entry point if it reaches higher than the present one."""
         if self.entry < 0 or self.level_of(ordinal) > self.top():

@@ -2,7 +2,7 @@
 from vicinal.graph import mix
 from vicinal.memory import Ptr, allocate, release
 
-comptime FREE: UInt32 = 0xFFFFFFFF
+comptime NOBODY: UInt32 = 0xFFFFFFFF
 
 
 struct IdMap(Movable):
@@ -12,11 +12,11 @@ struct IdMap(Movable):
     """
 
     var table: Ptr[UInt32]
-    """Rows, or FREE."""
+    """Rows, or NOBODY."""
     var room: Int
     """Places in the table, a power of two, at least twice the rows held; 0 while there is no table."""
     var held: Int
-    """Rows held: 0 .. held-1."""
+    """Rows held."""
 
     def __init__(out self):
         """Makes a map without a table."""
@@ -31,59 +31,77 @@ struct IdMap(Movable):
         """Returns the row of an id among the rows held, or -1."""
         if self.room == 0:
             return -1
-        var place = Int(mix(0, Int(id))) & (self.room - 1)
-        while True:
-            var row = self.table[unsafe_offset=place]
-            if row == FREE:
-                return -1
-            if ids[unsafe_offset=Int(row)] == id:
-                return Int(row)
-            place = (place + 1) & (self.room - 1)
+        var row = self.table[unsafe_offset=self._place_of(ids, id)]
+        return -1 if row == NOBODY else Int(row)
 
-    def extend(mut self, ids: Ptr[Int64], until: Int) -> Int:
-        """Takes in rows held .. until-1.
-
-        Returns:
-            -1 when done, or the first row whose id is there already: then no row was taken in.
-        """
-        self._make_room(ids, until)
-        var before = self.held
-        while self.held < until:
-            var id = ids[unsafe_offset=self.held]
-            if self.find(ids, id) >= 0:
-                var clash = self.held
-                self.shrink(ids, before)
-                return clash
-            self._place(id, self.held)
-            self.held += 1
-        return -1
-
-    def shrink(mut self, ids: Ptr[Int64], until: Int):
-        """Forgets rows until .. held-1, the last one first, which leaves the table as it was before them.
-        """
-        while self.held > until:
-            self.held -= 1
-            var place = Int(mix(0, Int(ids[unsafe_offset=self.held]))) & (self.room - 1)
-            while self.table[unsafe_offset=place] != UInt32(self.held):
-                place = (place + 1) & (self.room - 1)
-            self.table[unsafe_offset=place] = FREE
-
-    def _place(self, id: Int64, row: Int):
-        var place = Int(mix(0, Int(id))) & (self.room - 1)
-        while self.table[unsafe_offset=place] != FREE:
-            place = (place + 1) & (self.room - 1)
+    def insert(mut self, ids: Ptr[Int64], row: Int) -> Bool:
+        """Takes in a row; returns False, and changes nothing, if its id is there already."""
+        self.make_room(ids, self.held + 1)
+        var place = self._place_of(ids, ids[unsafe_offset=row])
+        if self.table[unsafe_offset=place] != NOBODY:
+            return False
         self.table[unsafe_offset=place] = UInt32(row)
+        self.held += 1
+        return True
 
-    def _make_room(mut self, ids: Ptr[Int64], rows: Int):
+    def replace(mut self, ids: Ptr[Int64], row: Int):
+        """Makes a row the one that its id, which must be there, leads to."""
+        self.table[unsafe_offset=self._place_of(ids, ids[unsafe_offset=row])] = UInt32(row)
+
+    def erase(mut self, ids: Ptr[Int64], row: Int):
+        """Forgets a row that is held.
+
+        Rows behind the gap move up if their search passes through it, so that no mark has to stay behind and the table never
+        fills with them. Source: Knuth, The Art of Computer Programming, volume 3, section 6.4, algorithm R.
+        """
+        var gap = self._place_of(ids, ids[unsafe_offset=row])
+        var mask = self.room - 1
+        var place = gap
+        while True:
+            place = (place + 1) & mask
+            var other = self.table[unsafe_offset=place]
+            if other == NOBODY:
+                break
+            var home = Int(mix(0, Int(ids[unsafe_offset=Int(other)]))) & mask
+            # its search passes through the gap, unless it begins behind it
+            if (place - home) & mask >= (place - gap) & mask:
+                self.table[unsafe_offset=gap] = other
+                gap = place
+        self.table[unsafe_offset=gap] = NOBODY
+        self.held -= 1
+
+    def make_room(mut self, ids: Ptr[Int64], rows: Int):
+        """Makes the table large enough for so many rows."""
         if 2 * rows <= self.room:
             return
         var room = 64
         while room < 2 * rows:
             room *= 2
-        release(self.table)
+        var old = self.table
+        var places = self.room
         self.table = allocate[UInt32](room)
         self.room = room
         for i in range(room):
-            self.table[unsafe_offset=i] = FREE
-        for row in range(self.held):
-            self._place(ids[unsafe_offset=row], row)
+            self.table[unsafe_offset=i] = NOBODY
+        for i in range(places):
+            var row = old[unsafe_offset=i]
+            if row != NOBODY:
+                self.table[unsafe_offset=self._place_of(ids, ids[unsafe_offset=Int(row)])] = row
+        release(old)
+
+    def clear(mut self):
+        """Forgets all rows and gives the table back."""
+        release(self.table)
+        self.table = allocate[UInt32](1)
+        self.room = 0
+        self.held = 0
+
+    @always_inline
+    def _place_of(self, ids: Ptr[Int64], id: Int64) -> Int:
+        """Returns the place of an id, or the empty one where it would be put."""
+        var place = Int(mix(0, Int(id))) & (self.room - 1)
+        while True:
+            var row = self.table[unsafe_offset=place]
+            if row == NOBODY or ids[unsafe_offset=Int(row)] == id:
+                return place
+            place = (place + 1) & (self.room - 1)

@@ -1,12 +1,12 @@
 """The index: owns the parts, knows its rows by number and by id; nothing clever."""
 from std.atomic import Atomic, Ordering
-from std.memory import unsafe_memcpy
 
 from vicinal.codes import STORED_ROWS, Codes, drop_codes
 from vicinal.copies import Copies
-from vicinal.graph import MAX_ROWS, Graph
+from vicinal.graph import Graph
 from vicinal.ids import IdMap
 from vicinal.mapped import Mapped
+from vicinal.marks import Marks
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.scratch import Shelf
 from vicinal.shared import seen, seen_at
@@ -42,7 +42,9 @@ struct Index(Movable):
     var exact_below: Int
     """The graph is built once there are this many rows; until then search is exact."""
     var count: Int
-    """Rows that searches see."""
+    """Rows that searches look at, removed ones included."""
+    var marks: Marks
+    """Which of them are removed."""
     var vectors: Column
     """`row_stride` bytes a row."""
     var norms: Column
@@ -50,7 +52,7 @@ struct Index(Movable):
     var ids: Column
     """The user's ids, int64."""
     var automatic: Bool
-    """True while the id of every row is its number; means nothing unless `ids_known`."""
+    """True while the id of every row that is there is its number; means nothing unless `ids_known`."""
     var ids_known: Bool
     """False after opening a file, until somebody asks for an id: looking at all of them takes time by size."""
     var map: IdMap
@@ -63,8 +65,13 @@ struct Index(Movable):
     """Rows of the graph's range that hold the same as earlier ones, and are found through those."""
     var unrepaired: Int
     """Rows linked since all rows were last made reachable."""
+    var mended: Int
+    """Rows taken out of the graph since all rows were last linked anew, less those added since."""
     var undone: Int64
-    """Additions that were taken back; a search that spans one starts again, since row numbers are reused."""
+    """Additions that were taken back and times that rows were freed; a search that spans one starts again, since row numbers
+    are reused."""
+    var relinking: Bool
+    """True while walks could miss rows that are there, so that searches must scan all rows."""
     var ef_search: Int
     """Default search width that the file remembered, 0 for none."""
     var texts: Texts
@@ -97,6 +104,7 @@ struct Index(Movable):
         self.seed = seed
         self.exact_below = exact_below
         self.count = 0
+        self.marks = Marks()
         self.vectors = Column()
         self.norms = Column()
         self.ids = Column()
@@ -109,7 +117,9 @@ struct Index(Movable):
         self.codes.unsafe_write(Codes(STORED_ROWS, metric, dtype, 1, 0))
         self.copies = Copies()
         self.unrepaired = 0
+        self.mended = 0
         self.undone = 0
+        self.relinking = False
         self.ef_search = 0
         self.texts = Texts()
         self.tuning = Column()
@@ -147,8 +157,13 @@ struct Index(Movable):
     def exact(self, width: Int) -> Bool:
         """Tells whether a search of this width scans all rows: few rows, or so wide that a walk would see most.
         """
-        var count = seen(self.count)
-        return count < self.exact_below or seen(self.graph.linked) < count or width * 8 >= count
+        var live = self.live()
+        return (
+            live < self.exact_below
+            or seen(self.graph.linked) < seen(self.count)
+            or width * 8 >= live
+            or self.relinking
+        )
 
     def walked_row_bytes(self) -> Int:
         """Returns the bytes of what a search measures of a row: its code, or the stored row."""
@@ -156,6 +171,21 @@ struct Index(Movable):
         if codes.kind != STORED_ROWS and not codes.in_place():
             return codes.stride
         return row_stride(self.dim, self.dtype)
+
+    @always_inline
+    def live(self) -> Int:
+        """Returns how many rows there are, removed ones left out."""
+        return seen(self.count) - self.marks.removed
+
+    def taking_part(self) -> Int:
+        """Returns how many rows take part in the graph."""
+        if self.graph.linked == 0:
+            return 0
+        return self.graph.linked - self.copies.count - self.marks.free()
+
+    def start_again(mut self):
+        """Makes searches under way start again."""
+        _ = Atomic[Int64].fetch_add[ordering=Ordering.ACQUIRE_RELEASE](Pointer(to=self.undone), 1)
 
     def walked_bytes(self) -> Int:
         """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
@@ -171,6 +201,8 @@ struct Index(Movable):
             + self.copies.bytes()
             + self.codes[].memory()
             + self.map.room * 4
+            + self.marks.bytes.usable
+            + self.marks.stamps.usable
             + self.texts.memory()
         )
 
@@ -179,71 +211,47 @@ struct Index(Movable):
         if self.ids_known:
             return
         var column = self.ids.ptr[Int64]() if self.count != 0 else at[Int64](64)
+        var sight = self.marks.sight(self.marks.now())
         self.automatic = True
         for row in range(self.count):
-            if Int(column[unsafe_offset=row]) != row:
+            if Int(column[unsafe_offset=row]) != row and sight.sees(row):
                 self.automatic = False
                 break
         if not self.automatic:
-            _ = self.map.extend(column, self.count)
+            self.fill_map()
         self.ids_known = True
 
-    def take_ids(mut self, ids: Int, added: Int) -> Int:
-        """Writes the ids of rows to be added behind the present ones.
-
-        Args:
-            ids: Address of int64 ids, or 0 for automatic ones: row numbers, or one more than the largest id so far.
-            added: Number of rows.
-
-        Returns:
-            DONE, NO_MEMORY, or 8 * position + KNOWN_ID of the first id that is there already; then nothing has changed.
+    def fill_map(mut self):
+        """Puts all rows that are there into the table; of equal ids, which only a damaged file has, the first counts.
         """
-        var until = self.count + added
-        if until > MAX_ROWS or not self.ids.grow(until * 8):
-            return NO_MEMORY
-        self.know_ids()
         var column = self.ids.ptr[Int64]()
-        var new = column.unsafe_offset(self.count)
-        var automatic = self.automatic
-        if ids != 0:
-            unsafe_memcpy(dest=new, src=at[Int64](ids), count=added)
-            for i in range(added):
-                automatic = automatic and Int(new[unsafe_offset=i]) == self.count + i
-        else:
-            var next = Int64(self.count) - 1
-            if not automatic:
-                for row in range(self.count):
-                    next = max(next, column[unsafe_offset=row])
-                if next > Int64.MAX - Int64(added):
-                    return KNOWN_ID  # there are no ids left above the largest
-            next += 1
-            for i in range(added):
-                new[unsafe_offset=i] = next + Int64(i)
-        if not automatic:
-            var clash = self.map.extend(column, until)
-            if clash >= 0:
-                self.map.shrink(column, self.count)
-                return 8 * max(clash - self.count, 0) + KNOWN_ID
-        self.automatic = automatic
-        return DONE
+        var sight = self.marks.sight(self.marks.now())
+        self.map.make_room(column, self.live())
+        for row in range(self.count):
+            if sight.sees(row):
+                _ = self.map.insert(column, row)
 
-    def drop_ids(mut self):
-        """Takes back `take_ids` after an addition that failed."""
-        _ = Atomic[Int64].fetch_add[ordering=Ordering.ACQUIRE_RELEASE](Pointer(to=self.undone), 1)
-        if not self.automatic:
-            self.map.shrink(self.ids.ptr[Int64](), self.count)
-            var column = self.ids.ptr[Int64]()
-            for row in range(self.count):
-                if Int(column[unsafe_offset=row]) != row:
-                    return
-            self.automatic = True
-            self.map.shrink(column, 0)
+    def next_id(self) -> Int64:
+        """Returns the first automatic id: above all ids that are there, and not below the number of rows.
+
+        Negative if there is no id above the largest.
+        """
+        if self.automatic and self.marks.removed == 0:
+            return Int64(self.count)
+        var column = self.ids.ptr[Int64]()
+        var sight = self.marks.sight(self.marks.now())
+        var largest = Int64(self.live()) - 1
+        for row in range(self.count):
+            if sight.sees(row):
+                largest = max(largest, column[unsafe_offset=row])
+        return -1 if largest == Int64.MAX else largest + 1
 
     def row_of(mut self, id: Int64) -> Int:
         """Returns the row of an id, or -1."""
         self.know_ids()
-        if self.automatic:
-            return Int(id) if id >= 0 and Int(id) < self.count else -1
-        var column = self.ids.ptr[Int64]()
-        var row = self.map.find(column, id)
-        return row if row < self.count else -1
+        var row = Int(id)
+        if not self.automatic:
+            row = self.map.find(self.ids.ptr[Int64](), id)
+        if row < 0 or row >= self.count:
+            return -1
+        return row if self.marks.sight(self.marks.now()).sees(row) else -1

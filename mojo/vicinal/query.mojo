@@ -1,5 +1,5 @@
 """Answering queries: one or many, through the graph or by a scan of all rows."""
-from std.atomic import Atomic, Ordering
+from std.atomic import Atomic, Ordering, fence
 
 from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes, is_bytes
@@ -8,6 +8,7 @@ from vicinal.flat import search_exact
 from vicinal.graph import MAX_ROWS, Graph
 from vicinal.index import DONE, STOPPED, Index
 from vicinal.interleave import LANES, Errands, lanes_for, run_errands
+from vicinal.marks import BLOCK, Sight
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.scan import Source
@@ -49,14 +50,29 @@ struct Task(TrivialRegisterPassable):
     """For measuring stored rows."""
     var exact: Bool
     """Whether the walk's distances are exact for this query."""
+    var prepared: Query
+    """For measuring what is walked on."""
+    var version: UInt32
+    """The version of the rows that the search sees."""
 
 
-def scan[S: Space](rows: Rows, begin: Int, end: Int, query: Query, mut nearest: Candidates):
-    """Measures rows begin .. end-1 and keeps the nearest."""
-    for row in range(begin, end):
-        var entry = entry_of(S.key(query, rows, row), row)
-        if entry < nearest.worst():
-            nearest.insert(entry)
+def scan[S: Space](rows: Rows, count: Int, sight: Sight, query: Query, mut nearest: Candidates):
+    """Measures the first `count` rows and keeps the nearest of those seen."""
+    if sight.marks == 0:
+        for row in range(count):
+            var entry = entry_of(S.key(query, rows, row), row)
+            if entry < nearest.worst():
+                nearest.insert(entry)
+        return
+    for block in range(0, count, BLOCK):
+        var end = min(block + BLOCK, count)
+        if sight.none_of(block, end):
+            continue
+        for row in range(block, end):
+            if sight.sees(row):
+                var entry = entry_of(S.key(query, rows, row), row)
+                if entry < nearest.worst():
+                    nearest.insert(entry)
 
 
 @fieldwise_init
@@ -75,34 +91,36 @@ struct Answer[S: Space](Body):
     """Searches that a worker has under way at once."""
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Answers queries begin .. end-1, again if an addition was taken back meanwhile: they may have met its rows.
+        """Answers queries begin .. end-1, again if rows were freed meanwhile that they may have met; then one at a time, so
+        that none waits for quiet longer than it takes itself.
         """
-        while True:
-            var undone = self.undone()
-            self.answer(begin, end, worker)
-            if self.undone() == undone:
-                return
+        if self.answer_at_once(begin, end, worker):
+            return
+        for i in range(begin, end):
+            while not self.answer_at_once(i, i + 1, worker):
+                pass
 
     @always_inline
-    def undone(self) -> Int64:
-        """Returns how many additions were taken back."""
-        return Atomic[Int64].load[ordering=Ordering.ACQUIRE](Pointer(to=self.index[].undone))
+    def answer_at_once(self, begin: Int, end: Int, worker: Int) -> Bool:
+        """Answers queries; returns False if an addition was taken back or rows were freed meanwhile.
+        """
+        var undone = undone_of(self.index[])
+        self.answer(begin, end, worker)
+        fence[Ordering.ACQUIRE]()
+        return undone_of(self.index[]) == undone
 
     def answer(self, begin: Int, end: Int, worker: Int):
         """Answers queries begin .. end-1."""
         ref index = self.index[]
+        var version = index.marks.now()  # before anything else is looked at
         ref codes = seen_at(index.codes)[]
         var scratches = self.scratches.unsafe_offset(worker * self.lanes)
         if index.exact(max(self.k, self.ef)):
             ref scratch = scratches[][]
             for i in range(begin, end):
-                var query = self.query(i, scratch)
-                var count = seen(index.count)
-                scratch.beam.reset(max(min(self.k, count), 1))
-                scan[Self.S](index.rows(), 0, count, query, scratch.beam)
-                self.write[Self.S.value](i, scratch.beam)
+                self.scan_for(i, self.query(i, scratch), version, scratch)
         elif codes.kind == STORED_ROWS:
-            self.walk[Self.S, coded=False](begin, end, scratches, codes)
+            self.walk[Self.S, coded=False](begin, end, version, scratches, codes)
         elif codes.kind == EXACT:
             comptime if Self.S.metric != COSINE:
                 # queries that 8 bits hold walk on the codes, others on the rows: rounded they could lose all they are
@@ -114,17 +132,17 @@ struct Answer[S: Space](Body):
                         last += 1
                     if fits:
                         self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8], coded=True](
-                            first, last, scratches, codes
+                            first, last, version, scratches, codes
                         )
                     else:
-                        self.walk[Self.S, coded=False](first, last, scratches, codes)
+                        self.walk[Self.S, coded=False](first, last, version, scratches, codes)
                     first = last
         else:
             comptime if Self.S.T.is_floating_point():
                 if codes.kind == ROTATED:
-                    self.walk[Estimate[4], coded=True](begin, end, scratches, codes)
+                    self.walk[Estimate[4], coded=True](begin, end, version, scratches, codes)
                 else:
-                    self.walk[Estimate[8], coded=True](begin, end, scratches, codes)
+                    self.walk[Estimate[8], coded=True](begin, end, version, scratches, codes)
 
     @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
@@ -154,27 +172,37 @@ struct Answer[S: Space](Body):
 
     def walk[
         M: Measure, coded: Bool
-    ](self, begin: Int, end: Int, scratches: Ptr[Ptr[Scratch]], codes: Codes):
+    ](self, begin: Int, end: Int, version: UInt32, scratches: Ptr[Ptr[Scratch]], codes: Codes):
         """Answers queries through the graph."""
         var rows = self.index[].rows()
         var walks = Walks[Self.S, M, coded](
             Pointer(to=self).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=codes).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             codes.rows(rows) if coded else rows,
+            version,
         )
         run_errands(walks, begin, end, scratches, self.lanes)
+
+    @no_inline
+    def scan_for(self, i: Int, query: Query, version: UInt32, mut scratch: Scratch):
+        """Answers query i by a scan of all rows."""
+        ref index = self.index[]
+        # not live(): rows may have gone since this version
+        scratch.beam.reset(max(min(self.k, index.count), 1))
+        scan[Self.S](index.rows(), index.count, index.marks.sight(version), query, scratch.beam)
+        self.write[Self.S.value](i, scratch.beam)
 
     @always_inline
     def write_found[
         value: def(Int32) thin -> Float32
-    ](self, i: Int, nearest: Candidates, mut room: Candidates):
+    ](self, i: Int, nearest: Candidates, mut room: Candidates, sight: Sight):
         """Writes the result of query i, found through the graph, with the copies of what was found.
         """
         ref index = self.index[]
         if seen(index.copies.count) == 0:
             self.write[value](i, nearest)
         else:
-            index.copies.expand(nearest, room, self.k, seen(index.count))
+            index.copies.expand(nearest, room, self.k, seen(index.count), sight)
             self.write[value](i, room)
 
     @always_inline
@@ -203,10 +231,12 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
     var codes: Ptr[Codes]
     var rows: Rows
     """What is walked on."""
+    var version: UInt32
+    """The version of the rows that the searches see."""
 
     def nothing(self) -> Task:
         """Returns no task."""
-        return Task(0, Query(0, 1), True)
+        return Task(0, Query(0, 1), True, Query(0, 1), 0)
 
     @always_inline
     def idle(self, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
@@ -234,7 +264,7 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
                 at[UInt8](prepared.address),
                 scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
             )
-        task = Task(number, query, exact)
+        task = Task(number, query, exact, prepared, self.version)
         return start_walk[Self.S](
             self.graph(),
             self.rows,
@@ -242,7 +272,7 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
             seen(codes.count) if Self.coded else MAX_ROWS,
             prepared,
             scratch,
-            max(answer.k, answer.ef),
+            max(answer.k, answer.ef) + index.marks.extra(),
         )
 
     @always_inline
@@ -250,7 +280,10 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         """Writes the result of a walk that is done; estimated candidates are measured again first.
         """
         ref answer = self.answer[]
-        if not task.exact:
+        var sight = answer.index[].marks.sight(task.version)
+        if sight.marks != 0 and not self.sift(task, sight, scratch):
+            answer.scan_for(task.number, task.query, task.version, scratch)
+        elif not task.exact:
             rerank[Self.Stored](
                 answer.index[].rows(),
                 task.query,
@@ -258,13 +291,51 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
                 max(LEAST_RERANKED, 3 * answer.k),
                 answer.k,
             )
-            answer.write_found[Self.Stored.value](task.number, scratch.chosen, scratch.beam)
+            answer.write_found[Self.Stored.value](task.number, scratch.chosen, scratch.beam, sight)
         elif Self.coded:
             comptime if Self.Stored.metric != COSINE:
                 comptime Exact = ExactBytes[Self.Stored.metric, Self.Stored.T == DType.int8]
-                answer.write_found[Exact.value](task.number, scratch.beam, scratch.chosen)
+                answer.write_found[Exact.value](task.number, scratch.beam, scratch.chosen, sight)
         else:
-            answer.write_found[Self.Stored.value](task.number, scratch.beam, scratch.chosen)
+            answer.write_found[Self.Stored.value](task.number, scratch.beam, scratch.chosen, sight)
+
+    @no_inline
+    def sift(self, task: Task, sight: Sight, mut scratch: Scratch) -> Bool:
+        """Takes rows that are not seen out of a walk's result, and walks again if they have taken the places of others.
+
+        In the end the beam holds as many rows that are seen as one of the width asked for would, were the others not there.
+
+        Returns:
+            False if a scan of all rows is cheaper than to walk again.
+        """
+        ref answer = self.answer[]
+        ref index = answer.index[]
+        var wanted = max(answer.k, answer.ef)
+        while True:
+            var limit = scratch.beam.limit
+            var full = scratch.beam.size == limit
+            index.copies.sweep(sight, scratch.beam)
+            if scratch.beam.size >= wanted or not full or limit >= wanted + index.marks.shaded:
+                return True
+            limit = min(4 * limit, wanted + index.marks.shaded)
+            if index.exact(limit):
+                return False
+            var walk = start_walk[Self.S](
+                self.graph(),
+                self.rows,
+                self.codes[].count if Self.coded else MAX_ROWS,
+                task.prepared,
+                Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+                limit,
+            )
+            while walk.collect():
+                walk.measure()
+
+
+@always_inline
+def undone_of(index: Index) -> Int64:
+    """Returns the number that tells whether a search must start again."""
+    return Atomic[Int64].load[ordering=Ordering.ACQUIRE](Pointer(to=index.undone))
 
 
 @always_inline
@@ -312,8 +383,8 @@ struct SearchMany[V: Watch](SpaceTask):
                 self.status = i * 8 + found
                 return
         if self.count >= TILED and index.exact(max(self.k, self.ef)):
-            self.scan_all[S]()
-            return
+            if self.scan_all[S]():
+                return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
         var lanes = min(lanes_for(index.walked_bytes()), self.count)
         var few = Array[Int, LANES](fill=0)  # a list of no more needs no allocation
@@ -335,13 +406,16 @@ struct SearchMany[V: Watch](SpaceTask):
             release(scratches)
         _ = few
 
-    def scan_all[S: Space](mut self):
-        """Measures all rows for many queries at once."""
+    def scan_all[S: Space](mut self) -> Bool:
+        """Measures all rows for many queries at once; returns False if rows were freed meanwhile that it may have met.
+        """
         ref index = self.index[]
+        var undone = undone_of(index)
+        var version = index.marks.now()
         var count = seen(index.count)
         var team = Team(min(self.threads, 1 + count * index.dim * self.count // THREAD_WORK))
         self.status = search_exact[S, Self.V, raw=False](
-            Source(index.rows(), count, False),
+            Source(index.rows(), count, False, index.marks.sight(version)),
             self.queries,
             self.count,
             self.k,
@@ -352,12 +426,14 @@ struct SearchMany[V: Watch](SpaceTask):
             self.watch[],
         )
         if self.status != DONE or count == 0:
-            return
+            return True
         var known = index.ids.ptr[Int64]()
         for i in range(self.count * self.k):
             var row = self.ids[unsafe_offset=i]
             if row >= 0:
                 self.ids[unsafe_offset=i] = known[unsafe_offset=Int(row)]
+        fence[Ordering.ACQUIRE]()
+        return undone_of(index) == undone
 
 
 def search_many[

@@ -20,6 +20,7 @@ from vicinal.query import Answer
 from vicinal.rotation import padded_dim
 from vicinal.scratch import Scratch
 from vicinal.search import LOOK_AHEAD, fetch_row, start_walk
+from vicinal.shared import seen_at
 from vicinal.space import COSINE, L2, Measure, Query, Rows, Space, SpaceTask, in_space
 from vicinal.window import Window
 
@@ -86,19 +87,14 @@ struct AnswerRange[S: Space](Body):
     var result: Ptr[RangeResult]
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Answers queries begin .. end-1, each again if an addition was taken back meanwhile."""
+        """Answers queries begin .. end-1."""
         ref scratch = self.plain.scratches[unsafe_offset=worker][]
         for i in range(begin, end):
             if Atomic[Int64].load[ordering=Ordering.RELAXED](self.result[].gone()) != 0:
                 return
             ref filter = self.filters[unsafe_offset=Int(self.which[unsafe_offset=i])]
             ref found = self.result[].distances[unsafe_offset=i]
-            while True:
-                var undone = self.plain.undone()
-                found.size = 0
-                self.answer(i, filter, scratch, found)
-                if self.plain.undone() == undone:
-                    break
+            self.answer(i, filter, scratch, found)
             ref ids = self.result[].ids[unsafe_offset=i]
             self.finish(filter, found, ids)
             if found.full or ids.full:
@@ -129,7 +125,7 @@ struct AnswerRange[S: Space](Body):
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: Found):
         """Finds rows within the radius of query i, allowed or not."""
         ref index = self.plain.index[]
-        ref codes = index.codes[]
+        ref codes = seen_at(index.codes)[]
         var query = self.plain.query(i, scratch)
         if index.exact(self.plain.ef) or filter.plan == SCAN:
             self.scan(query, filter, found)

@@ -4,6 +4,7 @@ Pruning can take the last link to a row. A flood from the entry finds such rows;
 was reached.
 """
 from vicinal.graph import EMPTY, Graph, publish
+from vicinal.marks import stays
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.parallel import Unwatched, Watch
 from vicinal.scratch import Scratch
@@ -65,34 +66,47 @@ struct Flood(Movable):
                     self.count += 1
         return True
 
-    def missed(self, graph: Graph) -> Int:
-        """Returns how many rows that take part were not reached."""
+    @always_inline
+    def missed(self, graph: Graph, marks: Int, row: Int) -> Bool:
+        """Tells whether a row that takes part, and is not about to go, was not reached."""
+        return self.reached[unsafe_offset=row] == 0 and stays(marks, row) and not graph.absent(row)
+
+    def all_missed(self, graph: Graph, marks: Int) -> Int:
+        """Returns how many rows were missed."""
         var count = 0
         for row in range(graph.linked):
-            count += Int(self.reached[unsafe_offset=row] == 0 and not graph.absent(row))
+            count += Int(self.missed(graph, marks, row))
         return count
 
 
-def unreachable(graph: Graph) -> Int:
+def unreachable(graph: Graph, marks: Int = 0) -> Int:
     """Returns how many rows that take part cannot be reached from the entry point on level 0."""
     if graph.linked == 0:
         return 0
     var flood = Flood(graph.linked)
     var unwatched = Unwatched()
     _ = flood.spread(graph, graph.row_of(graph.entry), unwatched)
-    return flood.missed(graph)
+    return flood.all_missed(graph, marks)
 
 
+@no_inline
 def repair[
     S: Linker, V: Watch
 ](
-    graph: Graph, rows: Rows, ef_construction: Int, log: UndoLog, mut scratch: Scratch, mut watch: V
+    graph: Graph,
+    rows: Rows,
+    marks: Int,
+    ef_construction: Int,
+    log: UndoLog,
+    mut scratch: Scratch,
+    mut watch: V,
 ) -> Bool:
     """Links every row that cannot be reached from the entry point; readers may search meanwhile.
 
     Args:
         graph: The links.
         rows: The rows.
+        marks: Address of the rows' marks, 0 if none has any; only rows that stay must be reached.
         ef_construction: Candidates kept while searching for reached rows.
         log: Receives what an undo needs.
         scratch: Buffers.
@@ -106,10 +120,10 @@ def repair[
         var flood = Flood(graph.linked)
         if not flood.spread(graph, entry, watch):
             return False
-        if flood.missed(graph) == 0:
+        if flood.all_missed(graph, marks) == 0:
             break
         for row in range(graph.linked):
-            if flood.reached[unsafe_offset=row] != 0 or graph.absent(row):
+            if not flood.missed(graph, marks, row):
                 continue
             # every row found from the entry along level 0 has been reached
             search_level[S, True](
@@ -122,18 +136,23 @@ def repair[
                 entry,
                 ef_construction << round,
             )
-            _attach(graph, row, log, flood, scratch)
+            _attach(graph, row, marks, log, flood, scratch)
             if not flood.spread(graph, row, watch):
                 return False
     return True
 
 
-def _attach(graph: Graph, row: Int, log: UndoLog, flood: Flood, scratch: Scratch):
+def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scratch: Scratch):
     """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others.
+
+    Candidates are rows that stay, or the entry point if that is a removed row: nothing else leads to the row for long.
     """
+    var entry = graph.row_of(graph.entry)
     var cap = graph.cap(0)
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)
+        if from_row != entry and not stays(marks, from_row):
+            continue
         var block = graph.links(0, from_row)
         if block[unsafe_offset=cap - 1] != EMPTY:
             continue
@@ -145,6 +164,8 @@ def _attach(graph: Graph, row: Int, log: UndoLog, flood: Flood, scratch: Scratch
         return
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)
+        if from_row != entry and not stays(marks, from_row):
+            continue
         var block = graph.links(0, from_row)
         for j in range(cap - 1, -1, -1):
             var other = Int(block[unsafe_offset=j])

@@ -6,6 +6,7 @@ from std.memory import pack_bits
 
 from vicinal.bound import Level, QueryBound, exact_keys, row_bound
 from vicinal.candidates import EMPTY_ENTRY, entry_of
+from vicinal.marks import Sight
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.metric import W
 from vicinal.parallel import Body
@@ -46,7 +47,6 @@ comptime FAULT_AROUND = 2 << 20
 """Bytes that Linux may map around a page that is touched."""
 
 
-@fieldwise_init
 struct Source(TrivialRegisterPassable):
     """The rows to search and what is known of them."""
 
@@ -54,6 +54,15 @@ struct Source(TrivialRegisterPassable):
     var count: Int
     var shared_map: Bool
     """Whether they lie in a shared mapping of a file, whose pages are let go once they have been read."""
+    var sight: Sight
+    """Which of them are there."""
+
+    def __init__(out self, rows: Rows, count: Int, shared_map: Bool, sight: Sight = Sight.of_all()):
+        """Makes a source of the first `count` rows."""
+        self.rows = rows
+        self.count = count
+        self.shared_map = shared_map
+        self.sight = sight
 
     def let_go(self, begin: Int, end: Int):
         """Drops the pages of rows begin .. end-1 from this process; the file and its cache keep them.
@@ -198,6 +207,8 @@ struct FewQueries[S: Space, raw: Bool](Body):
         ref mine = self.scan.workers[unsafe_offset=worker]
         var norm = Float32(1)
         for row in range(begin, end):
+            if not self.scan.source.sight.sees(row):
+                continue
             if not self.scan.inspect(row, norm):
                 break
             for q in range(self.scan.num_queries):
@@ -226,6 +237,8 @@ struct ManyQueries[S: Space, raw: Bool](Body):
         """Scans rows begin .. end-1."""
         ref mine = self.scan.workers[unsafe_offset=worker]
         for block in range(begin, end, BLOCK_ROWS):
+            if self.scan.source.sight.none_of(block, min(block + BLOCK_ROWS, end)):
+                continue
             if self.scan.spoilt(block) or not self.prepare(
                 mine, block, min(block + BLOCK_ROWS, end)
             ):
@@ -361,7 +374,11 @@ struct ManyQueries[S: Space, raw: Bool](Body):
             var row = begin + place + i
             var score = mine.scores[unsafe_offset=i]
             # the level sinks on the way
-            if row >= end or score > mine.levels[unsafe_offset=q]:
+            if (
+                row >= end
+                or score > mine.levels[unsafe_offset=q]
+                or not self.scan.source.sight.sees(row)
+            ):
                 continue
             var key: Int32
             comptime if exact_keys[Self.S]():

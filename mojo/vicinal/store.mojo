@@ -16,6 +16,7 @@ from vicinal.format import (
 from vicinal.graph import MAX_ROWS, slots
 from vicinal.index import TUNING_WORDS, Index
 from vicinal.mapped import Mapped, verify
+from vicinal.marks import FREE, HOLDING, LIVE, PENDING
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
@@ -28,7 +29,7 @@ comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
 comptime NO_ROOM = 12
 """ENOMEM: what a private copy that does not fit memory is reported as."""
-comptime SECTIONS = 14
+comptime SECTIONS = 15
 comptime MAX_TUNINGS = 4096
 
 
@@ -154,6 +155,11 @@ def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: I
             name_of("tuning"), index.tuning.address, INT64_SECTION, index.tunings, TUNING_WORDS
         )
         count += 1
+    if index.marks.removed != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("tombstones"), index.marks.bytes.address, BYTES_SECTION, index.count, 1
+        )
+        count += 1
     return Header(
         index.metric,
         index.dtype,
@@ -172,6 +178,8 @@ def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: I
         codes.kind,
         index.copies.count,
         Int(texts.used),
+        index.marks.removed,
+        index.marks.pending + index.marks.holding,
     )
 
 
@@ -220,6 +228,8 @@ def open_index[
         status = distrust(index.graph, index.copies)
         if status.ok() and not _make_private(index):
             status = Status.system(NO_ROOM)
+        else:
+            _count_marks(index, status)
         _ = mapped^
     else:
         index.keep_file(mapped^)
@@ -267,6 +277,8 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
         _view(mapped, index.copies.next, "copies", UINT32_SECTION, header.linked, 1, status)
         index.copies.rows = header.linked
         index.copies.count = header.copies
+    if header.removed != 0:
+        _view(mapped, index.marks.bytes, "tombstones", BYTES_SECTION, header.count, 1, status)
     _attach_texts(mapped, index, status)
     _attach_tuning(mapped, index, status)
     if not status.ok():
@@ -288,6 +300,30 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     graph.entry = header.entry
     index.count = header.count
     index.unrepaired = header.unrepaired
+    index.marks.removed = header.removed
+    index.marks.pending = header.shaded  # until somebody counts
+    index.marks.shaded = header.shaded
+    index.marks.in_use = header.removed != 0
+
+
+def _count_marks(mut index: Index, mut status: Status):
+    """Compares the marks with the header: what an index can be changed by must be right."""
+    ref marks = index.marks
+    if not marks.in_use:
+        return
+    marks.pending = 0
+    marks.holding = 0
+    var removed = 0
+    for row in range(index.count):
+        var mark = marks.of(row)
+        if mark != LIVE and mark != PENDING and mark != FREE and mark != HOLDING:
+            status = Status(BAD_CONTENT, row, 0, name_of("tombstones"))
+            return
+        removed += Int(mark != LIVE)
+        marks.pending += Int(mark == PENDING)
+        marks.holding += Int(mark == HOLDING)
+    if removed != marks.removed or marks.pending + marks.holding != marks.shaded:
+        status = Status(BAD_CONTENT, removed, 0, name_of("tombstones"))
 
 
 def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
@@ -381,6 +417,7 @@ def _make_private(mut index: Index) -> Bool:
         and _own(index.ids)
         and _own(index.norms)
         and _own(index.copies.next)
+        and _own(index.marks.bytes)
         and _own(graph.links0)
         and _own(graph.upper_rows)
         and _own(graph.upper_start)

@@ -1,4 +1,5 @@
 """A search told step by step: the same walk as in `query`, with a note of every hop written down in between."""
+from std.atomic import Ordering, fence
 from std.memory import bitcast, unsafe_memcpy
 
 from vicinal.candidates import entry_of, key_of, node_of
@@ -6,7 +7,7 @@ from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
 from vicinal.index import DONE, Index
 from vicinal.memory import Ptr, allocate, at, release
-from vicinal.query import Answer, Walks
+from vicinal.query import Answer, Walks, undone_of
 from vicinal.scratch import Scratch
 from vicinal.search import Walk
 from vicinal.space import (
@@ -152,35 +153,36 @@ struct TraceOne(SpaceTask):
             self.index, self.query, self.k, self.ef, self.ids, self.distances, scratches, 1
         )
         while True:  # again if an addition was taken back meanwhile, like a search
-            var undone = answer.undone()
-            self.follow[S](answer, scratch)
-            if answer.undone() == undone:
+            var undone = undone_of(index)
+            self.follow[S](answer, scratch, index.marks.now())
+            fence[Ordering.ACQUIRE]()
+            if undone_of(index) == undone:
                 break
         release(scratches)
         index.shelf.put(scratch)
 
-    def follow[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch]):
+    def follow[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], version: UInt32):
         """Chooses what to walk on, as `Answer.answer` does."""
         ref index = self.index[]
         ref codes = index.codes[]
         if index.exact(max(self.k, self.ef)):
             self.scan_all[S](answer, scratch)
         elif codes.kind == STORED_ROWS:
-            self.walk[S, S, coded=False](answer, scratch, codes)
+            self.walk[S, S, coded=False](answer, scratch, version, codes)
         elif codes.kind == EXACT:
             comptime if S.metric != COSINE:
                 if answer.fits(0):
                     self.walk[S, ExactBytes[S.metric, S.T == DType.int8], coded=True](
-                        answer, scratch, codes
+                        answer, scratch, version, codes
                     )
                 else:
-                    self.walk[S, S, coded=False](answer, scratch, codes)
+                    self.walk[S, S, coded=False](answer, scratch, version, codes)
         else:
             comptime if S.T.is_floating_point():
                 if codes.kind == ROTATED:
-                    self.walk[S, Estimate[4], coded=True](answer, scratch, codes)
+                    self.walk[S, Estimate[4], coded=True](answer, scratch, version, codes)
                 else:
-                    self.walk[S, Estimate[8], coded=True](answer, scratch, codes)
+                    self.walk[S, Estimate[8], coded=True](answer, scratch, version, codes)
 
     def scan_all[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch]):
         """Notes a scan of all rows as one step that measures the nearest ones only."""
@@ -201,7 +203,7 @@ struct TraceOne(SpaceTask):
 
     def walk[
         S: Space, M: Measure, coded: Bool
-    ](self, answer: Answer[S], scratch: Ptr[Scratch], codes: Codes):
+    ](self, answer: Answer[S], scratch: Ptr[Scratch], version: UInt32, codes: Codes):
         """Walks the graph and notes every hop."""
         ref index = self.index[]
         ref log = self.log[]
@@ -209,6 +211,7 @@ struct TraceOne(SpaceTask):
             Pointer(to=answer).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=codes).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             codes.rows(index.rows()) if coded else index.rows(),
+            version,
         )
         var ordinals = index.graph.ordinals
         var task = walks.nothing()
@@ -217,7 +220,7 @@ struct TraceOne(SpaceTask):
         comptime if coded and S.T.is_floating_point():
             if not task.exact:
                 scale.shift = shift_of[S](codes, at[Float32](task.query.address), index.dim)
-        log.begin(WALK, not task.exact, max(self.k, self.ef), walk.nodes)
+        log.begin(WALK, not task.exact, scratch[].beam.limit, walk.nodes)
         self.descend[M](walk, ordinals)
         ref beam = scratch[].beam
         log.note(0, 1)

@@ -1,7 +1,8 @@
-"""Changing an index: adding vectors."""
+"""Changing an index: adding, removing and replacing vectors."""
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,9 +12,10 @@ from vicinal import _validate
 from vicinal._cpu import native
 from vicinal._progress import Report, reporting
 from vicinal._state import State
-from vicinal._string_ids import as_strings
+from vicinal._string_ids import StringIds, as_strings
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
+_CONFLICTS = ("error", "update", "skip")
 
 
 class Changing(State):
@@ -26,6 +28,7 @@ class Changing(State):
         vectors: ArrayLike,
         ids: ArrayLike | None = None,
         *,
+        on_conflict: str = "error",
         num_threads: int | None = None,
         progress: bool | Report | None = None,
     ) -> NDArray[Any]:
@@ -41,8 +44,13 @@ class Changing(State):
         ids : array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
-            was never given ids has 0, 1, 2, ... With `Index(..., ids="str")` any distinct strings,
-            which must be given.
+            was never given ids has 0, 1, 2, ... Only ids that are in the index count: that of the
+            last vector is given out again once it is removed. With `Index(..., ids="str")` any
+            distinct strings, which must be given.
+        on_conflict : {"error", "update", "skip"}
+            What to do about ids that are in the index already: refuse the call, replace their
+            vectors as `update` does, or leave them alone without a look at the new vectors. An id
+            twice in `ids` is always refused.
         num_threads : int, optional
             Threads to use, at least 1; all cores this process may run on by default.
         progress : bool or callable, optional
@@ -52,7 +60,7 @@ class Changing(State):
         Returns
         -------
         ndarray of int64, or of str as objects, shape (n,)
-            The ids, also for one vector of shape (dim,).
+            The ids, also for one vector of shape (dim,), and also those that were skipped.
 
         Raises
         ------
@@ -62,7 +70,7 @@ class Changing(State):
         ValueError
             If a shape is wrong, a value is NaN, infinite or does not fit the stored dtype, a vector
             is zero with metric "cosine", an id is repeated or present already, string ids are
-            missing, or the index is read-only.
+            missing, `on_conflict` is unknown, or the index is read-only.
 
         Notes
         -----
@@ -71,25 +79,224 @@ class Changing(State):
         Source: arXiv:1603.09320, algorithms 1 and 4.
         """
         self._must_be_writable()
+        if on_conflict not in _CONFLICTS:
+            raise ValueError(
+                "on_conflict: expected 'error', 'update' or 'skip', got "
+                f"{reprlib.repr(on_conflict)}"
+            )
         threads = _validate.thread_count(num_threads)
         rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
         wanted = self._new_ids(ids)
         if wanted is not None and wanted.shape != (len(rows),):
             raise ValueError(f"ids: expected ({len(rows)},), got {wanted.shape}")
+        with self._writing.held():
+            some = None
+            if wanted is not None and on_conflict == "skip":
+                _validate.refuse_repeats(wanted)
+                numbers = wanted if self._strings is None else self._strings.to_numbers(wanted)
+                some = np.flatnonzero(self._rows(numbers) < 0)
+            new = self._put(rows, given, wanted, on_conflict == "update", threads, progress, some)
+        return self._named(new) if wanted is None else wanted.copy()
+
+    def update(
+        self,
+        vectors: ArrayLike,
+        ids: ArrayLike,
+        *,
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> None:
+        """Replace the vectors of ids; all of them, or none if anything is wrong with one.
+
+        Parameters
+        ----------
+        vectors : array_like of shape (n, dim) or (dim,)
+            As `add` takes them.
+        ids : int or array_like of int, shape (n,)
+            Ids that are in the index, each once; strings with `Index(..., ids="str")`.
+        num_threads, progress
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If a shape is wrong, a vector is one that `add` would refuse, an id is repeated, or the
+            index is read-only.
+
+        Notes
+        -----
+        The new vectors get rows of their own, and take over the ids at one moment when all is done:
+        a search meanwhile finds an id with its old or with its new vector, not with both. Until
+        then the index holds both; the rows of the old ones serve later calls.
+
+        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        Threads: one writer at a time, a second waits; searches go on meanwhile.
+        """
+        self._must_be_writable()
+        threads = _validate.thread_count(num_threads)
+        rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
+        wanted = self._wanted(ids)
+        if len(wanted) != len(rows):
+            raise ValueError(f"ids: expected ({len(rows)},), got {wanted.shape}")
+        with self._writing.held():
+            self._known_rows(wanted)
+            self._put(rows, given, wanted, True, threads, progress)
+
+    def remove(
+        self,
+        ids: ArrayLike,
+        *,
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> None:
+        """Remove vectors; all of them, or none if anything is wrong with one.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+            Ids that are in the index, each once; strings with `Index(..., ids="str")`.
+        num_threads : int, optional
+            Threads to use, at least 1; all cores this process may run on by default.
+        progress : bool or callable, optional
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index; the first such id is named.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If ids have another shape or do not fit int64, an id is repeated, or the index is
+            read-only.
+
+        Notes
+        -----
+        No search that begins later returns them. A few removed rows stay in the graph as ways
+        through; when there are more than 32, or more than 1/256 of all, the graph is mended around
+        them, their content is wiped, and later additions use their place. The index keeps its size
+        until `compact`; docs/deleting.md has figures.
+
+        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        Threads: one writer at a time, a second waits; searches go on meanwhile.
+        Source: FreshDiskANN, arXiv:2105.09613.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> index.add([[0, 0], [3, 4], [1, 1]])
+        array([0, 1, 2])
+        >>> index.remove([0, 2])
+        >>> index.search([0, 0], k=2)
+        SearchResult(ids=array([ 1, -1]), distances=array([25., inf], dtype=float32))
+        """
+        self._must_be_writable()
+        threads = _validate.thread_count(num_threads)
+        wanted = self._wanted(ids)
+        with self._writing.held():
+            rows = self._known_rows(wanted)
+            _validate.refuse_repeats(wanted)
+            with reporting(progress, len(rows)) as report:
+                status = native.index_remove(self._handle, rows, threads, report)
+        if status:
+            raise RuntimeError(f"index: row {status // 8} could not be removed")
+
+    def compact(
+        self, *, num_threads: int | None = None, progress: bool | Report | None = None
+    ) -> None:
+        """Build the index anew from the vectors that it holds, in as little memory as they need.
+
+        Removed rows go, the graph is linked as if all vectors had been added at once in the order
+        of `ids`, and the codes that it is walked on are chosen and made anew. Ids and their order
+        stay as they are; so does the text of strings that were ids once.
+
+        Parameters
+        ----------
+        num_threads : int, optional
+            Threads to use, at least 1; all cores this process may run on by default.
+        progress : bool or callable, optional
+            As for `add`.
+
+        Raises
+        ------
+        MemoryError
+            If there is no memory for the new index beside the old one.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If the index is read-only.
+
+        Notes
+        -----
+        Takes as long as adding all vectors again, and memory for both indexes until it is done.
+        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        Threads: one writer at a time, a second waits; searches go on in the old index meanwhile.
+        """
+        self._must_be_writable()
+        threads = _validate.thread_count(num_threads)
+        with self._writing.held(), reporting(progress, len(self)) as report:
+            handle = native.index_compact(self._handle, threads, report)
+            # Strings first: they name what searches find in either, and those under way use both.
+            self._strings = StringIds.of(handle, self._path)
+            self._handle = handle
+
+    # ---- what they share
+
+    def _put(
+        self,
+        rows: NDArray[Any],
+        given: NDArray[Any],
+        ids: NDArray[Any] | None,
+        replaces: bool,
+        threads: int,
+        progress: bool | Report | None,
+        some: NDArray[np.intp] | None = None,
+    ) -> NDArray[np.int64]:
+        """Write rows, or those at the positions `some`; the caller holds the writer's lock.
+
+        Returns their ids as the native code knows them.
+        """
+        names = ids
+        if some is not None and ids is not None and len(some) < len(ids):
+            rows_written, names = rows[some], ids[some]
+        else:
+            rows_written, some = rows, None
         with (
-            self._writing.held(),
-            reporting(progress, len(rows)) as report,
-            self._numbered(wanted) as chosen,
+            reporting(progress, len(rows_written)) as report,
+            self._numbered(names) as numbers,
         ):
-            status = native.index_add(self._handle, rows, chosen, threads, report)
-            if status % 8 == _DUPLICATE_ID:
-                self._refuse_id(wanted, status // 8)
+            new = np.empty(len(rows), np.int64) if numbers is None else numbers.copy()
+            status = native.index_add(
+                self._handle, rows_written, new, numbers is not None, replaces, threads, report
+            )
             if status:
-                _validate.refuse_rows(status, "vectors", rows, given)
-            # the ids of the last rows
-            added = np.empty(len(rows), dtype=np.int64)
-            native.index_ids(self._handle, added)
-        return self._named(added)
+                position, kind = divmod(status, 8)
+                if some is not None:
+                    position = int(some[position])
+                if kind == _DUPLICATE_ID:
+                    self._refuse_id(ids, position)
+                _validate.refuse_rows(position * 8 + kind, "vectors", rows, given)
+        return new
+
+    def _wanted(self, ids: ArrayLike) -> NDArray[Any]:
+        """Return ids that should be there as an array of integers or strings of shape (n,)."""
+        wanted = _validate.as_ids(ids) if self._strings is None else as_strings(ids)
+        if wanted.ndim > 1:
+            raise ValueError(f"ids: expected one id or shape (n,), got {wanted.shape}")
+        return wanted.reshape(-1)
+
+    def _known_rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the row of each id, all of which must be there."""
+        rows = self._rows(ids if self._strings is None else self._strings.to_numbers(ids))
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            raise KeyError(f"ids: {ids[unknown[0]]} is not in the index")
+        return rows
 
     def _new_ids(self, ids: ArrayLike | None) -> NDArray[Any] | None:
         """Return ids of rows to be added as an array of integers or strings, None for automatic."""
@@ -102,10 +309,6 @@ class Changing(State):
     def _refuse_id(self, ids: NDArray[Any] | None, position: int) -> NoReturn:
         if ids is None:
             raise ValueError("ids: no automatic ones are left below 2**63; give ids of your own")
+        _validate.refuse_repeats(ids[: position + 1])
         value = repr(ids[position]) if self._strings is not None else ids[position]
-        earlier = np.flatnonzero(ids[:position] == ids[position])
-        if len(earlier):
-            raise ValueError(
-                f"ids: {value} stands at position {earlier[0]} and again at {position}"
-            )
         raise ValueError(f"ids: {value} at position {position} is already in the index")

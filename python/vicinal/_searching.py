@@ -89,8 +89,9 @@ class Searching(Quality):
 
         Notes
         -----
-        Threads: safe at any time, also during `add`, which it never waits for; a search may or may
-        not see rows that are being added. The GIL is released. While another thread changes the
+        Threads: safe at any time, also while vectors are added, replaced or removed, which it never
+        waits for. A search may or may not see rows that are being added; it sees all or none of
+        what an `update` or a `remove` does. The GIL is released. While another thread changes the
         index, filter by ids: booleans fit the rows of one moment.
         A filter makes a scan of the rows it allows, a walk that collects them on the way, or a walk
         over them alone, whichever its share of the rows and what it meets near the query make
@@ -261,16 +262,14 @@ class Searching(Quality):
 
         Notes
         -----
-        Threads: safe at any time, also during `add`.
+        Threads: safe at any time, also while vectors are added, replaced or removed.
         """
         wanted, given = self._known(ids)
         if wanted.ndim > 1:
             raise ValueError(f"ids: expected one id or shape (n,), got {wanted.shape}")
         flat = wanted.reshape(-1)
-        rows = self._rows(flat)
-        unknown = np.flatnonzero(rows < 0)
-        if len(unknown):
-            raise KeyError(f"ids: {given.reshape(-1)[unknown[0]]} is not in the index")
         out = np.empty((len(flat), self._dim), dtype=_validate.STORED_DTYPES[self._dtype])
-        native.index_get(self._handle, rows, out)
+        unknown = native.index_get(self._handle, flat, out)
+        if unknown >= 0:
+            raise KeyError(f"ids: {given.reshape(-1)[unknown]} is not in the index")
         return out if wanted.ndim else out[0]

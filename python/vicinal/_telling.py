@@ -26,6 +26,7 @@ from vicinal._state import (
     IN_GRAPH,
     MAX_LEVEL,
     QUANTIZATION,
+    REMOVED,
     VECTORS_BYTES,
 )
 
@@ -39,7 +40,8 @@ _INVARIANTS = {
     6: "the tables of the upper levels are out of order",
     7: "the entry point is not a row of the highest level",
     8: "a row cannot be reached from the entry point",
-    9: "rows without links and copies of other rows are not equally many",
+    9: "rows without links are not as many as copies of other rows and freed rows",
+    10: "a link leads to or from a row that was removed and freed",
 }
 
 _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them
@@ -100,19 +102,20 @@ class Telling(Quality):
 
     @property
     def ids(self) -> NDArray[Any]:
-        """Ids of all rows in the order they were added, a new array of shape (len(self),).
+        """Ids of all rows in their order, a new array of shape (len(self),).
 
-        int64; string ids as an object array of `str`.
+        int64; string ids as an object array of `str`. Rows are in the order they were added, but
+        that places of removed ones are used again.
         """
         return self._named(self._all_ids())
 
     def _all_ids(self) -> NDArray[np.int64]:
         """Return all ids as the native code knows them."""
+        handle, count = self._handle, len(self)
         while True:
-            out = np.empty(len(self), dtype=np.int64)
-            native.index_ids(self._handle, out)
-            # the native code gives the last ids; a writer may have added some in between
-            if len(out) == len(self):
+            out = np.empty(count, dtype=np.int64)
+            count = native.index_ids(handle, out)
+            if len(out) == count:  # nobody has added or removed any in between
                 return out
 
     def vectors(self, batch_size: int = 1024) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
@@ -144,10 +147,11 @@ class Telling(Quality):
         dtype = _validate.STORED_DTYPES[self._dtype]
         for start in range(0, len(ids), size):
             batch = ids[start : start + size]
-            rows = self._rows(batch)
-            batch, rows = batch[rows >= 0], rows[rows >= 0]
-            out = np.empty((len(rows), self._dim), dtype)
-            native.index_get(self._handle, rows, out)
+            while True:
+                batch = batch[self._rows(batch) >= 0]
+                out = np.empty((len(batch), self._dim), dtype)
+                if native.index_get(self._handle, batch, out) < 0:
+                    break
             yield self._named(batch), out
 
     def __contains__(self, id: object) -> bool:
@@ -218,7 +222,8 @@ class Telling(Quality):
             `count` (rows), `dim`, `metric`, `dtype`, `M`, `ef_construction`, `ef_search`, `seed`,
             `read_only`; `search`, "exact" or "graph": how a search of the default width is
             answered now; `exact_below`, the number of rows from which on the graph is built;
-            `graph_rows` and `max_level` of the graph; `quantization`, what the graph is walked on,
+            `graph_rows` and `max_level` of the graph; `removed`, rows that were removed and are not
+            in use again, which `compact` gives back; `quantization`, what the graph is walked on,
             and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
             and `tuning_stale`, True if the number of rows has more than doubled or halved since one
             of these; `format_version`, that of the file `save` writes;
@@ -246,6 +251,7 @@ class Telling(Quality):
             "exact_below": number(EXACT_BELOW),
             "graph_rows": linked,
             "max_level": number(MAX_LEVEL),
+            "removed": number(REMOVED),
             "ids": "int64" if self._strings is None else "str",
             "tuned": self.tuned,
             "tuning_stale": any(tuning.stale(count) for tuning in self.tuned),
@@ -278,7 +284,8 @@ class Telling(Quality):
         Returns
         -------
         dict
-            `vectors`, `ids` (with the table that finds them), `id_strings` (likewise; 0 for integer
+            `vectors`, `ids` (with the table that finds them and, once something was removed, the
+            marks of rows), `id_strings` (likewise; 0 for integer
             ids), `graph`, `codes` (what the graph is walked on) and `total`, room to grow included.
             For a read-only index these are parts of the file, of which the system keeps in memory
             what is used.

@@ -31,6 +31,7 @@ __all__ = [
     "quantization_code",
     "query_dtype",
     "real_number",
+    "refuse_repeats",
     "refuse_rows",
     "thread_count",
     "whole_number",
@@ -354,6 +355,19 @@ def _from_bfloat16_bits(bits: Array) -> NDArray[np.float32]:
 
 
 # ---- ids
+
+
+def refuse_repeats(ids: NDArray[Any]) -> None:
+    """Raise ValueError if an id stands in a batch twice, naming the first that does so."""
+    if len(ids) < 2:
+        return
+    order = np.argsort(ids, kind="stable")
+    again = order[1:][ids[order[1:]] == ids[order[:-1]]]
+    if len(again):
+        position = again.min()
+        earlier = np.flatnonzero(ids[:position] == ids[position])[0]
+        value = ids[position] if ids.dtype != object else repr(ids[position])
+        raise ValueError(f"ids: {value} stands at position {earlier} and again at {position}")
 
 
 def as_ids(data: object, name: str = "ids") -> NDArray[np.int64]:

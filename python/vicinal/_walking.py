@@ -406,8 +406,10 @@ def _original(index: State, trace: Trace, number: int) -> int | None:
     """Return the row on level 0 of a trace that a row is a copy of: copies are not in the graph."""
     ids = [hop.measured[:, 1] for hop in trace._hops() if hop.level == 0]
     reached = np.concatenate([[number], *ids])
+    reached = np.concatenate([reached[:1], reached[1:][index._rows(reached[1:]) >= 0]])
     rows = np.empty((len(reached), index._dim), _validate.STORED_DTYPES[index._dtype])
-    native.index_get(index._handle, index._rows(reached), rows)
+    if native.index_get(index._handle, reached, rows) >= 0:
+        return None
     equal = np.flatnonzero((rows[1:].view(np.uint8) == rows[:1].view(np.uint8)).all(axis=1))
     return int(reached[1 + equal[0]]) if len(equal) else None
 
@@ -421,7 +423,8 @@ def _place(here: NDArray[np.bool_], distances: NDArray[np.float32]) -> int | Non
 def _distance(index: State, query: NDArray[Any], number: int) -> float:
     """Measure a row as results are."""
     row = np.empty((1, index._dim), _validate.STORED_DTYPES[index._dtype])
-    native.index_get(index._handle, index._rows(np.array([number])), row)
+    if native.index_get(index._handle, np.array([number]), row) >= 0:
+        raise KeyError(f"id: {index._named(np.array([number]))[0]} is not in the index")
     metric, dtype = _validate.METRICS.index(index._metric), _validate.DTYPES.index(index._dtype)
     if index._metric == "cosine" and query.dtype == np.float32:
         # rows are measured as they are stored, at a length of almost 1

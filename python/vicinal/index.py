@@ -91,10 +91,11 @@ class Index(Changing, Searching, Walking, Keeping, Telling):
     of a dictionary: it is a thing that changes, like an open file, not a value. To compare what two
     hold, compare `ids` and `get(ids)`.
 
-    Threads: `search`, `get`, `in`, `len` and `ids` are safe at any time from any number of threads,
-    also while vectors are added. One thread at a time can be in `add`, `save`, `check` or pickling:
-    others wait. A forked child may go on using the index; if another thread was writing
-    at the moment of the fork, the child can only search its copy.
+    Threads: `search`, `get`, `in`, `len` and `ids` are safe at any time from any number of
+    threads, also while vectors are added, replaced or removed. One thread at a time can be in
+    `add`, `update`, `remove`, `compact`, `save`, `check` or pickling: others wait. A forked
+    child may go on using the index; if another thread was writing at the moment of the fork,
+    the child can only search its copy.
 
     Examples
     --------

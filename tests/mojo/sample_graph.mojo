@@ -120,7 +120,7 @@ struct Sample(Movable):
         assert_equal(self.link(until, ef, 1, log, watch), 1)
 
     def repair[V: Watch](mut self, log: UndoLog, mut watch: V) -> Bool:
-        return repair[Stored](self.graph, self.rows(), 20, log, self.scratches[][], watch)
+        return repair[Stored](self.graph, self.rows(), 0, 20, log, self.scratches[][], watch)
 
     def links(self, level: Int, node: Int) -> List[Int]:
         var found = List[Int]()

@@ -3,7 +3,7 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import DIM, Countdown, Sample, Stored
-from vicinal.build import ROUND_SHARE, SLACK, link_rows
+from vicinal.build import CONSIDERED, ROUND_SHARE, SLACK, link_rows
 from vicinal.candidates import entry_of, node_of
 from vicinal.check import SOUND, UNLINKED, UNREACHABLE, check_graph
 from vicinal.memory import allocate, release
@@ -43,6 +43,18 @@ def choose(
             if diverse and len(kept) < wanted:
                 kept.append(row)
     return kept^
+
+
+def nearest(sample: Sample, centre: Int, rows: List[Int], count: Int) -> List[Int]:
+    """Returns the nearest of some rows."""
+    var order = List[Int64]()
+    for row in rows:
+        order.append(entry_of(Int32(sample.distance(L2, centre, row)), row))
+    sort(order)
+    var found = List[Int]()
+    for i in range(min(count, len(order))):
+        found.append(node_of(order[i]))
+    return found^
 
 
 def compare_selection[S: Linker](metric: Int) raises:
@@ -102,7 +114,7 @@ def test_linking_equals_the_rule() raises:
         var earlier = List[Int]()
         for other in range(row):
             earlier.append(other)
-        var own = choose(sample, L2, row, earlier, M)
+        var own = choose(sample, L2, row, nearest(sample, row, earlier, CONSIDERED * M), M)
         wanted.append(own.copy())
         for target in own:
             wanted[target].append(row)

@@ -4,6 +4,7 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.candidates import Candidates, entry_of, node_of
 from vicinal.copies import Copies, same_row
+from vicinal.marks import HIDDEN, PENDING, Marks, Sight
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.space import Rows
 
@@ -60,7 +61,8 @@ def test_failed_additions_are_forgotten() raises:
         present[row] = copies.original(sample.rows, row) < 0
     for row in range(300, 600):
         _ = copies.original(sample.rows, row)
-    copies.forget_from(sample.rows, 300)
+    for row in range(300, 600):
+        copies.forget(sample.rows, row)
     for row in range(300, ROWS):
         var found = copies.original(sample.rows, row)
         assert_equal(found, sample.first_like(row, present))
@@ -100,15 +102,63 @@ def test_rings() raises:
             for copy in rings[row]:
                 wanted.append(entry_of(key, copy))
         sort(wanted)
-        copies.expand(found, expanded, k, ROWS)
+        copies.expand(found, expanded, k, ROWS, Sight.of_all())
         assert_equal(expanded.size, min(k, len(wanted)))
         for i in range(expanded.size):
             assert_equal(expanded.entries[unsafe_offset=i], wanted[i])
 
 
+def test_rings_get_shorter() raises:
+    """Copies that go are hidden at once, then taken out; the others stay, in their order."""
+    seed(5)
+    var sample = Bytes(2, 60)
+    for share in [1, 30, 70, 100]:
+        var copies = Copies()
+        assert_true(copies.grow(ROWS))
+        var marks = Marks()
+        assert_true(marks.prepare(ROWS, 0))
+        var rings = List[List[Int]](length=ROWS, fill=List[Int]())
+        var left = 0
+        for row in range(ROWS):
+            var original = copies.original(sample.rows, row)
+            assert_equal(copies.find(sample.rows, row), row if original < 0 else original)
+            if original >= 0:
+                copies.append(original, row)
+                if Int(random_ui64(0, 99)) < share:
+                    marks.set(row, PENDING)
+                    marks.stamp(row, HIDDEN)
+                else:
+                    rings[original].append(row)
+                    left += 1
+        var found = Candidates()
+        var expanded = Candidates()
+        for cut in range(2):
+            for row in range(ROWS):
+                if copies.is_copy(row) or copies.find(sample.rows, row) != row:
+                    continue
+                assert_equal(copies.stays(row, marks.address()), len(rings[row]) > 0)
+                found.reset(1)
+                found.insert(entry_of(5, row))
+                copies.sweep(marks.sight(0), found)
+                copies.expand(found, expanded, ROWS, ROWS, marks.sight(0))
+                assert_equal(expanded.size, 1 + len(rings[row]))
+                for i in range(len(rings[row])):
+                    assert_equal(expanded.node(1 + i), rings[row][i])
+            if cut == 0:
+                for row in range(ROWS):
+                    if not copies.is_copy(row):
+                        copies.shorten(row, marks.address())
+        assert_equal(copies.count, left)
+        _ = marks^
+
+
 def test_rings_of_a_damaged_file() raises:
     """Whatever stands in them, only rows that exist come out, and it ends."""
     seed(4)
+    var marks = Marks()
+    assert_true(marks.prepare(ROWS, 0))
+    for row in range(ROWS):
+        marks.set(row, PENDING)
     var copies = Copies()
     assert_true(copies.grow(ROWS))
     copies.count = 1
@@ -122,9 +172,13 @@ def test_rings_of_a_damaged_file() raises:
         found.reset(5)
         for i in range(5):
             found.insert(entry_of(Int32(i), Int(random_ui64(0, ROWS - 1))))
-        copies.expand(found, expanded, 50, ROWS)
+        copies.expand(found, expanded, 50, ROWS, Sight.of_all())
         for i in range(expanded.size):
             assert_true(node_of(expanded.entries[unsafe_offset=i]) < ROWS)
+        var row = Int(random_ui64(0, ROWS - 1))
+        _ = copies.stays(row, marks.address())
+        copies.shorten(row, marks.address())
+    _ = marks^
 
 
 def main() raises:

@@ -2,8 +2,10 @@
 from std.random import random_si64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
+from vicinal.change import Change
 from vicinal.filter import Filter, widened
 from vicinal.index import Index
+from vicinal.marks import Sight
 from vicinal.memory import Ptr, allocate, release
 from vicinal.found import Found
 
@@ -31,7 +33,7 @@ def test_flags() raises:
         for one_in in [1, 2, 40, 5000]:
             var flags = flags_of(rows, one_in)
             var filter = Filter(rows)
-            filter.allow_flags(flags)
+            filter.allow_flags(flags, Sight.of_all())
             var allowed = List[Int]()
             for row in range(rows):
                 assert_equal(filter.has(row), flags[unsafe_offset=row] != 0)
@@ -50,7 +52,8 @@ def test_ids() raises:
     var given = allocate[Int64](6)
     for i, id in enumerate([10, -3, 7, 40, 41, 42]):
         given[unsafe_offset=i] = Int64(id)
-    assert_equal(index.take_ids(Int(given), 6), 0)
+    var change = Change()
+    assert_equal(change.take(index, Int(given), 6, False), 0)
     index.count = 6
     var filter = Filter(5)  # made before the last row came
     for i, id in enumerate([41, 42, 7, 8, 7, 10]):

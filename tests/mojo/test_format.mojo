@@ -99,7 +99,7 @@ struct Sample(Movable):
         release(self.sections)
 
     def header(self) -> Header:
-        return Header(0, 0, DIM, ROWS, 0, 16, 200, 64, -5, -1, 0, 2000, 0, 1, 0, 0, 0)
+        return Header(0, 0, DIM, ROWS, 0, 16, 200, 64, -5, -1, 0, 2000, 0, 1, 0, 0, 0, 0, 0)
 
 
 def save_sample(sample: Sample, path: String) -> Status:

@@ -4,7 +4,7 @@ from std.random import random_si64, random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 from std.time import sleep
 
-from vicinal.ids import IdMap
+from vicinal.ids import NOBODY, IdMap
 from vicinal.memory import HUGE_PAGE, Column, Ptr, allocate, allocate_zeroed, release
 from vicinal.parallel import MAX_THREADS, Body, Team, Unwatched, Watch, usable_cores
 from vicinal.scratch import SHELF, Scratch, Shelf
@@ -81,48 +81,58 @@ def random_id(scarce: Bool) -> Int64:
 def compare(map: IdMap, ids: Ptr[Int64], wanted: Dict[Int64, Int]) raises:
     """Looks for all ids that are in the dictionary and for others."""
     assert_equal(map.held, len(wanted))
-    for row in range(map.held):
-        assert_equal(map.find(ids, ids[unsafe_offset=row]), row)
-        assert_equal(wanted[ids[unsafe_offset=row]], row)
+    for item in wanted.items():
+        assert_equal(map.find(ids, item.key), item.value)
+        assert_equal(ids[unsafe_offset=item.value], item.key)
     for _ in range(20):
         var id = random_id(True)
         assert_equal(map.find(ids, id), wanted.get(id, -1))
 
 
 def test_ids_equal_a_dictionary() raises:
+    """Rows come and go in any order; some ids lead to another row afterwards."""
     seed(1)
-    comptime ROOM = 4000
-    for _ in range(8):
+    comptime ROOM = 1500
+    for busy in [20, 400, ROOM]:  # rows that are held at most
         var ids = allocate[Int64](ROOM)
         var map = IdMap()
         var wanted = Dict[Int64, Int]()
+        var row_taken = List[Bool](length=ROOM, fill=False)
         var clashes = 0
-        compare(map, ids, wanted)
-        for step in range(120):
-            if step % 10 == 9:  # the last rows go
-                var until = max(map.held - Int(random_ui64(0, 100)), 0)
-                for row in range(until, map.held):
-                    _ = wanted.pop(ids[unsafe_offset=row])
-                map.shrink(ids, until)
-            else:
-                var until = min(map.held + Int(random_ui64(0, 70)), ROOM)
-                var new = Dict[Int64, Int]()
-                var clash = -1
-                for row in range(map.held, until):
-                    var id = random_id(step % 2 == 0)
-                    ids[unsafe_offset=row] = id
-                    if clash < 0 and (id in wanted or id in new):
-                        clash = row
-                    new[id] = row
-                assert_equal(map.extend(ids, until), clash)
-                if clash < 0:
-                    wanted.update(new)
-                clashes += Int(clash >= 0)
-            compare(map, ids, wanted)
-        assert_true(clashes > 10 and map.held > 300)
-        map.shrink(ids, 0)
+        var erased = 0
+        for step in range(6000):
+            var row = Int(random_ui64(0, UInt64(min(2 * busy, ROOM) - 1)))
+            if row_taken[row]:
+                map.erase(ids, row)
+                _ = wanted.pop(ids[unsafe_offset=row])
+                row_taken[row] = False
+                erased += 1
+                ids[unsafe_offset=row] = random_id(True)  # what is not held is not looked at
+            elif len(wanted) < busy:
+                var id = random_id(step % 3 != 0)
+                ids[unsafe_offset=row] = id
+                if id not in wanted:
+                    assert_true(map.insert(ids, row))
+                    wanted[id] = row
+                    row_taken[row] = True
+                else:
+                    assert_false(map.insert(ids, row))
+                    clashes += 1
+                    if step % 2 == 0:
+                        row_taken[wanted[id]] = False
+                        map.replace(ids, row)
+                        wanted[id] = row
+                        row_taken[row] = True
+            if step % 100 == 0:
+                compare(map, ids, wanted)
+        assert_true(clashes > 10 and erased > 1000)
+        for row in range(ROOM):
+            if row_taken[row]:
+                map.erase(ids, row)
         wanted.clear()
         compare(map, ids, wanted)
+        for place in range(map.room):  # nothing stays behind
+            assert_equal(map.table[unsafe_offset=place], NOBODY)
         release(ids)
 
 
@@ -130,18 +140,21 @@ def test_ids_in_a_row() raises:
     """Ids that are row numbers but for one: what an index holds that was given its own numbers."""
     comptime COUNT = 70_000
     var ids = allocate[Int64](COUNT)
+    var map = IdMap()
     for row in range(COUNT):
         ids[unsafe_offset=row] = Int64(row) + 1
-    var map = IdMap()
-    assert_equal(map.extend(ids, COUNT), -1)
+        assert_true(map.insert(ids, row))
     for row in range(COUNT):
         assert_equal(map.find(ids, Int64(row) + 1), row)
     assert_equal(map.find(ids, 0), -1)
     assert_equal(map.find(ids, Int64(COUNT) + 1), -1)
-    ids[unsafe_offset=COUNT - 1] = 1
-    map.shrink(ids, COUNT - 2)
-    assert_equal(map.extend(ids, COUNT), COUNT - 1)
-    assert_equal(map.held, COUNT - 2)
+    for row in range(0, COUNT, 2):
+        map.erase(ids, row)
+    for row in range(COUNT):
+        assert_equal(map.find(ids, Int64(row) + 1), row if row % 2 == 1 else -1)
+    assert_equal(map.held, COUNT // 2)
+    map.clear()
+    assert_equal(map.find(ids, 2), -1)
     release(ids)
 
 

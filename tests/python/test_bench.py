@@ -14,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "bench"
 sys.path.insert(0, str(BENCH))
 
-import adapters  # noqa: E402  (the bench folder is no package)
+import ablations  # noqa: E402  (the bench folder is no package)
+import adapters  # noqa: E402
 import curves  # noqa: E402
 import datasets  # noqa: E402
 import summary  # noqa: E402
+import variants  # noqa: E402
 
 SMALL_SETS = {
     "sift-ngt-5k": ((5000, 128), 100, "l2", np.uint8),
@@ -370,3 +372,56 @@ def test_filters_beside_others(tmp_path: Path) -> None:
     assert len(filtered) == 2 * 3 * 6  # the scan and the index, kinds, shares
     assert all(record["filled"] == 1 and record["us"]["median"] > 0 for record in filtered)
     assert all(record["recall"] >= 0.9 for record in filtered)
+
+
+@pytest.mark.parametrize("change", variants.CHANGES, ids=lambda change: change.name)
+def test_ablations_fit_the_sources(tmp_path, change):
+    source = change.source(tmp_path)
+    tree = variants.native_build.SOURCE.parent.parent
+    assert source.is_file()
+    if not change.file:
+        assert source.parent.parent == tree and change.quantization == variants.NO_CODES
+        return
+    copy = source.parent.parent
+    assert copy == tmp_path / "mojo"
+    paths = [path.relative_to(tree) for path in tree.rglob("*.mojo")]
+    differ = [path for path in paths if (copy / path).read_bytes() != (tree / path).read_bytes()]
+    assert [path.as_posix() for path in differ] == [change.file]
+
+
+def test_an_ablation_that_fits_no_source_is_refused(tmp_path):
+    (good, *_) = (change for change in variants.CHANGES if change.file)
+    for text in ("no such text", "import"):  # none, and more than one
+        with pytest.raises(ValueError, match=r"expected .* once in"):
+            good._replace(old=text).source(tmp_path)
+
+
+def test_a_table_of_ablations():
+    made = [r | {"index": variants.WHOLE} for r in some_records() if r.get("index") == "vicinal"]
+    made += [r for r in some_records() if r.get("index") == "hnswlib"]
+    text = ablations.table(made, "toy")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows[1].startswith("| as-it-is | 139 | 75 | - |") and rows[1].endswith("| 333/s |")
+    assert rows[2].startswith("| hnswlib | 0.33x | 0.33x | - |") and rows[2].endswith("| 1.00x |")
+
+
+def test_first_rows_have_neighbours_of_their_own(cache, vectors):
+    base, queries = vectors
+    whole = datasets.DataSet(
+        base, queries, datasets.exact_neighbours(base, queries, "l2", 100), "l2"
+    )
+    part = datasets.first_rows(whole, 150)
+    assert len(part.base) == 150 and datasets.first_rows(whole, 400) is whole
+    np.testing.assert_array_equal(
+        part.truth, datasets.exact_neighbours(base[:150], queries, "l2", 100)
+    )
+    for wrong in (0, 401):
+        with pytest.raises(ValueError, match="rows: expected 1 to 400"):
+            datasets.first_rows(whole, wrong)
+
+
+def test_table_of_growth():
+    rows = [line.split(" | ") for line in summary.growth(some_records()).splitlines()]
+    heads = ["vicinal, 1 thread", "vicinal, recall", "hnswlib, 1 thread", "hnswlib, recall |"]
+    assert rows[0] == ["| vectors/s built", *heads]
+    assert rows[2] == ["| toy", "333", "0.9900 (ef 64)", "333", "0.9900 (ef 64) |"]

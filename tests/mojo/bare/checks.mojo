@@ -6,7 +6,8 @@ what must be equal everywhere (graphs over integers, what searches of them find)
 from std.math import sqrt
 from std.memory import bitcast
 
-from vicinal.add import AddRows
+from vicinal.add import DoChange
+from vicinal.change import Change
 from vicinal.code_space import (
     CODE_LINE,
     BetweenCodes,
@@ -345,16 +346,19 @@ def filled[S: Space](dtype: Int, dim: Int, bytes: Int, count: Int, exact: Bool, 
     """Returns an index of some rows."""
     var watch = Unwatched()
     var index = Index(S.metric, dtype, dim, 8, 40, 3, 1 << 30 if exact else 0, 1 + kind)
-    _ = index.take_ids(0, count)
-    var task = AddRows[Unwatched](
+    var change = Change()
+    _ = change.take(index, 0, count, False)
+    var task = DoChange[Unwatched](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
         bytes,
-        count,
         1,
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         0,
     )
     task.run[S]()
+    change.commit(index)
+    change.finish(index)
     return index^
 
 

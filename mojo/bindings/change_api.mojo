@@ -1,0 +1,132 @@
+"""Changes of an index for Python: the steps of `vicinal.change`, each with or without the GIL as it wants it."""
+from bindings.index_api import TAG, handle_of
+from bindings.python_api import (
+    INT64,
+    Args,
+    Fail,
+    NoGil,
+    Obj,
+    PythonWatch,
+    View,
+    as_int,
+    capsule_new,
+    fail,
+    from_int,
+    is_none,
+    need,
+)
+from vicinal.add import do_change
+from vicinal.change import Change
+from vicinal.compact import compact
+from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.memory import Ptr, at
+
+
+def _report(progress: Obj) raises Fail -> Obj:
+    """Returns what a watch takes: the callable, or 0 for None."""
+    return 0 if is_none(progress) else progress
+
+
+def _end(mut index: Index, mut change: Change, status: Int) raises Fail:
+    """Lets a change take effect, or takes it back and raises what ended it."""
+    if status == DONE:
+        change.commit(index)
+        var gil = NoGil()
+        change.finish(index)
+        _ = gil^
+        return
+    change.take_back(index)
+    _raise(status)
+
+
+def _raise(status: Int) raises Fail:
+    if status == STOPPED:
+        raise Fail()  # the watch has set the exception
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for the rows of this call; the index is as it was")
+
+
+def index_add(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_add(handle, rows, ids, given, replaces, threads, progress or None) -> 0 or what was refused.
+
+    `ids` receives the ids of the rows unless they are `given`; with `replaces` rows whose ids are there take the place of those.
+    """
+    need(count, 7)
+    var index = handle_of(args[unsafe_offset=0])
+    var given = as_int(args[unsafe_offset=3]) != 0
+    var replaces = as_int(args[unsafe_offset=4]) != 0
+    var threads = as_int(args[unsafe_offset=5])
+    var progress = _report(args[unsafe_offset=6])
+    var rows = View(args[unsafe_offset=1], index[].dtype, 2)
+    var ids = View(args[unsafe_offset=2], INT64, 1, writable=True)
+    var n = rows.dim(0)
+    if rows.dim(1) != index[].dim or ids.dim(0) != n:
+        raise fail("ValueError", "rows or ids do not have shape (%zd, %zd)", n, index[].dim)
+    var change = Change()
+    var status = (
+        change.take(index[], ids.address() if given else 0, n, replaces) if n != 0 else DONE
+    )
+    if status != DONE or n == 0:
+        _raise(status)
+        return from_int(status)
+    var watch = PythonWatch(progress, n)
+    status = do_change(index[], change, rows.address(), threads, watch)
+    _ = watch^
+    if not given and status == DONE:
+        for i in range(n):
+            at[Int64](ids.address())[unsafe_offset=i] = index[].ids.ptr[Int64]()[
+                unsafe_offset=change.places().row(i)
+            ]
+    _ = rows^
+    _ = ids^
+    _end(index[], change, status)
+    return from_int(status)
+
+
+def index_remove(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_remove(handle, rows, threads, progress or None) -> 0 or what was refused; rows as `index_rows` told.
+    """
+    need(count, 4)
+    var index = handle_of(args[unsafe_offset=0])
+    var threads = as_int(args[unsafe_offset=2])
+    var progress = _report(args[unsafe_offset=3])
+    var rows = View(args[unsafe_offset=1], INT64, 1)
+    var n = rows.dim(0)
+    var change = Change()
+    var status = change.leave(index[], at[Int64](rows.address()), n) if n != 0 else DONE
+    _ = rows^
+    if status != DONE or n == 0:
+        _raise(status)
+        return from_int(status)
+    var watch = PythonWatch(progress, n)
+    if change.due(index[]):
+        status = do_change(index[], change, 0, threads, watch)
+    elif not watch.conclude(n):
+        status = STOPPED
+    _ = watch^
+    _end(index[], change, status)
+    return from_int(status)
+
+
+def index_compact(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_compact(handle, threads, progress or None) -> a new handle; the old index is not changed.
+    """
+    need(count, 3)
+    var old = handle_of(args[unsafe_offset=0])
+    var threads = as_int(args[unsafe_offset=1])
+    var progress = _report(args[unsafe_offset=2])
+    var new = Index(
+        old[].metric,
+        old[].dtype,
+        old[].dim,
+        old[].graph.M,
+        old[].ef_construction,
+        old[].seed,
+        old[].exact_below,
+        old[].quantization,
+    )
+    var watch = PythonWatch(progress, old[].live())
+    var status = compact(old[], new, threads, watch)
+    _ = watch^
+    _raise(status)
+    return capsule_new[Index, TAG](new^)

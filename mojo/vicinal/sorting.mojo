@@ -1,0 +1,132 @@
+"""The rows of a change sorted for the graph: those to be linked, and copies of others, which stay out of it."""
+from vicinal.change import Change
+from vicinal.graph import Graph, draw_level
+from vicinal.index import Index
+from vicinal.marks import settled, stays
+from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+
+
+struct Sorted(Movable):
+    """Rows to be brought into a graph, those apart that are copies of others."""
+
+    var places: Ptr[UInt32]
+    """Rows that are no copies, ascending but for the first."""
+    var count: Int
+    """Their number."""
+    var twins: Ptr[UInt32]
+    """Copies, each followed by the row that it is a copy of."""
+    var copied: Int
+    """Number of copies."""
+    var first: Int
+    """The first row that has no block yet."""
+    var levels: Ptr[UInt8]
+    """The level of each row from `first` on; 0 for those that are not to be linked."""
+
+    def __init__(out self, mut index: Index, change: Change):
+        """Tells copies from other rows, and puts the others into the index's table of rows."""
+        var stored = index.rows()
+        var until = change.until()
+        var marks = index.marks.address()
+        self.first = index.graph.linked
+        var whole = self.first == 0  # rows from before there was a graph come, too
+        var most = until if whole else change.added
+        self.places = allocate[UInt32](most + 1)
+        self.twins = allocate[UInt32](2 * most)
+        self.levels = allocate_zeroed[UInt8](until - self.first)
+        self.count = 0
+        self.copied = 0
+        index.copies.catch_up(stored, self.first, marks)
+        for i in range(most):
+            var row = i if whole else change.places().row(i)
+            if whole and not stays(marks, row):
+                continue
+            var original = index.copies.original(stored, row)
+            if original >= 0:
+                self.twins[unsafe_offset=2 * self.copied] = UInt32(row)
+                self.twins[unsafe_offset=2 * self.copied + 1] = UInt32(original)
+                self.copied += 1
+                continue
+            if row >= self.first:
+                self.levels[unsafe_offset=row - self.first] = UInt8(
+                    draw_level(index.seed, row, index.graph.M)
+                )
+            self.places[unsafe_offset=self.count] = UInt32(row)
+            self.count += 1
+
+    def __init__(out self, other: Self, room: Int, until: Int):
+        """Makes a list of rows, none yet, that brings no copies and has the same levels."""
+        self.places = allocate[UInt32](room)
+        self.count = 0
+        self.twins = allocate[UInt32](1)
+        self.copied = 0
+        self.first = other.first
+        self.levels = allocate_zeroed[UInt8](until - other.first)
+        for i in range(until - other.first):
+            self.levels[unsafe_offset=i] = other.levels[unsafe_offset=i]
+
+    def __deinit__(deinit self):
+        release(self.places)
+        release(self.twins)
+        release(self.levels)
+
+    def with_settled(self, index: Index, until: Int) -> Sorted:
+        """Returns these rows together with all that take part and stay, in order of row."""
+        var all = Sorted(self, until, until)
+        var next = 0
+        for row in range(until):
+            var new = next < self.count and Int(self.places[unsafe_offset=next]) == row
+            next += Int(new)
+            if new or (
+                row < self.first
+                and settled(index.marks.address(), row)
+                and not index.copies.is_copy(row)
+            ):
+                all.places[unsafe_offset=all.count] = UInt32(row)
+                all.count += 1
+        return all^
+
+    def lead(self, graph: Graph) -> Bool:
+        """Brings the first row that reaches level 1 to the front, the others behind it as they were; False if there is none.
+        """
+        for i in range(self.count):
+            var row = Int(self.places[unsafe_offset=i])
+            var upper: Bool
+            if row >= self.first:
+                upper = self.levels[unsafe_offset=row - self.first] > 0
+            else:
+                upper = graph.ordinal_of(row) >= 0
+            if upper:
+                for j in range(i, 0, -1):
+                    self.places[unsafe_offset=j] = self.places[unsafe_offset=j - 1]
+                self.places[] = UInt32(row)
+                return True
+        return False
+
+    def lead_first(mut self, index: Index, mut change: Change) -> Bool:
+        """Does the same for a graph that is made for the first time; row 0, which always reaches level 1, may serve though it is
+        removed: it stays pending, a way through for walks.
+        """
+        if self.count == 0:
+            return False
+        if self.lead(index.graph):
+            return True
+        for j in range(self.count, 0, -1):
+            self.places[unsafe_offset=j] = self.places[unsafe_offset=j - 1]
+        self.places[] = 0
+        self.count += 1
+        self.levels[] = UInt8(draw_level(index.seed, 0, index.graph.M))
+        change.kept = 0
+        return True
+
+    def append_copies(self, mut index: Index):
+        """Puts the copies behind their originals."""
+        for i in range(self.copied):
+            index.copies.append(
+                Int(self.twins[unsafe_offset=2 * i + 1]), Int(self.twins[unsafe_offset=2 * i])
+            )
+
+    def forget(self, mut index: Index):
+        """Takes the rows out of the table of rows again."""
+        for i in range(self.count):
+            index.copies.forget(index.rows(), Int(self.places[unsafe_offset=i]))
+        index.copies.seen = min(index.copies.seen, self.first)
