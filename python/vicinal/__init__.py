@@ -1,6 +1,7 @@
 """Nearest-neighbour search in one process: exact where that is fastest, a graph above it."""
 
 from vicinal._cpu import build_info
+from vicinal._merging import merge
 from vicinal._quality import MeasuredRecall, Tuning
 from vicinal._walking import Trace, TraceStep, WhyNot
 from vicinal.errors import CorruptError, FormatError
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "build_info",
     "exact_search",
+    "merge",
     "open",
     "recall_at_k",
 ]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from vicinal import _validate
-from vicinal._changing import Changing
 from vicinal._cpu import native
 from vicinal._keeping import Keeping
-from vicinal._searching import Searching
+from vicinal._merging import Merging
 from vicinal._state import PathLike
 from vicinal._string_ids import id_kind
-from vicinal._telling import Telling
 from vicinal._walking import Walking
 
 __all__ = ["Index", "open"]
@@ -20,7 +18,7 @@ __all__ = ["Index", "open"]
 EXACT_BELOW = native.exact_below()
 
 
-class Index(Changing, Searching, Walking, Keeping, Telling):
+class Index(Merging, Walking, Keeping):
     """Nearest-neighbour index over vectors held in memory or in a mapped file.
 
     Small indexes are searched exactly, by a scan of all rows; from 1,000 rows on a graph is
