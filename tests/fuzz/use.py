@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -181,12 +182,14 @@ def change(index: vicinal.Index, tally: Counter[str]) -> None:
             index.add(rows_of(index.dtype, count, index.dim, 7), ids=ids)
             before += count
         assert len(index) == before
-    # ids may come twice in such a file, and then be found nowhere
+
+    # ids may come twice in such a file, and then be found nowhere; damaged strings are None
+    def known() -> list[Any]:
+        return sorted({id for id in index.ids.tolist() if id is not None})
+
     steps = {
-        "remove": lambda: index.remove(np.unique(index.ids)[::3]),
-        "update": lambda: index.update(
-            rows_of(index.dtype, 4, index.dim, 8), np.unique(index.ids)[:4]
-        ),
+        "remove": lambda: index.remove(known()[::3]),
+        "update": lambda: index.update(rows_of(index.dtype, 4, index.dim, 8), known()[:4]),
         "compact": lambda: index.compact(),
     }
     for name, step in steps.items():

@@ -172,13 +172,22 @@ def test_seed_changes_the_graph_only(sift: Any) -> None:
 # ---- adding
 
 
-def test_several_adds_equal_one(sift: Any) -> None:
+@pytest.mark.parametrize("size", [1, 100])
+def test_several_adds_are_as_good_as_one(sift: Any, size: int) -> None:
     whole, parts = vicinal.Index(128), vicinal.Index(128)
     whole.add(sift.base[:1500])
-    for start in range(0, 1500, 100):
-        assert parts.add(sift.base[start : start + 100])[0] == start
+    parts.add(sift.base[:500])
+    for start in range(500, 1500, size):
+        assert parts.add(sift.base[start : start + size])[0] == start
     np.testing.assert_array_equal(parts.get(parts.ids), whole.get(whole.ids))
-    assert_same(parts.search(sift.queries), whole.search(sift.queries))
+    truth = vicinal.exact_search(sift.base[:1500], sift.queries, 10)
+    for ef in (16, 32, 64):
+        in_parts, at_once = (
+            vicinal.recall_at_k(index.search(sift.queries, 10, ef_search=ef).ids, truth.ids)
+            for index in (parts, whole)
+        )
+        # free slots were filled in a smaller graph: measured 0.018, 0.007 and 0.001 less
+        assert in_parts >= at_once - (0.025 if ef == 16 else 0.01)
 
 
 def test_adds_across_the_crossover(sift: Any, recall: Any) -> None:
