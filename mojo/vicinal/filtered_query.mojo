@@ -285,7 +285,9 @@ struct AnswerFiltered[S: Space](Body):
         var stored = index.rows()
         if not settle[Self.S](stored, query, scratch, k) and kept < filter.matches:
             # many rows so equally far that estimates do not tell them apart
-            var window = Window.of[Self.S, M](stored, query, rows, prepared, known)
+            var window = Window.of[Self.S, M](
+                stored, query, rows, prepared, known, index.marks.address()
+            )
             scratch.beam.reset(enough)
             scan_allowed(
                 WithinWindow[Self.S, M](stored, query, rows, prepared, window),

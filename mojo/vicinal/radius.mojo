@@ -182,7 +182,9 @@ struct AnswerRange[S: Space](Body):
                 scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
             )
             if not exact:
-                var window = Window.of[Self.S, M](stored, query, rows, prepared, codes.count)
+                var window = Window.of[Self.S, M](
+                    stored, query, rows, prepared, codes.count, index.marks.address()
+                )
                 limit = window.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
         var walk = start_walk[M](
             Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),

@@ -5,6 +5,7 @@ the index, measured both ways, so that it needs no formula per kind of codes.
 """
 from std.math import sqrt
 
+from vicinal.marks import stays
 from vicinal.search import fetch_row
 from vicinal.space import COSINE, Measure, Query, Rows, Space, float_of_key, key_of_float
 
@@ -28,7 +29,7 @@ struct Window(TrivialRegisterPassable):
     @staticmethod
     def of[
         S: Space, M: Measure
-    ](stored: Rows, query: Query, coded: Rows, prepared: Query, count: Int) -> Self:
+    ](stored: Rows, query: Query, coded: Rows, prepared: Query, count: Int, marks: Int) -> Self:
         """Measures a sample both ways.
 
         Parameters:
@@ -41,6 +42,7 @@ struct Window(TrivialRegisterPassable):
             coded: The codes.
             prepared: The query for those.
             count: Rows that have codes, at least 1.
+            marks: Address of the rows' marks, 0 if none has any; freed rows are left out.
         """
         comptime scale = Float32(2 if S.metric == COSINE else 1)
         var sampled = min(SAMPLE, count)
@@ -50,17 +52,23 @@ struct Window(TrivialRegisterPassable):
         var sum = Float32(0)
         var squares = Float32(0)
         var first = Float32(0)
+        var taken = 0
         for i in range(sampled):
             var row = i * count // sampled
+            if not stays(marks, row):
+                continue
             var off = float_of_key(M.key(prepared, coded, row)) - scale * float_of_key(
                 S.key(query, stored, row)
             )
-            if i == 0:  # sums of differences to one of them do not cancel
+            taken += 1
+            if taken == 1:  # sums of differences to one of them do not cancel
                 first = off
             sum += off - first
             squares += (off - first) * (off - first)
-        var mean = sum / Float32(sampled)
-        var variance = max(squares / Float32(sampled) - mean * mean, 0)
+        if taken == 0:  # nothing is known: every row may be near
+            return Self(0, Float32.MAX_FINITE, scale)
+        var mean = sum / Float32(taken)
+        var variance = max(squares / Float32(taken) - mean * mean, 0)
         return Self(first + mean, Float32(DEVIATIONS) * sqrt(variance), scale)
 
     @always_inline

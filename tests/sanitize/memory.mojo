@@ -4,7 +4,8 @@ Bare code and few spaces only, as in `races.mojo`.
 """
 from std.ffi import external_call
 
-from vicinal.add import AddRows
+from vicinal.add import DoChange
+from vicinal.change import Change
 from vicinal.check import check_graph
 from vicinal.index import Index
 from vicinal.memory import Ptr, allocate, at, release
@@ -20,11 +21,19 @@ comptime K = 7
 
 def _add[S: Space](index: Ptr[Index], rows: Int, count: Int) -> Int:
     var watch = Unwatched()
-    var status = index[].take_ids(0, count)
-    var task = AddRows[Unwatched](
-        index, rows, count, 2, Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](), 0
+    var change = Change()
+    var status = change.take(index[], 0, count, False)
+    var task = DoChange[Unwatched](
+        index,
+        Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
+        rows,
+        2,
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+        0,
     )
     task.run[S]()
+    change.commit(index[])
+    change.finish(index[])
     return status + task.status
 
 

@@ -4,7 +4,8 @@ Bare code only: the sanitizer does not bear Modular's run-time libraries. One sp
 """
 from std.atomic import Atomic, Ordering
 
-from vicinal.add import AddRows
+from vicinal.add import DoChange
+from vicinal.change import Change
 from vicinal.check import check_graph
 from vicinal.index import Index
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
@@ -55,17 +56,20 @@ struct Beside(Body):
         for first in range(0, ROWS, BATCH):
             for i in range(BATCH):
                 ids[unsafe_offset=i] = Int64(3 * (first + i) - 7)
-            var status = self.index[].take_ids(Int(ids) if self.own_ids else 0, BATCH)
-            var task = AddRows[Unwatched](
+            var change = Change()
+            var status = change.take(self.index[], Int(ids) if self.own_ids else 0, BATCH, False)
+            var task = DoChange[Unwatched](
                 self.index,
+                Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
                 Int(self.rows.unsafe_offset(first * DIM)),
-                BATCH,
                 2,
                 Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
                 0,
             )
             task.run[Float]()
             status += task.status
+            change.commit(self.index[])
+            change.finish(self.index[])
             if status != 0:
                 _ = Atomic[Int64].fetch_add(self.wrong, 1)
         release(ids)
