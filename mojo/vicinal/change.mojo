@@ -26,6 +26,7 @@ from vicinal.marks import (
 )
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.places import Places
+from vicinal.shared import announce
 from vicinal.space import row_stride
 
 comptime UNKNOWN_ROW = 6
@@ -188,7 +189,7 @@ struct Change(Movable):
             self.reused[unsafe_offset=i] = UInt32(row)
             row += 1
         index.marks.lowest_free = row
-        index.marks.shaded += self.num_reused
+        announce(index.marks.shaded, index.marks.shaded + self.num_reused)
         for i in range(self.num_reused):
             index.marks.stamp(Int(self.reused[unsafe_offset=i]), self._born(index))
 
@@ -207,7 +208,7 @@ struct Change(Movable):
         for row in range(self.first, self.until()):
             index.marks.set(row, COMING)
             index.marks.stamp(row, self._born(index))
-        index.marks.shaded += self.until() - self.first
+        announce(index.marks.shaded, index.marks.shaded + self.until() - self.first)
         release(self.leaving)
         release(self.successors)
         self.leaving = allocate[UInt32](self.added)
@@ -312,8 +313,8 @@ struct Change(Movable):
                     index.map.replace(column, Int(self.successors[unsafe_offset=i]))
                 else:
                     index.map.erase(column, Int(self.leaving[unsafe_offset=i]))
-        marks.shaded += self.num_leaving
-        marks.removed += self.num_leaving - self.num_reused
+        announce(marks.shaded, marks.shaded + self.num_leaving)
+        announce(marks.removed, marks.removed + self.num_leaving - self.num_reused)
         Atomic[Int64].store[ordering=Ordering.RELEASE](
             Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(self.until())
         )
@@ -354,7 +355,7 @@ struct Change(Movable):
         if marks.version >= RENEW:
             marks.renew(index.count)
             index.start_again()
-        marks.shaded = marks.pending + marks.holding
+        announce(marks.shaded, marks.pending + marks.holding)
 
     def _shorten_rings(self, mut index: Index):
         """Takes rows that go out of the rings of copies, while they hold what they held."""
@@ -422,7 +423,7 @@ struct Change(Movable):
             for row in range(self.first, self.until()):
                 marks.set(row, LIVE)
                 marks.stamp(row, 0)
-        marks.shaded = marks.pending + marks.holding
+        announce(marks.shaded, marks.pending + marks.holding)
 
 
 def wipe(mut index: Index, row: Int):

@@ -175,7 +175,7 @@ struct Index(Movable):
     @always_inline
     def live(self) -> Int:
         """Returns how many rows there are, removed ones left out."""
-        return seen(self.count) - self.marks.removed
+        return seen(self.count) - seen(self.marks.removed)
 
     def taking_part(self) -> Int:
         """Returns how many rows take part in the graph."""

@@ -10,6 +10,7 @@ the old one or the new one, never both and never neither, and nobody waits for a
 from std.atomic import Atomic, Ordering, fence
 
 from vicinal.memory import Column, at
+from vicinal.shared import seen
 
 comptime LIVE: UInt8 = 0
 comptime PENDING: UInt8 = 1
@@ -215,7 +216,7 @@ struct Marks(Movable):
     @always_inline
     def extra(self) -> Int:
         """Returns the places that a walk adds to its beam."""
-        return min(self.shaded, MOST_EXTRA)
+        return min(seen(self.shaded), MOST_EXTRA)
 
     def free(self) -> Int:
         """Returns how many rows are free."""

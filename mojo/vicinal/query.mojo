@@ -188,8 +188,9 @@ struct Answer[S: Space](Body):
         """Answers query i by a scan of all rows."""
         ref index = self.index[]
         # not live(): rows may have gone since this version
-        scratch.beam.reset(max(min(self.k, index.count), 1))
-        scan[Self.S](index.rows(), index.count, index.marks.sight(version), query, scratch.beam)
+        var count = seen(index.count)
+        scratch.beam.reset(max(min(self.k, count), 1))
+        scan[Self.S](index.rows(), count, index.marks.sight(version), query, scratch.beam)
         self.write[Self.S.value](i, scratch.beam)
 
     @always_inline

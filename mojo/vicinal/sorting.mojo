@@ -24,7 +24,6 @@ struct Sorted(Movable):
 
     def __init__(out self, mut index: Index, change: Change):
         """Tells copies from other rows, and puts the others into the index's table of rows."""
-        var stored = index.rows()
         var until = change.until()
         var marks = index.marks.address()
         self.first = index.graph.linked
@@ -35,6 +34,12 @@ struct Sorted(Movable):
         self.levels = allocate_zeroed[UInt8](until - self.first)
         self.count = 0
         self.copied = 0
+        self.set_copies_apart(index, change, most, marks)
+
+    def set_copies_apart(mut self, mut index: Index, change: Change, most: Int, marks: Int):
+        """Goes through the rows, which are put into the table of rows unless they are copies."""
+        var stored = index.rows()
+        var whole = self.first == 0
         index.copies.catch_up(stored, self.first, marks)
         for i in range(most):
             var row = i if whole else change.places().row(i)

