@@ -20,6 +20,7 @@ from vicinal.products import (
     Pairs,
     Sums,
     W,
+    add_lanes,
     add_pairs,
     byte_dot,
     small_dot,
@@ -54,7 +55,7 @@ comptime ROW_TURN: UInt8 = 0x80 if LIKE_SIGNS else 0
 @always_inline
 def dot_bytes[
     X: DType, Y: DType, turn: UInt8 = 0
-](code: Ptr[UInt8], other: Ptr[UInt8], bytes: Int) -> Int32:
+](code: Ptr[UInt8], other: Ptr[UInt8], bytes: Int) -> Sums:
     """Multiplies bytes of a row with bytes of a query or of another row.
 
     Parameters:
@@ -68,7 +69,7 @@ def dot_bytes[
         bytes: Their number, a multiple of CODE_LINE.
 
     Returns:
-        The sum of products modulo 2**32.
+        Lanes that add up to the sum of products modulo 2**32.
 
     Safety:
         Both must have `bytes` bytes.
@@ -86,7 +87,7 @@ def dot_bytes[
     var sum = acc[0]
     comptime for u in range(1, ACCUMULATORS):
         sum += acc[u]
-    return sum.reduce_add()
+    return sum
 
 
 @always_inline
@@ -101,7 +102,7 @@ def _byte_step[
 
 
 @always_inline
-def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Int32:
+def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Sums:
     """Multiplies 4-bit values of a row with signed bytes of a query.
 
     The low halves of 64 bytes belong to 64 dimensions, the high halves to the next 64.
@@ -112,7 +113,7 @@ def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Int32:
         bytes: Bytes of the code, a multiple of CODE_LINE.
 
     Returns:
-        The sum of products.
+        Lanes that add up to the sum of products.
 
     Safety:
         `code` must have `bytes` bytes and `query` twice as many.
@@ -135,7 +136,7 @@ def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Int32:
                 pairs += small_products(v & 15, q_low) + small_products(v >> 4, q_high)
         comptime if not QUADS:
             low = add_pairs(low, pairs)
-    return (low + high).reduce_add()
+    return low + high
 
 
 @fieldwise_init
@@ -161,6 +162,7 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
     """
 
     comptime T = DType.uint8
+    comptime by_fours = True
     comptime exact = True
     comptime stored = DType.int8 if Self.signed_rows else DType.uint8
 
@@ -169,8 +171,12 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
 
     @staticmethod
     @always_inline
-    def _key(dot: Int32, constant: Int32, squared: Int32) -> Int32:
-        """Returns the key of a dot product, given a row's constant and the partner's squared norm.
+    def _key[
+        n: Int = 1
+    ](dot: SIMD[DType.int32, n], constant: SIMD[DType.int32, n], squared: Int32) -> SIMD[
+        DType.int32, n
+    ]:
+        """Returns the keys of dot products, given the rows' constants and the partner's squared norm.
         """
         comptime if Self.metric == L2:
             return (constant + squared - 2 * dot) ^ Int32.MIN
@@ -195,14 +201,37 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
     @always_inline
     def key(query: Query, rows: Rows, row: Int) -> Int32:
         """Measures a prepared query against a row."""
-        comptime Y = Self.stored if LIKE_SIGNS else Self.shifted
-        var dot = dot_bytes[Self.stored, Y](
-            rows.row[DType.uint8](row), at[UInt8](query.address + CODE_LINE), rows.stride
-        )
         return Self._key(
-            dot,
+            Self._dot(query, rows, row).reduce_add(),
             Self._constant[not LIKE_SIGNS](rows, row),
             at[PreparedExact](query.address)[].squared,
+        )
+
+    @staticmethod
+    @always_inline
+    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
+        """Measures a prepared query against four rows."""
+        var dots = add_lanes(
+            Self._dot(query, rows, a),
+            Self._dot(query, rows, b),
+            Self._dot(query, rows, c),
+            Self._dot(query, rows, d),
+        )
+        var constants = SIMD[DType.int32, 4](
+            Self._constant[not LIKE_SIGNS](rows, a),
+            Self._constant[not LIKE_SIGNS](rows, b),
+            Self._constant[not LIKE_SIGNS](rows, c),
+            Self._constant[not LIKE_SIGNS](rows, d),
+        )
+        return Self._key[4](dots, constants, at[PreparedExact](query.address)[].squared)
+
+    @staticmethod
+    @always_inline
+    def _dot(query: Query, rows: Rows, row: Int) -> Sums:
+        """Returns lanes that add up to the product of a prepared query and a row."""
+        comptime Y = Self.stored if LIKE_SIGNS else Self.shifted
+        return dot_bytes[Self.stored, Y](
+            rows.row[DType.uint8](row), at[UInt8](query.address + CODE_LINE), rows.stride
         )
 
     @staticmethod
@@ -213,10 +242,10 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
         var y = rows.row[DType.uint8](b)
         var squared = at[ExactConstants](rows.norms)[unsafe_offset=b].squared
         comptime if VNNI:
-            var dot = dot_bytes[Self.shifted, Self.stored, 0x80](y, x, rows.stride)
+            var dot = dot_bytes[Self.shifted, Self.stored, 0x80](y, x, rows.stride).reduce_add()
             return Self._key(dot, Self._constant[True](rows, a), squared)
         else:
-            var dot = dot_bytes[Self.stored, Self.stored](x, y, rows.stride)
+            var dot = dot_bytes[Self.stored, Self.stored](x, y, rows.stride).reduce_add()
             return Self._key(dot, Self._constant[False](rows, a), squared)
 
     @staticmethod
@@ -275,27 +304,64 @@ struct Estimate[bits: Int](Measure):
     """
 
     comptime T = DType.uint8
+    comptime by_fours = True
 
     @staticmethod
     @always_inline
     def key(query: Query, rows: Rows, row: Int) -> Int32:
         """Estimates the distance of a prepared query from a row."""
+        ref constants = at[EstimateConstants](rows.norms)[unsafe_offset=row]
+        return Self._key(
+            query, Self._dot(query, rows, row).reduce_add(), constants.add, constants.rescale
+        )
+
+    @staticmethod
+    @always_inline
+    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
+        """Estimates the distances of a prepared query from four rows."""
+        var dots = add_lanes(
+            Self._dot(query, rows, a),
+            Self._dot(query, rows, b),
+            Self._dot(query, rows, c),
+            Self._dot(query, rows, d),
+        )
+        var constants = at[EstimateConstants](rows.norms).unsafe_bitcast[Float32]()
+        var ab = constants.unsafe_load[width=2](2 * a).join(constants.unsafe_load[width=2](2 * b))
+        var cd = constants.unsafe_load[width=2](2 * c).join(constants.unsafe_load[width=2](2 * d))
+        var split = ab.join(cd).deinterleave()
+        return Self._key[4](query, dots, split[0], split[1])
+
+    @staticmethod
+    @always_inline
+    def _dot(query: Query, rows: Rows, row: Int) -> Sums:
+        """Returns lanes that add up to the product of a prepared query and a row."""
         var code = rows.row[DType.uint8](row)
         var bytes = at[UInt8](query.address + CODE_LINE)
-        var dot: Int32
         comptime if Self.bits == 4:
-            dot = dot_nibbles(code, bytes, rows.stride)
+            return dot_nibbles(code, bytes, rows.stride)
         else:
             comptime X = DType.int8 if LIKE_SIGNS else DType.uint8
-            dot = dot_bytes[X, DType.int8, ROW_TURN](code, bytes, rows.stride)
+            return dot_bytes[X, DType.int8, ROW_TURN](code, bytes, rows.stride)
+
+    @staticmethod
+    @always_inline
+    def _key[
+        n: Int = 1
+    ](
+        query: Query,
+        dot: SIMD[DType.int32, n],
+        add: SIMD[DType.float32, n],
+        rescale: SIMD[DType.float32, n],
+    ) -> SIMD[DType.int32, n]:
+        """Returns the keys of dot products, given the rows' constants."""
         ref header = at[PreparedEstimate](query.address)[]
+        var product = dot
         comptime if Self.bits == 8 and ROW_TURN != 0:
-            dot += 128 * header.sum
-        ref constants = at[EstimateConstants](rows.norms)[unsafe_offset=row]
-        return key_of_float(
-            constants.add
+            product += 128 * header.sum
+        return key_of_float[n](
+            add
             + header.add
-            + constants.rescale * (header.scale * (Float32(dot) - header.middle))
+            + rescale * (header.scale * (product.cast[DType.float32]() - header.middle))
         )
 
 
@@ -308,6 +374,7 @@ struct BetweenCodes[bits: Int](Linker):
     """
 
     comptime T = DType.uint8
+    comptime by_fours = True
     comptime exact = False
     comptime middle = Float32(7.5) if Self.bits == 4 else Float32(127.5)
     comptime scale = Float32(-0.25) if Self.bits == 4 else Float32(-0.5)
@@ -318,6 +385,12 @@ struct BetweenCodes[bits: Int](Linker):
     def key(query: Query, rows: Rows, row: Int) -> Int32:
         """Estimates the distance of a row made a query from another."""
         return Estimate[Self.bits].key(query, rows, row)
+
+    @staticmethod
+    @always_inline
+    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
+        """Estimates the distances of a row made a query from four others."""
+        return Estimate[Self.bits].keys(query, rows, a, b, c, d)
 
     @staticmethod
     @always_inline

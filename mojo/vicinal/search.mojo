@@ -197,7 +197,23 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         var rows = self.rows
         var query = self.query
         var count = self.count
-        for i in range(count):
+        var start = 0
+        comptime if Self.S.by_fours:
+            while start + 4 <= count:
+                for i in range(start + LOOK_AHEAD, min(start + LOOK_AHEAD + 4, count)):
+                    self.fetch(fresh, i)
+                var ids = fresh.unsafe_load[width=4](start)
+                var keys = Self.S.keys(
+                    query,
+                    rows,
+                    self.row_of(Int(ids[0])),
+                    self.row_of(Int(ids[1])),
+                    self.row_of(Int(ids[2])),
+                    self.row_of(Int(ids[3])),
+                )
+                fresh.unsafe_store(start, keys.cast[DType.int64]() << 32 | ids << 1)
+                start += 4
+        for i in range(start, count):
             if i + LOOK_AHEAD < count:
                 self.fetch(fresh, i + LOOK_AHEAD)
             var id = Int(fresh[unsafe_offset=i])

@@ -66,9 +66,9 @@ struct Query(TrivialRegisterPassable):
 
 
 @always_inline
-def key_of_float(distance: Float32) -> Int32:
-    """Maps a float to an integer of the same order."""
-    var bits = bitcast[DType.int32, 1](distance)
+def key_of_float[n: Int = 1](distance: SIMD[DType.float32, n]) -> SIMD[DType.int32, n]:
+    """Maps floats to integers of the same order."""
+    var bits = bitcast[DType.int32, n](distance)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
@@ -96,10 +96,17 @@ trait Measure:
     """What a search needs to know: how far a row is from a query."""
 
     comptime T: DType
+    comptime by_fours: Bool
+    """Whether `keys` takes less time than four times `key`."""
 
     @staticmethod
     def key(query: Query, rows: Rows, row: Int) -> Int32:
         """Measures a query against a row."""
+        ...
+
+    @staticmethod
+    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
+        """Measures a query against four rows, with the same results as `key`."""
         ...
 
 
@@ -161,6 +168,7 @@ struct Of[metric_: Int, stored: DType](Space):
     comptime metric = Self.metric_
     comptime T = Self.stored
     comptime exact = True
+    comptime by_fours = False
     comptime Q = DType.float32 if Self.stored.is_floating_point() else Self.stored
     comptime needs_norms = Self.metric_ == COSINE and not Self.stored.is_floating_point()
 
@@ -202,6 +210,17 @@ struct Of[metric_: Int, stored: DType](Space):
             norm = rows.norm(row)
         return Self._measure[Self.Q](
             at[Scalar[Self.Q]](query.address), rows.row[Self.T](row), rows.dim, query.norm, norm
+        )
+
+    @staticmethod
+    @always_inline
+    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
+        """Measures a query against four rows."""
+        return SIMD[DType.int32, 4](
+            Self.key(query, rows, a),
+            Self.key(query, rows, b),
+            Self.key(query, rows, c),
+            Self.key(query, rows, d),
         )
 
     @staticmethod
