@@ -7,7 +7,7 @@ from std.bit import count_trailing_zeros
 from std.memory import pack_bits
 from std.sys import PrefetchOptions, prefetch
 
-from vicinal.candidates import LANES, entry_of, node_of
+from vicinal.candidates import LANES, entry_of, key_of, node_of
 from vicinal.graph import EMPTY, Graph, SLOTS_PER_LINE
 from vicinal.memory import Ptr, at
 from vicinal.scratch import Scratch
@@ -71,32 +71,84 @@ def descend[
     var nearest = start
     var best = S.key(query, rows, min(graph.row_of(start), known - 1))
     var width = graph.slots_at(1)
+    var fresh = scratch.fresh
     var level = graph.level_of(start)
     while level > stop:
         var moved = True
         while moved:
             moved = False
             var block = graph.links(level, nearest)
-            for i in range(width):
-                fetch_line(
-                    rows.base + graph.row_of(min(slot(block, i), ordinals - 1)) * rows.stride
-                )
+            var count = 0
             for i in range(width):
                 var node = slot(block, i)
                 if node >= ordinals:  # EMPTY, or an ordinal made after this search began
                     continue
                 var row = graph.row_of(node)
-                if row >= known:
-                    continue
-                var key = S.key(query, rows, row)
-                scratch.distances += 1
+                if row < known:
+                    fetch_row(rows, row)
+                    fresh[unsafe_offset=count] = Int64(node)
+                    count += 1
+            measure_nodes[S, False](graph, rows, query, fresh, count, count)
+            for i in range(count):
+                var key = key_of(fresh[unsafe_offset=i])
                 if key < best:
                     best = key
-                    nearest = node
+                    nearest = node_of(fresh[unsafe_offset=i])
                     moved = True
+            scratch.distances += count
             scratch.hops += 1
         level -= 1
     return nearest
+
+
+@always_inline
+def row_of[ground: Bool](graph: Graph, node: Int) -> Int:
+    """Returns the row of a node: on level 0 nodes are rows."""
+    comptime if ground:
+        return node
+    else:
+        return graph.row_of(node)
+
+
+@always_inline
+def measure_nodes[
+    S: Measure, ground: Bool
+](graph: Graph, rows: Rows, query: Query, nodes: Ptr[Int64], count: Int, fetched: Int):
+    """Makes entries of nodes.
+
+    Parameters:
+        S: What measures.
+        ground: True for level 0, where nodes are rows.
+
+    Args:
+        graph: Tells the rows of nodes above level 0.
+        rows: The rows.
+        query: What to measure them against.
+        nodes: The nodes; receives their entries.
+        count: Their number.
+        fetched: How many rows were asked for already; while one is measured, the one as many places behind it is asked for.
+    """
+    var done = 0
+    comptime if S.by_fours:
+        while done + 4 <= count:
+            for i in range(done + fetched, min(done + fetched + 4, count)):
+                fetch_row(rows, row_of[ground](graph, Int(nodes[unsafe_offset=i])))
+            var four = nodes.unsafe_load[width=4](done)
+            var keys = S.keys(
+                query,
+                rows,
+                row_of[ground](graph, Int(four[0])),
+                row_of[ground](graph, Int(four[1])),
+                row_of[ground](graph, Int(four[2])),
+                row_of[ground](graph, Int(four[3])),
+            )
+            nodes.unsafe_store(done, keys.cast[DType.int64]() << 32 | four << 1)
+            done += 4
+    for i in range(done, count):
+        if i + fetched < count:
+            fetch_row(rows, row_of[ground](graph, Int(nodes[unsafe_offset=i + fetched])))
+        var node = Int(nodes[unsafe_offset=i])
+        nodes[unsafe_offset=i] = entry_of(S.key(query, rows, row_of[ground](graph, node)), node)
 
 
 @fieldwise_init
@@ -125,10 +177,7 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     @always_inline
     def row_of(self, node: Int) -> Int:
         """Returns the row of a node."""
-        comptime if Self.ground:
-            return node
-        else:
-            return self.graph[].row_of(node)
+        return row_of[Self.ground](self.graph[], node)
 
     @always_inline
     def begin(self, start: Int, width: Int):
@@ -197,27 +246,9 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         var rows = self.rows
         var query = self.query
         var count = self.count
-        var start = 0
-        comptime if Self.S.by_fours:
-            while start + 4 <= count:
-                for i in range(start + LOOK_AHEAD, min(start + LOOK_AHEAD + 4, count)):
-                    self.fetch(fresh, i)
-                var ids = fresh.unsafe_load[width=4](start)
-                var keys = Self.S.keys(
-                    query,
-                    rows,
-                    self.row_of(Int(ids[0])),
-                    self.row_of(Int(ids[1])),
-                    self.row_of(Int(ids[2])),
-                    self.row_of(Int(ids[3])),
-                )
-                fresh.unsafe_store(start, keys.cast[DType.int64]() << 32 | ids << 1)
-                start += 4
-        for i in range(start, count):
-            if i + LOOK_AHEAD < count:
-                self.fetch(fresh, i + LOOK_AHEAD)
-            var id = Int(fresh[unsafe_offset=i])
-            fresh[unsafe_offset=i] = entry_of(Self.S.key(query, rows, self.row_of(id)), id)
+        measure_nodes[Self.S, Self.ground](
+            self.graph[], rows, query, fresh, count, LOOK_AHEAD
+        )
         # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
         for i in range(0, count, LANES):
             var better = fresh.unsafe_load[width=LANES](i).lt(
