@@ -4,7 +4,6 @@ A round holds at most a small share of the rows already linked, so that its rows
 Nothing depends on the order in which threads finish: the same rows, seed and parameters give the same links for any
 number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoPP 2024), arXiv:2305.04359.
 """
-from vicinal.candidates import entry_of
 from vicinal.graph import EMPTY, Graph, publish
 from vicinal.interleave import LANES, Errands, lanes_for, run_errands
 from vicinal.memory import Ptr, allocate, release
@@ -12,7 +11,7 @@ from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.prune import select_diverse
 from vicinal.scratch import Scratch
 from vicinal.shared import announce
-from vicinal.search import Walk, descend, search_level
+from vicinal.search import Walk, descend, fetch_row, measure_nodes, search_level
 from vicinal.space import Linker, Query, Rows
 from vicinal.undo import PARTS, UndoLog
 
@@ -100,7 +99,9 @@ struct FindLinks[S_: Linker](Body, Errands):
         var round = self.round
         ref graph = round.graph[]
         row = round.row(number)
-        var query = Self.S.query_of_row(round.rows, row, scratch[].room(4 * round.rows.dim + 64))
+        var query = Self.S.query_of_row(
+            round.rows, row, scratch[].room(Self.S.query_bytes(round.rows))
+        )
         var highest = min(round.level(number), graph.top())
         var node = descend[Self.S](
             graph,
@@ -143,8 +144,7 @@ struct FindLinks[S_: Linker](Body, Errands):
             scratch.beam.entries,
             min(scratch.beam.size, CONSIDERED * graph.M),
             graph.M,
-            scratch.picked,
-            scratch.fresh,
+            scratch,
         )
         var block = graph.links(level, node)
         for i in range(kept):
@@ -188,15 +188,22 @@ struct LinkBack[S: Linker](Body):
                 publish(block.unsafe_offset(i), node)
                 return
         var centre = graph.row_at(level, target)
-        ref chosen = scratch.chosen
-        chosen.reset(cap + 1)
+        var query = Self.S.query_of_row(rows, centre, scratch.room(Self.S.query_bytes(rows)))
+        var fresh = scratch.fresh
         for i in range(cap + 1):
             var other = node if i == cap else Int(block[unsafe_offset=i])
-            var key = Self.S.key_between(rows, centre, graph.row_at(level, other))
-            chosen.insert(entry_of(key, other))
+            fetch_row(rows, graph.row_at(level, other))
+            fresh[unsafe_offset=i] = Int64(other)
+        if level == 0:
+            measure_nodes[Self.S, True](graph, rows, query, fresh, cap + 1, cap + 1)
+        else:
+            measure_nodes[Self.S, False](graph, rows, query, fresh, cap + 1, cap + 1)
+        scratch.chosen.reset(cap + 1)
+        for i in range(cap + 1):
+            scratch.chosen.insert(fresh[unsafe_offset=i])
         var wanted = max(cap - SLACK, cap // 2)
         var kept = select_diverse[Self.S](
-            graph, rows, level, chosen.entries, cap + 1, wanted, scratch.picked, scratch.fresh
+            graph, rows, level, scratch.chosen.entries, cap + 1, wanted, scratch
         )
         for i in range(kept):
             publish(block.unsafe_offset(i), Int(scratch.picked[unsafe_offset=i]))

@@ -187,10 +187,10 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
 
     @staticmethod
     @always_inline
-    def _constant[shifted: Bool](rows: Rows, row: Int) -> Int32:
-        """Returns what completes a dot product of a row with a partner, shifted by 128 or not."""
+    def _constant(rows: Rows, row: Int) -> Int32:
+        """Returns what completes a dot product of a row with a query."""
         var constants = at[ExactConstants](rows.norms)
-        comptime if shifted:
+        comptime if not LIKE_SIGNS:  # the query is shifted by 128
             return constants[unsafe_offset=row].shift
         elif Self.metric == L2:
             return constants[unsafe_offset=row].squared
@@ -203,7 +203,7 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
         """Measures a prepared query against a row."""
         return Self._key(
             Self._dot(query, rows, row).reduce_add(),
-            Self._constant[not LIKE_SIGNS](rows, row),
+            Self._constant(rows, row),
             at[PreparedExact](query.address)[].squared,
         )
 
@@ -218,10 +218,10 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
             Self._dot(query, rows, d),
         )
         var constants = SIMD[DType.int32, 4](
-            Self._constant[not LIKE_SIGNS](rows, a),
-            Self._constant[not LIKE_SIGNS](rows, b),
-            Self._constant[not LIKE_SIGNS](rows, c),
-            Self._constant[not LIKE_SIGNS](rows, d),
+            Self._constant(rows, a),
+            Self._constant(rows, b),
+            Self._constant(rows, c),
+            Self._constant(rows, d),
         )
         return Self._key[4](dots, constants, at[PreparedExact](query.address)[].squared)
 
@@ -236,23 +236,15 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
 
     @staticmethod
     @always_inline
-    def key_between(rows: Rows, a: Int, b: Int) -> Int32:
-        """Measures two rows against each other."""
-        var x = rows.row[DType.uint8](a)
-        var y = rows.row[DType.uint8](b)
-        var squared = at[ExactConstants](rows.norms)[unsafe_offset=b].squared
-        comptime if VNNI:
-            var dot = dot_bytes[Self.shifted, Self.stored, 0x80](y, x, rows.stride).reduce_add()
-            return Self._key(dot, Self._constant[True](rows, a), squared)
-        else:
-            var dot = dot_bytes[Self.stored, Self.stored](x, y, rows.stride).reduce_add()
-            return Self._key(dot, Self._constant[False](rows, a), squared)
-
-    @staticmethod
-    @always_inline
     def well_below(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
         return Of[Self.metric, Self.stored].well_below(a, b)
+
+    @staticmethod
+    @always_inline
+    def query_bytes(rows: Rows) -> Int:
+        """Returns the bytes that a query made of a row takes."""
+        return CODE_LINE + rows.stride
 
     @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
@@ -394,41 +386,15 @@ struct BetweenCodes[bits: Int](Linker):
 
     @staticmethod
     @always_inline
-    def key_between(rows: Rows, a: Int, b: Int) -> Int32:
-        """Estimates the distance between two rows."""
-        var x = rows.row[DType.uint8](a)
-        var y = rows.row[DType.uint8](b)
-        var dots = Sums(0)
-        var sums = Sums(0)
-        for i in range(0, rows.stride, STEP):
-            var u = x.unsafe_load[width=STEP](i)
-            var v = y.unsafe_load[width=STEP](i)
-            comptime if Self.bits == 4:
-                var low = Self._centred(v & 15)
-                var high = Self._centred(v >> 4)
-                dots = small_dot(small_dot(dots, u & 15, low), u >> 4, high)
-                sums = small_dot(small_dot(sums, ONES, low), ONES, high)
-            else:
-                comptime X = DType.int8 if LIKE_SIGNS else DType.uint8
-                var centred = Self._centred(v)
-                dots = byte_dot(dots, bitcast[X, STEP](u ^ ROW_TURN), centred)
-                sums = small_dot(sums, ONES, centred)
-        ref first = at[EstimateConstants](rows.norms)[unsafe_offset=a]
-        ref second = at[EstimateConstants](rows.norms)[unsafe_offset=b]
-        var dot = dots.reduce_add()
-        var sum = sums.reduce_add()
-        comptime if Self.bits == 8 and ROW_TURN != 0:
-            dot += 128 * sum
-        var product = Float32(dot) - Self._middle(rows, sum)
-        return key_of_float(
-            first.add + second.add + first.rescale * (second.rescale * Self.scale * product)
-        )
-
-    @staticmethod
-    @always_inline
     def well_below(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
         return well_below(float_of_key(a), float_of_key(b))
+
+    @staticmethod
+    @always_inline
+    def query_bytes(rows: Rows) -> Int:
+        """Returns the bytes that a query made of a row takes."""
+        return CODE_LINE + rows.stride * (2 if Self.bits == 4 else 1)
 
     @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:

@@ -154,7 +154,8 @@ def small_dot(acc: Sums, x: ByteVector[DType.uint8], y: ByteVector[DType.int8]) 
 
 @always_inline
 def add_lanes(a: Sums, b: Sums, c: Sums, d: Sums) -> SIMD[DType.int32, 4]:
-    """Returns the sums of the lanes of four vectors: fewer instructions than one after the other."""
+    """Returns the sums of the lanes of four vectors: fewer instructions than one after the other.
+    """
     comptime if CompilationTarget.has_avx2() and W == 8:
         comptime name = "llvm.x86.avx2.phadd.d"
         var ab = llvm_intrinsic[name, Sums, has_side_effect=False](a, b)
@@ -166,6 +167,7 @@ def add_lanes(a: Sums, b: Sums, c: Sums, d: Sums) -> SIMD[DType.int32, 4]:
 
 @always_inline
 def _fold(a: Sums, b: Sums) -> Sums:
-    """Returns lanes of which the even ones sum to what those of `a` do, the odd ones to those of `b`."""
+    """Returns lanes of which the even ones sum to what those of `a` do, the odd ones to those of `b`.
+    """
     var both = a.interleave(b)
     return rebind[Sums](both.slice[W]() + both.slice[W, offset=W]())

@@ -6,7 +6,7 @@ back-filling what it rejects: lists stay short, so reverse links rarely overflow
 from vicinal.candidates import key_of, node_of
 from vicinal.graph import Graph
 from vicinal.memory import Ptr
-from vicinal.scratch import HOP
+from vicinal.scratch import HOP, Scratch
 from vicinal.search import fetch_row
 from vicinal.space import Linker, Rows
 
@@ -20,8 +20,7 @@ def select_diverse[
     candidates: Ptr[Int64],
     count: Int,
     wanted: Int,
-    picked: Ptr[UInt32],
-    spare: Ptr[Int64],
+    mut scratch: Scratch,
 ) -> Int:
     """Picks candidates in two goes: first those nearer to the centre than to any picked before them, then, if there is
     room, those that are not nearer to one picked by as much as `space.SPREAD`.
@@ -33,15 +32,14 @@ def select_diverse[
         candidates: Entries sorted by their distance to the centre, which is not among them.
         count: Number of candidates.
         wanted: The most that may be picked, at most HOP.
-        picked: Where the picked nodes go, those of each go nearest first.
-        spare: Room for HOP numbers.
+        scratch: Receives the picked nodes in `picked`, those of each go nearest first; `fresh` is used, too.
 
     Returns:
         The number of nodes picked.
-
-    Safety:
-        `picked` must have room for `wanted` nodes.
     """
+    var picked = scratch.picked
+    var spare = scratch.fresh
+    var queries = scratch.queries_for(wanted * S.query_bytes(rows))
     var kept = 0
     var spared = 0
     for i in range(count):
@@ -55,12 +53,13 @@ def select_diverse[
         var second = spared < HOP
         var j = 0
         while j < kept and (first or second):
-            var key = S.key_between(rows, row, graph.row_at(level, Int(picked[unsafe_offset=j])))
+            var key = S.key(queries[unsafe_offset=j], rows, row)
             first = first and key >= key_of(entry)
             second = second and not S.well_below(key, key_of(entry))
             j += 1
         if first:
             picked[unsafe_offset=kept] = UInt32(node_of(entry))
+            scratch.prepare[S](rows, row, kept)
             kept += 1
         elif second:  # remembered with how many it was compared with
             spare[unsafe_offset=spared] = Int64(i << 32 | j)
@@ -73,12 +72,10 @@ def select_diverse[
         var good = True
         var j = Int(spare[unsafe_offset=i] & 0xFFFFFFFF)
         while j < kept and good:
-            good = not S.well_below(
-                S.key_between(rows, row, graph.row_at(level, Int(picked[unsafe_offset=j]))),
-                key_of(entry),
-            )
+            good = not S.well_below(S.key(queries[unsafe_offset=j], rows, row), key_of(entry))
             j += 1
         if good:
             picked[unsafe_offset=kept] = UInt32(node_of(entry))
+            scratch.prepare[S](rows, row, kept)
             kept += 1
     return kept

@@ -129,7 +129,7 @@ def repair[
             search_level[S, True](
                 graph,
                 rows,
-                S.query_of_row(rows, row, scratch.room(4 * rows.dim + 64)),
+                S.query_of_row(rows, row, scratch.room(S.query_bytes(rows))),
                 scratch,
                 0,
                 graph.linked,

@@ -3,6 +3,7 @@ from std.atomic import Atomic, Ordering
 
 from vicinal.candidates import Candidates
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.space import Linker, Query, Rows
 from vicinal.visited import Visited
 
 comptime HOP = 352
@@ -31,6 +32,11 @@ struct Scratch(Movable):
     """A query: widened, or prepared for codes."""
     var query_room: Int
     """Bytes allocated for `query`."""
+    var others: Ptr[Query]
+    """Rows made queries; what they consist of lies in `others_bytes`."""
+    var others_bytes: Ptr[UInt8]
+    var others_room: Int
+    """Bytes allocated for `others_bytes`."""
     var floats: Ptr[Float32]
     """A vector: a query of unit length, or one being rotated."""
     var floats_room: Int
@@ -52,6 +58,9 @@ struct Scratch(Movable):
         self.picked = allocate[UInt32](HOP)
         self.query = allocate[UInt8](64)
         self.query_room = 64
+        self.others = allocate[Query](HOP)
+        self.others_bytes = allocate[UInt8](64)
+        self.others_room = 64
         self.floats = allocate[Float32](16)
         self.floats_room = 16
         self.distances = 0
@@ -63,6 +72,8 @@ struct Scratch(Movable):
         release(self.fresh)
         release(self.picked)
         release(self.query)
+        release(self.others)
+        release(self.others_bytes)
         release(self.floats)
 
     def work(mut self, floats: Int) -> Ptr[Float32]:
@@ -72,6 +83,20 @@ struct Scratch(Movable):
             self.floats = allocate[Float32](floats)
             self.floats_room = floats
         return self.floats
+
+    def queries_for(mut self, bytes: Int) -> Ptr[Query]:
+        """Returns room for HOP rows made queries, which may take so many bytes in all."""
+        if bytes > self.others_room:
+            release(self.others_bytes)
+            self.others_bytes = allocate[UInt8](bytes)
+            self.others_room = bytes
+        return self.others
+
+    @always_inline
+    def prepare[S: Linker](self, rows: Rows, row: Int, i: Int):
+        """Makes a row query number i of those that `queries_for` has made room for."""
+        var room = Int(self.others_bytes) + i * S.query_bytes(rows)
+        self.others[unsafe_offset=i] = S.query_of_row(rows, row, room)
 
     def room(mut self, bytes: Int) -> Int:
         """Returns the address of room for a query."""

@@ -246,9 +246,7 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         var rows = self.rows
         var query = self.query
         var count = self.count
-        measure_nodes[Self.S, Self.ground](
-            self.graph[], rows, query, fresh, count, LOOK_AHEAD
-        )
+        measure_nodes[Self.S, Self.ground](self.graph[], rows, query, fresh, count, LOOK_AHEAD)
         # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
         for i in range(0, count, LANES):
             var better = fresh.unsafe_load[width=LANES](i).lt(

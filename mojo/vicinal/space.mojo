@@ -118,22 +118,23 @@ trait Linker(Measure):
     """False if distances are estimates, so that an exact copy of a row need not be the nearest to it."""
 
     @staticmethod
+    def query_bytes(rows: Rows) -> Int:
+        """Returns the bytes that a query made of a row takes, in whole cache lines; 0 if it is the row itself.
+        """
+        ...
+
+    @staticmethod
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
         """Makes a query of a row.
 
         Args:
             rows: The rows.
             row: Which.
-            room: Address of 4 * dim + 64 bytes on a 64-byte boundary, for a query that is not the row itself.
+            room: Address of `query_bytes` on a 64-byte boundary.
 
         Returns:
             The query, which may use both.
         """
-        ...
-
-    @staticmethod
-    def key_between(rows: Rows, a: Int, b: Int) -> Int32:
-        """Measures two rows against each other, on the scale of `key`."""
         ...
 
     @staticmethod
@@ -174,43 +175,31 @@ struct Of[metric_: Int, stored: DType](Space):
 
     @staticmethod
     @always_inline
-    def _measure[
-        A: DType
-    ](
-        a: Ptr[Scalar[A]], b: Ptr[Scalar[Self.T]], dim: Int, norm_a: Float32, norm_b: Float32
-    ) -> Int32:
+    def key(query: Query, rows: Rows, row: Int) -> Int32:
+        """Measures a query against a row."""
+        var a = at[Scalar[Self.Q]](query.address)
+        var b = rows.row[Self.T](row)
         comptime if Self.T.is_floating_point():
             comptime if Self.metric == L2:
-                return key_of_float(sum_floats[SquaredDifference, A, Self.T](a, b, dim))
+                return key_of_float(sum_floats[SquaredDifference, Self.Q, Self.T](a, b, rows.dim))
             else:  # 0 - dot, not -dot: a negative zero would sort before zero
-                return key_of_float(0 - sum_floats[Product, A, Self.T](a, b, dim))
+                return key_of_float(0 - sum_floats[Product, Self.Q, Self.T](a, b, rows.dim))
         else:
             var other = a.unsafe_bitcast[Scalar[Self.T]]()
             comptime if Self.metric == L2:
                 return bitcast[DType.int32, 1](
-                    sum_ints[SquaredDifference, Self.T](other, b, dim) ^ 0x80000000
+                    sum_ints[SquaredDifference, Self.T](other, b, rows.dim) ^ 0x80000000
                 )
-            var dot = sum_ints[Product, Self.T](other, b, dim)
+            var dot = sum_ints[Product, Self.T](other, b, rows.dim)
             comptime if Self.metric == COSINE:
                 var exact = Float32(dot) if Self.T == DType.uint8 else Float32(
                     bitcast[DType.int32, 1](dot)
                 )
-                return key_of_float(0 - exact * norm_a * norm_b)
+                return key_of_float(0 - exact * query.norm * rows.norm(row))
             elif Self.T == DType.uint8:
                 return bitcast[DType.int32, 1](~dot ^ 0x80000000)
             else:
                 return -bitcast[DType.int32, 1](dot)
-
-    @staticmethod
-    @always_inline
-    def key(query: Query, rows: Rows, row: Int) -> Int32:
-        """Measures a query against a row."""
-        var norm = Float32(1)
-        comptime if Self.needs_norms:
-            norm = rows.norm(row)
-        return Self._measure[Self.Q](
-            at[Scalar[Self.Q]](query.address), rows.row[Self.T](row), rows.dim, query.norm, norm
-        )
 
     @staticmethod
     @always_inline
@@ -225,18 +214,12 @@ struct Of[metric_: Int, stored: DType](Space):
 
     @staticmethod
     @always_inline
-    def key_between(rows: Rows, a: Int, b: Int) -> Int32:
-        """Measures two rows against each other, on the scale of `key`."""
-        var norm_a = Float32(1)
-        var norm_b = Float32(1)
-        comptime if Self.needs_norms:
-            norm_a = rows.norm(a)
-            norm_b = rows.norm(b)
-        return Self._measure[Self.T](
-            rows.row[Self.T](a), rows.row[Self.T](b), rows.dim, norm_a, norm_b
-        )
+    def query_bytes(rows: Rows) -> Int:
+        """Returns the bytes that a query made of a row takes."""
+        return 0 if Self.Q == Self.T else (4 * rows.dim + 63) // 64 * 64
 
     @staticmethod
+    @always_inline
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
         """Makes a query of a row; float types other than float32 are widened."""
         var norm = Float32(1)

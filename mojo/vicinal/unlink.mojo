@@ -18,7 +18,7 @@ from vicinal.memory import Ptr, allocate, at, release
 from vicinal.interleave import LANES
 from vicinal.parallel import Body, Team, Watch
 from vicinal.scratch import HOP, Scratch
-from vicinal.space import Linker, Rows
+from vicinal.space import Linker, Query, Rows
 from vicinal.undo import PARTS, UndoLog
 
 comptime HEAD = 4
@@ -125,19 +125,24 @@ struct PatchLinks[S: Linker](Body):
         are kept if many are lost.
         """
         scratch.chosen.reset(OFFERED)
+        var query = Self.S.query_of_row(
+            self.rows,
+            self.graph[].row_at(level, node),
+            scratch.room(Self.S.query_bytes(self.rows)),
+        )
         var gone = first
         var next = 0
         var measured = 0
         while next < min(gone, PASSED) and measured < ENOUGH:
             measured += self.look_behind(
-                level, node, Int(passed[unsafe_offset=next]), passed, gone, nodes, scratch
+                level, query, Int(passed[unsafe_offset=next]), passed, gone, nodes, scratch
             )
             next += 1
         if first * MANY >= first + kept:
             for i in range(kept):
                 _ = self.look_behind(
                     level,
-                    node,
+                    query,
                     Int(scratch.picked[unsafe_offset=i]),
                     passed,
                     gone,
@@ -149,7 +154,7 @@ struct PatchLinks[S: Linker](Body):
     def look_behind(
         self,
         level: Int,
-        node: Int,
+        query: Query,
         other: Int,
         passed: Ptr[UInt32],
         mut gone: Int,
@@ -160,7 +165,6 @@ struct PatchLinks[S: Linker](Body):
         """
         ref graph = self.graph[]
         ref chosen = scratch.chosen
-        var centre = graph.row_at(level, node)
         var block = graph.links(level, other)
         var measured = 0
         for i in range(graph.cap(level)):
@@ -174,7 +178,7 @@ struct PatchLinks[S: Linker](Body):
                     gone += 1
                 continue
             measured += 1
-            var entry = entry_of(Self.S.key_between(self.rows, centre, row), behind)
+            var entry = entry_of(Self.S.key(query, self.rows, row), behind)
             if entry < chosen.worst():
                 chosen.insert(entry)
         return measured
@@ -184,6 +188,9 @@ struct PatchLinks[S: Linker](Body):
         """
         ref graph = self.graph[]
         var picked = scratch.picked
+        var queries = scratch.queries_for(max(wanted, before) * Self.S.query_bytes(self.rows))
+        for i in range(before):
+            scratch.prepare[Self.S](self.rows, graph.row_at(level, Int(picked[unsafe_offset=i])), i)
         var kept = before
         for i in range(scratch.chosen.size):
             if kept >= wanted:
@@ -192,12 +199,12 @@ struct PatchLinks[S: Linker](Body):
             var row = graph.row_at(level, node_of(entry))
             var diverse = True
             for j in range(kept):
-                var other = graph.row_at(level, Int(picked[unsafe_offset=j]))
-                if Self.S.key_between(self.rows, row, other) < key_of(entry):
+                if Self.S.key(queries[unsafe_offset=j], self.rows, row) < key_of(entry):
                     diverse = False
                     break
             if diverse:
                 picked[unsafe_offset=kept] = UInt32(node_of(entry))
+                scratch.prepare[Self.S](self.rows, row, kept)
                 kept += 1
         return kept
 

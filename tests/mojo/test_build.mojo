@@ -10,7 +10,7 @@ from vicinal.memory import allocate, release
 from vicinal.parallel import Team, Unwatched
 from vicinal.prune import select_diverse
 from vicinal.repair import unreachable
-from vicinal.scratch import HOP
+from vicinal.scratch import Scratch
 from vicinal.space import IP, L2, SPREAD, Linker, Of
 from vicinal.undo import UndoLog
 
@@ -66,31 +66,31 @@ def compare_selection[S: Linker](metric: Int) raises:
             sample.values[unsafe_offset=row * DIM + i] %= 3
         sample.levels[unsafe_offset=row] = UInt8(row % 2)
     assert_true(sample.graph.reserve(ROWS, sample.levels, 0))
-    var picked = allocate[UInt32](ROWS)
-    var spare = allocate[Int64](HOP)
+    var scratch = Scratch()
+    var room = allocate[UInt8](S.query_bytes(sample.rows()))
     var entries = allocate[Int64](ROWS)
     for level in range(2):
         for centre in range(0, ROWS, 7):
             var rows = List[Int]()
             var order = List[Int64]()
+            var query = S.query_of_row(sample.rows(), centre, Int(room))
             for node in range(ROWS if level == 0 else sample.graph.ordinals):
                 var row = sample.graph.row_at(level, node)
                 if row != centre:
                     rows.append(row)
-                    order.append(entry_of(S.key_between(sample.rows(), centre, row), node))
+                    order.append(entry_of(S.key(query, sample.rows(), row), node))
             sort(order)
             for i in range(len(order)):
                 entries[unsafe_offset=i] = order[i]
             for wanted in [1, 2, 5, 16, ROWS]:
                 var kept = select_diverse[S](
-                    sample.graph, sample.rows(), level, entries, len(order), wanted, picked, spare
+                    sample.graph, sample.rows(), level, entries, len(order), wanted, scratch
                 )
                 var found = List[Int]()
                 for i in range(kept):
-                    found.append(sample.graph.row_at(level, Int(picked[unsafe_offset=i])))
+                    found.append(sample.graph.row_at(level, Int(scratch.picked[unsafe_offset=i])))
                 assert_equal(found, choose(sample, metric, centre, rows, wanted))
-    release(picked)
-    release(spare)
+    release(room)
     release(entries)
 
 

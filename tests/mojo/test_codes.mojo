@@ -43,7 +43,7 @@ def check_dot_bytes[X: DType, Y: DType, turn: UInt8](bytes: Int, extreme: Bool) 
         sum += Int64(x) * Int64(bitcast[Y, 1](other[unsafe_offset=i]))
     # 65,536 products of 255 and 255 need all 32 bits
     assert_equal(
-        dot_bytes[X, Y, turn](row, other, bytes),
+        dot_bytes[X, Y, turn](row, other, bytes).reduce_add(),
         sum.cast[DType.int32](),
         String(t"{X} {Y} {bytes}"),
     )
@@ -164,7 +164,9 @@ def check_exact[metric: Int, T: DType](dim: Int, count: Int) raises:
         for b in range(count):
             var key = E.key(query, rows, b)
             assert_equal(E.key(own, rows, b), key, label)
-            assert_equal(E.key_between(rows, a, b), key, label)
+            var four = E.keys(own, rows, 0, b, a, count - 1)
+            assert_equal(four[1], key, label)
+            assert_equal(four[3], E.key(own, rows, count - 1), label)
             assert_equal(
                 E.value(key), exact_distance[metric, T](sample.row(a), sample.row(b), dim), label
             )

@@ -154,10 +154,12 @@ struct CheckDistances(SpaceTask):
         for a in range(ROWS):
             self.compare_order[S](keys[a], keys[0], asked, stored[a], stored[0])
             for b in range(ROWS):
-                var between = S.key_between(rows, a, b)
-                self.compare[S](between, stored[a], stored[b])
-                if S.key(S.query_of_row(rows, a, Int(room)), rows, b) != between:
-                    self.wrong.append("a row as a query")
+                var own = S.query_of_row(rows, a, Int(room))
+                var key = S.key(own, rows, b)
+                self.compare[S](key, stored[a], stored[b])
+                var four = S.keys(own, rows, b, a, 0, ROWS - 1)
+                if four[0] != key or four[3] != S.key(own, rows, ROWS - 1):
+                    self.wrong.append("four rows at once")
         release(memory)
         release(norms)
         release(given)
