@@ -89,25 +89,28 @@ struct Candidates(Movable):
             Every place becomes min(itself, max(the one below, entry)), whole vectors at a time and without a branch that
             depends on data; a third faster than finding the place and moving what is behind it (ef 64, d 128).
         """
+        # copies: the stores might otherwise change them
+        var entries = self.entries
+        var size = self.size
         var first = 0
-        if self.size > STRAIGHT:  # vectors that hold smaller entries only need no touch
-            var high = self.size
+        if size > STRAIGHT:  # vectors that hold smaller entries only need no touch
+            var high = size
             while high - first > LANES:
                 var middle = (first + high) >> 1
-                if self.entries[unsafe_offset=middle] < entry:
+                if entries[unsafe_offset=middle] < entry:
                     first = middle
                 else:
                     high = middle
             first = first // LANES * LANES
         var new = SIMD[DType.int64, LANES](entry)
         var below = SIMD[DType.int64, LANES](Int64.MIN)
-        for i in range(first, self.size + 1, LANES):
-            var here = self.entries.unsafe_load[width=LANES](i)
+        for i in range(first, size + 1, LANES):
+            var here = entries.unsafe_load[width=LANES](i)
             var shifted = below.join(here).slice[LANES, offset=LANES - 1]()
-            self.entries.unsafe_store(i, min(here, max(shifted, new)))
+            entries.unsafe_store(i, min(here, max(shifted, new)))
             below = here
-        self.size = min(self.size + 1, self.limit)
-        if entry <= self.entries[unsafe_offset=self.cursor]:
+        self.size = min(size + 1, self.limit)
+        if entry <= entries[unsafe_offset=self.cursor]:
             self.cursor = 0
 
     @always_inline

@@ -211,21 +211,18 @@ struct Codes(Movable):
             constants = EstimateConstants(norm2, -2 * unbias)
         self.constants.ptr[EstimateConstants]()[unsafe_offset=row] = constants
 
-    def prepare[
-        Q: DType
-    ](self, query: Ptr[Scalar[Q]], prepared: Ptr[UInt8], work: Ptr[Float32]) -> Bool:
+    def prepare[Q: DType](self, query: Ptr[Scalar[Q]], prepared: Ptr[UInt8], work: Ptr[Float32]):
         """Prepares a query.
 
         Args:
-            query: `dim` elements, float32 for float rows and the stored type for integers; of unit length for cosine.
+            query: `dim` elements, float32 for float rows and the stored type for integers; of unit length for cosine;
+                for exact codes of float rows whole numbers from 0 to 255.
             prepared: Room for `query_bytes()` on a 64-byte boundary.
             work: Room for `padded_dim(dim)` floats on a 64-byte boundary; exact codes need none.
-
-        Returns:
-            True if distances from the codes are exact for this query, False if they are estimates.
         """
         if self.kind == EXACT:
-            return self._prepare_exact[Q](query, prepared)
+            self._prepare_exact[Q](query, prepared)
+            return
         var size = padded_dim(self.dim)
         for i in range(self.dim):
             # for ip the query itself: a centre much longer than it would take all of its 8 bits
@@ -254,26 +251,17 @@ struct Codes(Movable):
         prepared.unsafe_bitcast[PreparedEstimate]()[] = PreparedEstimate(
             scale, middle * Float32(total), 0, total
         )
-        return False
 
-    def _prepare_exact[T: DType](self, query: Ptr[Scalar[T]], prepared: Ptr[UInt8]) -> Bool:
+    def _prepare_exact[T: DType](self, query: Ptr[Scalar[T]], prepared: Ptr[UInt8]):
         var bytes = prepared.unsafe_offset(CODE_LINE)
         var squared = Int32(0)
-        var exact = True
         for i in range(self.dim):
-            var q: Int32
-            comptime if T.is_floating_point():
-                var x = query[unsafe_offset=i].cast[DType.float32]()
-                q = Int32(max(Float32(0), min(x, Float32(255))) + 0.5)
-                exact = exact and Float32(q) == x
-            else:
-                q = query[unsafe_offset=i].cast[DType.int32]()
+            var q = _whole(query[unsafe_offset=i])
             squared += q * q
             bytes[unsafe_offset=i] = q.cast[DType.uint8]() ^ QUERY_TURN
         for i in range(self.dim, self.stride):
             bytes[unsafe_offset=i] = 0
         prepared.unsafe_bitcast[PreparedExact]()[] = PreparedExact(squared)
-        return exact
 
 
 @always_inline
@@ -336,8 +324,20 @@ def _best_step(o: Ptr[Float32], size: Int, widest: Float32, levels: Float32) -> 
 
 def is_bytes[T: DType](p: Ptr[Scalar[T]], count: Int) -> Bool:
     """Tells whether all elements are whole numbers from 0 to 255."""
-    for i in range(count):
-        var x = to_float[T, 1](p[unsafe_offset=i])
-        if not (x >= 0 and x <= 255 and Float32(Int32(x)) == x):
+    var i = 0
+    while i + W <= count:
+        if not _whole_bytes[W](to_float[T, W](p.unsafe_load[width=W](i))).reduce_and():
             return False
+        i += W
+    while i < count:
+        if not _whole_bytes[1](to_float[T, 1](p[unsafe_offset=i])):
+            return False
+        i += 1
     return True
+
+
+@always_inline
+def _whole_bytes[n: Int](x: SIMD[DType.float32, n]) -> SIMD[DType.bool, n]:
+    """Tells which elements are whole numbers from 0 to 255; not NaN."""
+    var within = max(SIMD[DType.float32, n](0), min(x, SIMD[DType.float32, n](255)))
+    return within.cast[DType.int32]().cast[DType.float32]().eq(x)

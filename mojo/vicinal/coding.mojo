@@ -195,7 +195,7 @@ def _sample_fits[
         if not stays(marks, row):
             continue
         var query = S.query_of_row(rows, row, Int(widened))
-        _ = codes.prepare[S.Q](at[Scalar[S.Q]](query.address), prepared, work)
+        codes.prepare[S.Q](at[Scalar[S.Q]](query.address), prepared, work)
         exact.reset(NEAREST)
         estimated.reset(ALLOWED)
         for j in range(sampled):

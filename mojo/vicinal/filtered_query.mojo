@@ -246,10 +246,10 @@ struct AnswerFiltered[S: Space](Body):
         var width = max(k, self.plain.ef)
         var rows = codes.rows(index.rows()) if coded else index.rows()
         var prepared = query
-        var exact = True
+        var exact = not coded or codes.kind == EXACT
         comptime if coded:
             prepared = Query(scratch.room(codes.query_bytes()), 1)
-            exact = codes.prepare[Self.S.Q](
+            codes.prepare[Self.S.Q](
                 at[Scalar[Self.S.Q]](query.address),
                 at[UInt8](prepared.address),
                 scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),

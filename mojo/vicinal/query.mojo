@@ -257,10 +257,10 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         ref codes = self.codes[]
         var query = answer.query(number, scratch[])
         var prepared = query
-        var exact = True
+        var exact = not Self.coded or codes.kind == EXACT
         comptime if Self.coded:
             prepared = Query(scratch[].room(codes.query_bytes()), 1)
-            exact = codes.prepare[Self.Stored.Q](
+            codes.prepare[Self.Stored.Q](
                 at[Scalar[Self.Stored.Q]](query.address),
                 at[UInt8](prepared.address),
                 scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),

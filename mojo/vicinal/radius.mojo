@@ -172,11 +172,11 @@ struct AnswerRange[S: Space](Body):
         var stored = index.rows()
         var rows = codes.rows(stored) if coded else stored
         var prepared = query
-        var exact = True
+        var exact = not coded or codes.kind == EXACT
         var limit = Int32.MAX
         comptime if coded:
             prepared = Query(scratch.room(codes.query_bytes()), 1)
-            exact = codes.prepare[Self.S.Q](
+            codes.prepare[Self.S.Q](
                 at[Scalar[Self.S.Q]](query.address),
                 at[UInt8](prepared.address),
                 scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),

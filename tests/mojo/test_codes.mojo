@@ -1,12 +1,15 @@
 """Exact 8-bit codes against plain sums, bit for bit; which kind of codes is chosen, and how large codes are."""
 from std.memory import bitcast
+from std.utils.numerics import nan
 from std.random import random_si64, random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.code_space import CODE_LINE, ExactBytes, dot_bytes
 from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, code_stride, is_bytes
 from vicinal.coding import AUTO, choose_kind
+from vicinal.convert import from_float, to_float
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.products import W
 from vicinal.rotation import padded_dim
 from vicinal.space import (
     COSINE,
@@ -158,7 +161,7 @@ def check_exact[metric: Int, T: DType](dim: Int, count: Int) raises:
     for a in range(count):
         for i in range(dim):
             vector[unsafe_offset=i] = sample.row(a)[unsafe_offset=i].cast[S.Q]()
-        assert_true(codes.prepare[S.Q](vector, prepared, prepared.unsafe_bitcast[Float32]()), label)
+        codes.prepare[S.Q](vector, prepared, prepared.unsafe_bitcast[Float32]())
         var query = Query(Int(prepared), 1)
         var own = E.query_of_row(rows, a, Int(room))
         for b in range(count):
@@ -193,34 +196,31 @@ def test_exact_codes_of_the_largest_dimension() raises:
         check_exact[metric, DType.int8](65536, 4)
 
 
-def test_queries_that_exact_codes_cannot_hold() raises:
-    var sample = Sample[DType.float32](3, 65)
-    sample.fill_whole(0, 255)
-    var codes = encoded[DType.float32](L2, sample)
-    var prepared = allocate[UInt8](codes.query_bytes())
-    var query = allocate[Float32](65)
-    for value in [Float32(0), 255, 17, -0.0]:
-        for i in range(65):
-            query[unsafe_offset=i] = 3
-        query[unsafe_offset=64] = value
-        assert_true(codes.prepare[DType.float32](query, prepared, query))
-    for value in [Float32(0.5), -1, 256, 1e30, -1e30, 254.99998, 1e-30]:
-        query[unsafe_offset=64] = value
-        assert_false(codes.prepare[DType.float32](query, prepared, query), String(value))
-    release(prepared)
-    release(query)
+def check_is_bytes[T: DType](count: Int) raises:
+    """Checks one odd value at each place, in whole vectors and behind them."""
+    var row = allocate[Scalar[T]](count)
+    for i in range(count):
+        row[unsafe_offset=i] = from_float[T, 1](Float32(i * 37 % 256))
+    assert_true(is_bytes[T](row, count))
+    for i in range(count):
+        var before = row[unsafe_offset=i]
+        for value in [Float32(0.5), -1, 256, 1e30, -1e30, 254.9375, 1e-30, nan[DType.float32]()]:
+            row[unsafe_offset=i] = from_float[T, 1](value)
+            var held = to_float[T, 1](row[unsafe_offset=i])  # another number in a short type
+            var whole = held >= 0 and held <= 255 and Float32(Int32(held)) == held
+            assert_equal(is_bytes[T](row, count), whole, String(t"{value} at {i} of {count}"))
+        for value in [Float32(0), 255, 17, -0.0]:
+            row[unsafe_offset=i] = from_float[T, 1](value)
+            assert_true(is_bytes[T](row, count))
+        row[unsafe_offset=i] = before
+    release(row)
 
 
 def test_is_bytes() raises:
-    var row = allocate[Float32](70)
-    for i in range(70):
-        row[unsafe_offset=i] = Float32(i * 3)
-    assert_true(is_bytes[DType.float32](row, 70))
-    for value in [Float32(0.5), -1, 256, 1e30, -1e30, 254.99998, 1e-30]:
-        row[unsafe_offset=69] = value
-        assert_true(is_bytes[DType.float32](row, 69))
-        assert_false(is_bytes[DType.float32](row, 70), String(value))
-    release(row)
+    for count in [1, W - 1, W, W + 1, 70]:
+        check_is_bytes[DType.float32](count)
+        check_is_bytes[DType.float16](count)
+        check_is_bytes[DType.bfloat16](count)
 
 
 # ---- choice and size

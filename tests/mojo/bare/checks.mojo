@@ -262,7 +262,7 @@ def check_estimates[kind: Int, bits: Int](dim: Int, mut draw: Draw, mut tally: T
     for row in range(ROWS):
         codes.encode[DType.float32](stored, row, work)
     var prepared = allocate[UInt8](codes.query_bytes())
-    _ = codes.prepare[DType.float32](floats, prepared, work)
+    codes.prepare[DType.float32](floats, prepared, work)
     ref header = at[PreparedEstimate](Int(prepared))[]
     var rows = codes.rows(stored)
     for row in range(ROWS):
