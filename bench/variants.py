@@ -69,6 +69,13 @@ CHANGES = (
         "comptime if False:",
     ),
     Variant(
+        "row-by-row",
+        "measures the rows of a hop one by one",
+        "vicinal/search.mojo",
+        "comptime if S.by_fours:",
+        "comptime if False:",
+    ),
+    Variant(
         "no-look-ahead",
         "asks for the memory of a row just before it is measured",
         "vicinal/search.mojo",
