@@ -1,5 +1,5 @@
 """The extension module: the table of what Python may call."""
-from bindings.change_api import index_add, index_compact, index_remove
+from bindings.change_api import index_add, index_compact, index_must_copy, index_remove
 from bindings.exact_api import exact_search
 from bindings.file_api import crc32c
 from bindings.filter_api import index_range, index_search_filtered, range_take
@@ -33,7 +33,13 @@ def PyInit__native() abi("C") -> Obj:
     )
     methods.add[index_add](
         "index_add",
-        "index_add(handle, rows, ids, given, replaces, threads, progress) -> 0 or what was refused",
+        (
+            "index_add(handle, rows, ids, given, replaces, threads, progress, lent) -> 0 or what"
+            " was refused"
+        ),
+    )
+    methods.add[index_must_copy](
+        "index_must_copy", "index_must_copy(handle) -> 0 or why rows cannot stay where they are"
     )
     methods.add[index_remove](
         "index_remove", "index_remove(handle, rows, threads, progress) -> 0 or what was refused"

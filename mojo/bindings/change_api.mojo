@@ -9,6 +9,7 @@ from bindings.python_api import (
     PythonWatch,
     View,
     as_int,
+    capsule_keep,
     capsule_new,
     fail,
     from_int,
@@ -16,6 +17,7 @@ from bindings.python_api import (
     need,
 )
 from vicinal.add import do_change
+from vicinal.borrow import FREE_TO_STAY, must_copy, returnable
 from vicinal.change import Change
 from vicinal.compact import compact
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
@@ -27,13 +29,15 @@ def _report(progress: Obj) raises Fail -> Obj:
     return 0 if is_none(progress) else progress
 
 
-def _end(mut index: Index, mut change: Change, status: Int) raises Fail:
+def _end(handle: Obj, mut index: Index, mut change: Change, status: Int) raises Fail:
     """Lets a change take effect, or takes it back and raises what ended it."""
     if status == DONE:
         change.commit(index)
         var gil = NoGil()
         change.finish(index)
         _ = gil^
+        if returnable(index):
+            capsule_keep(handle, 0)
         return
     change.take_back(index)
     _raise(status)
@@ -47,11 +51,12 @@ def _raise(status: Int) raises Fail:
 
 
 def index_add(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_add(handle, rows, ids, given, replaces, threads, progress or None) -> 0 or what was refused.
+    """Implements index_add(handle, rows, ids, given, replaces, threads, progress or None, lent) -> 0 or what was refused.
 
     `ids` receives the ids of the rows unless they are `given`; with `replaces` rows whose ids are there take the place of those.
+    With `lent` the index reads the rows where they are, see `borrow.mojo`, and keeps the object that holds them.
     """
-    need(count, 7)
+    need(count, 8)
     var index = handle_of(args[unsafe_offset=0])
     var given = as_int(args[unsafe_offset=3]) != 0
     var replaces = as_int(args[unsafe_offset=4]) != 0
@@ -59,7 +64,10 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     var progress = _report(args[unsafe_offset=6])
     var rows = View(args[unsafe_offset=1], index[].dtype, 2)
     var ids = View(args[unsafe_offset=2], INT64, 1, writable=True)
+    var lent = as_int(args[unsafe_offset=7]) != 0
     var n = rows.dim(0)
+    if lent and must_copy(index[]) != FREE_TO_STAY:
+        raise fail("ValueError", "these rows have to be copied")
     if rows.dim(1) != index[].dim or ids.dim(0) != n:
         raise fail("ValueError", "rows or ids do not have shape (%zd, %zd)", n, index[].dim)
     var change = Change()
@@ -69,6 +77,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     if status != DONE or n == 0:
         _raise(status)
         return from_int(status)
+    change.lent = lent
     var watch = PythonWatch(progress, n)
     status = do_change(index[], change, rows.address(), threads, watch)
     _ = watch^
@@ -79,8 +88,16 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
             ]
     _ = rows^
     _ = ids^
-    _end(index[], change, status)
+    if lent and status == DONE:
+        capsule_keep(args[unsafe_offset=0], args[unsafe_offset=1])
+    _end(args[unsafe_offset=0], index[], change, status)
     return from_int(status)
+
+
+def index_must_copy(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_must_copy(handle) -> 0, or why the next rows cannot stay where they are."""
+    need(count, 1)
+    return from_int(must_copy(handle_of(args[unsafe_offset=0])[]))
 
 
 def index_remove(args: Args, count: Int) raises Fail -> Obj:
@@ -104,7 +121,7 @@ def index_remove(args: Args, count: Int) raises Fail -> Obj:
     elif not watch.conclude(n):
         status = STOPPED
     _ = watch^
-    _end(index[], change, status)
+    _end(args[unsafe_offset=0], index[], change, status)
     return from_int(status)
 
 

@@ -156,7 +156,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 15:
         value = index.quantization
     elif which == 16:
-        value = index.vectors.usable + index.norms.usable
+        value = index.own_vectors() + index.norms.usable
     elif which == 17:
         value = (
             index.ids.usable
@@ -172,6 +172,8 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = index.marks.removed
     elif which >= 21 and which < 21 + TALLIES:
         value = index.tally.of(which - 21)
+    elif which == 21 + TALLIES:
+        value = index.vectors.usable - index.own_vectors()
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)

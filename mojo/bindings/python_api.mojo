@@ -137,6 +137,20 @@ def _capsule_free[T: Movable & Deinitable, tag: StringLiteral](capsule: Obj) abi
     var p = at[T](external_call["PyCapsule_GetPointer", Int](capsule, tag.ptr()))
     p.unsafe_deinit_pointee()
     release(p)
+    capsule_keep(capsule, 0)
+
+
+def capsule_keep(capsule: Obj, o: Obj):
+    """Keeps an object, or none if it is 0, as long as the capsule, in place of the one kept before.
+
+    A new capsule keeps nothing; must be called with the GIL held.
+    """
+    var before = external_call["PyCapsule_GetContext", Obj](capsule)
+    if o != 0:
+        external_call["Py_IncRef", NoneType](o)
+    _ = external_call["PyCapsule_SetContext", c_int](capsule, o)
+    if before != 0:
+        external_call["Py_DecRef", NoneType](before)
 
 
 def capsule_get[T: Movable & Deinitable, tag: StringLiteral](o: Obj) raises Fail -> Ptr[T]:

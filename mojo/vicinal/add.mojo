@@ -2,6 +2,7 @@
 from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
+from vicinal.borrow import borrow, own_rows
 from vicinal.change import Change
 from vicinal.code_space import CODE_LINE
 from vicinal.codes import EXACT, drop_codes, is_bytes
@@ -90,7 +91,8 @@ struct CopyRows[S: Space](Body):
                             to_float[Self.S.T, 1](p[unsafe_offset=j]) * norm
                         )
                     continue
-            unsafe_memcpy(dest=stored, src=p, count=dim)
+            if stored != p:  # borrowed rows are there already
+                unsafe_memcpy(dest=stored, src=p, count=dim)
 
 
 @fieldwise_init
@@ -113,6 +115,10 @@ struct DoChange[V: Watch](SpaceTask):
         ref watch = self.watch[]
         var team = Team(self.threads)
         watch.advance(-change.added)  # checking and copying are no progress yet
+        if self.source != 0 or change.due(index):  # rows are going to be written or wiped
+            self.status = own_rows(index, change.until(), team, watch)
+            if self.status != DONE:
+                return
         if self.source != 0:
             self.status = self._store[S](team)
             if self.status != DONE:
@@ -158,11 +164,13 @@ struct DoChange[V: Watch](SpaceTask):
         if verdict != Int64.MAX:
             return Int(verdict)
         var until = change.until()
-        # a vector load of a row's last bytes may reach past them
-        var stride = row_stride(index.dim, index.dtype)
-        if not index.vectors.grow(until * stride + CODE_LINE) or (
-            index.has_norms() and not index.norms.grow(until * 4)
-        ):
+        if index.has_norms() and not index.norms.grow(until * 4):
+            return NO_MEMORY
+        if change.lent:
+            borrow(index, self.source, until)
+            if not index.has_norms():
+                return DONE
+        elif not index.vectors.grow(until * row_stride(index.dim, index.dtype) + CODE_LINE):
             return NO_MEMORY
         var copy = CopyRows[S](self.source, index.rows(), change.places())
         return DONE if team.run(change.added, GRAIN, copy, watch) else STOPPED

@@ -9,6 +9,7 @@
 from std.atomic import Atomic, Ordering, fence
 from std.memory import unsafe_memcpy, unsafe_memset_zero
 
+from vicinal.borrow import forget_borrowed
 from vicinal.codes import STORED_ROWS
 from vicinal.graph import MAX_ROWS, fill_empty
 from vicinal.index import DONE, KNOWN_ID, NO_MEMORY, Index
@@ -63,6 +64,8 @@ struct Change(Movable):
     var atomic: Bool
     """Whether rows behind the last are hidden until the call takes effect, too; those of a plain addition show as they are
     linked."""
+    var lent: Bool
+    """Whether the new rows stay where the caller has them; they must be the first, see `borrow.must_copy`."""
     var was_automatic: Bool
     """Whether ids were row numbers before."""
     var unlinked: Bool
@@ -83,6 +86,7 @@ struct Change(Movable):
         self.num_released = 0
         self.replaces = False
         self.atomic = False
+        self.lent = False
         self.was_automatic = True
         self.unlinked = False
         self.kept = NO_ROW
@@ -389,6 +393,8 @@ struct Change(Movable):
         fence[Ordering.RELEASE]()
         self._forget_ids(index, self.added)
         self._give_places_back(index)
+        if self.lent:
+            forget_borrowed(index)
 
     def _forget_ids(mut self, mut index: Index, taken: Int):
         """Takes the ids of the first new rows out of the table, and lets rows stay that were to leave.

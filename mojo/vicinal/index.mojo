@@ -47,6 +47,8 @@ struct Index(Movable):
     """Which of them are removed."""
     var vectors: Column
     """`row_stride` bytes a row."""
+    var borrowed: Int
+    """Whose memory the vectors are in, see `borrow.mojo`."""
     var norms: Column
     """Reciprocal norms, float32; only for cosine over integers."""
     var ids: Column
@@ -106,6 +108,7 @@ struct Index(Movable):
         self.count = 0
         self.marks = Marks()
         self.vectors = Column()
+        self.borrowed = 0
         self.norms = Column()
         self.ids = Column()
         self.automatic = True
@@ -150,7 +153,10 @@ struct Index(Movable):
     def rows(self) -> Rows:
         """Returns the rows as kernels see them."""
         return Rows(
-            self.vectors.address, row_stride(self.dim, self.dtype), self.dim, self.norms.address
+            seen(self.vectors.address),
+            row_stride(self.dim, self.dtype),
+            self.dim,
+            self.norms.address,
         )
 
     @always_inline
@@ -194,7 +200,7 @@ struct Index(Movable):
     def bytes(self) -> Int:
         """Returns the bytes of memory that everything by the row takes."""
         return (
-            self.vectors.usable
+            self.own_vectors()
             + self.norms.usable
             + self.ids.usable
             + self.graph.bytes()
@@ -205,6 +211,10 @@ struct Index(Movable):
             + self.marks.stamps.usable
             + self.texts.memory()
         )
+
+    def own_vectors(self) -> Int:
+        """Returns the bytes of vectors that are not in memory of somebody else."""
+        return 0 if self.borrowed == 1 else self.vectors.usable
 
     def know_ids(mut self):
         """Finds out whether ids are row numbers, and makes the table that finds them if not."""

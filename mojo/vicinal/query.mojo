@@ -5,7 +5,7 @@ from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes, is_bytes
 from vicinal.candidates import Candidates, entry_of
 from vicinal.flat import search_exact
-from vicinal.graph import MAX_ROWS, Graph
+from vicinal.graph import Graph
 from vicinal.index import DONE, STOPPED, Index
 from vicinal.interleave import LANES, Errands, lanes_for, run_errands
 from vicinal.marks import BLOCK, Sight
@@ -73,6 +73,18 @@ def scan[S: Space](rows: Rows, count: Int, sight: Sight, query: Query, mut neare
                 var entry = entry_of(S.key(query, rows, row), row)
                 if entry < nearest.worst():
                     nearest.insert(entry)
+
+
+@always_inline
+def known_rows[coded: Bool](index: Index, codes: Codes) -> Int:
+    """Returns how many rows a walk may meet; to be asked before the rows are looked up.
+
+    Rows added later may be without such codes, or lie at an address that was not yet known.
+    """
+    var linked = seen(index.graph.linked)
+    comptime if coded:
+        return min(linked, seen(codes.count))
+    return linked
 
 
 @fieldwise_init
@@ -174,11 +186,13 @@ struct Answer[S: Space](Body):
         M: Measure, coded: Bool
     ](self, begin: Int, end: Int, version: UInt32, scratches: Ptr[Ptr[Scratch]], codes: Codes):
         """Answers queries through the graph."""
-        var rows = self.index[].rows()
+        var known = known_rows[coded](self.index[], codes)
+        var rows = self.index[].rows()  # in this order: rows that come meanwhile may lie elsewhere
         var walks = Walks[Self.S, M, coded](
             Pointer(to=self).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=codes).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             codes.rows(rows) if coded else rows,
+            known,
             version,
         )
         run_errands(walks, begin, end, scratches, self.lanes)
@@ -232,6 +246,8 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
     var codes: Ptr[Codes]
     var rows: Rows
     """What is walked on."""
+    var known: Int
+    """Rows that walks may meet: those that `rows` holds for certain."""
     var version: UInt32
     """The version of the rows that the searches see."""
 
@@ -269,8 +285,7 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         return start_walk[Self.S](
             self.graph(),
             self.rows,
-            # rows may have been added since these codes were looked up
-            seen(codes.count) if Self.coded else MAX_ROWS,
+            self.known,
             prepared,
             scratch,
             max(answer.k, answer.ef) + index.marks.extra(),
@@ -324,7 +339,7 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
             var walk = start_walk[Self.S](
                 self.graph(),
                 self.rows,
-                self.codes[].count if Self.coded else MAX_ROWS,
+                self.known,
                 task.prepared,
                 Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
                 limit,
@@ -412,6 +427,7 @@ struct SearchMany[V: Watch](SpaceTask):
         """
         ref index = self.index[]
         var undone = undone_of(index)
+        var scratch = index.shelf.take()  # not used: it shows that somebody reads
         var version = index.marks.now()
         var count = seen(index.count)
         var team = Team(min(self.threads, 1 + count * index.dim * self.count // THREAD_WORK))
@@ -426,6 +442,7 @@ struct SearchMany[V: Watch](SpaceTask):
             self.distances,
             self.watch[],
         )
+        index.shelf.put(scratch)
         if self.status != DONE or count == 0:
             return True
         var known = index.ids.ptr[Int64]()

@@ -12,15 +12,14 @@ from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
 from vicinal.found import Found
 from vicinal.filter import EVERYTHING, SCAN, Filter
 from vicinal.filtered_query import put_scratches, refused, take_scratches
-from vicinal.graph import MAX_ROWS
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
-from vicinal.query import Answer
+from vicinal.query import Answer, known_rows
 from vicinal.rotation import padded_dim
 from vicinal.scratch import Scratch
 from vicinal.search import LOOK_AHEAD, fetch_row, start_walk
-from vicinal.shared import seen_at
+from vicinal.shared import seen, seen_at
 from vicinal.space import COSINE, L2, Measure, Query, Rows, Space, SpaceTask, in_space
 from vicinal.window import Window
 
@@ -147,6 +146,7 @@ struct AnswerRange[S: Space](Body):
 
     def scan(self, query: Query, filter: Filter, mut found: Found):
         """Measures all rows, or those that the filter lists."""
+        var count = seen(self.plain.index[].count)
         var rows = self.plain.index[].rows()
         if filter.plan == SCAN:
             for i in range(filter.num_listed):
@@ -154,7 +154,7 @@ struct AnswerRange[S: Space](Body):
                     fetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
                 self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
             return
-        for row in range(self.plain.index[].count):
+        for row in range(count):
             self.measure(query, rows, row, found)
 
     @always_inline
@@ -169,6 +169,7 @@ struct AnswerRange[S: Space](Body):
     ](self, query: Query, filter: Filter, mut scratch: Scratch, codes: Codes, mut found: Found,):
         """Walks to the query, then on from every row within the radius."""
         ref index = self.plain.index[]
+        var known = known_rows[coded](index, codes)
         var stored = index.rows()
         var rows = codes.rows(stored) if coded else stored
         var prepared = query
@@ -183,13 +184,13 @@ struct AnswerRange[S: Space](Body):
             )
             if not exact:
                 var window = Window.of[Self.S, M](
-                    stored, query, rows, prepared, codes.count, index.marks.address()
+                    stored, query, rows, prepared, known, index.marks.address()
                 )
                 limit = window.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
         var walk = start_walk[M](
             Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
             rows,
-            codes.count if coded else MAX_ROWS,
+            known,
             prepared,
             Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
             self.plain.ef,

@@ -1,5 +1,5 @@
 """What one worker needs while it searches or inserts, and a shelf that keeps it for the next call."""
-from std.atomic import Atomic, Ordering
+from std.atomic import Atomic, Ordering, fence
 
 from vicinal.candidates import Candidates
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
@@ -112,10 +112,13 @@ struct Shelf(Movable):
 
     var places: Ptr[Int64]
     """Addresses of scratches, 0 where there is none."""
+    var made: Ptr[Int64]
+    """Scratches ever made."""
 
     def __init__(out self):
         """Makes an empty shelf."""
         self.places = allocate_zeroed[Int64](SHELF)
+        self.made = allocate_zeroed[Int64](1)
 
     def __deinit__(deinit self):
         for i in range(SHELF):
@@ -123,6 +126,7 @@ struct Shelf(Movable):
             if address != 0:
                 discard(at[Scratch](address))
         release(self.places)
+        release(self.made)
 
     def take(self) -> Ptr[Scratch]:
         """Takes a scratch, a new one if none is free."""
@@ -130,12 +134,34 @@ struct Shelf(Movable):
             var place = self.places.unsafe_offset(i)
             var address = Atomic[Int64].load[ordering=Ordering.RELAXED](place)
             if address != 0 and Atomic[Int64].compare_exchange[
-                success_ordering=Ordering.ACQUIRE, failure_ordering=Ordering.RELAXED
+                success_ordering=Ordering.SEQUENTIAL, failure_ordering=Ordering.RELAXED
             ](place, address, 0):
                 return at[Scratch](Int(address))
         var scratch = allocate[Scratch](1)
         scratch.unsafe_write(Scratch())
+        _ = Atomic[Int64].fetch_add[ordering=Ordering.SEQUENTIAL](self.made, 1)
         return scratch
+
+    def complete(self) -> Bool:
+        """Tells whether every search that took a scratch before this call has ended; False if that is not certain.
+
+        A scratch that is met on the shelf is in nobody's hands, and who takes it later sees what was written before this call.
+        """
+        fence[Ordering.SEQUENTIAL]()
+        var met = 0
+        var seen = allocate[Int64](SHELF)
+        for i in range(SHELF):
+            var address = Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](
+                self.places.unsafe_offset(i)
+            )
+            var again = address == 0  # one may be put back elsewhere and be met twice
+            for j in range(met):
+                again = again or seen[unsafe_offset=j] == address
+            if not again:
+                seen[unsafe_offset=met] = address
+                met += 1
+        release(seen)
+        return Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](self.made) == Int64(met)
 
     def put(self, scratch: Ptr[Scratch]):
         """Puts a scratch back, or frees it when the shelf is full."""

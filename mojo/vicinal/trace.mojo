@@ -7,7 +7,7 @@ from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
 from vicinal.index import DONE, Index
 from vicinal.memory import Ptr, allocate, at, release
-from vicinal.query import Answer, Walks, undone_of
+from vicinal.query import Answer, Walks, known_rows, undone_of
 from vicinal.scratch import Scratch
 from vicinal.search import Walk
 from vicinal.space import (
@@ -207,10 +207,12 @@ struct TraceOne(SpaceTask):
         """Walks the graph and notes every hop."""
         ref index = self.index[]
         ref log = self.log[]
+        var known = known_rows[coded](index, codes)
         var walks = Walks[S, M, coded](
             Pointer(to=answer).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=codes).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             codes.rows(index.rows()) if coded else index.rows(),
+            known,
             version,
         )
         var ordinals = index.graph.ordinals

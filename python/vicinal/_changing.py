@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
+from vicinal._lending import copy_mode, stays
 from vicinal._progress import Report, reporting
 from vicinal._state import State
 from vicinal._string_ids import StringIds, as_strings
@@ -29,6 +30,7 @@ class Changing(State):
         ids: ArrayLike | None = None,
         *,
         on_conflict: str = "error",
+        copy: bool | None = True,
         num_threads: int | None = None,
         progress: bool | Report | None = None,
     ) -> NDArray[Any]:
@@ -37,10 +39,10 @@ class Changing(State):
         Parameters
         ----------
         vectors : array_like of shape (n, dim) or (dim,)
-            Used without a copy if C-contiguous and of the stored dtype. Other numbers are converted
-            once: to a float dtype by rounding to nearest, to an integer dtype only if every value
-            fits exactly. A bfloat16 index takes uint16 as the bits of bfloat16 values, and other
-            dtypes by value (through float32).
+            Stored as they are if of the stored dtype. Other numbers are converted once: to a float
+            dtype by rounding to nearest, to an integer dtype only if every value fits exactly. A
+            bfloat16 index takes uint16 as the bits of bfloat16 values, and other dtypes by value
+            (through float32).
         ids : array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
@@ -51,6 +53,9 @@ class Changing(State):
             What to do about ids that are in the index already: refuse the call, replace their
             vectors as `update` does, or leave them alone without a look at the new vectors. An id
             twice in `ids` is always refused.
+        copy : bool or None
+            True stores the vectors in memory of the index. None lets it read them where they are,
+            if it can; False refuses the call if it cannot. See Notes.
         num_threads : int, optional
             Threads to use, at least 1; all cores this process may run on by default.
         progress : bool or callable, optional
@@ -70,11 +75,22 @@ class Changing(State):
         ValueError
             If a shape is wrong, a value is NaN, infinite or does not fit the stored dtype, a vector
             is zero with metric "cosine", an id is repeated or present already, string ids are
-            missing, `on_conflict` is unknown, or the index is read-only.
+            missing, `on_conflict` is unknown, vectors cannot stay where they are with `copy=False`,
+            or the index is read-only.
 
         Notes
         -----
         After any exception, KeyboardInterrupt included, the index is as it was before the call.
+
+        Vectors can stay where they are if they are the first of the index and a NumPy array, an
+        `np.memmap` of a file for instance, that holds just what would be stored: of the stored
+        dtype, C-contiguous and aligned, each of a multiple of 64 bytes or short (less than 256
+        bytes of floats, 64 of integers); not floats with metric "cosine", which are stored at unit
+        length. The array may be read-only; it must not be changed as long as the index reads it.
+        Results and saved files are the same. The index keeps the array alive. The next call that
+        writes vectors or frees rows copies them first, and lets the array go as soon as no search
+        reads it, which such calls look for.
+
         Threads: one writer at a time, a second waits; searches go on meanwhile.
         Source: arXiv:1603.09320, algorithms 1 and 4.
         """
@@ -84,18 +100,20 @@ class Changing(State):
                 "on_conflict: expected 'error', 'update' or 'skip', got "
                 f"{reprlib.repr(on_conflict)}"
             )
-        threads = _validate.thread_count(num_threads)
+        threads, mode = _validate.thread_count(num_threads), copy_mode(copy)
         rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
         wanted = self._new_ids(ids)
         if wanted is not None and wanted.shape != (len(rows),):
             raise ValueError(f"ids: expected ({len(rows)},), got {wanted.shape}")
         with self._writing.held():
+            lent = stays(mode, self._handle, vectors, rows)
             some = None
             if wanted is not None and on_conflict == "skip":
                 _validate.refuse_repeats(wanted)
                 numbers = wanted if self._strings is None else self._strings.to_numbers(wanted)
                 some = np.flatnonzero(self._rows(numbers) < 0)
-            new = self._put(rows, given, wanted, on_conflict == "update", threads, progress, some)
+            replaces = on_conflict == "update"
+            new = self._put(rows, given, wanted, replaces, threads, progress, some, lent)
         return self._named(new) if wanted is None else wanted.copy()
 
     def update(
@@ -256,8 +274,11 @@ class Changing(State):
         threads: int,
         progress: bool | Report | None,
         some: NDArray[np.intp] | None = None,
+        lent: bool = False,
     ) -> NDArray[np.int64]:
-        """Write rows, or those at the positions `some`; the caller holds the writer's lock.
+        """Write rows, or those at the positions `some`, or let them stay where they are if `lent`.
+
+        The caller holds the writer's lock.
 
         Returns their ids as the native code knows them.
         """
@@ -271,8 +292,9 @@ class Changing(State):
             self._numbered(names) as numbers,
         ):
             new = np.empty(len(rows), np.int64) if numbers is None else numbers.copy()
+            named = numbers is not None
             status = native.index_add(
-                self._handle, rows_written, new, numbers is not None, replaces, threads, report
+                self._handle, rows_written, new, named, replaces, threads, report, lent
             )
             if status:
                 position, kind = divmod(status, 8)

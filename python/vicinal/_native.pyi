@@ -34,8 +34,10 @@ def index_add(
     replaces: bool,
     threads: int,
     progress: Callable[[int, int], object] | None,
+    lent: bool,
     /,
 ) -> int: ...
+def index_must_copy(handle: Handle, /) -> int: ...
 def index_remove(
     handle: Handle,
     rows: Ids,

@@ -14,6 +14,7 @@ from vicinal import _validate, storage
 from vicinal._cpu import native
 from vicinal._quality import Quality
 from vicinal._state import (
+    BORROWED_BYTES,
     BYTES,
     CODES,
     CODES_BYTES,
@@ -286,7 +287,9 @@ class Telling(Quality):
         dict
             `vectors`, `ids` (with the table that finds them and, once something was removed, the
             marks of rows), `id_strings` (likewise; 0 for integer
-            ids), `graph`, `codes` (what the graph is walked on) and `total`, room to grow included.
+            ids), `graph`, `codes` (what the graph is walked on) and `total`, room to grow included;
+            beside these `borrowed`: bytes of vectors that `add(copy=None)` or `copy=False` has left
+            where the caller has them.
             For a read-only index these are parts of the file, of which the system keeps in memory
             what is used.
 
@@ -302,4 +305,5 @@ class Telling(Quality):
             "graph": number(GRAPH_BYTES),
             "codes": number(CODES_BYTES),
             "total": number(BYTES),
+            "borrowed": number(BORROWED_BYTES),
         }

@@ -1,0 +1,69 @@
+"""Whether an index may read vectors where the caller has them, or has to copy them."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+import numpy as np
+
+from vicinal._cpu import native
+from vicinal._validate import Array
+
+# Answers of native.index_must_copy
+_REASONS = {
+    1: "the index has, or had, other vectors",
+    2: 'metric "cosine" stores float vectors at unit length',
+    3: "vectors of {bytes} bytes are stored with gaps, those of less than {packed} or of a "
+    "multiple of 64 are not",
+}
+
+
+def copy_mode(copy: object) -> bool | None:
+    """Return True, None or False of the argument `copy`; TypeError for anything else."""
+    if copy is None or isinstance(copy, (bool, np.bool_)):
+        return None if copy is None else bool(copy)
+    raise TypeError(f"copy: expected True, None or False, got {reprlib.repr(copy)}")
+
+
+def stays(copy: bool | None, handle: Any, data: object, rows: Array) -> bool:
+    """Tell whether vectors that are to be added stay where they are.
+
+    Parameters
+    ----------
+    copy : bool or None
+        As `copy_mode` returns it.
+    handle : object
+        The native index; no other writer may be at work.
+    data : object
+        The vectors as the caller gave them.
+    rows : ndarray of shape (n, dim)
+        The same as `_validate.as_rows` returned them.
+
+    Raises
+    ------
+    ValueError
+        If `copy` is False and they have to be copied, naming the reason.
+    """
+    if copy or not len(rows):
+        return False
+    reason = _reason_to_copy(handle, data, rows)
+    if reason is not None and copy is False:
+        raise ValueError(f"copy: expected True or None, got False: {reason}")
+    return reason is None
+
+
+def _reason_to_copy(handle: Any, data: object, rows: Array) -> str | None:
+    if not isinstance(data, np.ndarray):
+        return f"vectors are not a NumPy array but {type(data).__name__}"
+    if not np.may_share_memory(rows, data):  # by the bounds: rows are all of data or none of it
+        if not data.flags.c_contiguous:
+            return "vectors are not C-contiguous"
+        if not data.flags.aligned:
+            return "vectors are not aligned to the size of their items"
+        return f"vectors are of dtype {data.dtype.str} and stored as {rows.dtype.str}"
+    reason = _REASONS.get(native.index_must_copy(handle))
+    if reason is None:
+        return None
+    packed = 256 if rows.dtype.itemsize > 1 else 64
+    return reason.format(bytes=rows.shape[1] * rows.dtype.itemsize, packed=packed)
