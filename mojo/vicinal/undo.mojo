@@ -1,18 +1,23 @@
 """What an interrupted `add` needs to take itself back: the blocks of old rows as they were."""
-from std.ffi import external_call
 from std.memory import unsafe_memcpy
 
-from vicinal.graph import Graph, slots
-from vicinal.memory import Column, Ptr, allocate_zeroed, at, release
+from vicinal.graph import EMPTY, Graph, slots
+from vicinal.memory import Column, Ptr, allocate, allocate_zeroed, at, release
 
 comptime PARTS = 16
 """Owners of reverse links: node modulo PARTS. Fixed, so that nothing depends on the number of threads."""
+comptime FIRST_WORDS = 1 << 10
+comptime CHUNK_WORDS = 1 << 14
+"""Words, uint32, of the first and of the largest piece of memory of a list. No list is ever copied into a larger one, which
+would hold all of it twice."""
+comptime LINK_WORDS = 2
+"""Words of the address of the piece before, at the start of each."""
 
 
 struct UndoLog(Movable):
     """Copies of blocks made before their first change, one list per owner, so that no lock is needed.
 
-    Only blocks that existed when the log was made are kept: those of new rows vanish with the rows.
+    Only blocks that existed when the log was made are kept, and of these the used slots: new rows vanish with their blocks.
     """
 
     var linked: Int
@@ -26,7 +31,7 @@ struct UndoLog(Movable):
     var touched: Ptr[UInt8]
     """A mark per old block, those of level 0 first."""
     var lists: Ptr[Int]
-    """For each owner: address of its list, words used, words allocated."""
+    """For each owner: address of the newest piece of its list, words used of that, words that it has."""
 
     def __init__(out self, graph: Graph):
         """Remembers the size of the graph."""
@@ -40,7 +45,11 @@ struct UndoLog(Movable):
     def __deinit__(deinit self):
         release(self.touched)
         for part in range(PARTS):
-            external_call["free", NoneType](self.lists[unsafe_offset=3 * part])
+            var piece = self.lists[unsafe_offset=3 * part]
+            while piece != 0:
+                var before = at[Int](piece)[]
+                release(at[Int](piece))
+                piece = before
         release(self.lists)
 
     def keep(self, graph: Graph, level: Int, node: Int, part: Int):
@@ -59,22 +68,30 @@ struct UndoLog(Movable):
             return
         self.touched[unsafe_offset=mark] = 1
         var words = graph.slots_at(level)
+        while words > 0 and block[unsafe_offset=words - 1] == EMPTY:
+            words -= 1
+        # record: number of the block, used slots, then these
+        var record = self._room(part, words + 2)
+        record[] = UInt32(mark)
+        record[unsafe_offset=1] = UInt32(words)
+        unsafe_memcpy(dest=record.unsafe_offset(2), src=block, count=words)
+
+    def _room(self, part: Int, words: Int) -> Ptr[UInt32]:
+        """Returns room at the end of a list."""
         var list = self.lists.unsafe_offset(3 * part)
         var used = list[unsafe_offset=1]
-        if used + words + 4 > list[unsafe_offset=2]:
-            var room = 2 * (used + words + 4)
-            var grown = external_call["realloc", Int](list[unsafe_offset=0], room * 4)
-            if grown == 0:
-                external_call["abort", NoneType]()
-            list[unsafe_offset=0] = grown
-            list[unsafe_offset=2] = room
-        # record: address of the block (two words), its length, then its slots
-        var record = at[UInt32](list[unsafe_offset=0] + used * 4)
-        record[unsafe_offset=0] = UInt32(Int(block) & 0xFFFFFFFF)
-        record[unsafe_offset=1] = UInt32(Int(block) >> 32)
-        record[unsafe_offset=2] = UInt32(words)
-        unsafe_memcpy(dest=record.unsafe_offset(3), src=block, count=words)
-        list[unsafe_offset=1] = used + words + 3
+        var size = list[unsafe_offset=2]
+        if used + words + 1 > size:  # a word stays for the number that ends a piece
+            var larger = min(max(2 * size, FIRST_WORDS), CHUNK_WORDS)
+            var piece = allocate[UInt32](larger)
+            piece.unsafe_bitcast[Int]()[] = list[]
+            list[] = Int(piece)
+            list[unsafe_offset=2] = larger
+            used = LINK_WORDS
+        list[unsafe_offset=1] = used + words
+        var record = at[UInt32](list[] + 4 * used)
+        record[unsafe_offset=words] = EMPTY
+        return record
 
     def undo(self, mut graph: Graph):
         """Puts the graph back to what it was when the log was made."""
@@ -84,14 +101,29 @@ struct UndoLog(Movable):
         graph.ordinals = self.ordinals
         graph.blocks = self.blocks
         for part in range(PARTS):
-            var list = self.lists.unsafe_offset(3 * part)
-            var i = 0
-            while i < list[unsafe_offset=1]:
-                var record = at[UInt32](list[unsafe_offset=0] + i * 4)
-                var address = Int(record[unsafe_offset=0]) | Int(record[unsafe_offset=1]) << 32
-                var words = Int(record[unsafe_offset=2])
-                unsafe_memcpy(dest=at[UInt32](address), src=record.unsafe_offset(3), count=words)
-                i += words + 3
+            var piece = self.lists[unsafe_offset=3 * part]
+            while piece != 0:
+                self._put_back(graph, at[UInt32](piece).unsafe_offset(LINK_WORDS))
+                piece = at[Int](piece)[]
+
+    def _put_back(self, graph: Graph, records: Ptr[UInt32]):
+        """Writes the blocks of one piece."""
+        var record = records
+        while record[] != EMPTY:
+            var mark = Int(record[])
+            var words = Int(record[unsafe_offset=1])
+            var block: Ptr[UInt32]
+            var all: Int
+            if mark < self.linked:
+                block = graph.links(0, mark)
+                all = graph.slots_at(0)
+            else:
+                all = slots(graph.M)
+                block = graph.upper_links.ptr[UInt32]().unsafe_offset((mark - self.linked) * all)
+            unsafe_memcpy(dest=block, src=record.unsafe_offset(2), count=words)
+            for i in range(words, all):
+                block[unsafe_offset=i] = EMPTY
+            record = record.unsafe_offset(words + 2)
 
 
 struct Backup(Movable):
