@@ -18,10 +18,12 @@ from kernels import run_kernels
 from options import Options, dtype_names, metric_names, quantization_names
 from questions import Questions
 from report import Report, fixed
-from sweep import index_record, run_sweep, work_of
+from sweep import index_record, run_sweep
+from phases import show_phases
 from vicinal.add import add_rows
 from vicinal.index import EXACT_BELOW, NO_MEMORY, Index
-from vicinal.parallel import Unwatched
+from vicinal.ledger import DISTANCES
+from vicinal.parallel import MAX_THREADS, Unwatched
 from vicinal.space import COSINE, is_float
 
 comptime USAGE = """usage: bench-native COMMAND [--OPTION VALUE ...]
@@ -31,7 +33,8 @@ comptime USAGE = """usage: bench-native COMMAND [--OPTION VALUE ...]
             --metric --dtype --dim (lists, separated by commas), --memory-mib
   build     builds an index; saves it with --save FILE; searches it with --queries FILE
             --base FILE --metric --dtype --M --ef-construction --seed --exact-below
-            --quantization, and what search takes
+            --quantization --build-threads (list, --threads unless given; the last one's index is
+            saved and searched), and what search takes
   search    searches an index that this program or Python has saved
             --open FILE --queries FILE [--truth FILE] --ef (list) --k --num-queries --rounds
             --threads
@@ -63,6 +66,7 @@ def build_options() -> List[String]:
         "seed",
         "exact-below",
         "quantization",
+        "build-threads",
     ]
     return names^
 
@@ -104,7 +108,27 @@ def quantization(options: Options, metric: Int, dtype: Int) raises -> Int:
 def build(
     rows: Matrix, metric: Int, dtype: Int, options: Options, data: String, report: Report
 ) raises -> Index:
-    """Builds an index and saves it if that is asked for; prints and reports how fast."""
+    """Builds an index once for each number of threads and saves the last if that is asked for; prints and reports how fast.
+    """
+    var numbers = options.wholes("build-threads", [options.threads()], 1, MAX_THREADS)
+    for i in range(len(numbers) - 1):
+        _ = build_once(rows, metric, dtype, options, numbers[i], data, report)
+    var index = build_once(rows, metric, dtype, options, numbers[len(numbers) - 1], data, report)
+    if options.has("save"):
+        save(index, options.required("save"), data, report)
+    return index^
+
+
+def build_once(
+    rows: Matrix,
+    metric: Int,
+    dtype: Int,
+    options: Options,
+    threads: Int,
+    data: String,
+    report: Report,
+) raises -> Index:
+    """Builds an index; prints and reports how fast, and what it took."""
     var index = Index(
         metric,
         dtype,
@@ -115,7 +139,6 @@ def build(
         options.whole("exact-below", EXACT_BELOW, 0),
         quantization(options, metric, dtype),
     )
-    var threads = options.threads()
     print(
         t"{data}: {rows.rows} x {rows.dim} {dtype_names()[dtype]}, {metric_names()[metric]}, M"
         t" {index.graph.M}, ef_construction {index.ef_construction}, seed {index.seed}"
@@ -129,10 +152,11 @@ def build(
     if status != 0:
         raise Error(t"{rows.label}: row {status // 8} {reason(status % 8)}")
     var rate = Float64(rows.rows) / seconds
-    var work = Float64(work_of(index).distances) / Float64(rows.rows)
+    var work = Float64(index.ledger.of(DISTANCES)) / Float64(rows.rows)
     print(
-        t"build    {threads} threads: {fixed(seconds, 3)} s, {fixed(rate, 0)} vectors/s,"
-        t" {fixed(work, 0)} distances a row, {fixed(Float64(index.bytes()) / 1e6, 1)} MB"
+        t"build    {threads} thread{'' if threads == 1 else 's'}: {fixed(seconds, 3)} s,"
+        t" {fixed(rate, 0)} vectors/s, {fixed(work, 0)} distances a row,"
+        t" {fixed(Float64(index.bytes()) / 1e6, 1)} MB"
     )
     var record = index_record("build", index, data)
     record.whole("threads", threads)
@@ -140,9 +164,8 @@ def build(
     record.number("vectors_per_second", rate)
     record.number("distances_per_row", work)
     record.whole("bytes", index.bytes())
+    show_phases(index.ledger, rows.rows, seconds, record)
     report.put(record)
-    if options.has("save"):
-        save(index, options.required("save"), data, report)
     return index^
 
 
@@ -217,7 +240,7 @@ def run_folder(path: String, words: List[String]) raises:
     """Measures the kernels, then building and both kinds of search on each vector set of a folder.
     """
     var allowed: List[String] = ["k", "num-queries", "rounds", "threads", "ef", "dtype", "M"]
-    allowed += ["ef-construction", "memory-mib", "json"]
+    allowed += ["ef-construction", "build-threads", "memory-mib", "json"]
     var options = Options("a folder", words, allowed)
     var report = Report(options.text("json", ""))
     var sets = find_sets(path)

@@ -22,6 +22,7 @@ from std.memory import unsafe_memcpy
 from vicinal.check import check_graph
 from vicinal.file import Status
 from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
+from vicinal.ledger import ENTRIES
 from vicinal.memory import Ptr, at
 from vicinal.mapped import Mapped, verify
 from vicinal.query import search_many
@@ -174,6 +175,8 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = index.tally.of(which - 21)
     elif which == 21 + TALLIES:
         value = index.vectors.usable - index.own_vectors()
+    elif which > 21 + TALLIES and which <= 21 + TALLIES + ENTRIES:
+        value = index.ledger.of(which - 22 - TALLIES)
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)

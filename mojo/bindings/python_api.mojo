@@ -6,6 +6,7 @@ from std.ffi import c_int, external_call
 
 from std.sys import size_of
 
+from vicinal.clock import now
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
 from vicinal.parallel import Watch
 
@@ -297,13 +298,6 @@ comptime LOOK_EVERY = 50_000_000
 """Nanoseconds between looks at signals and calls of `progress`."""
 
 
-def _now() -> Int:
-    """Returns a monotonic clock in nanoseconds."""
-    var time = SIMD[DType.int64, 2](0)
-    _ = external_call["clock_gettime", c_int](c_int(1), Pointer(to=time))
-    return Int(time[0]) * 1_000_000_000 + Int(time[1])
-
-
 struct PythonWatch(Watch):
     """Lets Ctrl-C and the caller's `progress` end a long call that runs without the GIL."""
 
@@ -333,13 +327,13 @@ struct PythonWatch(Watch):
         """Looks at signals and reports progress, at most every 50 ms."""
         if self.raised:
             return False
-        var now = _now()
+        var time = now()
         if self.next_look == 0:
-            self.next_look = now + LOOK_EVERY
-        if now < self.next_look:
+            self.next_look = time + LOOK_EVERY
+        if time < self.next_look:
             return True
         self.look(done)
-        self.next_look = _now() + LOOK_EVERY
+        self.next_look = now() + LOOK_EVERY
         return not self.raised
 
     def advance(mut self, base: Int):

@@ -16,8 +16,10 @@ from vicinal.coding import (
     finer,
     new_codes,
 )
+from vicinal.clock import now
 from vicinal.convert import from_float, to_float
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.ledger import ENCODE, STORE
 from vicinal.link import link_change
 from vicinal.memory import Ptr, at
 from vicinal.parallel import Body, Team, Watch
@@ -114,6 +116,7 @@ struct DoChange[V: Watch](SpaceTask):
         ref change = self.change[]
         ref watch = self.watch[]
         var team = Team(self.threads)
+        var time = now()
         watch.advance(-change.added)  # checking and copying are no progress yet
         if self.source != 0 or change.due(index):  # rows are going to be written or wiped
             self.status = own_rows(index, change.until(), team, watch)
@@ -121,6 +124,7 @@ struct DoChange[V: Watch](SpaceTask):
                 return
         if self.source != 0:
             self.status = self._store[S](team)
+            time = index.ledger.spend(STORE, time)
             if self.status != DONE:
                 return
         if index.graph.linked == 0 and (
@@ -134,6 +138,7 @@ struct DoChange[V: Watch](SpaceTask):
         var fit = codes[].fit
         # also without new rows: an index that was just opened does not know whether its estimates are good enough
         self.status = self._encode[S](team, change.until())
+        _ = index.ledger.spend(ENCODE, time)
         if self.status == DONE:
             self.status = link_change[S, Self.V](index, change, team, watch)
         if self.status != DONE:

@@ -5,7 +5,9 @@ Nothing depends on the order in which threads finish: the same rows, seed and pa
 number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoPP 2024), arXiv:2305.04359.
 """
 from vicinal.graph import EMPTY, Graph, publish
+from vicinal.clock import now
 from vicinal.interleave import LANES, Errands, lanes_for, run_errands
+from vicinal.ledger import LINK_BACK, ROUNDS, ROWS, SEARCH, Ledger
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.prune import select_diverse
@@ -137,6 +139,7 @@ struct FindLinks[S_: Linker](Body, Errands):
     def choose(self, level: Int, node: Int, mut scratch: Scratch):
         """Writes the diverse ones of the beam into the node's own block."""
         ref graph = self.round.graph[]
+        scratch.selections += 1
         var kept = select_diverse[Self.S](
             graph,
             self.round.rows,
@@ -187,6 +190,7 @@ struct LinkBack[S: Linker](Body):
             if block[unsafe_offset=i] == EMPTY:
                 publish(block.unsafe_offset(i), node)
                 return
+        scratch.prunes += 1
         var centre = graph.row_at(level, target)
         var query = Self.S.query_of_row(rows, centre, scratch.room(Self.S.query_bytes(rows)))
         var fresh = scratch.fresh
@@ -226,6 +230,7 @@ def link_rows[
     team: Team,
     scratches: Ptr[Ptr[Scratch]],
     log: UndoLog,
+    ledger: Ledger,
     mut watch: V,
 ) -> Int:
     """Links rows, and gives blocks to all rows below `until`.
@@ -243,6 +248,7 @@ def link_rows[
         team: Workers.
         scratches: LANES for each worker.
         log: Made of the same graph; receives what an undo needs.
+        ledger: Receives what it costs.
         watch: May end the work early.
 
     Returns:
@@ -253,6 +259,7 @@ def link_rows[
     var own = allocate[Int32](LARGEST_ROUND)
     var outcome = 1
     var done = 0
+    var time = now()
     while done < count or graph.linked < until:
         var size = min(min(max((present + done) // ROUND_SHARE, 1), LARGEST_ROUND), count - done)
         var here = places.unsafe_offset(done)
@@ -284,11 +291,13 @@ def link_rows[
             if not team.run(size, piece, FindLinks[S](round), watch):
                 outcome = 0
                 break
+            time = ledger.spend(SEARCH, time)
             var back = LinkBack[S](
                 round,
                 Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             )
             _ = team.run(PARTS, 1 if size > FEW else PARTS, back, unwatched)
+            time = ledger.spend(LINK_BACK, time)
         announce(graph.linked, reach)
         for i in range(size):
             if round.ordinal(i) >= 0:
@@ -296,5 +305,7 @@ def link_rows[
                     graph.entry = round.ordinal(0)
                 graph.raise_entry(round.ordinal(i))
         done += size
+        ledger.add(ROUNDS, 1)
+    ledger.add(ROWS, done)
     release(own)
     return outcome

@@ -5,6 +5,7 @@ from vicinal.codes import STORED_ROWS, Codes, drop_codes
 from vicinal.copies import Copies
 from vicinal.graph import Graph
 from vicinal.ids import IdMap
+from vicinal.ledger import Ledger
 from vicinal.mapped import Mapped
 from vicinal.marks import Marks
 from vicinal.memory import Column, Ptr, allocate, at, release
@@ -84,6 +85,7 @@ struct Index(Movable):
     """Rows of it."""
     var shelf: Shelf
     var tally: Tally
+    var ledger: Ledger
     var file: Int
     """Address of the `Mapped` that the columns are views of, 0 if they are the index's own memory."""
 
@@ -129,6 +131,7 @@ struct Index(Movable):
         self.tunings = 0
         self.shelf = Shelf()
         self.tally = Tally()
+        self.ledger = Ledger()
         self.file = 0
 
     def __deinit__(deinit self):

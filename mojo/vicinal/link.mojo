@@ -3,12 +3,14 @@ from std.atomic import Ordering, fence
 
 from vicinal.build import link_rows
 from vicinal.change import NO_ROW, Change
+from vicinal.clock import now
 from vicinal.code_space import BetweenCodes, ExactBytes
 from vicinal.codes import EXACT, ROTATED, SCALED
 from vicinal.fill import fill_slots
 from vicinal.graph import Graph, fill_empty, slots
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.interleave import LANES
+from vicinal.ledger import FILL, REPAIR, SORT
 from vicinal.marks import stays
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Team, Watch
@@ -98,6 +100,7 @@ struct Linking[V: Watch]:
                 self.scan_meanwhile()
             change.kept = move_entry(graph, index.marks.address())
             change.unlinked = True
+            var time = now()
             outcome = Int(
                 patch_links[L](
                     graph,
@@ -110,6 +113,7 @@ struct Linking[V: Watch]:
                     watch,
                 )
             )
+            _ = index.ledger.spend(REPAIR, time)
             if outcome == WRITTEN:
                 outcome = self.fill_mended[L](rows, log)
         if outcome == WRITTEN and whole:
@@ -172,6 +176,7 @@ struct Linking[V: Watch]:
             self.team[],
             self.scratches,
             log,
+            index.ledger,
             self.watch[],
         )
         if outcome != WRITTEN:
@@ -195,7 +200,8 @@ struct Linking[V: Watch]:
 
     def fill[L: Linker](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
         """Fills free slots of some rows."""
-        return Int(
+        var time = now()
+        var outcome = Int(
             fill_slots[L](
                 self.index[].graph,
                 rows,
@@ -207,11 +213,14 @@ struct Linking[V: Watch]:
                 self.watch[],
             )
         )
+        _ = self.index[].ledger.spend(FILL, time)
+        return outcome
 
     def mend[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
         """Makes all rows reachable."""
         ref index = self.index[]
-        return Int(
+        var time = now()
+        var outcome = Int(
             repair[L](
                 index.graph,
                 rows,
@@ -222,6 +231,8 @@ struct Linking[V: Watch]:
                 self.watch[],
             )
         )
+        _ = index.ledger.spend(REPAIR, time)
+        return outcome
 
     def scan_meanwhile(self):
         """Makes searches scan all rows until the change has taken effect, those under way included.
@@ -245,7 +256,9 @@ def link_change[
     Returns:
         DONE, STOPPED or NO_MEMORY; the graph is as it was unless DONE.
     """
+    var time = now()
     var new = Sorted(index, change)
+    _ = index.ledger.spend(SORT, time)
     if index.graph.linked == 0 and not new.lead_first(index, change):
         new.forget(index)
         return DONE if watch.conclude(change.size()) else STOPPED  # searches go on scanning
@@ -254,6 +267,7 @@ def link_change[
         var scratches = allocate[Ptr[Scratch]](team.size() * LANES)
         for i in range(team.size() * LANES):
             scratches[unsafe_offset=i] = index.shelf.take()
+        index.ledger.count_work(scratches, team.size() * LANES, -1)
         outcome = Linking[V](
             Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
@@ -263,6 +277,7 @@ def link_change[
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
             change.size(),
         ).on_codes[S]()
+        index.ledger.count_work(scratches, team.size() * LANES, 1)
         for i in range(team.size() * LANES):
             index.shelf.put(scratches[unsafe_offset=i])
         release(scratches)

@@ -47,6 +47,10 @@ struct Scratch(Movable):
     """Candidates measured again from the stored rows, over the life of the scratch."""
     var hops: Int
     """Nodes expanded, over the life of the scratch."""
+    var selections: Int
+    """Times that links were selected for a new row, over the life of the scratch."""
+    var prunes: Int
+    """Full blocks that were pruned, over the life of the scratch."""
 
     def __init__(out self):
         """Makes buffers of the smallest size."""
@@ -66,6 +70,8 @@ struct Scratch(Movable):
         self.distances = 0
         self.hops = 0
         self.reranked = 0
+        self.selections = 0
+        self.prunes = 0
 
     def __deinit__(deinit self):
         release(self.links)

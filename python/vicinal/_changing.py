@@ -100,13 +100,14 @@ class Changing(State):
                 "on_conflict: expected 'error', 'update' or 'skip', got "
                 f"{reprlib.repr(on_conflict)}"
             )
-        threads, mode = _validate.thread_count(num_threads), copy_mode(copy)
+        threads = _validate.thread_count(num_threads)
+        mode = copy if copy is True else copy_mode(copy)
         rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
         wanted = self._new_ids(ids)
         if wanted is not None and wanted.shape != (len(rows),):
             raise ValueError(f"ids: expected ({len(rows)},), got {wanted.shape}")
         with self._writing.held():
-            lent = stays(mode, self._handle, vectors, rows)
+            lent = mode is not True and stays(mode, self._handle, vectors, rows)
             some = None
             if wanted is not None and on_conflict == "skip":
                 _validate.refuse_repeats(wanted)

@@ -45,7 +45,7 @@ def stays(copy: bool | None, handle: Any, data: object, rows: Array) -> bool:
     ValueError
         If `copy` is False and they have to be copied, naming the reason.
     """
-    if copy or not len(rows):
+    if copy is True or not len(rows):
         return False
     reason = _reason_to_copy(handle, data, rows)
     if reason is not None and copy is False:

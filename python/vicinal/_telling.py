@@ -15,6 +15,7 @@ from vicinal._cpu import native
 from vicinal._quality import Quality
 from vicinal._state import (
     BORROWED_BYTES,
+    BUILD,
     BYTES,
     CODES,
     CODES_BYTES,
@@ -50,6 +51,10 @@ _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers the
 
 # as native.index_info numbers them from FILTERED on
 _WAYS_OF_FILTERING = ("scan", "beam", "two_hop", "scan_after_walk")
+
+# likewise from BUILD on
+_PHASES = ("store", "encode", "sort", "search", "link_back", "fill", "repair")
+_WORK = ("rows", "rounds", "distances", "hops", "selections", "prunes")
 
 
 class Telling(Quality):
@@ -230,7 +235,14 @@ class Telling(Quality):
             of these; `format_version`, that of the file `save` writes;
             `filtered`, how many queries with a filter were answered since the index was made or
             opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop` walk over
-            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`).
+            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`);
+            `build`, what all changes since then have done and taken: `rows` linked, in `rounds`,
+            `distances` and `hops` of the walks that looked for neighbours, `selections` of links,
+            `prunes` of full lists, and `seconds` by phase. These are "store" (rows are checked and
+            copied), "encode" (codes are chosen, made, tried), "sort" (equal rows are told from
+            others), "search" (rows find their links), "link_back" (those found link to them),
+            "fill" (free slots are filled) and "repair" (links to rows that go are taken out, all
+            others made reachable).
 
         Notes
         -----
@@ -260,6 +272,16 @@ class Telling(Quality):
             "quantization": _CODE_KINDS[number(CODES)],
             "quantization_reason": self._quantization_reason(),
             "filtered": {name: number(FILTERED + i) for i, name in enumerate(_WAYS_OF_FILTERING)},
+            "build": self._build_stats(),
+        }
+
+    def _build_stats(self) -> dict[str, Any]:
+        """Tell what changes have done and taken."""
+        number = partial(native.index_info, self._handle)
+        work = BUILD + len(_PHASES)
+        return {
+            **{name: number(work + i) for i, name in enumerate(_WORK)},
+            "seconds": {name: number(BUILD + i) / 1e9 for i, name in enumerate(_PHASES)},
         }
 
     def _quantization_reason(self) -> str:

@@ -5,6 +5,7 @@ from std.testing import assert_equal
 from vicinal.build import link_rows
 from vicinal.graph import EMPTY, Graph, draw_level, slots
 from vicinal.interleave import LANES
+from vicinal.ledger import Ledger
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Team, Unwatched, Watch
 from vicinal.repair import repair
@@ -109,6 +110,7 @@ struct Sample(Movable):
             Team(threads),
             self.scratches,
             log,
+            Ledger(),
             watch,
         )
         release(places)

@@ -6,6 +6,7 @@ from sample_graph import DIM, Countdown, Sample, Stored
 from vicinal.build import CONSIDERED, ROUND_SHARE, SLACK, link_rows
 from vicinal.candidates import entry_of, node_of
 from vicinal.check import SOUND, UNLINKED, UNREACHABLE, check_graph
+from vicinal.ledger import Ledger
 from vicinal.memory import allocate, release
 from vicinal.parallel import Team, Unwatched
 from vicinal.prune import select_diverse
@@ -157,6 +158,7 @@ def test_only_some_rows_are_linked() raises:
         Team(1),
         sample.scratches,
         log,
+        Ledger(),
         watch,
     )
     assert_equal(outcome, 1)

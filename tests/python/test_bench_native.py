@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -137,6 +138,39 @@ def test_build_and_sweep(bench):
         hops.append(record["hops_per_query"])
     assert hops == sorted(hops)
     assert len(of_kind(records, "search", mode="batch", threads=1)) == len(WIDTHS)
+
+
+def test_phases_and_counts_of_a_build(bench, tmp_path):
+    printed, records = bench(
+        *("build", "--base", BASE, "--build-threads", "1,2,3", "--save", tmp_path / "native.vic"),
+        *("--queries", QUERIES, "--truth", TRUTH, "--ef", 16),
+    )
+    builds = of_kind(records, "build")
+    assert [build["threads"] for build in builds] == [1, 2, 3]
+    index = python_index(np.load(BASE))
+    ours = index.stats()["build"]
+    lines = printed.splitlines()
+    for build in builds:
+        phases = build["phase_seconds"]
+        assert list(phases) == list(ours["seconds"])
+        assert all(seconds > 0 for seconds in phases.values())
+        assert 0.8 * build["seconds"] < sum(phases.values()) <= build["seconds"]
+        for name in ("rounds", "distances", "hops", "selections", "prunes"):
+            assert build[name] == ours[name]
+        assert build["rows_linked"] == ours["rows"] == 5000
+        assert build["distances_per_row"] == pytest.approx(ours["distances"] / 5000)
+        shares = "".join(
+            rf" {name.replace('_', ' ')} \d+\.\d ms \(\d+\.\d %\),?" for name in phases
+        )
+        assert re.search(rf"^phases  {shares}$", printed, re.MULTILINE)
+    wanted = f"counts   5000 rows linked in {ours['rounds']} rounds; a row: "
+    assert sum(line.startswith(wanted) for line in lines) == 3
+    assert len(of_kind(records, "search", mode="one")) == 1, "only the last one is searched"
+    saved = tmp_path / "native.vic"
+    index.save(tmp_path / "python.vic")
+    assert (
+        saved.read_bytes()[HEADER_BYTES:] == (tmp_path / "python.vic").read_bytes()[HEADER_BYTES:]
+    )
 
 
 def test_without_truth_exact_search_finds_it(bench):
@@ -550,6 +584,7 @@ SEARCH = ("--base", BASE, "--queries", QUERIES)
         (("build", "--base", BASE, "--M", "x"), "--M: expected a whole number"),
         (("build", "--base", BASE, "--seed", "-1"), "--seed: expected a whole number"),
         (("build", "--base", BASE, "--threads", 0), "--threads: expected a whole number from 1"),
+        (("build", "--base", BASE, "--build-threads", "2,0"), "--build-threads: expected a whole"),
         (("build", *SEARCH, "--k", 5001), "--k: expected a whole number from 1 to 5000"),
         (("build", *SEARCH, "--k", 0), "--k: expected a whole number from 1 to 5000"),
         (("build", *SEARCH, "--ef", "16,,32"), "--ef: expected a whole number from 1"),

@@ -61,6 +61,12 @@ def sysconf(name: Int32) abi("C") -> Int:
 
 
 @export
+def clock_gettime(clock: Int32, time: Int) abi("C") -> Int32:
+    """Reads a clock."""
+    return Int32(system_call(113, Int(clock), time))
+
+
+@export
 def abort() abi("C"):
     """Ends the program as a failure."""
     _ = system_call(93, 134)
