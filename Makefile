@@ -33,7 +33,7 @@ help:
 	@echo "make build         compile the native module for this CPU into python/vicinal"
 	@echo "make bench         recall against speed, beside other libraries"
 	@echo "make bench-native  the same library from a Mojo program, without Python"
-	@echo "make lint          ruff, mypy, Mojo format check"
+	@echo "make lint          ruff, mypy, Mojo format and docstring check"
 	@echo "make format        format Python and Mojo"
 	@echo "make doc           documentation of the Mojo library as JSON, build/vicinal.json"
 	@echo "make clean         remove everything that make made"
@@ -81,6 +81,7 @@ lint: $(VENV)/stamp-test
 	@status=0; for file in $(MOJO_FILES); do diff -u $$file build/format/$$file || status=1; done; \
 	if [ $$status = 0 ]; then echo "Mojo format: $(words $(MOJO_FILES)) files as formatted"; \
 	else echo "Mojo format: run make format"; exit 1; fi
+	@$(MOJO) doc --Werror -I mojo mojo/vicinal -o build/vicinal.json && echo "Mojo docstrings: no complaints"
 
 format: $(VENV)/stamp-test
 	$(PY) -m ruff check --fix-only --select I .

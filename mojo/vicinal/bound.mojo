@@ -42,7 +42,7 @@ from vicinal.space import COSINE, L2, Query, Space, float_of_key
 from vicinal.tile import BLOCK_WORDS, Sum, block_words, query_bias, row_bias
 
 comptime UNIT = 1.0 / 16777216.0
-"""u, the unit roundoff of float32."""
+"""The unit roundoff of float32, u."""
 comptime TINY = 5.0e-38
 """What underflow may lose in each dimension: 4 * 2**-126."""
 comptime SLACK = 1.0 / 4194304.0
@@ -71,10 +71,10 @@ struct QueryBound(TrivialRegisterPassable):
     """A query's side of the test."""
 
     var slope: Float64
-    """t = slope * kth + offset, for floats."""
+    """Of t = slope * kth + offset, for floats."""
     var offset: Float64
     var bias: Int32
-    """b, for integers."""
+    """The b of the test for integers."""
     var scale: Float32
     """What the query is multiplied by when it is packed."""
 
@@ -150,7 +150,7 @@ def row_bound[
         dim: Its dimension.
         norm: Its reciprocal norm, used if `unit`.
         centre: What packing subtracts, for l2 over float types.
-        error: e.
+        error: The bound e of the module's notation.
 
     Safety:
         The row and, where it is used, the centre must have `dim` elements.

@@ -92,9 +92,9 @@ struct Worker[S: Space](Movable):
     var nearest: Ptr[TopK]
     """One for each query."""
     var levels: Ptr[Scalar[Level[Self.S]]]
-    """t of `bound.mojo` for each query of whole panels."""
+    """For each query of whole panels the t of `bound.mojo`."""
     var bounds: Ptr[Scalar[Sum[Self.S.T]]]
-    """a of `bound.mojo` for each row of the block."""
+    """For each row of the block the a of `bound.mojo`."""
     var norms: Ptr[Float32]
     """Reciprocal norms of the rows of the block."""
     var packed: Ptr[Scalar[Sum[Self.S.T]]]
