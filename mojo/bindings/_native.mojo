@@ -33,7 +33,10 @@ def PyInit__native() abi("C") -> Obj:
     )
     methods.add[index_add](
         "index_add",
-        "index_add(handle, rows, ids, given, replaces, threads, progress) -> 0 or what was refused",
+        (
+            "index_add(handle, rows, ids, given, replaces, threads, progress, other, origins) -> 0"
+            " or what was refused"
+        ),
     )
     methods.add[index_remove](
         "index_remove", "index_remove(handle, rows, threads, progress) -> 0 or what was refused"

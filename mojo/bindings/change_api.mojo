@@ -20,6 +20,7 @@ from vicinal.change import Change
 from vicinal.compact import compact
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, at
+from vicinal.seeds import Origin
 
 
 def _report(progress: Obj) raises Fail -> Obj:
@@ -47,11 +48,13 @@ def _raise(status: Int) raises Fail:
 
 
 def index_add(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_add(handle, rows, ids, given, replaces, threads, progress or None) -> 0 or what was refused.
+    """Implements index_add(handle, rows, ids, given, replaces, threads, progress or None, other or None, origins) -> 0 or what was
+    refused.
 
     `ids` receives the ids of the rows unless they are `given`; with `replaces` rows whose ids are there take the place of those.
+    With an `other` handle the rows are those of its rows `origins`, whose links there tell where to look for links here.
     """
-    need(count, 7)
+    need(count, 9)
     var index = handle_of(args[unsafe_offset=0])
     var given = as_int(args[unsafe_offset=3]) != 0
     var replaces = as_int(args[unsafe_offset=4]) != 0
@@ -59,6 +62,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     var progress = _report(args[unsafe_offset=6])
     var rows = View(args[unsafe_offset=1], index[].dtype, 2)
     var ids = View(args[unsafe_offset=2], INT64, 1, writable=True)
+    var origins = View(args[unsafe_offset=8], INT64, 1)
     var n = rows.dim(0)
     if rows.dim(1) != index[].dim or ids.dim(0) != n:
         raise fail("ValueError", "rows or ids do not have shape (%zd, %zd)", n, index[].dim)
@@ -69,6 +73,16 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     if status != DONE or n == 0:
         _raise(status)
         return from_int(status)
+    if not is_none(args[unsafe_offset=7]):
+        ref other = handle_of(args[unsafe_offset=7])[]
+        if other.graph.linked != 0 and origins.dim(0) == n:
+            change.origin = Origin(
+                Pointer(to=other.graph)
+                .unsafe_mut_cast[True]()
+                .unsafe_origin_cast[MutUntrackedOrigin](),
+                at[Int64](origins.address()),
+                n,
+            )
     var watch = PythonWatch(progress, n)
     status = do_change(index[], change, rows.address(), threads, watch)
     _ = watch^
@@ -79,6 +93,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
             ]
     _ = rows^
     _ = ids^
+    _ = origins^
     _end(index[], change, status)
     return from_int(status)
 

@@ -256,9 +256,11 @@ class Changing(State):
         threads: int,
         progress: bool | Report | None,
         some: NDArray[np.intp] | None = None,
+        origin: tuple[Any, NDArray[np.int64]] | None = None,
     ) -> NDArray[np.int64]:
         """Write rows, or those at the positions `some`; the caller holds the writer's lock.
 
+        `origin` names a native index that holds the same rows, and their numbers there.
         Returns their ids as the native code knows them.
         """
         names = ids
@@ -272,7 +274,14 @@ class Changing(State):
         ):
             new = np.empty(len(rows), np.int64) if numbers is None else numbers.copy()
             status = native.index_add(
-                self._handle, rows_written, new, numbers is not None, replaces, threads, report
+                self._handle,
+                rows_written,
+                new,
+                numbers is not None,
+                replaces,
+                threads,
+                report,
+                *(origin or (None, new)),
             )
             if status:
                 position, kind = divmod(status, 8)

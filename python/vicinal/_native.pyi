@@ -34,6 +34,8 @@ def index_add(
     replaces: bool,
     threads: int,
     progress: Callable[[int, int], object] | None,
+    other: Handle | None,
+    origins: Ids,
     /,
 ) -> int: ...
 def index_remove(
