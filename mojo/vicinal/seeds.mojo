@@ -12,8 +12,8 @@ comptime PLACED: UInt32 = 0x80000000
 """Set in a turn that is no position: the rest is a row that was linked before the call."""
 comptime WIDTH_SHARE = 4
 comptime LEAST_WIDTH = 32
-"""A walk from neighbours keeps a quarter of ef_construction candidates, or 32: with fewer, merged graphs found less than graphs made
-of all rows at once, by 0.005 at ef 16 (10,000 MiniLM rows, halves)."""
+"""A walk from neighbours keeps a quarter of ef_construction candidates, or 32. With 32 instead of 50 halves of 10,000 MiniLM rows
+took a tenth less time and found 0.001 to 0.003 less at ef 16."""
 comptime NEVER = 1 << 62
 """A position that no row has."""
 
