@@ -56,11 +56,10 @@ class Subject:
         made = (code, FLOAT32, dim, o.M, o.ef_construction, o.seed, 0, self.variant.quantization)
         self.handle = None  # the old one goes before the new one comes
         self.handle = self.native.index_new(*made)
-        ids = np.empty(len(self.data.base), dtype=np.int64)
+        ids = np.arange(len(self.data.base))
+        how = (False, False, 1, None, False, None, ids)  # ids of our own, one thread, nothing else
         start = time.thread_time()
-        status = self.native.index_add(
-            self.handle, self.data.base, ids, False, False, 1, None, False
-        )
+        status = self.native.index_add(self.handle, self.data.base, ids, *how)
         seconds = time.thread_time() - start
         if status != 0 or self.native.index_check(self.handle) != 0:
             raise RuntimeError(f"{self.variant.name}: the build failed or the index is not sound")

@@ -34,8 +34,8 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_add](
         "index_add",
         (
-            "index_add(handle, rows, ids, given, replaces, threads, progress, lent) -> 0 or what"
-            " was refused"
+            "index_add(handle, rows, ids, given, replaces, threads, progress, lent, other,"
+            " origins) -> 0 or what was refused"
         ),
     )
     methods.add[index_must_copy](

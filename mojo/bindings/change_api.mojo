@@ -22,6 +22,7 @@ from vicinal.change import Change
 from vicinal.compact import compact
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, at
+from vicinal.seeds import Origin
 
 
 def _report(progress: Obj) raises Fail -> Obj:
@@ -51,12 +52,14 @@ def _raise(status: Int) raises Fail:
 
 
 def index_add(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_add(handle, rows, ids, given, replaces, threads, progress or None, lent) -> 0 or what was refused.
+    """Implements index_add(handle, rows, ids, given, replaces, threads, progress or None, lent, other or None, origins) -> 0 or what
+    was refused.
 
     `ids` receives the ids of the rows unless they are `given`; with `replaces` rows whose ids are there take the place of those.
     With `lent` the index reads the rows where they are, see `borrow.mojo`, and keeps the object that holds them.
+    With an `other` handle the rows are those of its rows `origins`, whose links there tell where to look for links here.
     """
-    need(count, 8)
+    need(count, 10)
     var index = handle_of(args[unsafe_offset=0])
     var given = as_int(args[unsafe_offset=3]) != 0
     var replaces = as_int(args[unsafe_offset=4]) != 0
@@ -65,6 +68,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     var rows = View(args[unsafe_offset=1], index[].dtype, 2)
     var ids = View(args[unsafe_offset=2], INT64, 1, writable=True)
     var lent = as_int(args[unsafe_offset=7]) != 0
+    var origins = View(args[unsafe_offset=9], INT64, 1)
     var n = rows.dim(0)
     if lent and must_copy(index[]) != FREE_TO_STAY:
         raise fail("ValueError", "these rows have to be copied")
@@ -78,6 +82,16 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
         _raise(status)
         return from_int(status)
     change.lent = lent
+    if not is_none(args[unsafe_offset=8]):
+        ref other = handle_of(args[unsafe_offset=8])[]
+        if other.graph.linked != 0 and origins.dim(0) == n:
+            change.origin = Origin(
+                Pointer(to=other.graph)
+                .unsafe_mut_cast[True]()
+                .unsafe_origin_cast[MutUntrackedOrigin](),
+                at[Int64](origins.address()),
+                n,
+            )
     var watch = PythonWatch(progress, n)
     status = do_change(index[], change, rows.address(), threads, watch)
     _ = watch^
@@ -88,6 +102,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
             ]
     _ = rows^
     _ = ids^
+    _ = origins^
     if lent and status == DONE:
         capsule_keep(args[unsafe_offset=0], args[unsafe_offset=1])
     _end(args[unsafe_offset=0], index[], change, status)

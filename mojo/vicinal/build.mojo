@@ -14,6 +14,7 @@ from vicinal.prune import select_diverse
 from vicinal.scratch import Scratch
 from vicinal.shared import announce
 from vicinal.search import Walk, descend, fetch_row, measure_nodes, search_level
+from vicinal.seeds import Seeds
 from vicinal.space import Linker, Query, Rows
 from vicinal.undo import PARTS, UndoLog
 
@@ -75,6 +76,10 @@ struct FindLinks[S_: Linker](Body, Errands):
     comptime Note = Int
 
     var round: Round
+    var done: Int
+    """Rows linked by this call in rounds before."""
+    var seeds: Seeds
+    """Where else than at the entry point walks can start."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows number begin .. end-1."""
@@ -104,6 +109,13 @@ struct FindLinks[S_: Linker](Body, Errands):
         var query = Self.S.query_of_row(
             round.rows, row, scratch[].room(Self.S.query_bytes(round.rows))
         )
+        if self.seeds.any():
+            scratch[].chosen.reset(CONSIDERED * graph.M)
+            var position = self.done + number
+            if position >= self.seeds.first:
+                var count = self.seeds.placed(position, self.done, scratch[].picked)
+                if count != 0:
+                    return self.start_near(count, query, scratch)
         var highest = min(round.level(number), graph.top())
         var node = descend[Self.S](
             graph,
@@ -132,9 +144,57 @@ struct FindLinks[S_: Linker](Body, Errands):
         walk.begin(graph.row_of(node), round.ef_construction)
         return walk
 
+    def start_near(self, count: Int, query: Query, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
+        """Starts a walk on level 0 from the `count` rows in `scratch.picked`, which are candidates whatever it finds.
+        """
+        var round = self.round
+        ref graph = round.graph[]
+        ref beam = scratch[].beam
+        beam.reset(min(self.seeds.width, graph.linked))
+        scratch[].visited.reset(graph.linked)
+        var fresh = scratch[].fresh
+        var seeds = 0
+        for i in range(count):
+            var near = Int(scratch[].picked[unsafe_offset=i])
+            if scratch[].visited.first_visit(near):
+                fetch_row(round.rows, near)
+                fresh[unsafe_offset=seeds] = Int64(near)
+                seeds += 1
+        measure_nodes[Self.S, True](graph, round.rows, query, fresh, seeds, seeds)
+        for i in range(seeds):
+            var entry = fresh[unsafe_offset=i]
+            if entry < beam.worst():
+                beam.insert(entry)
+            if entry < scratch[].chosen.worst():
+                scratch[].chosen.insert(entry)
+        scratch[].distances += seeds
+        return Walk[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
+
     def finish(self, row: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
+        if self.seeds.any() and scratch.chosen.size != 0:
+            self.take_seeds(scratch)
         self.choose(0, row, scratch)
+
+    def take_seeds(self, mut scratch: Scratch):
+        """Adds what the walk has started from to what is left of it in the beam, and leaves all in the beam.
+        """
+        ref beam = scratch.beam
+        ref chosen = scratch.chosen
+        for i in range(beam.size):
+            var entry = beam.entries[unsafe_offset=i] & ~1
+            if entry >= chosen.worst():
+                break
+            var known = False
+            for j in range(chosen.size):
+                if chosen.entries[unsafe_offset=j] == entry:
+                    known = True
+                    break
+            if not known:
+                chosen.insert(entry)
+        beam.reset(chosen.size)
+        for i in range(chosen.size):
+            beam.insert(chosen.entries[unsafe_offset=i])
 
     def choose(self, level: Int, node: Int, mut scratch: Scratch):
         """Writes the diverse ones of the beam into the node's own block."""
@@ -232,14 +292,15 @@ def link_rows[
     log: UndoLog,
     ledger: Ledger,
     mut watch: V,
+    seeds: Seeds = Seeds.none(),
 ) -> Int:
     """Links rows, and gives blocks to all rows below `until`.
 
     Args:
         graph: The links; readers may search it meanwhile.
         rows: What is measured, stored rows or codes, those to be linked included.
-        places: The rows to be linked, ascending but for the first. No link leads to them; their blocks are empty, or they
-            have none yet. If no row takes part, the first must reach level 1: it becomes the entry point.
+        places: The rows to be linked, ascending but for the first unless there are seeds. No link leads to them; their blocks
+            are empty, or they have none yet. If no row takes part, the first must reach level 1: it becomes the entry point.
         count: Their number.
         until: The rows that the graph shall have.
         levels: The level of each row from graph.linked on; 0 for those that are not to be linked.
@@ -250,6 +311,7 @@ def link_rows[
         log: Made of the same graph; receives what an undo needs.
         ledger: Receives what it costs.
         watch: May end the work early.
+        seeds: Where walks for some of the rows start.
 
     Returns:
         1 when done, 0 when `watch` ended it, -1 when memory is out; the caller undoes in both cases.
@@ -264,7 +326,7 @@ def link_rows[
         var size = min(min(max((present + done) // ROUND_SHARE, 1), LARGEST_ROUND), count - done)
         var here = places.unsafe_offset(done)
         var reach = until
-        if done + size < count:
+        if done + size < count and not seeds.any():
             reach = max(graph.linked, Int(here[unsafe_offset=size - 1]) + 1)
         var ordinals = graph.ordinals
         if not graph.reserve(reach, levels.unsafe_offset(graph.linked - start), graph.linked):
@@ -288,7 +350,7 @@ def link_rows[
         )
         if present + done > 0:
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
-            if not team.run(size, piece, FindLinks[S](round), watch):
+            if not team.run(size, piece, FindLinks[S](round, done, seeds), watch):
                 outcome = 0
                 break
             time = ledger.spend(SEARCH, time)

@@ -27,6 +27,7 @@ from vicinal.marks import (
 )
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.places import Places
+from vicinal.seeds import Origin
 from vicinal.shared import announce
 from vicinal.space import row_stride
 
@@ -48,6 +49,8 @@ struct Change(Movable):
     """Rows of the index before the call."""
     var added: Int
     """Rows that the call writes."""
+    var origin: Origin
+    """Where they come from, if they are linked there."""
     var reused: Ptr[UInt32]
     """Free rows that it writes, ascending."""
     var num_reused: Int
@@ -77,6 +80,7 @@ struct Change(Movable):
         """Makes a change of nothing."""
         self.first = 0
         self.added = 0
+        self.origin = Origin.nowhere()
         self.reused = allocate[UInt32](1)
         self.num_reused = 0
         self.leaving = allocate[UInt32](1)

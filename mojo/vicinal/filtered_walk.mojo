@@ -144,7 +144,7 @@ def walk_two_hop[
     for i in range(min(walk.count, LOOK_AHEAD)):
         walk.fetch(scratch[].fresh, i)
     scratch[].distances += walk.count
-    walk.measure()
+    walk.measure_apart()
     var node = start
     while node >= 0:
         walk.count = _gather(graph[], scratch[], filter, linked, node)
@@ -152,7 +152,7 @@ def walk_two_hop[
             walk.fetch(scratch[].fresh, i)
         scratch[].distances += walk.count
         scratch[].hops += 1
-        walk.measure()
+        walk.measure_apart()
         node = beam.next()
 
 

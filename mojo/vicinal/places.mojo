@@ -25,6 +25,21 @@ struct Places(TrivialRegisterPassable):
             return Int(self.list[unsafe_offset=i])
         return self.first + i - self.listed
 
+    def find(self, row: Int) -> Int:
+        """Returns the number of the place that a row is, which may be beyond the last; -1 if it is none.
+        """
+        if row >= self.first:
+            return self.listed + row - self.first
+        var low = 0
+        var high = self.listed
+        while low < high:
+            var middle = (low + high) // 2
+            if Int(self.list[unsafe_offset=middle]) < row:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < self.listed and Int(self.list[unsafe_offset=low]) == row else -1
+
     def only_list(self) -> Places:
         """Returns the listed rows as places of their own."""
         return Places(self.list, self.listed, 0)

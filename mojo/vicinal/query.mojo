@@ -345,7 +345,7 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
                 limit,
             )
             while walk.collect():
-                walk.measure()
+                walk.measure_apart()
 
 
 @always_inline

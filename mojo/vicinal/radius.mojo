@@ -198,7 +198,7 @@ struct AnswerRange[S: Space](Body):
         var outer = Found()
         self.take[coded](scratch.beam.entries[], query, stored, exact, limit, found, outer)
         while walk.collect():
-            walk.measure()
+            walk.measure_apart()
             for i in range(walk.count):
                 self.take[coded](
                     scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
@@ -213,7 +213,7 @@ struct AnswerRange[S: Space](Body):
                     return
                 walk.expand(node_of(found.at(next)[]))
                 next += 1
-                walk.measure()
+                walk.measure_apart()
                 for i in range(walk.count):
                     self.take[coded](
                         scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
@@ -225,7 +225,7 @@ struct AnswerRange[S: Space](Body):
                 break
             walk.expand(node_of(outer.at(beyond)[]))
             beyond += 1
-            walk.measure()
+            walk.measure_apart()
             for i in range(walk.count):
                 self.take[coded](
                     scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer

@@ -4,6 +4,7 @@ from vicinal.graph import Graph, draw_level
 from vicinal.index import Index
 from vicinal.marks import settled, stays
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.seeds import Order
 
 
 struct Sorted(Movable):
@@ -95,12 +96,7 @@ struct Sorted(Movable):
         """
         for i in range(self.count):
             var row = Int(self.places[unsafe_offset=i])
-            var upper: Bool
-            if row >= self.first:
-                upper = self.levels[unsafe_offset=row - self.first] > 0
-            else:
-                upper = graph.ordinal_of(row) >= 0
-            if upper:
+            if self.reaches_up(graph, row):
                 for j in range(i, 0, -1):
                     self.places[unsafe_offset=j] = self.places[unsafe_offset=j - 1]
                 self.places[] = UInt32(row)
@@ -122,6 +118,33 @@ struct Sorted(Movable):
         self.levels[] = UInt8(draw_level(index.seed, 0, index.graph.M))
         change.kept = 0
         return True
+
+    def reaches_up(self, graph: Graph, row: Int) -> Bool:
+        """Tells whether a row reaches level 1."""
+        if row >= self.first:
+            return self.levels[unsafe_offset=row - self.first] > 0
+        return graph.ordinal_of(row) >= 0
+
+    def order(mut self, graph: Graph, change: Change) -> Order:
+        """Puts the rows in the order in which those of another index find their neighbours placed.
+        """
+        var upper = allocate[UInt8](self.count)
+        for i in range(self.count):
+            upper[unsafe_offset=i] = UInt8(
+                self.reaches_up(graph, Int(self.places[unsafe_offset=i]))
+            )
+        var order = Order(
+            change.origin,
+            change.places(),
+            self.places,
+            self.count,
+            upper,
+            self.twins,
+            self.copied,
+            graph.linked,
+        )
+        release(upper)
+        return order^
 
     def append_copies(self, mut index: Index):
         """Puts the copies behind their originals."""

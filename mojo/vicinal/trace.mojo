@@ -232,7 +232,7 @@ struct TraceOne(SpaceTask):
         while walk.collect():
             log.note(0, walk.count)
             self.put(beam.entries[unsafe_offset=beam.cursor], beam.node(beam.cursor))
-            walk.measure()
+            walk.measure_apart()
             for i in range(walk.count):
                 var entry = scratch[].fresh[unsafe_offset=i]
                 self.put(entry, node_of(entry))

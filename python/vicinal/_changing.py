@@ -276,11 +276,13 @@ class Changing(State):
         progress: bool | Report | None,
         some: NDArray[np.intp] | None = None,
         lent: bool = False,
+        origin: tuple[Any, NDArray[np.int64]] | None = None,
     ) -> NDArray[np.int64]:
         """Write rows, or those at the positions `some`, or let them stay where they are if `lent`.
 
         The caller holds the writer's lock.
 
+        `origin` names a native index that holds the same rows, and their numbers there.
         Returns their ids as the native code knows them.
         """
         names = ids
@@ -295,7 +297,15 @@ class Changing(State):
             new = np.empty(len(rows), np.int64) if numbers is None else numbers.copy()
             named = numbers is not None
             status = native.index_add(
-                self._handle, rows_written, new, named, replaces, threads, report, lent
+                self._handle,
+                rows_written,
+                new,
+                named,
+                replaces,
+                threads,
+                report,
+                lent,
+                *(origin or (None, new)),
             )
             if status:
                 position, kind = divmod(status, 8)

@@ -249,7 +249,7 @@ def _check_graph(native: Any, metric: str, dtype: str, quantization: str | None)
         index = native.index_new(*codes, size, 16, 100, 0, 0, kind)
         case = f"{count} rows, {size} dimensions"
         numbers = np.empty(count, np.int64)
-        added = native.index_add(index, base, numbers, False, False, 1, None, False)
+        added = native.index_add(index, base, numbers, False, False, 1, None, False, None, numbers)
         tally.compare(f"{case}, add", added, 0, 0)
         tally.compare(f"{case}, check", native.index_check(index), 0, 0)
         ids = np.full((8, 10), -2, np.int64)

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from vicinal import _validate
 from vicinal._changing import Changing
+from vicinal._cpu import native
 from vicinal._progress import Report
 from vicinal._searching import Searching
+from vicinal._state import EXACT_BELOW, QUANTIZATION
 from vicinal._telling import Telling
 
 if TYPE_CHECKING:
@@ -29,12 +32,15 @@ class Merging(Changing, Searching, Telling):
     ) -> NDArray[Any]:
         """Add all vectors of another index under their ids; all of them, or none.
 
-        The graph becomes what `add` would make of the same vectors; that of `other` is not used.
+        Each of them starts its search for neighbours from those that it has in the graph of
+        `other`, as far as they are here already. That finds as many neighbours as `add` of the same
+        vectors, in about two thirds of the time or less.
 
         Parameters
         ----------
         other : Index
-            One of the same dim, metric, dtype and kind of ids. It stays as it is.
+            One of the same dim, metric, dtype and kind of ids, also one opened from a file. It
+            stays as it is. Its vectors are linked with the parameters of this index.
         num_threads, progress
             As for `add`.
 
@@ -54,8 +60,10 @@ class Merging(Changing, Searching, Telling):
         Notes
         -----
         Holds a copy of the vectors of `other` while it works.
-        Threads: a writer like `add`; `other` is read and may be searched meanwhile, but must not
-        be changed.
+        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        Threads: a writer like `add`, of both: calls that change `other` wait, too. Searches go on
+        meanwhile, in either. The result is the same for any number of threads.
+        Source: join sets and seeds as in Apache Lucene's merges of graphs (pull request 14331).
 
         Examples
         --------
@@ -76,8 +84,16 @@ class Merging(Changing, Searching, Telling):
         if mine != theirs:
             name = next(key for key in mine if mine[key] != theirs[key])
             raise ValueError(f"other: expected {name}={mine[name]!r}, got {theirs[name]!r}")
-        ids = other.ids
-        return self.add(other.get(ids), ids, num_threads=num_threads, progress=progress)
+        self._must_be_writable()
+        threads = _validate.thread_count(num_threads)
+        # in one order whoever merges into whom, so that two threads cannot wait for each other
+        first, second = sorted((self, other), key=id)
+        with first._writing.held(), second._writing.held():
+            ids = other.ids
+            rows, given = _validate.as_rows(other.get(ids), "other", self._dim, self._dtype)
+            origin = (other._handle, other._known_rows(ids))
+            self._put(rows, given, ids, False, threads, progress, origin=origin)
+        return ids
 
 
 def _kind(index: Merging) -> dict[str, Any]:
@@ -90,6 +106,12 @@ def _kind(index: Merging) -> dict[str, Any]:
     }
 
 
+def _parameters(index: Merging) -> tuple[Any, ...]:
+    """Return what decides, besides the vectors, what an index becomes."""
+    asked = (native.index_info(index._handle, which) for which in (EXACT_BELOW, QUANTIZATION))
+    return (index._M, index._ef_construction, index._seed, index._ef_search, *asked)
+
+
 def merge(a: Index, b: Index, *, num_threads: int | None = None) -> Index:
     """Return a new index with the vectors of two, under their ids.
 
@@ -97,7 +119,8 @@ def merge(a: Index, b: Index, *, num_threads: int | None = None) -> Index:
     ----------
     a, b : Index
         Of the same dim, metric, dtype and kind of ids, with no id in both. Neither is changed. The
-        result has the parameters of `a`, and the vectors of `b` are added to its graph.
+        result has the parameters of `a`, to a copy of which the vectors of `b` are added as
+        `Index.merge` does; or the other way round if `b` is larger and has the same parameters.
     num_threads : int, optional
         As for `Index.add`.
 
@@ -112,10 +135,14 @@ def merge(a: Index, b: Index, *, num_threads: int | None = None) -> Index:
 
     Notes
     -----
-    Threads: `a` and `b` may be searched meanwhile, but must not be changed.
+    Threads: `a` and `b` may be searched meanwhile; calls that change them wait.
     """
     if not isinstance(a, Merging):
         raise TypeError(f"a: expected an Index, got {type(a).__name__}")
+    if not isinstance(b, Merging):
+        raise TypeError(f"b: expected an Index, got {type(b).__name__}")
+    if len(b) > len(a) and _kind(a) == _kind(b) and _parameters(a) == _parameters(b):
+        a, b = b, a
     merged = a.copy()
     merged.merge(b, num_threads=num_threads)
     return merged

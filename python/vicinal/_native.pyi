@@ -35,6 +35,8 @@ def index_add(
     threads: int,
     progress: Callable[[int, int], object] | None,
     lent: bool,
+    other: Handle | None,
+    origins: Ids,
     /,
 ) -> int: ...
 def index_must_copy(handle: Handle, /) -> int: ...

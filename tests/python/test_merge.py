@@ -67,6 +67,8 @@ def test_refusals(tmp_path: Path) -> None:
         index.merge([])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a: expected an Index, got int"):
         vicinal.merge(1, index)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="b: expected an Index, got NoneType"):
+        vicinal.merge(index, None)  # type: ignore[arg-type]
     for other, message in (
         (vicinal.Index(4), "expected dim=3, got 4"),
         (vicinal.Index(3, "ip"), "expected metric='l2', got 'ip'"),
