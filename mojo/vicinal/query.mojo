@@ -210,15 +210,21 @@ struct Answer[S: Space](Body):
     @always_inline
     def write_found[
         value: def(Int32) thin -> Float32
-    ](self, i: Int, nearest: Candidates, mut room: Candidates, sight: Sight):
+    ](self, i: Int, nearest: Candidates, mut room: Candidates, sight: Sight) -> Bool:
         """Writes the result of query i, found through the graph, with the copies of what was found.
+
+        Returns:
+            False if there are more rows than were found: beside a writer some may not be reached for a while.
         """
         ref index = self.index[]
+        var found = nearest.size
         if seen(index.copies.count) == 0:
             self.write[value](i, nearest)
         else:
             index.copies.expand(nearest, room, self.k, seen(index.count), sight)
             self.write[value](i, room)
+            found = room.size
+        return found >= self.k or found >= index.live()
 
     @always_inline
     def write[value: def(Int32) thin -> Float32](self, i: Int, nearest: Candidates):
@@ -297,23 +303,31 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         """
         ref answer = self.answer[]
         var sight = answer.index[].marks.sight(task.version)
-        if sight.marks != 0 and not self.sift(task, sight, scratch):
+        var found = sight.marks == 0 or self.sift(task, sight, scratch)
+        if found:
+            if not task.exact:
+                rerank[Self.Stored](
+                    answer.index[].rows(),
+                    task.query,
+                    scratch,
+                    max(LEAST_RERANKED, 3 * answer.k),
+                    answer.k,
+                )
+                found = answer.write_found[Self.Stored.value](
+                    task.number, scratch.chosen, scratch.beam, sight
+                )
+            elif Self.coded:
+                comptime if Self.Stored.metric != COSINE:
+                    comptime Exact = ExactBytes[Self.Stored.metric, Self.Stored.T == DType.int8]
+                    found = answer.write_found[Exact.value](
+                        task.number, scratch.beam, scratch.chosen, sight
+                    )
+            else:
+                found = answer.write_found[Self.Stored.value](
+                    task.number, scratch.beam, scratch.chosen, sight
+                )
+        if not found:
             answer.scan_for(task.number, task.query, task.version, scratch)
-        elif not task.exact:
-            rerank[Self.Stored](
-                answer.index[].rows(),
-                task.query,
-                scratch,
-                max(LEAST_RERANKED, 3 * answer.k),
-                answer.k,
-            )
-            answer.write_found[Self.Stored.value](task.number, scratch.chosen, scratch.beam, sight)
-        elif Self.coded:
-            comptime if Self.Stored.metric != COSINE:
-                comptime Exact = ExactBytes[Self.Stored.metric, Self.Stored.T == DType.int8]
-                answer.write_found[Exact.value](task.number, scratch.beam, scratch.chosen, sight)
-        else:
-            answer.write_found[Self.Stored.value](task.number, scratch.beam, scratch.chosen, sight)
 
     @no_inline
     def sift(self, task: Task, sight: Sight, mut scratch: Scratch) -> Bool:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,30 @@ def test_processes_that_start_afresh(method: str, tmp_path: Path) -> None:
         assert pool.map(search_pickled, [index] * 2) == [(expected, 1502)] * 2
         assert pool.map(search_opened, [tmp_path / "file"] * 2) == [expected] * 2
     assert len(index) == 1500
+
+
+@pytest.mark.parametrize(("metric", "M"), [("ip", 2), ("ip", 3), ("l2", 2)])
+def test_searches_beside_an_addition_find_k_rows(metric: str, M: int) -> None:
+    """With so few links parts of the graph are cut off until the addition mends it."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((30_000, 8)).astype(np.float32)
+    if metric == "ip":
+        rows += 3 * rng.standard_normal(8).astype(np.float32)
+    index = vicinal.Index(8, metric, M=M, ef_construction=5)
+    index.add(rows[:1500])
+    missing, done = [], threading.Event()
+
+    def search() -> None:
+        while not done.is_set():
+            found = index.search(rows[:20], k=20, ef_search=20, num_threads=1)
+            missing.append(int((found.ids < 0).sum()))
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    index.add(rows[1500:], num_threads=1)
+    done.set()
+    thread.join()
+    assert len(missing) > 0 and sum(missing) == 0
 
 
 def test_two_processes_save_to_one_path(tmp_path: Path) -> None:
