@@ -10,7 +10,7 @@ from report import INDEX_NAME, Record, Report, cell, fixed, median
 from vicinal.index import Index
 from vicinal.memory import Column, at
 from vicinal.parallel import Unwatched
-from vicinal.query import search_many
+from vicinal.queries import search_many
 from vicinal.scan import Source
 from vicinal.scratch import SHELF, Scratch
 from vicinal.space import is_float

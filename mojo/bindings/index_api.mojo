@@ -25,7 +25,7 @@ from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
 from vicinal.ledger import ENTRIES
 from vicinal.memory import Ptr, at
 from vicinal.mapped import Mapped, verify
-from vicinal.query import search_many
+from vicinal.queries import search_many
 from vicinal.store import open_index, save_index
 from vicinal.space import item_bytes, row_stride
 from vicinal.tally import TALLIES

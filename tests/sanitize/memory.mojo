@@ -10,7 +10,7 @@ from vicinal.check import check_graph
 from vicinal.index import Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Unwatched
-from vicinal.query import SearchMany
+from vicinal.queries import SearchMany
 from vicinal.space import L2, Of, Space, item_bytes
 from vicinal.store import open_index, save_index
 from vicinal.file import Status

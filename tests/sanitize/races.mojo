@@ -10,7 +10,7 @@ from vicinal.check import check_graph
 from vicinal.index import Index
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.parallel import Body, Team, Unwatched
-from vicinal.query import SearchMany
+from vicinal.queries import SearchMany
 from vicinal.scratch import Shelf
 from vicinal.space import L2, Of
 

@@ -24,7 +24,7 @@ from vicinal.graph import slots
 from vicinal.index import Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Unwatched
-from vicinal.query import SearchMany
+from vicinal.queries import SearchMany
 from vicinal.rotation import padded_dim
 from vicinal.space import (
     COSINE,
