@@ -26,7 +26,7 @@ EXACT_BELOW, EF_SEARCH_SAVED, CODES, QUANTIZATION = range(12, 16)
 VECTORS_BYTES, IDS_BYTES, GRAPH_BYTES, CODES_BYTES, REMOVED = range(16, 21)
 FILTERED = 21  # the first of those that `stats` names in "filtered"
 BORROWED_BYTES = 25
-BUILD = 26  # the first of those that `stats` names in "build"
+BUILD = 26  # the first of those of `build_stats`
 
 
 class State:

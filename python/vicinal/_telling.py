@@ -232,17 +232,10 @@ class Telling(Quality):
             in use again, which `compact` gives back; `quantization`, what the graph is walked on,
             and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
             and `tuning_stale`, True if the number of rows has more than doubled or halved since one
-            of these; `format_version`, that of the file `save` writes;
+            of these; `format_version`, that of the file `save` writes; and
             `filtered`, how many queries with a filter were answered since the index was made or
             opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop` walk over
-            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`);
-            `build`, what all changes since then have done and taken: `rows` linked, in `rounds`,
-            `distances` and `hops` of the walks that looked for neighbours, `selections` of links,
-            `prunes` of full lists, and `seconds` by phase. These are "store" (rows are checked and
-            copied), "encode" (codes are chosen, made, tried), "sort" (equal rows are told from
-            others), "search" (rows find their links), "link_back" (those found link to them),
-            "fill" (free slots are filled) and "repair" (links to rows that go are taken out, all
-            others made reachable).
+            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`).
 
         Notes
         -----
@@ -272,11 +265,25 @@ class Telling(Quality):
             "quantization": _CODE_KINDS[number(CODES)],
             "quantization_reason": self._quantization_reason(),
             "filtered": {name: number(FILTERED + i) for i, name in enumerate(_WAYS_OF_FILTERING)},
-            "build": self._build_stats(),
         }
 
-    def _build_stats(self) -> dict[str, Any]:
-        """Tell what changes have done and taken."""
+    def build_stats(self) -> dict[str, Any]:
+        """Tell what changes of the index have done and taken since it was made or opened.
+
+        Returns
+        -------
+        dict
+            `rows` linked, in `rounds`; `distances` and `hops` of the walks that looked for
+            neighbours, `selections` of links, `prunes` of full lists; and `seconds` by phase:
+            "store" (rows are checked and copied), "encode" (codes are chosen, made, tried), "sort"
+            (equal rows are told from others), "search" (rows find their links), "link_back" (those
+            found link to them), "fill" (free slots are filled) and "repair" (links to rows that go
+            are taken out, all others made reachable). Changes that were refused or stopped count.
+
+        Notes
+        -----
+        Threads: safe at any time.
+        """
         number = partial(native.index_info, self._handle)
         work = BUILD + len(_PHASES)
         return {

@@ -148,7 +148,7 @@ def test_phases_and_counts_of_a_build(bench, tmp_path):
     builds = of_kind(records, "build")
     assert [build["threads"] for build in builds] == [1, 2, 3]
     index = python_index(np.load(BASE))
-    ours = index.stats()["build"]
+    ours = index.build_stats()
     lines = printed.splitlines()
     for build in builds:
         phases = build["phase_seconds"]

@@ -1,4 +1,4 @@
-"""`stats()["build"]`: what changes of an index have done and taken."""
+"""`build_stats()`: what changes of an index have done and taken."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rows_of(count: int, seed: int = 0) -> Any:
 
 
 def counts(index: vicinal.Index) -> dict[str, int]:
-    build = index.stats()["build"]
+    build = index.build_stats()
     assert list(build) == [*COUNTS, "seconds"]
     assert list(build["seconds"]) == PHASES
     return {name: build[name] for name in COUNTS}
@@ -37,10 +37,10 @@ def rounds_of(rows: int, present: int = 0) -> int:
 def test_nothing_has_been_built() -> None:
     index = vicinal.Index(24)
     assert set(counts(index).values()) == {0}
-    assert set(index.stats()["build"]["seconds"].values()) == {0.0}
+    assert set(index.build_stats()["seconds"].values()) == {0.0}
     index.add(rows_of(900))  # no graph yet
     assert set(counts(index).values()) == {0}
-    seconds = index.stats()["build"]["seconds"]
+    seconds = index.build_stats()["seconds"]
     assert seconds.pop("store") > 0
     assert set(seconds.values()) == {0.0}
 
@@ -73,7 +73,7 @@ def test_seconds_add_up() -> None:
     start = time.perf_counter()
     index.add(rows, num_threads=1)
     taken = time.perf_counter() - start
-    seconds = index.stats()["build"]["seconds"]
+    seconds = index.build_stats()["seconds"]
     assert all(value > 0 for value in seconds.values())
     assert 0.8 * taken < sum(seconds.values()) <= taken
     assert seconds["search"] == max(seconds.values())
@@ -85,7 +85,7 @@ def test_all_changes_count() -> None:
     index.add(rows[:1500], num_threads=1)
     first = counts(index)
     assert (first["rows"], first["rounds"]) == (1500, rounds_of(1500))
-    before = index.stats()["build"]["seconds"]
+    before = index.build_stats()["seconds"]
     index.search(rows, 10)
     assert counts(index) == first, "searches are not counted"
     index.add(rows[1500:2000], num_threads=1)
@@ -94,7 +94,7 @@ def test_all_changes_count() -> None:
     index.remove(range(300))
     third = counts(index)
     assert third["rows"] == 2000
-    assert index.stats()["build"]["seconds"]["repair"] > before["repair"]
+    assert index.build_stats()["seconds"]["repair"] > before["repair"]
     index.add(np.repeat(rows[2000:2001], 100, axis=0))  # copies stay out of the graph
     assert counts(index)["rows"] == 2001
     index.compact()
@@ -116,4 +116,4 @@ def test_what_was_taken_back_counts() -> None:
         index.add(rows_of(30_000), num_threads=1, progress=stop)
     assert len(index) == 0
     assert 0 < counts(index)["rows"] < 30_000
-    assert index.stats()["build"]["seconds"]["search"] > 0
+    assert index.build_stats()["seconds"]["search"] > 0

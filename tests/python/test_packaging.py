@@ -189,14 +189,14 @@ def test_native_module_is_hardened(unpacked, module):
 @needs_binutils
 @pytest.mark.slow
 def test_wheel_for_arm_is_made_on_any_machine(tmp_path, no_compiler):
-    levels = _levels.levels_of("aarch64")
-    made = make_wheel(ROOT, tmp_path, {**no_compiler, "VICINAL_LEVELS": ",".join(levels)})
+    # one level: each takes a minute to compile, and test_levels_agree runs parts of all
+    level = _levels.levels_of("aarch64")[-1]
+    made = make_wheel(ROOT, tmp_path, {**no_compiler, "VICINAL_LEVELS": level})
     assert made.name == f"vicinal-{vicinal.__version__}-py3-none-manylinux_2_28_aarch64.whl"
     with zipfile.ZipFile(made) as archive:
-        for level in levels:
-            module = archive.extract(f"vicinal/_{level}/_native.so", tmp_path)
-            assert re.search(r"Machine:\s+AArch64", call(["readelf", "-h", module]))
-            check_needs_libc_only(module)
+        module = archive.extract(f"vicinal/_{level}/_native.so", tmp_path)
+        assert re.search(r"Machine:\s+AArch64", call(["readelf", "-h", module]))
+        check_needs_libc_only(module)
 
 
 @needs_build_tools

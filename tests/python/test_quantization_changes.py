@@ -102,7 +102,7 @@ def test_failed_additions_leave_the_codes(rows_before: int, sift: Any) -> None:
     base = sift.base.astype(np.float32)
     index = vicinal.Index(128)
     index.add(base[:rows_before])
-    before, stats = index.search(sift.queries), {**index.stats(), "build": None}
+    before, stats = index.search(sift.queries), index.stats()
 
     def progress(done: int, total: int) -> None:
         if done == total:
@@ -112,7 +112,7 @@ def test_failed_additions_leave_the_codes(rows_before: int, sift: Any) -> None:
         for change in (0.0, 0.5):
             with pytest.raises(LookupError):
                 index.add(base[rows_before:2500] + np.float32(change), progress=progress)
-            assert {**index.stats(), "build": None} == stats
+            assert index.stats() == stats
             assert_same(index.search(sift.queries), before)
     index.add(base[rows_before:2500] + np.float32(0.5))
     assert index.stats()["quantization"] == "rabitq4"

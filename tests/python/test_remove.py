@@ -285,7 +285,7 @@ def test_an_interrupted_call_leaves_no_trace(
 
     index.save(tmp_path / "before")
     other = vicinal.open(tmp_path / "before", mode="copy")
-    stats = {**index.stats(), "build": None}  # what was done in vain counts there
+    stats = index.stats()
     for stop in (1, 2, 10**9):  # the first report, the second, the last
         seen: list[int] = []
 
@@ -297,7 +297,7 @@ def test_an_interrupted_call_leaves_no_trace(
 
         with pytest.raises(Enough):
             call(index, progress)
-        assert {**index.stats(), "build": None} == stats
+        assert index.stats() == stats
         index.check()
         index.save(tmp_path / "after")
         assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
@@ -364,7 +364,7 @@ def test_compact_gives_memory_back(tmp_path: Path, minilm: Any) -> None:
     index.remove(index.ids[:3000])
     index.save(tmp_path / "holes")
     again = pickle.loads(pickle.dumps(index))
-    assert {**again.stats(), "build": None} == {**index.stats(), "build": None}
+    assert again.stats() == index.stats()
     assert again.ids.tolist() == index.ids.tolist()
     index.compact()
     index.save(tmp_path / "compact")
