@@ -25,7 +25,6 @@ from model import Model, asked_as, draw, stored_as
 
 K = 10
 MOST_ROWS = 6000
-CAN_REMOVE = hasattr(vicinal.Index, "remove")
 ROOM = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
@@ -102,18 +101,12 @@ class Run:
     def change(self) -> None:
         """Be the writer until time is up."""
         steps = {"add": 6.0, "refused": 1.0, "save": 0.5}
-        if CAN_REMOVE:
-            steps |= {"remove": 4.0, "update": 3.0}
-            if hasattr(self.index, "compact"):
-                steps["compact"] = 0.1
+        steps |= {"remove": 4.0, "update": 3.0, "compact": 0.1}
         names, weights = list(steps), np.array(list(steps.values()))
         self.add()
         while time.monotonic() < self.until and not self.problems:
             name = names[self.rng.choice(len(names), p=weights / weights.sum())]
             if name == "add" and len(self.model.rows) > MOST_ROWS:
-                if not CAN_REMOVE:
-                    time.sleep(0.001)
-                    continue
                 name = "remove"
             if len(self.model.rows) < MOST_ROWS // 3 and name in ("remove", "compact"):
                 name = "add"
@@ -144,8 +137,6 @@ class Run:
                     mine = self.model.distances(query, np.array(self.versions[id_]))
                     assert np.isclose(mine, distance, rtol=1e-5, atol=1e-4).any(), (id_, distance)
             self.done["searches"] += count
-            if number == 0 and (known := self.index.ids[:5]).size and not CAN_REMOVE:
-                self.index.get(known)
 
     # ---- all of it
 
@@ -226,8 +217,7 @@ def main() -> int:
     kinds = [("l2", "float32", 40), ("l2", "uint8", 16), ("ip", "float16", 100), ("l2", "int8", 64)]
     for kind in kinds:
         print(mixed_run(*kind, seconds / len(kinds)), flush=True)
-    if CAN_REMOVE:
-        print("KiB in use after each of 20 turnovers:", *turnovers(20))
+    print("KiB in use after each of 20 turnovers:", *turnovers(20))
     return 0
 
 

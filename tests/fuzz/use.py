@@ -193,6 +193,5 @@ def change(index: vicinal.Index, tally: Counter[str]) -> None:
         "compact": lambda: index.compact(),
     }
     for name, step in steps.items():
-        if hasattr(index, name):
-            with allowed(tally, name, ValueError, KeyError, RuntimeError, MemoryError):
-                step()
+        with allowed(tally, name, ValueError, KeyError, RuntimeError, MemoryError):
+            step()

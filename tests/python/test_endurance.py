@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from endurance import CAN_REMOVE, mixed_run, turnovers
+from endurance import mixed_run, turnovers
 
 SECONDS = float(os.environ.get("VICINAL_ENDURANCE_SECONDS", "2"))
 
@@ -16,7 +16,6 @@ def test_changes_saves_and_searches_side_by_side(metric: str, dtype: str) -> Non
     print(mixed_run(metric, dtype, 24, SECONDS))
 
 
-@pytest.mark.skipif(not CAN_REMOVE, reason="rows cannot be removed")
 def test_memory_is_flat_over_turnovers() -> None:
     used = turnovers(6, rows=1500)
     assert used[-1] - used[1] < 2048, f"KiB in use after each turnover: {used}"
