@@ -175,11 +175,6 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     """Nodes that the present hop has to measure."""
 
     @always_inline
-    def row_of(self, node: Int) -> Int:
-        """Returns the row of a node."""
-        return row_of[Self.ground](self.graph[], node)
-
-    @always_inline
     def begin(self, start: Int, width: Int):
         """Starts from a node; `width` candidates are kept."""
         ref scratch = self.scratch[]
@@ -187,7 +182,8 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         scratch.beam.reset(min(width, self.nodes))
         scratch.visited.reset(self.nodes)
         _ = scratch.visited.first_visit(start)
-        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, self.row_of(start)), start))
+        var row = row_of[Self.ground](self.graph[], start)
+        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), start))
         scratch.distances += 1
 
     @always_inline
@@ -236,7 +232,7 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     @always_inline
     def fetch(self, fresh: Ptr[Int64], i: Int):
         """Asks for the row of the hop's node number i."""
-        fetch_row(self.rows, self.row_of(Int(fresh[unsafe_offset=i])))
+        fetch_row(self.rows, row_of[Self.ground](self.graph[], Int(fresh[unsafe_offset=i])))
 
     @always_inline
     def measure(self):
