@@ -1,5 +1,5 @@
 """Filtered search and range search for Python: filters are made with the GIL held, queries answered without it."""
-from bindings.index_api import handle_of
+from bindings.index_api import BYTE_TYPE, handle_of
 from bindings.python_api import (
     EITHER,
     INT64,
@@ -33,7 +33,6 @@ comptime FLAGS: UInt8 = 98
 """Kind `b`: a byte for each row."""
 comptime IDS: UInt8 = 105
 """Kind `i`: ids."""
-comptime BYTE_TYPE = 4
 
 
 struct Filters(Movable):

@@ -18,6 +18,7 @@ from bindings.python_api import (
     none,
     path_bytes,
 )
+from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 
 from vicinal.check import check_graph
@@ -33,6 +34,7 @@ from vicinal.space import item_bytes, row_stride
 from vicinal.tally import TALLIES
 
 comptime TAG = "vicinal.Index"
+comptime BYTE_TYPE = 4
 comptime NUMBERS = 7
 """Answer of a search that went well on an index with string ids: what it found are numbers of strings."""
 
@@ -235,40 +237,82 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
     var n = ids.dim(0)
     if out.dim(0) != n or out.dim(1) != index[].dim:
         raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
-    var bytes = index[].dim * item_bytes(index[].dtype)
-    var stride = row_stride(index[].dim, index[].dtype)
     var unknown = -1
     for i in range(n):
         var row = index[].row_of(at[Int64](ids.address())[unsafe_offset=i])
         if row < 0:
             unknown = i
             break
-        unsafe_memcpy(
-            dest=at[UInt8](out.address() + i * bytes),
-            src=at[UInt8](index[].vectors.address + row * stride),
-            count=bytes,
-        )
+        copy_row(index[], row, out.address(), i)
     _ = ids^
     _ = out^
     return from_int(unknown)
 
 
 def index_ids(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_ids(handle, out) -> int: copies the ids in row order, as many as fit; returns how many were copied.
+    """Implements index_ids(handle) -> bytearray of the int64 ids of the rows that are there, in row order.
+
+    One call, so that nothing takes effect in between: the GIL is held. A damaged file may have fewer rows than it says.
     """
-    need(count, 2)
-    var index = handle_of(args[unsafe_offset=0])
-    var out = View(args[unsafe_offset=1], INT64, 1, writable=True)
-    var visible = index[].marks.present()
+    need(count, 1)
+    ref index = handle_of(args[unsafe_offset=0])[]
+    var visible = index.marks.present()
+    var live = index.live()
+    var result = external_call["PyByteArray_FromStringAndSize", Obj](0, live * 8)
+    if result == 0:
+        raise Fail()
+    var out = at[Int64](external_call["PyByteArray_AsString", Int](result))
     var to = 0
-    for row in range(index[].count):
-        if to == out.dim(0):
+    for row in range(visible.bound):
+        if to == live:
             break
         if visible.sees(row):
-            at[Int64](out.address())[unsafe_offset=to] = index[].ids.ptr[Int64]()[unsafe_offset=row]
+            out[unsafe_offset=to] = index.ids.ptr[Int64]()[unsafe_offset=row]
             to += 1
+    if to < live and external_call["PyByteArray_Resize", c_int](result, to * 8) != 0:
+        external_call["Py_DecRef", NoneType](result)
+        raise Fail()
+    return result
+
+
+def index_get_present(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_get_present(handle, ids, out, present) -> None: as `index_get`, with a 1 or a 0 for each id in `present`;
+    rows of `out` whose id is not there stay as they are.
+    """
+    need(count, 4)
+    var index = handle_of(args[unsafe_offset=0])
+    var ids = View(args[unsafe_offset=1], INT64, 1)
+    var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
+    var present = View(args[unsafe_offset=3], BYTE_TYPE, 1, writable=True)
+    var n = ids.dim(0)
+    if out.dim(0) != n or out.dim(1) != index[].dim or present.dim(0) != n:
+        raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
+    for i in range(n):
+        var row = index[].row_of(at[Int64](ids.address())[unsafe_offset=i])
+        at[UInt8](present.address())[unsafe_offset=i] = UInt8(row >= 0)
+        if row >= 0:
+            copy_row(index[], row, out.address(), i)
+    _ = ids^
     _ = out^
-    return from_int(to)
+    _ = present^
+    return none()
+
+
+def copy_row(index: Index, row: Int, target: Int, i: Int):
+    """Copies a stored row to place i of an array without gaps."""
+    var bytes = index.dim * item_bytes(index.dtype)
+    unsafe_memcpy(
+        dest=at[UInt8](target + i * bytes),
+        src=at[UInt8](index.vectors.address + row * row_stride(index.dim, index.dtype)),
+        count=bytes,
+    )
+
+
+def index_forked(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_forked(handle) -> None: to be called in a child process right after the fork."""
+    need(count, 1)
+    handle_of(args[unsafe_offset=0])[].readers.forget()
+    return none()
 
 
 # ---- files

@@ -29,6 +29,8 @@ from vicinal._state import (
     MAX_LEVEL,
     QUANTIZATION,
     REMOVED,
+    SCRATCH_BYTES,
+    SEARCHES,
     VECTORS_BYTES,
 )
 
@@ -51,6 +53,9 @@ _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers the
 
 # as native.index_info numbers them from FILTERED on
 _WAYS_OF_FILTERING = ("scan", "beam", "two_hop", "scan_after_walk")
+
+# likewise from SEARCHES on
+_SEARCHES = ("queries", "walks", "scans", "distances", "hops")
 
 # likewise from BUILD on
 _PHASES = ("store", "encode", "sort", "search", "link_back", "fill", "repair")
@@ -117,12 +122,7 @@ class Telling(Quality):
 
     def _all_ids(self) -> NDArray[np.int64]:
         """Return all ids as the native code knows them."""
-        handle, count = self._handle, len(self)
-        while True:
-            out = np.empty(count, dtype=np.int64)
-            count = native.index_ids(handle, out)
-            if len(out) == count:  # nobody has added or removed any in between
-                return out
+        return np.frombuffer(native.index_ids(self._handle), dtype=np.int64)
 
     def vectors(self, batch_size: int = 1024) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Go through all rows in the order of `ids`, a batch at a time.
@@ -153,11 +153,11 @@ class Telling(Quality):
         dtype = _validate.STORED_DTYPES[self._dtype]
         for start in range(0, len(ids), size):
             batch = ids[start : start + size]
-            while True:
-                batch = batch[self._rows(batch) >= 0]
-                out = np.empty((len(batch), self._dim), dtype)
-                if native.index_get(self._handle, batch, out) < 0:
-                    break
+            out = np.empty((len(batch), self._dim), dtype)
+            present = np.empty(len(batch), np.uint8)
+            native.index_get_present(self._handle, batch, out, present)
+            if not present.all():
+                batch, out = batch[present != 0], out[present != 0]
             yield self._named(batch), out
 
     def __contains__(self, id: object) -> bool:
@@ -235,7 +235,10 @@ class Telling(Quality):
             of these; `format_version`, that of the file `save` writes; and
             `filtered`, how many queries with a filter were answered since the index was made or
             opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop` walk over
-            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`).
+            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`);
+            `searches`, what searches of all kinds and additions have done since then: `queries`
+            answered, `walks` begun for them and `scans` of rows (a query takes one of either, or
+            more if too little of what it met is to be shown), `distances` measured and `hops`.
 
         Notes
         -----
@@ -265,6 +268,7 @@ class Telling(Quality):
             "quantization": _CODE_KINDS[number(CODES)],
             "quantization_reason": self._quantization_reason(),
             "filtered": {name: number(FILTERED + i) for i, name in enumerate(_WAYS_OF_FILTERING)},
+            "searches": {name: number(SEARCHES + i) for i, name in enumerate(_SEARCHES)},
         }
 
     def build_stats(self) -> dict[str, Any]:
@@ -316,7 +320,9 @@ class Telling(Quality):
         dict
             `vectors`, `ids` (with the table that finds them and, once something was removed, the
             marks of rows), `id_strings` (likewise; 0 for integer
-            ids), `graph`, `codes` (what the graph is walked on) and `total`, room to grow included;
+            ids), `graph`, `codes` (what the graph is walked on), both with those that were replaced
+            and are kept for searches under way, `scratch` (what searches and additions work with,
+            kept for the next) and `total`, room to grow included;
             beside these `borrowed`: bytes of vectors that `add(copy=None)` or `copy=False` has left
             where the caller has them.
             For a read-only index these are parts of the file, of which the system keeps in memory
@@ -333,6 +339,7 @@ class Telling(Quality):
             "id_strings": 0 if self._strings is None else self._strings.memory(),
             "graph": number(GRAPH_BYTES),
             "codes": number(CODES_BYTES),
+            "scratch": number(SCRATCH_BYTES),
             "total": number(BYTES),
             "borrowed": number(BORROWED_BYTES),
         }

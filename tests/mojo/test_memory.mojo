@@ -7,7 +7,8 @@ from std.time import sleep
 from vicinal.ids import NOBODY, IdMap
 from vicinal.memory import HUGE_PAGE, Column, Ptr, allocate, allocate_zeroed, release
 from vicinal.parallel import MAX_THREADS, Body, Team, Unwatched, Watch, usable_cores
-from vicinal.scratch import SHELF, Scratch, Shelf
+from vicinal.readers import Readers
+from vicinal.scratch import Scratch
 
 
 def test_a_column_grows_where_it_is() raises:
@@ -328,41 +329,83 @@ def test_a_watch_ends_a_region() raises:
 
 @fieldwise_init
 struct Borrow(Body):
-    """Takes scratches from a shelf; two who hold the same one would see each other's marks."""
+    """Takes scratches; two who hold the same one would see each other's marks."""
 
-    var shelf: Ptr[Shelf]
+    var readers: Ptr[Readers]
     var wrong: Ptr[Int64]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Takes one for each item."""
         for i in range(begin, end):
-            var scratch = self.shelf[].take()
+            var scratch = self.readers[].claim()
             scratch[].hops = i
             scratch[].beam.reset(3 + i % 5)
             if scratch[].hops != i or scratch[].beam.limit != 3 + i % 5:
                 _ = Atomic[Int64].fetch_add(self.wrong, 1)
-            self.shelf[].put(scratch)
+            self.readers[].release(scratch)
 
 
-def test_a_shelf_gives_each_scratch_to_one() raises:
-    var shelf = Shelf()
+def test_each_scratch_is_given_to_one() raises:
+    var readers = Readers()
     var taken = List[Ptr[Scratch]]()
-    for i in range(SHELF + 5):  # more than it keeps
-        taken.append(shelf.take())
+    for i in range(70):
+        taken.append(readers.claim())
         for j in range(i):
             assert_true(Int(taken[i]) != Int(taken[j]))
     for i in range(len(taken)):
-        shelf.put(taken[i])
-    var again = shelf.take()
-    assert_equal(Int(again), Int(taken[0]))
-    shelf.put(again)
+        readers.release(taken[i])
+    for _ in range(len(taken)):  # none is made anew as long as there are others
+        var again = Int(readers.claim())
+        var known = False
+        for j in range(len(taken)):
+            known = known or Int(taken[j]) == again
+        assert_true(known)
+    for i in range(len(taken)):
+        readers.release(taken[i])
     var wrong = allocate_zeroed[Int64](1)
     var watch = Unwatched()
-    var borrow = Borrow(Pointer(to=shelf).unsafe_origin_cast[MutUntrackedOrigin](), wrong)
+    var borrow = Borrow(Pointer(to=readers).unsafe_origin_cast[MutUntrackedOrigin](), wrong)
     assert_true(Team(4).run(20_000, 10, borrow, watch))
     assert_equal(wrong[], 0)
     release(wrong)
-    _ = shelf^
+    _ = readers^
+
+
+def test_nothing_passes_a_search_that_began_before() raises:
+    var readers = Readers()
+    assert_true(readers.passed(readers.retire()), "nobody reads")
+    var first = readers.claim()
+    var worker = readers.claim_unpinned()
+    var before = readers.retire()
+    var second = readers.claim()
+    var after = readers.retire()
+    assert_false(readers.passed(before))
+    assert_false(readers.wait(before, 1000))
+    readers.renew(first)  # it begins anew, and has let go of what it saw
+    assert_true(readers.passed(before))
+    assert_false(readers.passed(after), "the second one is there still")
+    readers.release(second)
+    assert_true(readers.passed(after))
+    assert_false(readers.passed(readers.retire()), "the first one is, too")
+    readers.forget()  # as after a fork
+    assert_true(readers.passed(readers.retire()))
+    readers.release(first)
+    readers.release(worker)
+    _ = readers^
+
+
+def test_wide_searches_leave_no_memory_behind() raises:
+    var readers = Readers()
+    var scratch = readers.claim()
+    readers.release(scratch)
+    var usual = readers.bytes()
+    assert_true(usual > 0)
+    scratch = readers.claim()
+    scratch[].beam.reset(1_000_000)
+    scratch[].chosen.reset(1_000_000)
+    readers.release(scratch)
+    assert_equal(readers.bytes(), usual)
+    _ = readers^
 
 
 def test_cores() raises:

@@ -11,7 +11,8 @@ from vicinal.index import Index
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.parallel import Body, Team, Unwatched
 from vicinal.queries import SearchMany
-from vicinal.scratch import Shelf
+from vicinal.readers import Readers
+from vicinal.scratch import DISTANCES
 from vicinal.space import L2, Of
 
 comptime Float = Of[L2, DType.float32]
@@ -148,37 +149,32 @@ def beside_codes() abi("C") -> Int:
 
 @fieldwise_init
 struct TakeAndPut(Body):
-    """Takes scratches from a shelf, writes to them and puts them back."""
+    """Takes scratches, writes to them and puts them back."""
 
-    var shelf: Ptr[Shelf]
+    var readers: Ptr[Readers]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does it end - begin times."""
         for _ in range(begin, end):
-            var one = self.shelf[].take()
-            var two = self.shelf[].take()
+            var one = self.readers[].claim()
+            var two = self.readers[].claim()
             one[].distances += 1
             two[].distances += 1
-            self.shelf[].put(one)
-            self.shelf[].put(two)
+            self.readers[].release(one)
+            self.readers[].release(two)
 
 
 @export
-def shelf() abi("C") -> Int:
+def scratches() abi("C") -> Int:
     """Passes scratches between four threads; returns 0 if none was in two hands."""
-    var places = Shelf()
+    var readers = Readers()
     var team = Team(4)
     var watch = Unwatched()
-    var work = TakeAndPut(Pointer(to=places).unsafe_origin_cast[MutUntrackedOrigin]())
+    var work = TakeAndPut(Pointer(to=readers).unsafe_origin_cast[MutUntrackedOrigin]())
     _ = team.run(20_000, 50, work, watch)
     _ = team^
-    var uses = 0
-    for _ in range(8):
-        var scratch = places.take()
-        uses += scratch[].distances
-        scratch.unsafe_deinit_pointee()
-        release(scratch)
-    _ = places^
+    var uses = readers.count(DISTANCES)
+    _ = readers^
     return uses - 2 * 20_000
 
 
