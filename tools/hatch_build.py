@@ -36,11 +36,9 @@ class NativeBuildHook(BuildHookInterface):
         if version == "editable":
             native_build.build(names, root / "python" / "vicinal")
         else:
-            # Kept between builds: only what changed is compiled again.
-            for folder in native_build.build(names, root / "build" / "native"):
+            for level, folder in zip(names, native_build.build(names), strict=True):
                 for name in (native_build.MODULE, native_build.RECORD):
-                    target = f"vicinal/{folder.name}/{name}"
-                    build_data["force_include"][str(folder / name)] = target
+                    build_data["force_include"][str(folder / name)] = f"vicinal/_{level}/{name}"
         build_data["pure_python"] = False
         # The module takes the C API by symbol name, so it has no Python ABI of its own; of libc it
         # uses nothing newer than glibc 2.28. Tests look at both.
