@@ -18,6 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import native_build
 
 
+def wanted_levels() -> list[str]:
+    """Return the CPU levels of VICINAL_LEVELS, all of this architecture by default."""
+    return native_build.parse_levels(os.environ.get("VICINAL_LEVELS") or "all")
+
+
 class NativeBuildHook(BuildHookInterface):
     """Adds `_<level>/_native.so` and its record for each level."""
 
@@ -25,7 +30,7 @@ class NativeBuildHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile and register the modules; `version` is "standard" or "editable"."""
-        names = native_build.parse_levels(os.environ.get("VICINAL_LEVELS") or "all")
+        names = wanted_levels()
         table = native_build.levels.LEVELS
         machines = {table[name].machine for name in names}
         if len(machines) != 1:

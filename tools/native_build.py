@@ -86,13 +86,21 @@ def best_level() -> str:
 
 
 def parse_levels(text: str) -> list[str]:
-    """Turn "v2,v4", "all" (of this architecture) or "best" into a list of level names."""
+    """Turn "v2,v4" into a list of level names; "all", "here" and "best" as well.
+
+    They are all levels of this architecture, those that this CPU runs, and the best of these.
+    """
     if text == "all":
         return host_levels()
+    if text == "here":
+        machine, flags = levels.machine_name(), levels.cpu_flags()
+        return [
+            name for name in host_levels() if levels.runs_on(levels.LEVELS[name], machine, flags)
+        ]
     names = [best_level()] if text == "best" else [part.strip() for part in text.split(",")]
     unknown = [name for name in names if name not in levels.LEVELS]
     if unknown or len(set(names)) != len(names):
-        wanted = ", ".join([*levels.LEVELS, "all", "best"])
+        wanted = ", ".join([*levels.LEVELS, "all", "here", "best"])
         raise BuildError(f"levels: expected different names out of {wanted}; got {text!r}")
     return names
 
@@ -270,7 +278,8 @@ def main() -> int:
     parser.add_argument(
         "--levels",
         default="best",
-        help=f"comma-separated list of {names}; 'all' of this machine; 'best' that this CPU runs",
+        help=f"comma-separated list of {names}; 'all' of this architecture; 'here', which this CPU "
+        "runs; 'best' of them",
     )
     parser.add_argument("--into", type=Path, default=ROOT / "python" / "vicinal")
     parser.add_argument("--spaces", choices=SPACES, default="all", help="few: for development")

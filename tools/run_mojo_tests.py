@@ -68,7 +68,9 @@ def program(group: list[Path], release: str) -> tuple[Path, str]:
     took = []
 
     def key() -> str:
-        return compile_cache.digest(files, ROOT, release, OPTIONS, str(library))
+        # compiled for the CPU of this machine
+        facts = (release, OPTIONS, str(library), sorted(native_build.levels.cpu_flags()))
+        return compile_cache.digest(files, ROOT, *facts)
 
     def make(into: Path) -> None:
         made, main = into / "tests.o", into / "tests.mojo"
