@@ -166,7 +166,7 @@ RE_ENCODED = """
 
 @pytest.mark.slow
 def test_searches_while_all_rows_get_new_codes() -> None:
-    done = run(RE_ENCODED, "20")
+    done = run(RE_ENCODED, "10")
     assert (done.returncode, done.stdout) == (0, "all right\n"), done.stderr
 
 
