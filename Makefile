@@ -18,8 +18,8 @@ BUILD_REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.tom
 TOOLS := $(shell sed -n '/^\(dependencies\|test\|dev\) = \[/,/^\]/s/^ *\("[^"]*"\),.*/\1/p' pyproject.toml)
 # CPU levels that are compiled for demo and bench, and for tests: those that this machine runs. Wheels
 # of `make wheels` and `pip wheel .` have all levels of the architecture.
-demo bench: export VICINAL_LEVELS ?= best
-test lint format fuzz endurance figures: export VICINAL_LEVELS ?= here
+demo bench figures: export VICINAL_LEVELS ?= best
+test lint format fuzz endurance: export VICINAL_LEVELS ?= here
 # processes that tests run in; "auto" is one a core
 JOBS ?= auto
 # all that the wheel is made of
@@ -66,7 +66,7 @@ quick: $(VENV)/stamp-tools
 	PYTHONPATH=python $(PY) -m pytest -q -n $(JOBS) -m "not slow" $(ARGS)
 	$(PY) -m ruff check -q .
 
-figures: $(VENV)/stamp-test
+figures: $(VENV)/stamp-demo
 	$(PY) bench/figures.py $(ARGS)
 
 # Skips what gcc on this machine does not have, and says so.
@@ -104,11 +104,13 @@ lint: $(VENV)/stamp-test
 	@status=0; for file in $(MOJO_FILES); do diff -u $$file build/format/$$file || status=1; done; \
 	if [ $$status = 0 ]; then echo "Mojo format: $(words $(MOJO_FILES)) files as formatted"; \
 	else echo "Mojo format: run make format"; exit 1; fi
+	$(PY) tools/table_of_tests.py --check
 	@$(MOJO) doc --Werror -I mojo mojo/vicinal -o build/vicinal.json && echo "Mojo docstrings: no complaints"
 
 format: $(VENV)/stamp-test
 	$(PY) -m ruff check --fix-only --select I .
 	$(PY) -m ruff format .
+	$(PY) tools/table_of_tests.py
 	$(MOJO) format -q -l 100 $(MOJO_FILES)
 
 doc: $(VENV)/stamp-venv
