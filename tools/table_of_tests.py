@@ -3,8 +3,8 @@
     python tools/table_of_tests.py           # write it
     python tools/table_of_tests.py --check   # exit status 1 if it is not up to date
 
-Tests in Python reach the library through the bindings only: a module that no test in Mojo imports is
-shown with the modules that lead to it.
+Tests in Python reach the library through the bindings only: a module that no test in Mojo imports
+is shown with the modules that lead to it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TARGET = ROOT / "docs" / "tests.md"
 IMPORT = re.compile(r"^from ((?:vicinal|bindings)[\w.]*) import ", re.MULTILINE)
 HEAD = """# Modules and their tests
 
-Made by `tools/table_of_tests.py` (`make format`); a test compares. Tests in Mojo run with all assertions on and
-import what they test. Everything is tested through the Python API as well (`tests/python`, whose
-files are named after what they promise); a module without a test of its own is marked by the modules through
-which it is reached.
+Made by `tools/table_of_tests.py` (`make format`); a test compares. Tests in Mojo run with all
+assertions on and import what they test. Everything is tested through the Python API as well
+(`tests/python`, whose files are named after what they promise); a module without a test of its own
+is shown with the modules through which it is reached.
 
 | module | tests in Mojo |
 |---|---|
