@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,14 +29,23 @@ MOST_ROWS = 6000
 ROOM = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
+class Limit(NamedTuple):
+    """When a run is over: after so many seconds, or changes."""
+
+    seconds: float = np.inf
+    changes: float = np.inf
+
+
 class Run:
     """One index, what it must hold, and all that searches may see meanwhile."""
 
-    def __init__(self, metric: str, dtype: str, dim: int, seconds: float, folder: Path) -> None:
+    def __init__(self, metric: str, dtype: str, dim: int, limit: Limit, folder: Path) -> None:
         self.model = Model(metric, dtype, dim)
         self.index = self.empty_index()
         self.path = folder / "index.vicinal"
-        self.until = time.monotonic() + seconds
+        self.limit = limit
+        self.until = time.monotonic() + limit.seconds
+        self.changed_enough = False
         self.rng = np.random.default_rng(0)
         # every vector that an id had since the beginning; a new one is noted before it is there
         self.versions: dict[int, list[np.ndarray]] = {}
@@ -99,12 +109,12 @@ class Run:
         self.model.assert_holds(opened)
 
     def change(self) -> None:
-        """Be the writer until time is up."""
+        """Be the writer until the run is over."""
         steps = {"add": 6.0, "refused": 1.0, "save": 0.5}
         steps |= {"remove": 4.0, "update": 3.0, "compact": 0.1}
         names, weights = list(steps), np.array(list(steps.values()))
         self.add()
-        while time.monotonic() < self.until and not self.problems:
+        while not self.over():
             name = names[self.rng.choice(len(names), p=weights / weights.sum())]
             if name == "add" and len(self.model.rows) > MOST_ROWS:
                 name = "remove"
@@ -112,14 +122,19 @@ class Run:
                 name = "add"
             self.index.compact() if name == "compact" else getattr(self, name)()
             self.done[name] += 1
+            self.changed_enough = self.done.total() - self.done["searches"] >= self.limit.changes
+
+    def over(self) -> bool:
+        """Tell whether all threads have to end."""
+        return self.changed_enough or bool(self.problems) or time.monotonic() >= self.until
 
     # ---- the searchers
 
     def look(self, number: int) -> None:
-        """Search until time is up; every answer must be one that was true at some time."""
+        """Search until the run is over; every answer must be one that was true at some time."""
         rng = np.random.default_rng(number)
         dim = self.model.dim
-        while time.monotonic() < self.until and not self.problems:
+        while not self.over():
             count = int(rng.choice([1, 1, 3, 40]))
             queries = draw(int(rng.integers(2**31)), count, dim)
             gone = self.gone.copy()
@@ -180,10 +195,10 @@ class Run:
         self.done["rows at the end"] = len(self.index)
 
 
-def mixed_run(metric: str, dtype: str, dim: int, seconds: float, searchers: int = 4) -> str:
+def mixed_run(metric: str, dtype: str, dim: int, limit: Limit, searchers: int = 4) -> str:
     """Do one run; return what was done, or raise what went wrong."""
     with tempfile.TemporaryDirectory(prefix="vicinal-endurance-", dir=ROOM) as folder:
-        run = Run(metric, dtype, dim, seconds, Path(folder))
+        run = Run(metric, dtype, dim, limit, Path(folder))
         run.run(searchers)
     done = ", ".join(f"{name} {count:,}" for name, count in sorted(run.done.items()))
     return f"{metric} {dtype} {dim}: {done}"
@@ -216,7 +231,7 @@ def main() -> int:
     seconds = parser.parse_args().seconds
     kinds = [("l2", "float32", 40), ("l2", "uint8", 16), ("ip", "float16", 100), ("l2", "int8", 64)]
     for kind in kinds:
-        print(mixed_run(*kind, seconds / len(kinds)), flush=True)
+        print(mixed_run(*kind, Limit(seconds=seconds / len(kinds))), flush=True)
     print("KiB in use after each of 20 turnovers:", *turnovers(20))
     return 0
 

@@ -33,7 +33,7 @@ def test_mutated_files(tmp_path: Path) -> None:
         cwd=TESTS,
         capture_output=True,
         text=True,
-        timeout=60 + FILES / 20,
+        timeout=600 + FILES,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     # of some use: a good part of them gets past the checks
