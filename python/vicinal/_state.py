@@ -74,7 +74,7 @@ class State:
         return native.index_info(self._handle, COUNT)
 
     def _need_right_counts(self) -> None:
-        """Compare what a mapped file says that it counts with what it marks; looks once, at all rows.
+        """Compare the counts of a mapped file with its marks; looks once, at all rows.
 
         Whoever relies on `len` being the number of rows that are there calls it first.
 
