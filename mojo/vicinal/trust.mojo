@@ -116,7 +116,7 @@ def _equal(block: SIMD[DType.uint8, BLOCK], mark: UInt8) -> Int:
 
 
 def look_at_counts(index: Index) -> Status:
-    """Compares the numbers of removed rows and of copies with what is marked so; the file's columns are still those of the index.
+    """Compares the numbers of removed rows, of copies and of strings with the rows that are marked, or named, so.
     """
     ref marks = index.marks
     if marks.in_use:
@@ -135,6 +135,19 @@ def look_at_counts(index: Index) -> Status:
             found += Int(next[unsafe_offset=row] < ORIGINAL)
         if found != copies.count:
             return Status(BAD_COUNT, copies.count, found, name_of("copies"))
+    return _look_at_numbers(index)
+
+
+def _look_at_numbers(index: Index) -> Status:
+    """Checks that there is a string for each row, if rows are named by strings."""
+    if index.texts.used:
+        var numbers = index.ids.ptr[Int64]()
+        for row in range(index.count):
+            var number = Int(numbers[unsafe_offset=row])
+            if number >= 0 and number < index.texts.count:
+                continue
+            if not index.marks.in_use or index.marks.of(row) != FREE:
+                return Status(BAD_CONTENT, row, 0, name_of("ids"))
     return Status.done()
 
 

@@ -189,9 +189,9 @@ def take_in(index: vicinal.Index, tally: Counter[str], mode: str) -> None:
         dtype=index.dtype,
         M=3,
         ef_construction=20,
-        ids=index.stats()["ids"],
+        ids="int64" if index._strings is None else "str",
     )
-    refused = (ValueError, KeyError, TypeError, MemoryError, vicinal.CorruptError)
+    refused = (ValueError, KeyError, MemoryError, vicinal.CorruptError)
     with allowed(tally, f"merge {mode}", *refused):
         other.merge(index, num_threads=1)
         other.check()
