@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import struct
 from collections.abc import Callable
 
@@ -307,7 +306,7 @@ def mutated(seeds: list[bytes], number: int, *, lying: bool = False) -> bytes:
     data = seeds[int(rng.integers(len(seeds)))]
     kind = rng.random()
     if kind < 0.65:
-        image = copy.deepcopy(parse(data))
+        image = parse(data)
         for _ in range(int(rng.integers(1, 5))):
             MEANING[int(rng.integers(len(MEANING)))](image, rng)
             if not image.parts:

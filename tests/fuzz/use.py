@@ -149,8 +149,9 @@ def exercise(index: vicinal.Index, tally: Counter[str], mode: str, number: int) 
     ask(index, tally, mode, known, number)
     with allowed(tally, f"ask why {mode}", KeyError, ValueError, vicinal.CorruptError):
         query = rows_of(kind_of_queries(index), 1, index.dim, number)[0]
-        for step in index.trace(query, 3, ef_search=5):
-            if number % 8 == 0:
+        trace = index.trace(query, 3, ef_search=5)
+        if number % 8 == 0:
+            for step in trace:
                 repr(step)
         if known is not None and len(known) and known[-1] is not None:
             index.why_not(query, known.tolist()[-1], 3, ef_search=5)
