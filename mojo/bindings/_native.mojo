@@ -6,6 +6,7 @@ from bindings.filter_api import index_range, index_search_filtered, range_take
 from bindings.index_api import (
     exact_below,
     index_check,
+    index_compare_counts,
     index_forked,
     index_get,
     index_get_present,
@@ -81,6 +82,9 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_save]("index_save", "index_save(handle, path, ef_search, status) -> None")
     methods.add[index_open](
         "index_open", "index_open(path, copy, verify, status) -> handle or None"
+    )
+    methods.add[index_compare_counts](
+        "index_compare_counts", "index_compare_counts(handle, status) -> None"
     )
     methods.add[index_verify]("index_verify", "index_verify(handle, threads, status) -> None")
     methods.add[index_rows]("index_rows", "index_rows(handle, ids, out) -> None")

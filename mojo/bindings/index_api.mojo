@@ -5,6 +5,7 @@ from bindings.python_api import (
     INT64,
     Args,
     Fail,
+    NoGil,
     Obj,
     PythonWatch,
     View,
@@ -21,7 +22,7 @@ from bindings.python_api import (
 from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 
-from vicinal.check import check_graph
+from vicinal.check import check_index
 from vicinal.file import Status
 from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
 from vicinal.ledger import ENTRIES
@@ -32,6 +33,7 @@ from vicinal.readers import COUNTS
 from vicinal.store import open_index, save_index
 from vicinal.space import item_bytes, row_stride
 from vicinal.tally import TALLIES
+from vicinal.trust import counts_agree
 
 comptime TAG = "vicinal.Index"
 comptime BYTE_TYPE = 4
@@ -196,16 +198,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
 def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
-    ref index = handle_of(args[unsafe_offset=0])[]
-    return from_int(
-        check_graph(
-            index.graph[],
-            index.count,
-            index.unrepaired == 0,
-            index.copies.count + index.marks.free(),
-            index.marks.address(),
-        )
-    )
+    return from_int(check_index(handle_of(args[unsafe_offset=0])[]))
 
 
 def index_rows(args: Args, count: Int) raises Fail -> Obj:
@@ -377,6 +370,20 @@ def index_open(args: Args, count: Int) raises Fail -> Obj:
         return none()
     need_space(index.metric, index.dtype)
     return capsule_new[Index, TAG](index^)
+
+
+def index_compare_counts(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_compare_counts(handle, status int64[5]) -> None: whether a file holds as many rows as it says.
+    """
+    need(count, 2)
+    var index = handle_of(args[unsafe_offset=0])
+    var out = status_view(args[unsafe_offset=1])
+    var gil = NoGil()
+    var status = counts_agree(index[])
+    _ = gil^
+    report(status, out)
+    _ = out^
+    return none()
 
 
 def index_verify(args: Args, count: Int) raises Fail -> Obj:

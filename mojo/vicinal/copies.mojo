@@ -185,13 +185,17 @@ struct Copies(Movable):
             place = (place + 1) & (self.room - 1)
 
     def catch_up(mut self, stored: Rows, rows: Int, marks: Int):
-        """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first.
+        """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first, or the one
+        that has copies: it has to be found through them.
         """
-        for row in range(self.seen, rows):
-            if self.is_copy(row) or not settled(marks, row):
-                self.seen = row + 1
-            else:
+        var first = self.seen
+        for row in range(first, min(rows, self.rows)):
+            if self.has_copies(row) and settled(marks, row):
                 _ = self.original(stored, row)
+        for row in range(first, rows):
+            if not self.is_copy(row) and not self.has_copies(row) and settled(marks, row):
+                _ = self.original(stored, row)
+        self.seen = max(self.seen, rows)
 
     def forget(mut self, stored: Rows, row: Int):
         """Takes a row out of the table if it is there; those that it stood in the way of move up.
@@ -285,6 +289,7 @@ struct Copies(Movable):
         """
         into.reset(k)
         var room = seen(self.rows)
+        var steps = room  # all rings together have no more, but those of a damaged file may have no end
         for i in range(found.size):
             var entry = found.entries[unsafe_offset=i] & ~1
             if entry >= into.worst():
@@ -295,7 +300,6 @@ struct Copies(Movable):
             var last = self.last_of(row, room)
             var copy = self.first_of(last, room)
             var left = k
-            var steps = room
             while copy >= 0 and left > 0 and steps > 0:
                 if visible.sees(copy):
                     left -= 1

@@ -47,6 +47,8 @@ comptime BAD_CHECKSUMS = 16
 """The list of checksums, at byte `a`, does not fit the checksum that the header has of it."""
 comptime BAD_CONTENT = 17
 """Item `a` of section `name` contradicts the rest; for callers that know what the section means."""
+comptime BAD_COUNT = 18
+"""The header counts `a` rows in the field `name`, the section that marks them `b`."""
 
 comptime RULE_COUNT = 1
 """There are more or fewer sections than there may be."""

@@ -76,6 +76,8 @@ struct Mapped(Movable):
     """The sections in the order of the file, the last being `checksums`; addresses in the map."""
     var count: Int
     """Their number."""
+    var compared: Int64
+    """1 once the counts of the header were found to agree with the sections, see `trust.counts_agree`."""
 
     def __init__(out self, path: Int):
         """Opens, checks the header, the table and the size, and maps; takes no time by size.
@@ -106,6 +108,7 @@ struct Mapped(Movable):
         self.header = page.unsafe_offset(AT_FIELDS).unsafe_bitcast[Header]()[]
         self.sections = sections
         self.count = count
+        self.compared = 0
         release(page)
         _ = source^
 

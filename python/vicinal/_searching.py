@@ -86,6 +86,8 @@ class Searching(Quality):
             with metric "cosine"; if the index was not tuned for `recall` and `k`, or `ef_search` is
             given as well; if booleans are not as many as rows, or a list of filters is not as long
             as there are queries.
+        CorruptError
+            If a filter is given and a mapped file does not have as many rows as it says.
 
         Notes
         -----
@@ -136,6 +138,7 @@ class Searching(Quality):
         if filter is None:
             status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
         else:
+            self._need_right_counts()
             status = native.index_search_filtered(
                 self._handle,
                 rows,
@@ -194,6 +197,8 @@ class Searching(Quality):
             If an argument is of the wrong kind.
         ValueError
             As `search`; also if the radius is NaN.
+        CorruptError
+            As `search`.
         MemoryError
             If the result does not fit memory.
 
@@ -221,6 +226,8 @@ class Searching(Quality):
         n = len(rows)
         threads = 1 if num_threads is None and n == 1 else _validate.thread_count(num_threads)
         offsets = _empty(n + 1, _INT64)
+        if filter is not None:
+            self._need_right_counts()
         found = native.index_range(
             self._handle,
             rows,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _validate, storage
 from vicinal._cpu import native
 from vicinal._string_ids import StringIds, as_strings
 from vicinal._writer_lock import WriterLock
@@ -93,6 +93,26 @@ class State:
 
     def __len__(self) -> int:
         return native.index_info(self._handle, COUNT)
+
+    def _need_right_counts(self) -> None:
+        """Compare the counts of a mapped file with its marks; looks once, at all rows.
+
+        Whoever relies on `len` being the number of rows that are there calls it first.
+
+        Raises
+        ------
+        CorruptError
+            If it contradicts itself.
+        """
+        if self._read_only:  # what can be changed was compared when it was opened
+            storage.call(
+                lambda _, status: native.index_compare_counts(self._handle, status), self._path
+            )
+
+    def _all_ids(self) -> NDArray[np.int64]:
+        """Return the ids of all rows in their order as the native code knows them."""
+        self._need_right_counts()
+        return np.frombuffer(native.index_ids(self._handle), dtype=np.int64)
 
     def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row number of each id, -1 for unknown ones."""

@@ -46,6 +46,7 @@ _INVARIANTS = {
     8: "a row cannot be reached from the entry point",
     9: "rows without links are not as many as copies of other rows and freed rows",
     10: "a link leads to or from a row that was removed and freed",
+    11: "copies of a row are not found through it, or do not hold the same",
 }
 
 _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them
@@ -120,10 +121,6 @@ class Telling(Quality):
         """
         return self._named(self._all_ids())
 
-    def _all_ids(self) -> NDArray[np.int64]:
-        """Return all ids as the native code knows them."""
-        return np.frombuffer(native.index_ids(self._handle), dtype=np.int64)
-
     def vectors(self, batch_size: int = 1024) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Go through all rows in the order of `ids`, a batch at a time.
 
@@ -138,6 +135,11 @@ class Telling(Quality):
             As `ids` gives them.
         vectors : ndarray of shape (n, dim)
             As `get` gives them; new for every batch.
+
+        Raises
+        ------
+        CorruptError
+            As `ids`.
 
         Notes
         -----

@@ -69,6 +69,20 @@ def test_failed_additions_are_forgotten() raises:
         present[row] = found < 0
 
 
+def test_of_equal_rows_the_one_with_copies_is_found() raises:
+    """Rows that a file of version 1 holds twice are both linked; copies were looked for behind the first of them."""
+    var sample = Bytes(4, 1)  # all rows are equal
+    for first in range(4):
+        var copies = Copies()
+        assert_true(copies.grow(6))
+        copies.append(3, 4)
+        copies.append(3, 5)
+        copies.seen = first
+        copies.catch_up(sample.rows, 6, 0)
+        assert_equal(copies.find(sample.rows, 4), 3)
+        assert_equal(copies.seen, 6)
+
+
 def test_rings() raises:
     seed(3)
     var sample = Bytes(2, 60)
