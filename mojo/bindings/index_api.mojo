@@ -1,4 +1,5 @@
 """The index for Python: checked views in, GIL released, no Python object inside."""
+from bindings.kernel_api import need_space
 from bindings.python_api import (
     EITHER,
     INT64,
@@ -44,6 +45,7 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below, quantization) -> handle.
     """
     need(count, 8)
+    need_space(as_int(args[unsafe_offset=0]), as_int(args[unsafe_offset=1]))
     return capsule_new[Index, TAG](
         Index(
             as_int(args[unsafe_offset=0]),
@@ -322,6 +324,7 @@ def index_open(args: Args, count: Int) raises Fail -> Obj:
         raise Fail()
     if not status.ok():
         return none()
+    need_space(index.metric, index.dtype)
     return capsule_new[Index, TAG](index^)
 
 
