@@ -2,8 +2,8 @@
 from std.memory import unsafe_memcpy
 
 from vicinal.coding import AUTO, can_walk
-from vicinal.codes import STORED_ROWS, Codes, drop_codes
-from vicinal.file import Status
+from vicinal.codes import STORED_ROWS, codes_on_heap, drop_codes
+from vicinal.file import ENOMEM, Status
 from vicinal.format import (
     BAD_CONTENT,
     BAD_FIELD,
@@ -17,7 +17,7 @@ from vicinal.graph import MAX_ROWS, slots
 from vicinal.index import TUNING_WORDS, Index
 from vicinal.mapped import Mapped, verify
 from vicinal.marks import FREE, HOLDING, LIVE, PENDING
-from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.memory import Column, Ptr, allocate, at, missing, release
 from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
 from vicinal.space import item_bytes, row_stride
@@ -27,8 +27,6 @@ from vicinal.writer import save, write
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime NO_ROOM = 12
-"""ENOMEM: what a private copy that does not fit memory is reported as."""
 comptime SECTIONS = 15
 comptime MAX_TUNINGS = 4096
 
@@ -46,6 +44,8 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         The writer's status.
     """
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, ef_search, sections, count)
     var status = save(path, header, sections, count, watch)
@@ -66,6 +66,8 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
         The writer's status.
     """
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, ef_search, sections, count)
     var status = write(file, header, sections, count, watch)
@@ -74,8 +76,11 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
 
 
 def format_version(index: Index) -> Int:
-    """Returns the format version of the file that an index would be saved as."""
+    """Returns the format version of the file that an index would be saved as, 0 when memory is out.
+    """
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return 0
     var count = 0
     var header = _describe(index, 0, sections, count)
     release(sections)
@@ -219,7 +224,10 @@ def open_index[
         header.exact_below,
         header.quantization,
     )
-    _attach(mapped, index, status)
+    if index.failed():
+        status = Status.system(ENOMEM)
+    if status.ok():
+        _attach(mapped, index, status)
     if not status.ok():
         return index^
     index.ef_search = header.ef_search
@@ -227,13 +235,14 @@ def open_index[
     if copy:
         status = distrust(index.graph[], index.copies)
         if status.ok() and not _make_private(index):
-            status = Status.system(NO_ROOM)
+            status = Status.system(ENOMEM)
         elif status.ok():
             index.copies.put_in_order()
             _count_marks(index, status)
         _ = mapped^
     else:
-        index.keep_file(mapped^)
+        if not index.keep_file(mapped^):
+            status = Status.system(ENOMEM)
     return index^
 
 
@@ -328,7 +337,7 @@ def _count_marks(mut index: Index, mut status: Status):
     if removed != marks.removed or marks.pending + marks.holding != marks.shaded:
         status = Status(BAD_CONTENT, removed, 0, name_of("tombstones"))
     elif not marks.prepare(index.count, index.count):
-        status = Status.system(NO_ROOM)
+        status = Status.system(ENOMEM)
 
 
 def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
@@ -339,11 +348,12 @@ def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
     if not can_walk(header.codes, header.metric, header.dtype):
         status = Status(BAD_FIELD, header.codes, 0, name_of("codes"))
         return
+    var made = codes_on_heap(header.codes, header.metric, header.dtype, header.dim, header.seed)
+    if missing(made):
+        status = Status.system(ENOMEM)
+        return
     drop_codes(index.codes)
-    index.codes = allocate[Codes](1)
-    index.codes.unsafe_write(
-        Codes(header.codes, header.metric, header.dtype, header.dim, header.seed)
-    )
+    index.codes = made
     ref codes = index.codes[]
     if not codes.in_place():
         _view(mapped, codes.bytes, "codes", BYTES_SECTION, header.linked, codes.stride, status)

@@ -5,10 +5,10 @@ before, many times over, and writes through them; to clamp there would slow down
 is broken anyway. So a private copy is looked at once, when it is made, which takes less time than copying it.
 """
 from vicinal.copies import ALONE, ORIGINAL, Copies
-from vicinal.file import Status
+from vicinal.file import ENOMEM, Status
 from vicinal.format import BAD_CONTENT, name_of
 from vicinal.graph import EMPTY, MAX_LEVEL, Graph
-from vicinal.memory import allocate_zeroed, at, release
+from vicinal.memory import allocate_zeroed, at, missing, release
 
 
 def distrust(graph: Graph, copies: Copies) -> Status:
@@ -75,6 +75,8 @@ def _look_at_rings(copies: Copies) -> Status:
     var next = copies.next.ptr[UInt32]() if copies.rows != 0 else at[UInt32](64)
     var status = Status.done()
     var led_to = allocate_zeroed[UInt8](copies.rows)
+    if missing(led_to):
+        return Status.system(ENOMEM)
     var found = 0
     for row in range(copies.rows):
         var value = next[unsafe_offset=row]
