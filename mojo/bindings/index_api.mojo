@@ -16,13 +16,14 @@ from bindings.python_api import (
     from_int,
     is_none,
     need,
+    no_memory,
     none,
     path_bytes,
 )
 from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 
-from vicinal.check import check_index
+from vicinal.check import NOT_KNOWN, check_index
 from vicinal.file import Status
 from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
 from vicinal.ledger import ENTRIES
@@ -51,18 +52,22 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 8)
     need_space(as_int(args[unsafe_offset=0]), as_int(args[unsafe_offset=1]))
-    return capsule_new[Index, TAG](
-        Index(
-            as_int(args[unsafe_offset=0]),
-            as_int(args[unsafe_offset=1]),
-            as_int(args[unsafe_offset=2]),
-            as_int(args[unsafe_offset=3]),
-            as_int(args[unsafe_offset=4]),
-            as_int(args[unsafe_offset=5]),
-            as_int(args[unsafe_offset=6]),
-            as_int(args[unsafe_offset=7]),
-        )
+    var index = Index(
+        as_int(args[unsafe_offset=0]),
+        as_int(args[unsafe_offset=1]),
+        as_int(args[unsafe_offset=2]),
+        as_int(args[unsafe_offset=3]),
+        as_int(args[unsafe_offset=4]),
+        as_int(args[unsafe_offset=5]),
+        as_int(args[unsafe_offset=6]),
+        as_int(args[unsafe_offset=7]),
     )
+    if index.failed():
+        raise no_memory()
+    return capsule_new[Index, TAG](index^)
+    if index.failed():
+        raise no_memory()
+    return capsule_new[Index, TAG](index^)
 
 
 def index_search(args: Args, count: Int) raises Fail -> Obj:
@@ -111,6 +116,8 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     _ = distances^
     if status == STOPPED:
         raise Fail()
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
     if status == DONE and index[].texts.used:
         return from_int(
             NUMBERS
@@ -153,7 +160,8 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 10:
         value = Int(index.file != 0)
     elif which == 11:
-        index.know_ids()
+        if not index.know_ids():
+            raise no_memory()
         value = 0 if index.automatic else index.live()
     elif which == 12:
         value = index.exact_below
@@ -198,13 +206,18 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
 def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
-    return from_int(check_index(handle_of(args[unsafe_offset=0])[]))
+    var found = check_index(handle_of(args[unsafe_offset=0])[])
+    if found == NOT_KNOWN:
+        raise no_memory()
+    return from_int(found)
 
 
 def index_rows(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_rows(handle, ids, out) -> None: the row of each id, or -1."""
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
+    if not index[].know_ids():
+        raise no_memory()
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], INT64, 1, writable=True)
     if ids.dim(0) != out.dim(0):
@@ -225,6 +238,8 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
+    if not index[].know_ids():
+        raise no_memory()
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
     var n = ids.dim(0)

@@ -25,6 +25,8 @@ comptime UNLINKED = 9
 """More or fewer rows have no links than are copies of others or free."""
 comptime FREE_ROW_LINKED = 10
 """A link leads to or from a row that was freed."""
+comptime NOT_KNOWN = -1
+"""There is no memory to find out."""
 
 comptime BAD_RING = 11
 """Copies of a row are not where they must be, or not of the same content, or what was removed contradicts them."""
@@ -77,7 +79,7 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
         marks: Address of the rows' marks, 0 if none was removed.
 
     Returns:
-        SOUND or the number of the first invariant found broken.
+        SOUND or the number of the first invariant found broken, or NOT_KNOWN.
     """
     if graph.linked == 0:
         return SOUND if graph.entry < 0 else BAD_ENTRY
@@ -99,9 +101,10 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
                 return found
     if absent != apart:
         return UNLINKED
-    if whole and unreachable(graph, marks) != 0:
-        return UNREACHABLE
-    return SOUND
+    var missed = unreachable(graph, marks) if whole else 0
+    if missed < 0:
+        return NOT_KNOWN
+    return SOUND if missed == 0 else UNREACHABLE
 
 
 @always_inline

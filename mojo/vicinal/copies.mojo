@@ -8,7 +8,7 @@ from std.ffi import c_int, external_call
 from vicinal.candidates import Candidates, entry_of, key_of, node_of
 from vicinal.graph import publish
 from vicinal.marks import Visibility, going, settled, staying
-from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.memory import Column, Ptr, allocate, at, missing, no_block, release
 from vicinal.shared import announce, seen, slot
 from vicinal.space import Rows
 
@@ -18,6 +18,8 @@ comptime ORIGINAL: UInt32 = 0x80000000
 """Set where the row is the original; the rest is the row of its newest copy."""
 comptime FREE: UInt32 = 0xFFFFFFFF
 """A place of the table that holds no row."""
+comptime NO_ROOM = -2
+"""There is no memory for the table."""
 comptime HASH_FACTOR: UInt64 = 0x9E3779B97F4A7C15
 comptime HASH_LANES = 4
 
@@ -52,7 +54,7 @@ struct Copies(Movable):
         self.next = Column()
         self.rows = 0
         self.count = 0
-        self.table = allocate[UInt32](1)
+        self.table = no_block[UInt32]()
         self.room = 0
         self.held = 0
         self.seen = 0
@@ -63,7 +65,7 @@ struct Copies(Movable):
 
     def bytes(self) -> Int:
         """Returns the bytes of memory taken."""
-        return self.next.usable + 4 * self.room
+        return self.next.memory() + 4 * self.room
 
     @always_inline
     def is_copy(self, row: Int) -> Bool:
@@ -110,7 +112,8 @@ struct Copies(Movable):
         return False
 
     def shorten(mut self, original: Int, marks: Int):
-        """Takes the copies that go out of the ring of a row, which lead on to where they led for searches that are at them."""
+        """Takes the copies that go out of the ring of a row, which lead on to where they led for searches that are at them.
+        """
         var known = self.known()
         var next = self.next.ptr[UInt32]()
         var last = self.last_of(original, known)
@@ -169,9 +172,10 @@ struct Copies(Movable):
             row: The row.
 
         Returns:
-            The row in the table that holds the same; or -1, and then this one was put into it.
+            The row in the table that holds the same; or -1, and then this one was put into it; or NO_ROOM.
         """
-        self._make_room(stored, self.held + 1)
+        if not self._make_room(stored, self.held + 1):
+            return NO_ROOM
         self.seen = max(self.seen, row + 1)
         var place = self._home(stored, row)
         while True:
@@ -184,18 +188,21 @@ struct Copies(Movable):
                 return Int(other)
             place = (place + 1) & (self.room - 1)
 
-    def catch_up(mut self, stored: Rows, rows: Int, marks: Int):
+    def catch_up(mut self, stored: Rows, rows: Int, marks: Int) -> Bool:
         """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first, or the one
-        that has copies: it has to be found through them.
+        that has copies: it has to be found through them. Returns False when memory is out; it can be tried again.
         """
         var first = self.seen
         for row in range(first, min(rows, self.rows)):
             if self.has_copies(row) and settled(marks, row):
-                _ = self.original(stored, row)
+                if self.original(stored, row) == NO_ROOM:
+                    return False
         for row in range(first, rows):
             if not self.is_copy(row) and not self.has_copies(row) and settled(marks, row):
-                _ = self.original(stored, row)
+                if self.original(stored, row) == NO_ROOM:
+                    return False
         self.seen = max(self.seen, rows)
+        return True
 
     def forget(mut self, stored: Rows, row: Int):
         """Takes a row out of the table if it is there; those that it stood in the way of move up.
@@ -322,13 +329,17 @@ struct Copies(Movable):
     def _home(self, stored: Rows, row: Int) -> Int:
         return Int(hash_row(stored, row)) & (self.room - 1)
 
-    def _make_room(mut self, stored: Rows, rows: Int):
+    def _make_room(mut self, stored: Rows, rows: Int) -> Bool:
         if 2 * rows <= self.room:
-            return
+            return True
+        var room = max(64, 2 * self.room)
+        var table = allocate[UInt32](room)
+        if missing(table):
+            return False
         var old = self.table
         var places = self.room
-        self.room = max(64, 2 * self.room)
-        self.table = allocate[UInt32](self.room)
+        self.room = room
+        self.table = table
         for i in range(self.room):
             self.table[unsafe_offset=i] = FREE
         for i in range(places):
@@ -339,6 +350,7 @@ struct Copies(Movable):
                     place = (place + 1) & (self.room - 1)
                 self.table[unsafe_offset=place] = row
         release(old)
+        return True
 
 
 @always_inline

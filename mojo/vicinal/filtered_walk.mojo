@@ -135,6 +135,8 @@ def walk_two_hop[
         fresh[unsafe_offset=i] = scratch[].chosen.entries[unsafe_offset=i]
     beam.reset(width)
     scratch[].visited.reset(linked)
+    if scratch[].failed():
+        return
     for i in range(found):
         _ = scratch[].visited.first_visit(node_of(fresh[unsafe_offset=i]))
         if fresh[unsafe_offset=i] < beam.worst():

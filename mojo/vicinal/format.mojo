@@ -147,6 +147,11 @@ struct Header(TrivialRegisterPassable):
     var shaded: Int
     """Those of them that take part in the graph still; 0 in version 1."""
 
+    @staticmethod
+    def none() -> Self:
+        """Returns the header of no file."""
+        return Self(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
     def version(self) -> Int:
         """Returns the oldest version whose readers understand the file."""
         return 2 if self.strings != 0 or self.copies != 0 or self.removed != 0 else 1

@@ -194,15 +194,19 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     """Nodes that the present hop has to measure."""
 
     @always_inline
-    def begin(self, start: Int, width: Int):
+    def begin(mut self, start: Int, width: Int):
         """Starts from a node; `width` candidates are kept."""
         ref scratch = self.scratch[]
+        scratch.visited.reset(self.nodes)
+        var node = start
+        if scratch.visited.failed:
+            self.nodes = min(self.nodes, scratch.visited.nodes())
+            node = min(node, self.nodes - 1)
         # there are no more candidates than nodes, however many shall be kept
         scratch.beam.reset(min(width, self.nodes))
-        scratch.visited.reset(self.nodes)
-        _ = scratch.visited.first_visit(start)
-        var row = row_of[Self.ground](self.graph[], start)
-        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), start))
+        _ = scratch.visited.first_visit(node)
+        var row = row_of[Self.ground](self.graph[], node)
+        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), node))
         scratch.distances += 1
 
     @always_inline

@@ -2,9 +2,9 @@
 from std.memory import unsafe_memcpy
 
 from vicinal.coding import AUTO, can_walk
-from vicinal.codes import STORED_ROWS, Codes, drop_codes
+from vicinal.codes import STORED_ROWS, codes_on_heap, drop_codes
 from vicinal.copies import ALONE
-from vicinal.file import Status
+from vicinal.file import ENOMEM, Status
 from vicinal.format import (
     BAD_CONTENT,
     BAD_FIELD,
@@ -18,12 +18,12 @@ from vicinal.format import (
 from vicinal.graph import MAX_ROWS, slots
 from vicinal.index import TUNING_WORDS, Index
 from vicinal.mapped import Mapped, verify
-from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.memory import Column, Ptr, allocate, at, missing, release
 from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
 from vicinal.space import item_bytes, row_stride
 from vicinal.texts import MAX_TEXTS
-from vicinal.trust import NO_ROOM, count_marks, distrust
+from vicinal.trust import count_marks, distrust
 from vicinal.writer import save, write
 
 comptime BYTES_SECTION = 4
@@ -46,8 +46,10 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     """
     var copies = Column()
     if not _settle_copies(index, copies):
-        return Status.system(NO_ROOM)
+        return Status.system(ENOMEM)
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, copies, ef_search, sections, count)
     var status = save(path, header, sections, count, watch)
@@ -70,8 +72,10 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
     """
     var copies = Column()
     if not _settle_copies(index, copies):
-        return Status.system(NO_ROOM)
+        return Status.system(ENOMEM)
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, copies, ef_search, sections, count)
     var status = write(file, header, sections, count, watch)
@@ -81,8 +85,11 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
 
 
 def format_version(index: Index) -> Int:
-    """Returns the format version of the file that an index would be saved as."""
+    """Returns the format version of the file that an index would be saved as, 0 when memory is out.
+    """
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return 0
     var count = 0
     var header = _describe(index, Column(), 0, sections, count)
     release(sections)
@@ -251,7 +258,10 @@ def open_index[
         header.exact_below,
         header.quantization,
     )
-    _attach(mapped, index, status)
+    if index.failed():
+        status = Status.system(ENOMEM)
+    if status.ok():
+        _attach(mapped, index, status)
     if not status.ok():
         return index^
     index.ef_search = header.ef_search
@@ -259,14 +269,15 @@ def open_index[
     if copy:
         status = distrust(index, header)
         if status.ok() and not _make_private(index):
-            status = Status.system(NO_ROOM)
+            status = Status.system(ENOMEM)
         if status.ok():
             index.copies.put_in_order()
             if not _count_marks(index):
-                status = Status.system(NO_ROOM)
+                status = Status.system(ENOMEM)
         _ = mapped^
     else:
-        index.keep_file(mapped^)
+        if not index.keep_file(mapped^):
+            status = Status.system(ENOMEM)
     return index^
 
 
@@ -365,11 +376,12 @@ def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
     if not can_walk(header.codes, header.metric, header.dtype):
         status = Status(BAD_FIELD, header.codes, 0, name_of("codes"))
         return
+    var made = codes_on_heap(header.codes, header.metric, header.dtype, header.dim, header.seed)
+    if missing(made):
+        status = Status.system(ENOMEM)
+        return
     drop_codes(index.codes)
-    index.codes = allocate[Codes](1)
-    index.codes.unsafe_write(
-        Codes(header.codes, header.metric, header.dtype, header.dim, header.seed)
-    )
+    index.codes = made
     ref codes = index.codes[]
     if not codes.in_place():
         _view(mapped, codes.bytes, "codes", BYTES_SECTION, header.linked, codes.stride, status)

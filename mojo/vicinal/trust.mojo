@@ -11,8 +11,8 @@ from std.atomic import Atomic, Ordering
 from std.bit import pop_count
 from std.memory import pack_bits
 
-from vicinal.copies import ALONE, ORIGINAL, Copies, same_row
-from vicinal.file import Status
+from vicinal.copies import NO_ROOM, ORIGINAL, Copies, same_row
+from vicinal.file import ENOMEM, Status
 from vicinal.format import BAD_CONTENT, BAD_COUNT, BAD_FIELD, Header, name_of
 from vicinal.graph import EMPTY, MAX_LEVEL, Graph
 from vicinal.index import Index
@@ -20,8 +20,6 @@ from vicinal.mapped import Mapped
 from vicinal.marks import FREE, HOLDING, LIVE, PENDING, settled, stays
 from vicinal.memory import Column, Ptr, at
 
-comptime NO_ROOM = 12
-"""ENOMEM: what a private copy that does not fit memory is reported as."""
 comptime BLOCK = 64
 """Marks counted together."""
 
@@ -45,7 +43,7 @@ def distrust(index: Index, header: Header) -> Status:
         status = _look_at_entry(index, header)
     var apart = Column()
     if status.ok() and not _find_apart(index, apart):
-        return Status.system(NO_ROOM)
+        return Status.system(ENOMEM)
     for row in range(graph.linked):
         if status.ok() and not _sound(graph, 0, row, graph.linked, apart.address):
             status = Status(BAD_CONTENT, row, 0, name_of("links0"))
@@ -278,7 +276,7 @@ def look_at_rings(index: Index) -> Status:
     ref marks = index.marks
     var led_to = Column()
     if copies.count != 0 and not led_to.grow(copies.rows):
-        return Status.system(NO_ROOM)
+        return Status.system(ENOMEM)
     var originals = Copies()  # only its table is used
     for row in range(index.count):
         var mark = marks.of(row) if marks.in_use else LIVE
@@ -289,7 +287,12 @@ def look_at_rings(index: Index) -> Status:
             continue
         if not _ring_is_right(index, row, mark, led_to.ptr[UInt8]()):
             return Status(BAD_CONTENT, row, 0, name_of("copies"))
-        if settled(marks.address(), row) and originals.original(index.rows(), row) >= 0:
+        if not settled(marks.address(), row):
+            continue
+        var before = originals.original(index.rows(), row)
+        if before == NO_ROOM:
+            return Status.system(ENOMEM)
+        if before >= 0:
             return Status(BAD_CONTENT, row, 0, name_of("copies"))
     if copies.count != 0:
         for row in range(copies.rows):

@@ -360,6 +360,7 @@ class _Sample:
         """Search all queries; a stored row does not find itself."""
         index, n = self._index, len(self._rows)
         k = self.k if self._own is None else self.k + 1
+        _validate.room_for_results(n, k, len(index))
         ids = np.empty((n, k), np.int64)
         distances = np.empty((n, k), np.float32)
         status = native.index_search(

@@ -17,6 +17,7 @@ from vicinal.result import RangeResult, SearchResult
 # For the first lines of `search`, where each look-up counts.
 _ndarray = np.ndarray
 _empty = np.empty
+_LARGE = _validate.LARGE_RESULTS
 _new_tuple = tuple.__new__  # the constructor of a NamedTuple takes half as long again
 _native_search = native.index_search
 _INT64 = np.dtype(np.int64)
@@ -132,6 +133,8 @@ class Searching(Quality):
             num_threads = 1 if n == 1 else _validate.thread_count(None)
         elif type(num_threads) is not int or not 0 < num_threads <= _MAX_COUNT:
             num_threads = _validate.thread_count(num_threads)
+        if n * k > _LARGE:
+            _validate.room_for_results(n, k, len(self))
         wanted = k if single else (n, k)
         ids = _empty(wanted, _INT64)
         distances = _empty(wanted, _FLOAT32)

@@ -117,6 +117,8 @@ def call(
     ------
     OSError
         If the system refused, as the subclass that fits; `filename` is `path`.
+    MemoryError
+        If memory or addresses are out.
     FormatError
         If the file is no saved index or of another version.
     CorruptError
@@ -143,13 +145,15 @@ def raise_for_status(
 
     Raises
     ------
-    OSError, FormatError, CorruptError
+    OSError, MemoryError, FormatError, CorruptError
         As `call`.
     """
     words = np.asarray(status, np.int64)
     code, a, b = (int(word) for word in words[:3])
     if code == Code.DONE:
         return
+    if code == Code.SYSTEM and a == errno.ENOMEM:
+        raise MemoryError(f"no memory to read or write {os.fsdecode(path)}")
     if code == Code.SYSTEM:
         raise OSError(a, os.strerror(a), os.fspath(path))
     if code == Code.SPECIAL:
