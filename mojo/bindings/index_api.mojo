@@ -65,9 +65,6 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
     if index.failed():
         raise no_memory()
     return capsule_new[Index, TAG](index^)
-    if index.failed():
-        raise no_memory()
-    return capsule_new[Index, TAG](index^)
 
 
 def index_search(args: Args, count: Int) raises Fail -> Obj:
