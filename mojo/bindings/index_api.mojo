@@ -23,6 +23,7 @@ from bindings.python_api import (
 from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 
+from vicinal.borrow import BORROWED
 from vicinal.check import NOT_KNOWN, check_index
 from vicinal.file import Status
 from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
@@ -186,7 +187,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which >= 21 and which < 21 + TALLIES:
         value = index.tally.of(which - 21)
     elif which == 21 + TALLIES:
-        value = index.vectors.usable - index.own_vectors()
+        value = index.vectors.usable if index.borrowed == BORROWED else 0
     elif which > 21 + TALLIES and which <= 21 + TALLIES + ENTRIES:
         value = index.ledger.of(which - 22 - TALLIES)
     elif which > 21 + TALLIES + ENTRIES and which <= 21 + TALLIES + ENTRIES + COUNTS:

@@ -237,10 +237,7 @@ class Telling(Quality):
             of these; `format_version`, that of the file `save` writes; and
             `filtered`, how many queries with a filter were answered since the index was made or
             opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop` walk over
-            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`);
-            `searches`, what searches of all kinds and additions have done since then: `queries`
-            answered, `walks` begun for them and `scans` of rows (a query takes one of either, or
-            more if too little of what it met is to be shown), `distances` measured and `hops`.
+            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`).
 
         Notes
         -----
@@ -270,8 +267,24 @@ class Telling(Quality):
             "quantization": _CODE_KINDS[number(CODES)],
             "quantization_reason": self._quantization_reason(),
             "filtered": {name: number(FILTERED + i) for i, name in enumerate(_WAYS_OF_FILTERING)},
-            "searches": {name: number(SEARCHES + i) for i, name in enumerate(_SEARCHES)},
         }
+
+    def search_stats(self) -> dict[str, int]:
+        """Tell what searches of all kinds have done since the index was made or opened.
+
+        Returns
+        -------
+        dict
+            `queries` answered; `walks` on the graph and `scans` of rows begun for them (a query
+            takes one of either, or more if too much of what it met is not to be shown); `distances`
+            measured and `hops` made, those of additions among them.
+
+        Notes
+        -----
+        Threads: safe at any time; searches under way may be counted in part.
+        """
+        number = partial(native.index_info, self._handle)
+        return {name: number(SEARCHES + i) for i, name in enumerate(_SEARCHES)}
 
     def build_stats(self) -> dict[str, Any]:
         """Tell what changes of the index have done and taken since it was made or opened.
