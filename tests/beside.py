@@ -105,7 +105,7 @@ def amidst(call: Callable[[], object]) -> Iterator[list[int]]:
     """Have something done in the middle of the long calls of a block, by their own thread.
 
     A long call looks at signals now and then; what a signal's handler does is done between two
-    pieces of its work. Yields a list that is empty until it has been done. Only for the main thread.
+    pieces of its work. Yields a list that is empty until it has been done. For the main thread.
     """
     happened: list[int] = []
     failed: list[BaseException] = []

@@ -168,7 +168,7 @@ def test_work_beside_a_writer_is_that_of_the_search_alone(case: str, writer: str
 def test_rows_that_all_change_during_one_search() -> None:
     """A piece of a batch that spans many turnovers of the whole index still ends.
 
-    The rows that its walks may meet were counted when it began; all of them are gone before it ends.
+    The rows that its walks may meet were counted when it began; all are gone before it ends.
     """
     index = vicinal.Index(DIM, M=6, ef_construction=20)
     index.add(vectors(0, 1100), np.arange(1100))
