@@ -118,7 +118,7 @@ def test_graphs_that_are_linked_anew() -> None:
 @pytest.mark.parametrize("change", ["add", "update", "remove"])
 def test_a_lent_array_after_wide_searches(threads: int, change: str) -> None:
     """However many searches were under way at a time, the array is let go once none reads it."""
-    rows = np.random.default_rng(0).standard_normal((4000, DIM), dtype=np.float32)
+    rows = np.random.default_rng(0).standard_normal((8000, DIM), dtype=np.float32)
     index = vicinal.Index(DIM, M=4, ef_construction=16, quantization=None)
     index.add(rows, copy=False)
     queries = rows[:2000].copy()
