@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -142,3 +143,9 @@ def work_of(index: vicinal.Index, call: Callable[[], Any]) -> dict[str, int]:
     call()
     after = search_work(index)
     return {name: after[name] - before[name] for name in after}
+
+
+def resident() -> int:
+    """KiB of memory that this process has in use."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * (os.sysconf("SC_PAGESIZE") // 1024)
