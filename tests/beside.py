@@ -103,26 +103,28 @@ def rounds_beside(call: Callable[[], object], work: Callable[[int], object], mos
 
 @contextmanager
 def amidst(call: Callable[[], object]) -> Iterator[list[int]]:
-    """Have something done in the middle of the long calls of a block, by their own thread.
+    """Have something done in the middle of the one long call of a block, by its own thread.
 
     A long call looks at signals now and then; what a signal's handler does is done between two
-    pieces of its work. Yields a list that is empty until it has been done. For the main thread.
+    pieces of its work. Yields a list with an item for each time that the handler ran: the first
+    time it calls `call`. If there is a second item, the first was made within the long call, since
+    all signals that come between two looks are one. For the main thread.
     """
-    happened: list[int] = []
+    ran: list[int] = []
     failed: list[BaseException] = []
 
     def handle(*_: object) -> None:
-        if not happened:
-            happened.append(1)
+        ran.append(len(ran))
+        if len(ran) == 1:
             try:
                 call()
             except BaseException as error:
                 failed.append(error)
 
     old = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.01)
     try:
-        yield happened
+        yield ran
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
