@@ -40,7 +40,7 @@ help:
 	@echo "make figures       times of import, open, one call and save, beside hnswlib where it is"
 	@echo "make sanitize      lock-free parts under ThreadSanitizer, a whole life under AddressSanitizer"
 	@echo "make fuzz          100,000 damaged files opened and used; ARGS=\"--files N --jobs N\""
-	@echo "make endurance     two minutes of changes, saves and searches; 2,000 kills during save"
+	@echo "make endurance     ten minutes of changes, saves and searches; 2,000 kills during save"
 	@echo "make wheels        wheels with all CPU levels for x86-64 and Arm into dist, and their checks"
 	@echo "make build         compile the native module for this CPU into python/vicinal"
 	@echo "make bench         recall against speed, beside other libraries"
@@ -77,7 +77,7 @@ fuzz: $(VENV)/stamp-test
 	cd tests && $(abspath $(PY)) -m fuzz $(or $(ARGS),--files 100000)
 
 endurance: $(VENV)/stamp-test
-	$(PY) tests/endurance.py $(or $(ARGS),--seconds 120)
+	$(PY) tests/endurance.py $(or $(ARGS),--seconds 600)
 	VICINAL_KILLS=2000 VICINAL_MODEL_EXAMPLES=500 $(PY) -m pytest -rP \
 		tests/python/test_crash_safety.py tests/python/test_model.py
 
