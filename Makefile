@@ -17,7 +17,7 @@ BUILD_REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.tom
 # all that the wheel is made of
 SOURCES := pyproject.toml README.md $(shell find mojo python/vicinal tools \
 	\( -name '*.mojo' -o -name '*.py' -o -name '*.pyi' \) -not -path '*/.*')
-MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize bench -name '*.mojo' 2>/dev/null)
+MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize tests/schedules bench -name '*.mojo' 2>/dev/null)
 # the sets inside the repository; ARGS names others
 BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
 
@@ -27,7 +27,8 @@ BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
 help:
 	@echo "make demo          index, search, save and reopen real vectors"
 	@echo "make test          Mojo tests, pytest on the installed wheel, lint"
-	@echo "make sanitize      lock-free parts under ThreadSanitizer, a whole life under AddressSanitizer"
+	@echo "make sanitize      lock-free parts under ThreadSanitizer and in every order of their steps,"
+	@echo "                   a whole life under AddressSanitizer"
 	@echo "make fuzz          100,000 damaged files opened and used; ARGS=\"--files N --jobs N\""
 	@echo "make endurance     two minutes of changes, saves and searches; 2,000 kills during save"
 	@echo "make build         compile the native module for this CPU into python/vicinal"
@@ -51,7 +52,10 @@ test: $(VENV)/stamp-test
 
 # Skips what gcc on this machine does not have, and says so.
 sanitize: $(VENV)/stamp-venv
-	$(PY) tools/sanitize.py
+	@status=0; \
+	$(PY) tools/sanitize.py || status=1; \
+	$(PY) tools/explore.py || status=1; \
+	exit $$status
 
 fuzz: $(VENV)/stamp-test
 	cd tests && $(abspath $(PY)) -m fuzz $(or $(ARGS),--files 100000)

@@ -17,13 +17,18 @@ from pathlib import Path
 import native_build
 
 FOLDER = native_build.ROOT / "tests" / "mojo"
+# What some files need besides.
+MORE = {
+    "test_schedules": ["-D", "EXPLORE", "-I", str(native_build.ROOT / "tests" / "schedules")],
+}
 
 
 def run(path: Path) -> tuple[bool, str]:
     """Run one file; return whether it passed, and what to print about it."""
     start = time.perf_counter()
     include = str(native_build.ROOT / "mojo")
-    done = native_build.mojo(["run", "--Werror", "-D", "ASSERT=all", "-I", include, str(path)])
+    options = ["--Werror", "-D", "ASSERT=all", "-I", include, *MORE.get(path.stem, [])]
+    done = native_build.mojo(["run", *options, str(path)])
     seconds = time.perf_counter() - start
     passed = done.returncode == 0
     line = f"{path.stem}: {'passed' if passed else 'FAILED'} ({seconds:.1f} s)"

@@ -44,7 +44,7 @@ CHECKS = [
     Check(
         "thread",
         "races",
-        ["shelf", "beside_rows", "beside_codes"],
+        ["shelf", "epochs", "beside_rows", "beside_codes"],
         ["race"],
         "data race",
         {"TSAN_OPTIONS": f"suppressions={FOLDER / 'thread.supp'}"},

@@ -12,7 +12,7 @@ from std.ffi import _Global, c_int, external_call
 from std.os import abort
 
 from vicinal.memory import Ptr, allocate, at
-from vicinal.point import HOOK, RECLAIM, REUSE, STEP, TOUCH, WAIT
+from vicinal.point import BROKEN, HOOK, LATE, RECLAIM, REUSE, SEEN, STEP, TOUCH, WAIT
 
 comptime STACK = 1 << 20
 """Bytes of a thread's stack."""
@@ -69,6 +69,15 @@ struct Choice(Copyable, Movable):
     """Preemptions before it."""
 
 
+@fieldwise_init
+struct Late(Copyable, Movable):
+    """A store that others do not see yet."""
+
+    var thread: Int
+    var place: Int
+    var value: Int64
+
+
 struct Explorer(Movable):
     """The scheduler and its search."""
 
@@ -102,6 +111,12 @@ struct Explorer(Movable):
     """Whether hooks are heard; not while a scenario begins and ends."""
     var told: Bool
     """Whether each step is printed."""
+    var late: List[Late]
+    """Stores that only their own thread is to see."""
+    var break_rule: String
+    """The rule that is to be broken, where the sources ask for it."""
+    var asked: Int
+    """Times that they asked for this one."""
 
     def __init__(out self, bound: Int):
         """Makes an explorer for schedules with so many preemptions."""
@@ -128,6 +143,9 @@ struct Explorer(Movable):
         self.body = _no_body
         self.active = False
         self.told = False
+        self.late = List[Late]()
+        self.break_rule = ""
+        self.asked = 0
 
     def __deinit__(deinit self):
         for address in self.contexts:
@@ -174,9 +192,7 @@ def explore[S: Scenario](it: Ptr[Explorer], scenario: Ptr[S]) raises -> String:
             return ""
 
 
-def replay[
-    S: Scenario
-](it: Ptr[Explorer], scenario: Ptr[S], schedule: List[Int]) raises -> String:
+def replay[S: Scenario](it: Ptr[Explorer], scenario: Ptr[S], schedule: List[Int]) raises -> String:
     """Runs one schedule, as `explore` named it, and prints each step; returns what went wrong."""
     it[].choices.clear()
     for i in range(0, len(schedule), 2):
@@ -331,6 +347,7 @@ def wait(it: Ptr[Explorer], name: Int) -> Int:
 def leave(it: Ptr[Explorer]):
     """A thread has ended."""
     var me = it[].current
+    show(it, me)
     it[].ended[me] = True
     var others = _others(it, me)
     var next = MAIN
@@ -339,6 +356,27 @@ def leave(it: Ptr[Explorer]):
     elif others > 1:
         next = _other(it, me, _choose(it, Int("end of a thread".ptr()), me, others, others))
     _switch(it, next)
+
+
+def delay(it: Ptr[Explorer], name: Int, place: Int, before: Int):
+    """A thread has made a store that others may see late: they do, or not, for the price of a preemption.
+    """
+    if _others(it, it[].current) == 0 or _choose(it, name, it[].current, 1, 2) == 0:
+        return
+    var word = at[Int64](place)
+    it[].late.append(Late(it[].current, place, word[]))
+    word[] = Int64(before)
+
+
+def show(it: Ptr[Explorer], thread: Int):
+    """Stores of a thread, or of all if that is negative, are seen."""
+    var i = 0
+    while i < len(it[].late):
+        if thread < 0 or it[].late[i].thread == thread:
+            at[Int64](it[].late[i].place)[] = it[].late[i].value
+            _ = it[].late.pop(i)
+        else:
+            i += 1
 
 
 def fail(it: Ptr[Explorer], text: String):
@@ -388,11 +426,11 @@ def _begin(thread: Int32, unused: Int32) abi("C"):
     leave(it)
 
 
-def _nothing_heard(what: Int, name: Int, value: Int) -> Int:
+def _nothing_heard(what: Int, name: Int, a: Int, b: Int) -> Int:
     return 0
 
 
-def _heard(what: Int, name: Int, value: Int) -> Int:
+def _heard(what: Int, name: Int, a: Int, b: Int) -> Int:
     var it = explorer()
     if not it[].active:
         return 0
@@ -401,7 +439,17 @@ def _heard(what: Int, name: Int, value: Int) -> Int:
         return 1
     if what == WAIT:
         return wait(it, name)
-    fate(it, what, name, value)
+    if what == LATE:
+        delay(it, name, a, b)
+        return 1
+    if what == SEEN:
+        show(it, it[].current if a == 0 else -1)
+        return 1
+    if what == BROKEN:
+        var asked = text_of(name) == it[].break_rule
+        it[].asked += Int(asked)
+        return Int(asked)
+    fate(it, what, name, a)
     return 1
 
 
