@@ -6,9 +6,14 @@ there is one way only that native code is made::
     python tools/native_build.py                               # best level, into python/vicinal
     python tools/native_build.py --levels v2,v3,v4 --into DIR  # DIR/_v2/_native.so and so on
     python tools/native_build.py --levels dotprod,neon --into DIR  # cross-compiled on x86-64
+    python tools/native_build.py --spaces few                  # in a third of the time
 
-Beside each module lies `build.json`: the compiler's release, the target, a digest of all that went
-in and one of the module. A level whose digests have not changed is not compiled again.
+With `--spaces few` the module has l2/float32, l2/uint8 and cosine/float32 only, and raises
+NotImplementedError for the rest: for development, never for a wheel.
+
+Beside each module lies `build.json`: the compiler's release, the target, the spaces, a digest of
+all that went in and one of the module. A level whose digests have not changed is not compiled
+again.
 """
 
 from __future__ import annotations
@@ -37,6 +42,8 @@ QUIET = {"MODULAR_TELEMETRY_ENABLED": "0", "MODULAR_CRASH_REPORTING_ENABLED": "0
 # Assertions and bounds checks would pull Modular's run-time library in; the Mojo tests run with all
 # of them, the shipped module with none.
 OPTIONS = ["--Werror", "-D", "ASSERT=none"]
+# metric x dtype; see `is_compiled` of space.mojo
+SPACES = {"all": [], "few": ["-D", "SPACES=few"]}
 
 LINK = ["-shared", "--gc-sections", "--strip-all", "-z", "relro", "-z", "now", "-z", "noexecstack"]
 EMULATION = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}
@@ -125,10 +132,11 @@ def parse_levels(text: str) -> list[str]:
     return names
 
 
-def _digest(level: str, release: str, source: Path) -> str:
+def _digest(level: str, release: str, source: Path, spaces: str) -> str:
     tree = source.parent.parent
     digest = hashlib.sha256()
-    digest.update(repr((release, levels.LEVELS[level].target, OPTIONS, LINK)).encode())
+    options = [*OPTIONS, *SPACES[spaces]]
+    digest.update(repr((release, levels.LEVELS[level].target, options, LINK)).encode())
     for path in sorted(tree.rglob("*.mojo")):
         digest.update(path.relative_to(tree.parent).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
@@ -144,20 +152,23 @@ def _run(step: str, arguments: list[str]) -> None:
         raise BuildError(f"{step} {' '.join(arguments)}\n{done.stdout}{done.stderr}")
 
 
-def build_level(level: str, into: Path, release: str, source: Path = SOURCE) -> bool:
+def build_level(
+    level: str, into: Path, release: str, source: Path = SOURCE, spaces: str = "all"
+) -> bool:
     """Build `into/_<level>/_native.so`; return False if it was up to date.
 
     `source` may lie in a copy of the folder `mojo`, such as one that a benchmark has changed.
     """
     folder = into / f"_{level}"
     module, note = folder / MODULE, folder / RECORD
-    sources = _digest(level, release, source)
+    sources = _digest(level, release, source, spaces)
 
     def record(made: Path) -> str:
         content = {
             "level": level,
             "mojo": release,
             "target": " ".join(levels.LEVELS[level].target),
+            "spaces": spaces,
             "sources": sources,
             "module": hashlib.sha256(made.read_bytes()).hexdigest(),
         }
@@ -171,7 +182,7 @@ def build_level(level: str, into: Path, release: str, source: Path = SOURCE) -> 
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as work:
         compiled, linked = Path(work) / "_native.o", Path(work) / MODULE
         include = str(source.parent.parent)
-        target = [*OPTIONS, *levels.LEVELS[level].target, "-I", include]
+        target = [*OPTIONS, *SPACES[spaces], *levels.LEVELS[level].target, "-I", include]
         _run("mojo", ["build", "--emit", "object", *target, str(source), "-o", str(compiled)])
         emulation = EMULATION[levels.LEVELS[level].machine]
         flags = ["-flavor", "gnu", "-m", emulation, *LINK]
@@ -183,7 +194,7 @@ def build_level(level: str, into: Path, release: str, source: Path = SOURCE) -> 
     return True
 
 
-def build(names: list[str], into: Path) -> list[Path]:
+def build(names: list[str], into: Path, spaces: str = "all") -> list[Path]:
     """Build the given levels side by side.
 
     Parameters
@@ -192,6 +203,8 @@ def build(names: list[str], into: Path) -> list[Path]:
         Levels, see `parse_levels`.
     into : Path
         Folder that gets one folder `_<level>` each.
+    spaces : {"all", "few"}
+        Combinations of metric and dtype to compile; a wheel has all.
 
     Returns
     -------
@@ -205,7 +218,7 @@ def build(names: list[str], into: Path) -> list[Path]:
     """
     release = compiler_release()
     with ThreadPoolExecutor(max_workers=min(len(names), os.cpu_count() or 1)) as pool:
-        made = list(pool.map(lambda name: build_level(name, into, release), names))
+        made = list(pool.map(lambda name: build_level(name, into, release, spaces=spaces), names))
     for name, fresh in zip(names, made, strict=True):
         size = (into / f"_{name}" / MODULE).stat().st_size
         state = "built" if fresh else "up to date"
@@ -223,9 +236,10 @@ def main() -> int:
         help=f"comma-separated list of {names}; 'all' of this machine; 'best' that this CPU runs",
     )
     parser.add_argument("--into", type=Path, default=ROOT / "python" / "vicinal")
+    parser.add_argument("--spaces", choices=SPACES, default="all", help="few: for development")
     arguments = parser.parse_args()
     try:
-        build(parse_levels(arguments.levels), arguments.into)
+        build(parse_levels(arguments.levels), arguments.into, arguments.spaces)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

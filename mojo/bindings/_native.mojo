@@ -17,7 +17,7 @@ from bindings.index_api import (
     index_verify,
 )
 from bindings.keep_api import index_set_tuning, index_tuning, index_version, index_write
-from bindings.kernel_api import cpu_lanes, distance
+from bindings.kernel_api import cpu_lanes, distance, spaces
 from bindings.python_api import Methods, Obj
 from bindings.texts_api import texts_info, texts_numbers, texts_read, texts_shrink, texts_use
 from bindings.trace_api import index_trace
@@ -115,4 +115,7 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[distance]("distance", "distance(metric, dtype, query, row) -> float")
     methods.add[crc32c]("crc32c", "crc32c(buffer, start) -> int")
     methods.add[cpu_lanes]("cpu_lanes", "cpu_lanes() -> float32 lanes of a vector in this build")
+    methods.add[spaces](
+        "spaces", "spaces() -> the spaces of this build, bit dtype + 5 * metric each"
+    )
     return methods.module("_native")

@@ -20,8 +20,10 @@ from vicinal.add import do_change
 from vicinal.borrow import FREE_TO_STAY, must_copy, returnable
 from vicinal.change import Change
 from vicinal.compact import compact
+from vicinal.consolidate import consolidate, prepare_change
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, at
+from vicinal.readers import PATIENCE
 from vicinal.seeds import Origin
 
 
@@ -30,18 +32,37 @@ def _report(progress: Obj) raises Fail -> Obj:
     return 0 if is_none(progress) else progress
 
 
-def _end(handle: Obj, mut index: Index, mut change: Change, status: Int) raises Fail:
-    """Lets a change take effect, or takes it back and raises what ended it."""
-    if status == DONE:
-        change.commit(index)
-        var gil = NoGil()
-        change.finish(index)
-        _ = gil^
-        if returnable(index):
-            capsule_keep(handle, 0)
+def _begin(mut index: Index):
+    """Does what is due before a change, without the GIL."""
+    var gil = NoGil()
+    prepare_change(index)
+    _ = gil^
+
+
+def _end(handle: Obj, mut index: Index, mut change: Change, status: Int, threads: Int) raises Fail:
+    """Lets a change take effect, or takes it back and raises what ended it.
+
+    Once it has taken effect it stays so: if Ctrl-C comes while removed rows are taken out of the graph, that is left for later, and
+    KeyboardInterrupt is raised for a change that is done.
+    """
+    if status != DONE:
+        if change.linked:  # nothing is written over that a search is at, if it ends soon
+            var gil = NoGil()
+            _ = index.wait_for(index.readers.retire(), PATIENCE)
+            _ = gil^
+        change.take_back(index)
+        _raise(status)
         return
-    change.take_back(index)
-    _raise(status)
+    change.commit(index)
+    var watch = PythonWatch(0, 0)
+    change.finish(index)
+    _ = consolidate(index, threads, watch)
+    var stopped = watch.raised
+    _ = watch^
+    if returnable(index):
+        capsule_keep(handle, 0)
+    if stopped:
+        raise Fail()
 
 
 def _raise(status: Int) raises Fail:
@@ -74,6 +95,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "these rows have to be copied")
     if rows.dim(1) != index[].dim or ids.dim(0) != n:
         raise fail("ValueError", "rows or ids do not have shape (%zd, %zd)", n, index[].dim)
+    _begin(index[])
     var change = Change()
     var status = (
         change.take(index[], ids.address() if given else 0, n, replaces) if n != 0 else DONE
@@ -84,14 +106,8 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     change.lent = lent
     if not is_none(args[unsafe_offset=8]):
         ref other = handle_of(args[unsafe_offset=8])[]
-        if other.graph.linked != 0 and origins.dim(0) == n:
-            change.origin = Origin(
-                Pointer(to=other.graph)
-                .unsafe_mut_cast[True]()
-                .unsafe_origin_cast[MutUntrackedOrigin](),
-                at[Int64](origins.address()),
-                n,
-            )
+        if other.graph[].linked != 0 and origins.dim(0) == n:
+            change.origin = Origin(other.graph, at[Int64](origins.address()), n)
     var watch = PythonWatch(progress, n)
     status = do_change(index[], change, rows.address(), threads, watch)
     _ = watch^
@@ -105,7 +121,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     _ = origins^
     if lent and status == DONE:
         capsule_keep(args[unsafe_offset=0], args[unsafe_offset=1])
-    _end(args[unsafe_offset=0], index[], change, status)
+    _end(args[unsafe_offset=0], index[], change, status, threads)
     return from_int(status)
 
 
@@ -124,6 +140,7 @@ def index_remove(args: Args, count: Int) raises Fail -> Obj:
     var progress = _report(args[unsafe_offset=3])
     var rows = View(args[unsafe_offset=1], INT64, 1)
     var n = rows.dim(0)
+    _begin(index[])
     var change = Change()
     var status = change.leave(index[], at[Int64](rows.address()), n) if n != 0 else DONE
     _ = rows^
@@ -131,12 +148,10 @@ def index_remove(args: Args, count: Int) raises Fail -> Obj:
         _raise(status)
         return from_int(status)
     var watch = PythonWatch(progress, n)
-    if change.due(index[]):
-        status = do_change(index[], change, 0, threads, watch)
-    elif not watch.conclude(n):
+    if not watch.conclude(n):
         status = STOPPED
     _ = watch^
-    _end(args[unsafe_offset=0], index[], change, status)
+    _end(args[unsafe_offset=0], index[], change, status, threads)
     return from_int(status)
 
 
@@ -151,7 +166,7 @@ def index_compact(args: Args, count: Int) raises Fail -> Obj:
         old[].metric,
         old[].dtype,
         old[].dim,
-        old[].graph.M,
+        old[].graph[].M,
         old[].ef_construction,
         old[].seed,
         old[].exact_below,

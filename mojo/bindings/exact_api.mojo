@@ -1,4 +1,5 @@
 """Exact search for Python: checked views in, GIL released, no Python object inside."""
+from bindings.kernel_api import need_space
 from bindings.python_api import (
     INT64,
     Args,
@@ -93,6 +94,7 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
     var shared_map = count == 10 and as_int(args[unsafe_offset=9]) == 1
     if metric < 0 or metric >= METRICS or dtype < 0 or dtype >= STORED_TYPES:
         raise fail("ValueError", "unknown metric %zd or dtype %zd", metric, dtype)
+    need_space(metric, dtype)
     if k < 1 or threads < 1:
         raise fail("ValueError", "k is %zd, threads is %zd; both must be 1 or more", k, threads)
     var base = View(args[unsafe_offset=2], dtype, 2)

@@ -24,10 +24,10 @@ from bindings.python_api import (
 from vicinal.filter import CHOOSE, EVERYTHING, Filter
 from vicinal.filtered_query import search_filtered
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.marks import Sight
 from vicinal.memory import Ptr, allocate, at, release
-from vicinal.query import undone_of
 from vicinal.radius import RangeResult, search_range
+from vicinal.scratch import Scratch
+from vicinal.snapshot import Snapshot
 
 comptime FLAGS: UInt8 = 98
 """Kind `b`: a byte for each row."""
@@ -37,19 +37,23 @@ comptime BYTE_TYPE = 4
 
 
 struct Filters(Movable):
-    """The filters of one call."""
+    """The filters of one call and the snapshot that they were made of, which is pinned as long as this is there."""
 
+    var index: Ptr[Index]
+    var pinned: Ptr[Scratch]
+    var snapshot: Snapshot
     var items: Ptr[Filter]
     var count: Int
 
-    def __init__(out self, mut index: Index, arrays: Obj, kinds: Obj, hide: Bool) raises Fail:
-        """Makes a filter of each array.
+    def __init__(out self, index: Ptr[Index], arrays: Obj, kinds: Obj) raises Fail:
+        """Takes a snapshot and makes a filter of each array.
+
+        The GIL is held, so that ids are looked up as they were when the snapshot was taken.
 
         Args:
             index: The index.
             arrays: Tuple of arrays: uint8 with a byte for each row, or int64 ids; anything else stands for no filter.
             kinds: As many bytes: `b`, `i`, or another letter for no filter.
-            hide: Whether no filter shall leave out rows that are not there, too.
 
         Raises:
             ValueError if there are not as many bytes as rows.
@@ -58,18 +62,17 @@ struct Filters(Movable):
         var kind = at[UInt8](path_bytes(kinds))
         var items = allocate[Filter](size)
         var made = 0
+        var pinned = index[].readers.claim()
+        var snapshot = index[].snapshot()
         try:
-            var sight = index.marks.sight(index.marks.now())
             for i in range(size):
-                var filter = Filter(index.count)
+                var filter = Filter(snapshot.visible.bound, snapshot.linked)
                 if kind[unsafe_offset=i] == FLAGS:
-                    fill_flags(filter, tuple_item(arrays, i), index.live(), sight)
+                    fill_flags(filter, tuple_item(arrays, i), snapshot)
                 elif kind[unsafe_offset=i] == IDS:
                     var ids = View(tuple_item(arrays, i), INT64, 1)
-                    filter.allow_ids(index, at[Int64](ids.address()), ids.dim(0))
+                    filter.allow_ids(index[], at[Int64](ids.address()), ids.dim(0))
                     _ = ids^
-                elif hide and sight.marks != 0:
-                    filter.allow_all(sight)
                 else:
                     filter.plan = EVERYTHING
                 items.unsafe_offset(i).unsafe_write(filter^)
@@ -78,7 +81,11 @@ struct Filters(Movable):
             for i in range(made):
                 items.unsafe_offset(i).unsafe_deinit_pointee()
             release(items)
+            index[].readers.release(pinned)
             raise failed
+        self.index = index
+        self.pinned = pinned
+        self.snapshot = snapshot
         self.items = items
         self.count = size
 
@@ -86,27 +93,28 @@ struct Filters(Movable):
         for i in range(self.count):
             self.items.unsafe_offset(i).unsafe_deinit_pointee()
         release(self.items)
+        self.index[].readers.release(self.pinned)
 
-    def prepare(self, index: Index, k: Int, width: Int, plan: Int):
+    def prepare(self, k: Int, width: Int, plan: Int):
         """Decides how each is answered."""
         for i in range(self.count):
             ref filter = self.items[unsafe_offset=i]
             if filter.plan != EVERYTHING:
-                filter.prepare(index, k, width, plan)
+                filter.prepare(self.index[], self.snapshot, k, width, plan)
 
 
-def fill_flags(mut filter: Filter, array: Obj, live: Int, sight: Sight) raises Fail:
+def fill_flags(mut filter: Filter, array: Obj, snapshot: Snapshot) raises Fail:
     """Allows the rows whose byte is not zero, of those that are there."""
     var flags = View(array, BYTE_TYPE, 1)
     var length = flags.dim(0)
-    if length == live:
-        filter.allow_flags(at[UInt8](flags.address()), sight)
+    if length == snapshot.live:
+        filter.allow_flags(at[UInt8](flags.address()), length, snapshot.visible)
     _ = flags^
-    if length != live:
+    if length != snapshot.live:
         raise fail(
             "ValueError",
             "filter: expected a boolean for each of %zd rows, got %zd",
-            live,
+            snapshot.live,
             length,
         )
 
@@ -152,32 +160,26 @@ def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
         or k < 1
     ):
         raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
-    var status: Int
-    while True:
-        var undone = undone_of(index[])
-        # the table of ids is read and changed with the GIL held only
-        var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6], False)
-        need_which(which, n, filters.count)
-        var watch = PythonWatch(0, n)
-        filters.prepare(index[], k, max(k, ef), plan)
-        status = search_filtered(
-            index[],
-            queries.address(),
-            n,
-            k,
-            ef,
-            filters.items,
-            at[Int64](which.address()),
-            at[Int64](ids.address()),
-            at[Float32](distances.address()),
-            threads,
-            watch,
-        )
-        _ = watch^
-        _ = filters^
-        # rows freed meanwhile may be others now: their filters have to be made again
-        if status != DONE or undone_of(index[]) == undone:
-            break
+    var filters = Filters(index, args[unsafe_offset=5], args[unsafe_offset=6])
+    need_which(which, n, filters.count)
+    var watch = PythonWatch(0, n)
+    filters.prepare(k, max(k, ef), plan)
+    var status = search_filtered(
+        index[],
+        queries.address(),
+        n,
+        k,
+        ef,
+        filters.snapshot,
+        filters.items,
+        at[Int64](which.address()),
+        at[Int64](ids.address()),
+        at[Float32](distances.address()),
+        threads,
+        watch,
+    )
+    _ = watch^
+    _ = filters^
     _ = queries^
     _ = which^
     _ = ids^
@@ -213,32 +215,26 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
         )
     if offsets.dim(0) != n + 1:
         raise fail("ValueError", "%zd offsets for %zd queries", offsets.dim(0), n)
-    var status: Int
     var result = RangeResult(n)
-    while True:
-        var undone = undone_of(index[])
-        # the table of ids is read and changed with the GIL held only
-        var filters = Filters(index[], args[unsafe_offset=5], args[unsafe_offset=6], True)
-        need_which(which, n, filters.count)
-        var watch = PythonWatch(0, n)
-        filters.prepare(index[], 1, ef, CHOOSE)
-        status = search_range(
-            index[],
-            queries.address(),
-            n,
-            radius,
-            ef,
-            filters.items,
-            at[Int64](which.address()),
-            threads,
-            result,
-            watch,
-        )
-        _ = watch^
-        _ = filters^
-        if status != DONE or undone_of(index[]) == undone:
-            break
-        result = RangeResult(n)
+    var filters = Filters(index, args[unsafe_offset=5], args[unsafe_offset=6])
+    need_which(which, n, filters.count)
+    var watch = PythonWatch(0, n)
+    filters.prepare(1, ef, CHOOSE)
+    var status = search_range(
+        index[],
+        queries.address(),
+        n,
+        radius,
+        ef,
+        filters.snapshot,
+        filters.items,
+        at[Int64](which.address()),
+        threads,
+        result,
+        watch,
+    )
+    _ = watch^
+    _ = filters^
     var next = at[Int64](offsets.address())
     next[] = 0
     for i in range(n):

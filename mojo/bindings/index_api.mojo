@@ -1,4 +1,5 @@
 """The index for Python: checked views in, GIL released, no Python object inside."""
+from bindings.kernel_api import need_space
 from bindings.python_api import (
     EITHER,
     INT64,
@@ -26,6 +27,7 @@ from vicinal.ledger import ENTRIES
 from vicinal.memory import Ptr, at
 from vicinal.mapped import Mapped, verify
 from vicinal.queries import search_many
+from vicinal.readers import COUNTS
 from vicinal.store import open_index, save_index
 from vicinal.space import item_bytes, row_stride
 from vicinal.tally import TALLIES
@@ -44,6 +46,7 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below, quantization) -> handle.
     """
     need(count, 8)
+    need_space(as_int(args[unsafe_offset=0]), as_int(args[unsafe_offset=1]))
     return capsule_new[Index, TAG](
         Index(
             as_int(args[unsafe_offset=0]),
@@ -132,15 +135,15 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 3:
         value = index.dtype
     elif which == 4:
-        value = index.graph.M
+        value = index.graph[].M
     elif which == 5:
         value = index.ef_construction
     elif which == 6:
         value = index.seed
     elif which == 7:
-        value = 0 if index.relinking or index.graph.linked == 0 else index.live()
+        value = 0 if index.searched[].linked == 0 else index.live()
     elif which == 8:
-        value = index.graph.top()
+        value = index.searched[].top()
     elif which == 9:
         value = index.bytes()
     elif which == 10:
@@ -166,9 +169,9 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
             + index.marks.stamps.usable
         )
     elif which == 18:
-        value = index.graph.bytes() + index.copies.bytes()
+        value = index.graph_bytes() + index.copies.bytes()
     elif which == 19:
-        value = index.codes[].memory()
+        value = index.code_bytes()
     elif which == 20:
         value = index.marks.removed
     elif which >= 21 and which < 21 + TALLIES:
@@ -177,6 +180,12 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = index.vectors.usable - index.own_vectors()
     elif which > 21 + TALLIES and which <= 21 + TALLIES + ENTRIES:
         value = index.ledger.of(which - 22 - TALLIES)
+    elif which > 21 + TALLIES + ENTRIES and which <= 21 + TALLIES + ENTRIES + COUNTS:
+        value = index.readers.count(which - 22 - TALLIES - ENTRIES)
+    elif which == 22 + TALLIES + ENTRIES + COUNTS:
+        value = index.readers.bytes()
+    elif which == 23 + TALLIES + ENTRIES + COUNTS:
+        value = index.changes
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)
@@ -188,7 +197,7 @@ def index_check(args: Args, count: Int) raises Fail -> Obj:
     ref index = handle_of(args[unsafe_offset=0])[]
     return from_int(
         check_graph(
-            index.graph,
+            index.graph[],
             index.count,
             index.unrepaired == 0,
             index.copies.count + index.marks.free(),
@@ -245,21 +254,21 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_ids(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_ids(handle, out) -> int: copies the ids in row order, as many as fit; returns how many there are.
+    """Implements index_ids(handle, out) -> int: copies the ids in row order, as many as fit; returns how many were copied.
     """
     need(count, 2)
     var index = handle_of(args[unsafe_offset=0])
     var out = View(args[unsafe_offset=1], INT64, 1, writable=True)
-    var sight = index[].marks.sight(index[].marks.now())
+    var visible = index[].marks.present()
     var to = 0
     for row in range(index[].count):
         if to == out.dim(0):
             break
-        if sight.sees(row):
+        if visible.sees(row):
             at[Int64](out.address())[unsafe_offset=to] = index[].ids.ptr[Int64]()[unsafe_offset=row]
             to += 1
     _ = out^
-    return from_int(index[].live())
+    return from_int(to)
 
 
 # ---- files
@@ -322,6 +331,7 @@ def index_open(args: Args, count: Int) raises Fail -> Obj:
         raise Fail()
     if not status.ok():
         return none()
+    need_space(index.metric, index.dtype)
     return capsule_new[Index, TAG](index^)
 
 

@@ -11,6 +11,7 @@ from vicinal.space import (
     SpaceTask,
     in_space,
     inspect_row,
+    is_compiled,
 )
 
 
@@ -35,6 +36,20 @@ struct MeasurePair(SpaceTask):
         _ = norms
 
 
+def need_space(metric: Int, dtype: Int) raises Fail:
+    """Raises NotImplementedError for a space that a development build has left out."""
+    if not is_compiled(metric, dtype):
+        raise fail(
+            "NotImplementedError",
+            (
+                "metric number %zd over dtype number %zd is left out of this development build:"
+                " see `tools/native_build.py --spaces`"
+            ),
+            metric,
+            dtype,
+        )
+
+
 def distance(args: Args, count: Int) raises Fail -> Obj:
     """Implements distance(metric, dtype, query[dim], row[dim]) -> float.
 
@@ -45,6 +60,7 @@ def distance(args: Args, count: Int) raises Fail -> Obj:
     var dtype = as_int(args[unsafe_offset=1])
     if metric < 0 or metric >= METRICS or dtype < 0 or dtype >= STORED_TYPES:
         raise fail("ValueError", "unknown metric %zd or dtype %zd", metric, dtype)
+    need_space(metric, dtype)
     var a = View(args[unsafe_offset=2], 0 if dtype <= 2 else dtype, 1)
     var b = View(args[unsafe_offset=3], dtype, 1)
     if a.dim(0) != b.dim(0):
@@ -54,6 +70,17 @@ def distance(args: Args, count: Int) raises Fail -> Obj:
     _ = a^
     _ = b^
     return from_float(Float64(task.value))
+
+
+def spaces(args: Args, count: Int) raises Fail -> Obj:
+    """Implements spaces() -> int: bit dtype + 5 * metric is set for each space of this build."""
+    need(count, 0)
+    var bits = 0
+    for metric in range(METRICS):
+        for dtype in range(STORED_TYPES):
+            if is_compiled(metric, dtype):
+                bits |= 1 << (dtype + STORED_TYPES * metric)
+    return from_int(bits)
 
 
 def cpu_lanes(args: Args, count: Int) raises Fail -> Obj:

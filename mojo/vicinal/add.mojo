@@ -1,29 +1,22 @@
-"""The work of a change: new rows are checked whole, stored, encoded and linked, removed ones taken out of the graph."""
+"""The work of a change: new rows are checked whole, stored, encoded and linked."""
 from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
 from vicinal.borrow import borrow, own_rows
 from vicinal.change import Change
 from vicinal.code_space import CODE_LINE
-from vicinal.codes import EXACT, drop_codes, is_bytes
-from vicinal.coding import (
-    AUTO,
-    all_bytes,
-    check_due,
-    choose_kind,
-    encode_rows,
-    estimates_fit,
-    finer,
-    new_codes,
-)
+from vicinal.codes import EXACT, is_bytes
 from vicinal.clock import now
+from vicinal.consolidate import consolidate
 from vicinal.convert import from_float, to_float
+from vicinal.encode import encode
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.ledger import ENCODE, STORE
 from vicinal.link import link_change
 from vicinal.memory import Ptr, at
 from vicinal.parallel import Body, Team, Watch
 from vicinal.places import Places
+from vicinal.shared import announce
 from vicinal.space import (
     COSINE,
     FINE,
@@ -118,37 +111,27 @@ struct DoChange[V: Watch](SpaceTask):
         var team = Team(self.threads)
         var time = now()
         watch.advance(-change.added)  # checking and copying are no progress yet
-        if self.source != 0 or change.due(index):  # rows are going to be written or wiped
-            self.status = own_rows(index, change.until(), team, watch)
-            if self.status != DONE:
-                return
         if self.source != 0:
-            self.status = self._store[S](team)
+            self.status = own_rows(index, change.until(), team, watch)
+            if self.status == DONE:
+                self.status = self._store[S](team)
             time = index.ledger.spend(STORE, time)
             if self.status != DONE:
                 return
-        if index.graph.linked == 0 and (
-            change.added == 0 or change.live_after(index) < index.exact_below
-        ):
-            change.unlinked = change.due(index)
+        if index.graph[].linked == 0 and change.live_after(index) < index.exact_below:
             self.status = DONE if watch.conclude(change.size()) else STOPPED
             return
         var codes = index.codes
         var checked = codes[].checked
         var fit = codes[].fit
-        # also without new rows: an index that was just opened does not know whether its estimates are good enough
-        self.status = self._encode[S](team, change.until())
+        self.status = encode[S](index, change.places(), change.added, change.until(), team, watch)
         _ = index.ledger.spend(ENCODE, time)
         if self.status == DONE:
             self.status = link_change[S, Self.V](index, change, team, watch)
         if self.status != DONE:
             if index.codes != codes:
-                # back to the codes before; searches under way may still read those given up
-                var given_up = index.codes
-                given_up[].older = codes[].older
-                codes[].older = Int(given_up)
-                index.codes = codes
-            codes[].count = min(codes[].count, index.count)
+                index.give_up_codes()
+            announce(codes[].count, min(codes[].count, index.count))
             codes[].checked = checked
             codes[].fit = fit
 
@@ -180,68 +163,11 @@ struct DoChange[V: Watch](SpaceTask):
         var copy = CopyRows[S](self.source, index.rows(), change.places())
         return DONE if team.run(change.added, GRAIN, copy, watch) else STOPPED
 
-    def _encode[S: Space](mut self, team: Team, until: Int) -> Int:
-        """Encodes new rows, and all rows anew if they make other codes the right ones."""
-        ref index = self.index[]
-        ref watch = self.watch[]
-        var first_time = index.graph.linked == 0
-        var kind = index.codes[].kind
-        var places = self.change[].places()
-        var bytes_only: Bool
-        if first_time:
-            bytes_only = all_bytes[S](index.rows(), Places.from_row(0), until, team, watch)
-        else:
-            bytes_only = kind == EXACT and all_bytes[S](
-                index.rows(), places, self.change[].added, team, watch
-            )
-        var codes = index.codes
-        # of rows written over it is not known any more whether their estimates are good enough
-        codes[].checked = max(codes[].checked - places.listed, 0)
-        if first_time or (kind == EXACT and is_float(index.dtype) and not bytes_only):
-            kind = choose_kind(index.quantization, index.metric, index.dtype, index.dim, bytes_only)
-            codes = new_codes[S](
-                kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
-            )
-        while True:
-            var outcome = encode_rows[S](
-                codes, index.rows(), places.only_list(), until, team, watch
-            )
-            if outcome != 1:
-                if codes != index.codes:
-                    drop_codes(codes)
-                return STOPPED if outcome == 0 else NO_MEMORY
-            if not check_due(codes[], until):
-                break
-            codes[].fit = estimates_fit[S](
-                codes[],
-                index.rows(),
-                index.marks.address(),
-                0 if places.listed != 0 else codes[].checked,
-                until,
-            )
-            if codes[].fit or index.quantization != AUTO:
-                codes[].checked = until
-                break
-            # first the same kind around a new centre, then a finer kind
-            if codes != index.codes:
-                drop_codes(codes)
-                kind = finer(kind)
-            codes = new_codes[S](
-                kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
-            )
-        if codes != index.codes:
-            # searches under way may still read the old ones
-            codes[].older = Int(index.codes)
-            Atomic[Int64].store[ordering=Ordering.RELEASE](
-                Pointer(to=index.codes).unsafe_bitcast[Int64](), Int64(Int(codes))
-            )
-        return DONE
-
 
 def do_change[
     V: Watch
 ](mut index: Index, mut change: Change, source: Int, threads: Int, mut watch: V) -> Int:
-    """Does the work of a change; then `Change.commit` and `finish`, or `take_back`, must follow.
+    """Does the work of a change that adds rows; then `Change.commit` and `finish`, or `take_back`, must follow.
 
     Args:
         index: The index; searches may run meanwhile, other writers may not.
@@ -288,9 +214,10 @@ def add_rows[
     if status != DONE or added == 0:
         return status
     status = do_change(index, change, source, threads, watch)
-    if status == DONE:
-        change.commit(index)
-        change.finish(index)
-    else:
+    if status != DONE:
         change.take_back(index)
-    return status
+        return status
+    change.commit(index)
+    change.finish(index)
+    _ = consolidate(index, threads, watch)
+    return DONE

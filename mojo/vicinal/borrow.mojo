@@ -108,6 +108,7 @@ def own_rows[V: Watch](mut index: Index, until: Int, team: Team, mut watch: V) -
     index.vectors.usable = own.usable
     own.reserved = 0  # it is the index's now
     index.borrowed = GIVEN_UP
+    index.lent_until = index.readers.retire()
     return DONE
 
 
@@ -116,7 +117,7 @@ def returnable(mut index: Index) -> Bool:
 
     To be asked by a writer, or by somebody who keeps writers away.
     """
-    if index.borrowed != GIVEN_UP or not index.shelf.complete():
+    if index.borrowed != GIVEN_UP or not index.readers.passed(index.lent_until):
         return False
     index.borrowed = OWN
     return True

@@ -1,17 +1,16 @@
 """A change of rows from its first step to its last: what it takes is prepared, then it takes effect or is taken back.
 
     take or leave    marks the rows and the ids that the call is about; with the GIL
-    (the work)       stores and links the new rows, takes out the links to removed ones: `add.mojo`; without the GIL
+    (the work)       stores and links the new rows: `add.mojo`; without the GIL
     commit           the moment from which on everybody sees the change; with the GIL
-    finish           frees what nobody needs any more; without the GIL
+    finish           makes what was marked for the call ordinary; then `consolidate.mojo` takes removed rows out of the graph
     take_back        instead of the last two: leaves the index as it was; with the GIL
 """
-from std.atomic import Atomic, Ordering, fence
-from std.memory import unsafe_memcpy, unsafe_memset_zero
+from std.memory import unsafe_memset_zero
 
 from vicinal.borrow import forget_borrowed
 from vicinal.codes import STORED_ROWS
-from vicinal.graph import MAX_ROWS, fill_empty
+from vicinal.graph import MAX_ROWS
 from vicinal.index import DONE, KNOWN_ID, NO_MEMORY, Index
 from vicinal.marks import (
     COMING,
@@ -21,8 +20,6 @@ from vicinal.marks import (
     LEAVING,
     LIVE,
     PENDING,
-    RENEW,
-    going,
     stamp_of,
 )
 from vicinal.memory import Ptr, allocate, at, release
@@ -34,12 +31,6 @@ from vicinal.space import row_stride
 comptime UNKNOWN_ROW = 6
 """Kind of refusal: a row to be removed that is not there, or twice in its batch."""
 comptime NO_ROW = -1
-comptime PENDING_SHARE = 256
-comptime LEAST_PENDING = 32
-"""Removed rows keep their links while there are no more of them than 32 or 1/256 of all rows: taking links out means looking
-at all blocks, which is then paid for by many removals, and so few hidden rows cost searches nothing that can be measured."""
-comptime SCANNED_SHARE = 4
-"""The same for an index without a graph, which has no links to take out: searches under way start again when rows are freed."""
 
 
 struct Change(Movable):
@@ -64,17 +55,16 @@ struct Change(Movable):
     var num_released: Int
     var replaces: Bool
     """Whether ids stay when their rows leave: an update."""
-    var atomic: Bool
-    """Whether rows behind the last are hidden until the call takes effect, too; those of a plain addition show as they are
-    linked."""
+    var stamped: Bool
+    """Whether rows have marks and stamps; else those behind the last are hidden since they are behind the last."""
+    var linked: Bool
+    """Whether the work has begun to link rows, so that searches may be at them."""
     var lent: Bool
     """Whether the new rows stay where the caller has them; they must be the first, see `borrow.must_copy`."""
     var was_automatic: Bool
     """Whether ids were row numbers before."""
-    var unlinked: Bool
-    """Whether the work has taken out all links to the rows that go."""
     var kept: Int
-    """A removed row that stays pending since the graph needs it as its entry point, or NO_ROW."""
+    """A free row that becomes pending again since a first graph needs it as its entry point, or NO_ROW."""
 
     def __init__(out self):
         """Makes a change of nothing."""
@@ -89,10 +79,10 @@ struct Change(Movable):
         self.released = allocate[UInt32](1)
         self.num_released = 0
         self.replaces = False
-        self.atomic = False
+        self.stamped = False
+        self.linked = False
         self.lent = False
         self.was_automatic = True
-        self.unlinked = False
         self.kept = NO_ROW
 
     def __deinit__(deinit self):
@@ -116,18 +106,6 @@ struct Change(Movable):
     def live_after(self, index: Index) -> Int:
         """Returns how many rows will be there."""
         return index.live() + self.added - self.num_leaving
-
-    def going(self, index: Index) -> Int:
-        """Returns how many removed rows are to lose what links they have, at most."""
-        return index.marks.pending + self.num_leaving + self.num_released
-
-    def due(self, index: Index) -> Bool:
-        """Tells whether so many rows are pending that they have to be freed."""
-        var live = self.live_after(index)
-        var allowed = max(LEAST_PENDING, live // PENDING_SHARE)
-        if index.graph.linked == 0:
-            allowed = max(LEAST_PENDING, live // SCANNED_SHARE)
-        return self.going(index) > allowed
 
     # ---- first steps
 
@@ -163,6 +141,9 @@ struct Change(Movable):
                 self.num_reused = 0
                 return KNOWN_ID
         self._choose_places(index)
+        announce(index.marks.shaded, index.marks.shaded + added)
+        if index.marks.in_use:
+            self._hide_behind_the_last(index)
         var column = index.ids.ptr[Int64]()
         var automatic = index.automatic
         for i in range(added):
@@ -197,26 +178,28 @@ struct Change(Movable):
             self.reused[unsafe_offset=i] = UInt32(row)
             row += 1
         index.marks.lowest_free = row
-        announce(index.marks.shaded, index.marks.shaded + self.num_reused)
         for i in range(self.num_reused):
             index.marks.stamp(Int(self.reused[unsafe_offset=i]), self._born(index))
 
     def _born(self, index: Index) -> UInt64:
         return stamp_of(index.marks.version + 1, ~UInt32(0))
 
+    def _hide_behind_the_last(mut self, mut index: Index):
+        """Marks and stamps rows that follow the last as coming."""
+        self.stamped = True
+        for row in range(self.first, self.until()):
+            index.marks.set(row, COMING)
+            index.marks.stamp(row, self._born(index))
+
     def _take_over(mut self, mut index: Index) -> Int:
         """Makes rows leave whose ids are given again; the table leads to them until the change takes effect.
         """
         self.replaces = True
-        self.atomic = True
         if not index.marks.prepare(self.until(), self.first):
             self._forget_ids(index, 0)
             self._give_places_back(index)
             return NO_MEMORY
-        for row in range(self.first, self.until()):
-            index.marks.set(row, COMING)
-            index.marks.stamp(row, self._born(index))
-        announce(index.marks.shaded, index.marks.shaded + self.until() - self.first)
+        self._hide_behind_the_last(index)
         release(self.leaving)
         release(self.successors)
         self.leaving = allocate[UInt32](self.added)
@@ -267,13 +250,13 @@ struct Change(Movable):
     def _sort_copies(mut self, mut index: Index):
         """Finds out which rows that leave hold a place for copies that stay, and which do so no longer.
         """
-        if index.graph.linked == 0:
+        if index.graph[].linked == 0:
             return
         var stored = index.rows()
         var marks = index.marks.address()
         ref copies = index.copies
         if copies.count != 0:
-            copies.catch_up(stored, index.graph.linked, marks)
+            copies.catch_up(stored, index.graph[].linked, marks)
             release(self.released)
             self.released = allocate[UInt32](self.num_leaving)
         var known = NO_ROW  # copies of one row often come one after the other
@@ -323,78 +306,39 @@ struct Change(Movable):
                     index.map.erase(column, Int(self.leaving[unsafe_offset=i]))
         announce(marks.shaded, marks.shaded + self.num_leaving)
         announce(marks.removed, marks.removed + self.num_leaving - self.num_reused)
-        Atomic[Int64].store[ordering=Ordering.RELEASE](
-            Pointer(to=index.count).unsafe_bitcast[Int64](), Int64(self.until())
-        )
-        if marks.in_use:
-            Atomic[UInt32].store[ordering=Ordering.RELEASE](
-                Pointer(to=marks.version), marks.version + 1
-            )
+        announce(index.count, self.until())
+        marks.publish(marks.version + 1, index.count)
+        # after the moment: a search that takes the new links sees the rows that they lead to
+        if index.searched != index.graph:
+            index.use_graph()
+            index.leftovers = marks.in_use
+        index.changes += 1
+        index.committed = index.readers.retire()
 
     def finish(mut self, mut index: Index):
-        """Frees rows that have lost all links; what searches see does not change any more."""
+        """Makes new rows rows like others and those that left pending; what searches see does not change any more."""
         ref marks = index.marks
-        if not marks.in_use:
-            return
-        var places = self.places()
-        for i in range(self.added if self.atomic else self.num_reused):
-            marks.set(places.row(i), LIVE)
-        for i in range(self.num_leaving):
-            var row = Int(self.leaving[unsafe_offset=i])
-            if marks.of(row) == HOLDING:
-                marks.holding += 1
-            else:
-                marks.set(row, PENDING)
+        if marks.in_use:
+            var places = self.places()
+            for i in range(self.added if self.stamped else 0):
+                marks.set(places.row(i), LIVE)
+            for i in range(self.num_leaving):
+                var row = Int(self.leaving[unsafe_offset=i])
+                if marks.of(row) == HOLDING:
+                    marks.holding += 1
+                else:
+                    marks.set(row, PENDING)
+                    marks.pending += 1
+            marks.holding -= self.num_released
+            marks.pending += self.num_released
+            if self.kept != NO_ROW and marks.of(self.kept) == FREE:
+                marks.set(self.kept, PENDING)
                 marks.pending += 1
-        marks.holding -= self.num_released
-        marks.pending += self.num_released
-        if self.kept != NO_ROW and marks.of(self.kept) == FREE:
-            marks.set(self.kept, PENDING)
-            marks.pending += 1
-        if self.unlinked:
-            index.start_again()
-            # a search that sees anything of what follows sees that it has to start again
-            fence[Ordering.RELEASE]()
-            index.relinking = False
-            self._shorten_rings(index)
-            for row in range(self.first):
-                if marks.of(row) == PENDING and row != self.kept:
-                    self._free(index, row)
-        if marks.version >= RENEW:
-            marks.renew(index.count)
-            index.start_again()
-        announce(marks.shaded, marks.pending + marks.holding)
-
-    def _shorten_rings(self, mut index: Index):
-        """Takes rows that go out of the rings of copies, while they hold what they held."""
-        if index.copies.count == 0:
-            return
-        var stored = index.rows()
-        for row in range(self.first):
-            if index.marks.of(row) != PENDING:
-                continue
-            var original = row
-            if index.copies.is_copy(row):
-                original = index.copies.find(stored, row)
-            if original >= 0:
-                index.copies.shorten(original, index.marks.address())
-
-    def _free(self, mut index: Index, row: Int):
-        """Takes links and content from a removed row: nothing of what was removed stays in memory or gets into a file.
-        """
-        ref marks = index.marks
-        marks.stamp(row, HIDDEN)
-        if row < index.graph.linked:
-            index.graph.empty(row)
-        wipe(index, row)
-        marks.set(row, FREE)
-        marks.pending -= 1
-        marks.lowest_free = min(marks.lowest_free, row)
+        index.count_hidden()
 
     def take_back(mut self, mut index: Index):
         """Leaves everything as it was before the change; the graph must have been undone."""
-        index.start_again()
-        fence[Ordering.RELEASE]()
+        index.give_up_graph()
         self._forget_ids(index, self.added)
         self._give_places_back(index)
         if self.lent:
@@ -429,11 +373,10 @@ struct Change(Movable):
             marks.stamp(row, HIDDEN)
             marks.set(row, FREE)
             marks.lowest_free = min(marks.lowest_free, row)
-        if self.atomic:
-            for row in range(self.first, self.until()):
-                marks.set(row, LIVE)
-                marks.stamp(row, 0)
-        announce(marks.shaded, marks.pending + marks.holding)
+        for row in range(self.first, self.until() if self.stamped else self.first):
+            marks.set(row, LIVE)
+            marks.stamp(row, 0)
+        index.count_hidden()
 
 
 def wipe(mut index: Index, row: Int):

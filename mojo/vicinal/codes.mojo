@@ -61,6 +61,8 @@ struct Codes(Movable):
     """Whether they were good enough then; rows are linked on estimates only if so."""
     var older: Int
     """Address of the codes that these replaced, which searches under way may still read; 0 for none."""
+    var retired: Int64
+    """The epoch in which searches may have begun to walk on them, once they are replaced."""
 
     def __init__(out self, kind: Int, metric: Int, dtype: Int, dim: Int, seed: Int):
         """Makes codes of a kind, of no rows yet, with the centre at the origin."""
@@ -77,11 +79,10 @@ struct Codes(Movable):
         self.checked = 0
         self.fit = False
         self.older = 0
+        self.retired = 0
 
     def __deinit__(deinit self):
         release(self.centre)
-        if self.older != 0:
-            drop_codes(at[Codes](self.older))
 
     @always_inline
     def in_place(self) -> Bool:
@@ -97,9 +98,8 @@ struct Codes(Movable):
         return Rows(self.bytes.address, self.stride, dim, self.constants.address)
 
     def memory(self) -> Int:
-        """Returns the bytes of memory that codes and constants take, replaced ones included."""
-        var own = self.bytes.usable + self.constants.usable
-        return own if self.older == 0 else own + at[Codes](self.older)[].memory()
+        """Returns the bytes of memory that codes and constants take."""
+        return self.bytes.usable + self.constants.usable
 
     def grow(mut self, rows: Int) -> Bool:
         """Makes room for `rows` rows; returns False when memory is out."""
@@ -277,6 +277,15 @@ def drop_codes(codes: Ptr[Codes]):
     """Destroys and frees codes that live on the heap."""
     codes.unsafe_deinit_pointee()
     release(codes)
+
+
+def drop_all_codes(address: Int):
+    """Destroys and frees codes and those that they replaced."""
+    var next = address
+    while next != 0:
+        var codes = at[Codes](next)
+        next = codes[].older
+        drop_codes(codes)
 
 
 def code_stride(kind: Int, dim: Int) -> Int:

@@ -43,10 +43,10 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
         or (old.has_norms() and not new.norms.grow(live * 4))
     ):
         return NO_MEMORY
-    var sight = old.marks.sight(old.marks.now())
+    var visible = old.marks.present()
     var to = 0
     for row in range(old.count):
-        if not sight.sees(row) or to == live:
+        if not visible.sees(row) or to == live:
             continue
         unsafe_memcpy(
             dest=new.vectors.ptr[UInt8]().unsafe_offset(to * stride),

@@ -7,7 +7,7 @@ from std.ffi import c_int, external_call
 
 from vicinal.candidates import Candidates, entry_of, key_of, node_of
 from vicinal.graph import publish
-from vicinal.marks import Sight, going, settled, staying
+from vicinal.marks import Visibility, going, settled, staying
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.shared import announce, seen, slot
 from vicinal.space import Rows
@@ -25,8 +25,9 @@ comptime HASH_LANES = 4
 struct Copies(Movable):
     """The rings of copies, and a table that finds a row by what it holds.
 
-    The newest copy leads to the oldest, each to the next newer; the original leads to the newest. Readers may walk a ring
-    while a copy is added.
+    The original leads to its last copy, the last to the first, each to the next, in order of rows. Readers may be in a ring while
+    copies are put in and taken out: one that is taken out goes on leading to where it led, and whoever comes to a row that is not
+    behind the one before has been round.
     """
 
     var next: Column
@@ -43,6 +44,8 @@ struct Copies(Movable):
     """Rows in the table."""
     var seen: Int
     """Rows 0 .. seen-1 are in the table unless they are copies."""
+    var in_order: Bool
+    """Whether copies follow each other in order of rows; not so in some files, which are put in order before they are changed."""
 
     def __init__(out self):
         """Knows no rows."""
@@ -53,6 +56,7 @@ struct Copies(Movable):
         self.room = 0
         self.held = 0
         self.seen = 0
+        self.in_order = True
 
     def __deinit__(deinit self):
         release(self.table)
@@ -96,37 +100,66 @@ struct Copies(Movable):
 
     def stays(self, original: Int, marks: Int) -> Bool:
         """Tells whether a row has copies that are there and stay."""
-        if not self.has_copies(original):
-            return False
-        var last = self._after(original)
-        var copy = last
-        for _ in range(self.rows):
-            copy = self._after(copy)
+        var known = self.known()
+        var last = self.last_of(original, known)
+        var copy = self.first_of(last, known)
+        while copy >= 0:
             if staying(at[UInt8](marks)[unsafe_offset=copy]):
                 return True
-            if copy == last:
-                break
+            copy = self.after(copy, last, known)
         return False
 
     def shorten(mut self, original: Int, marks: Int):
-        """Takes the copies that go out of the ring of a row; searches that are in the ring must be made to start again.
-        """
-        if not self.has_copies(original):
-            return
+        """Takes the copies that go out of the ring of a row, which lead on to where they led for searches that are at them."""
+        var known = self.known()
         var next = self.next.ptr[UInt32]()
-        var last = self._after(original)
-        var copy = self._after(last)
-        next[unsafe_offset=original] = ALONE
-        for _ in range(self.rows):
-            var ended = copy == last
-            var after = self._after(copy)
-            next[unsafe_offset=copy] = ALONE
-            self.count -= 1
-            if not going(at[UInt8](marks)[unsafe_offset=copy]):
-                self.append(original, copy)
-            if ended:
-                break
+        var last = self.last_of(original, known)
+        var copy = self.first_of(last, known)
+        var first = -1
+        var before = -1
+        while copy >= 0:
+            var after = self.after(copy, last, known)
+            if going(at[UInt8](marks)[unsafe_offset=copy]):
+                self.count -= 1
+            else:
+                if before >= 0:
+                    publish(next.unsafe_offset(before), copy)
+                else:
+                    first = copy
+                before = copy
             copy = after
+        if before < 0:
+            if last >= 0:
+                publish(next.unsafe_offset(original), Int(ALONE))
+            return
+        publish(next.unsafe_offset(before), first)
+        publish(next.unsafe_offset(original), before | Int(ORIGINAL))
+
+    def set_alone(mut self, row: Int):
+        """Forgets where a row led that nothing leads to any more."""
+        if row < self.rows:
+            publish(self.next.ptr[UInt32]().unsafe_offset(row), Int(ALONE))
+
+    def put_in_order(mut self):
+        """Makes copies follow each other in order of rows; nobody may be searching."""
+        if self.in_order:
+            return
+        self.in_order = True
+        var next = self.next.ptr[UInt32]()
+        for original in range(self.rows):
+            if not self.has_copies(original):
+                continue
+            var last = self._after(original)
+            var copy = self._after(last)
+            next[unsafe_offset=original] = ALONE
+            for _ in range(self.rows):
+                var after = self._after(copy)
+                var ended = copy == last
+                self.count -= 1
+                self.append(original, copy)
+                if ended:
+                    break
+                copy = after
 
     def original(mut self, stored: Rows, row: Int) -> Int:
         """Looks up a row that is not in the table.
@@ -194,85 +227,92 @@ struct Copies(Movable):
         return True
 
     def append(mut self, original: Int, row: Int):
-        """Makes a row the newest copy of another, which is in the table."""
+        """Puts a row among the copies of another, which is in the table."""
         var next = self.next.ptr[UInt32]()
-        var newest = next[unsafe_offset=original]
-        if newest == ALONE:
+        var last = next[unsafe_offset=original]
+        if last == ALONE:
             next[unsafe_offset=row] = UInt32(row)
+            publish(next.unsafe_offset(original), row | Int(ORIGINAL))
         else:
-            var last = Int(newest & ~ORIGINAL)
-            next[unsafe_offset=row] = next[unsafe_offset=last]
-            publish(next.unsafe_offset(last), row)
-        publish(next.unsafe_offset(original), row | Int(ORIGINAL))
+            # behind the last, or, in a place that was free, somewhere before
+            var before = Int(last & ~ORIGINAL)
+            var new_last = row > before
+            var after = Int(next[unsafe_offset=before])
+            while not new_last and after < row:
+                before = after
+                after = Int(next[unsafe_offset=before])
+            next[unsafe_offset=row] = UInt32(after)
+            publish(next.unsafe_offset(before), row)
+            if new_last:
+                publish(next.unsafe_offset(original), row | Int(ORIGINAL))
         announce(self.count, self.count + 1)
 
     @always_inline
-    def newest_of(self, row: Int, rows: Int) -> Int:
-        """Returns the newest copy of an original among the first `rows` rows, or -1 if the row has no copies.
+    def last_of(self, row: Int, rows: Int) -> Int:
+        """Returns the last copy of an original among the first `rows` rows, or -1 if the row has no copies.
         """
-        var newest = self.next.ptr[UInt32]()[unsafe_offset=row] if row < rows else ALONE
-        if newest < ORIGINAL or newest == ALONE:
+        var last = UInt32(slot(self.next.ptr[UInt32](), row)) if row < rows else ALONE
+        if last < ORIGINAL or last == ALONE:
             return -1
-        return min(Int(newest & ~ORIGINAL), rows - 1)
+        return min(Int(last & ~ORIGINAL), rows - 1)
 
     @always_inline
-    def after(self, copy: Int, rows: Int) -> Int:
-        """Returns the copy that follows another in its ring: the next newer, or the oldest after the newest.
+    def first_of(self, last: Int, rows: Int) -> Int:
+        """Returns the first copy of a ring whose last one is given; -1 if that is."""
+        return min(slot(self.next.ptr[UInt32](), last), rows - 1) if last >= 0 else -1
+
+    @always_inline
+    def after(self, copy: Int, last: Int, rows: Int) -> Int:
+        """Returns the copy that follows another in its ring, whose last one was given when the walk through it began; -1 at the end.
+
+        A ring of a damaged file may have no end: count the steps where nobody has looked at it.
         """
-        return min(Int(self.next.ptr[UInt32]()[unsafe_offset=copy]), rows - 1)
+        var next = min(slot(self.next.ptr[UInt32](), copy), rows - 1)
+        return -1 if copy == last or (self.in_order and next <= copy) else next
 
-    def known(self, rows: Int) -> Int:
-        """Returns how many of `rows` rows may be asked for copies; 0 if there are none at all."""
-        return min(rows, self.rows) if self.count != 0 else 0
+    def known(self) -> Int:
+        """Returns how many rows may be asked for copies; 0 if there are none at all."""
+        return seen(self.rows) if seen(self.count) != 0 else 0
 
-    def expand(self, found: Candidates, mut into: Candidates, k: Int, rows: Int, sight: Sight):
+    def expand(self, found: Candidates, mut into: Candidates, k: Int, visible: Visibility):
         """Adds the copies of rows found.
 
         Args:
             found: Rows of the graph by distance.
             into: Receives the k nearest of these and their copies, equal distances in the order of rows.
             k: The most wanted.
-            rows: Rows that exist; a damaged file may tell of others.
-            sight: Which of them the search sees.
+            visible: Which of them the search sees.
         """
         into.reset(k)
-        var next = self.next.ptr[UInt32]()
-        var room = min(rows, seen(self.rows))
+        var room = seen(self.rows)
         for i in range(found.size):
             var entry = found.entries[unsafe_offset=i] & ~1
             if entry >= into.worst():
                 break
             var row = node_of(entry)
-            if sight.sees(row):
+            if visible.sees(row):
                 into.insert(entry)
-            if row >= room:
-                continue
-            var newest = UInt32(slot(next, row))
-            if newest < ORIGINAL or newest == ALONE:
-                continue
-            var last = min(Int(newest & ~ORIGINAL), room - 1)
-            var copy = last
+            var last = self.last_of(row, room)
+            var copy = self.first_of(last, room)
             var left = k
-            for _ in range(room):  # a damaged ring may have no end
-                copy = min(slot(next, copy), room - 1)
-                if sight.sees(copy):
+            var steps = room
+            while copy >= 0 and left > 0 and steps > 0:
+                if visible.sees(copy):
                     left -= 1
                     var other = entry_of(key_of(entry), copy)
                     if other < into.worst():
                         into.insert(other)
-                if left == 0:
-                    break
-                if copy == last:
-                    break
+                copy = self.after(copy, last, room)
+                steps -= 1
 
-    def sweep(self, sight: Sight, mut beam: Candidates):
+    def sweep(self, visible: Visibility, mut beam: Candidates):
         """Takes rows that are not seen out of a beam that is done; originals stay, whose copies may be seen.
         """
         var kept = 0
         for i in range(beam.size):
             var entry = beam.entries[unsafe_offset=i]
             beam.entries[unsafe_offset=kept] = entry
-            kept += Int(sight.sees(node_of(entry)) or self.has_copies(node_of(entry)))
+            kept += Int(visible.sees(node_of(entry)) or self.has_copies(node_of(entry)))
         beam.size = kept
 
     def _home(self, stored: Rows, row: Int) -> Int:

@@ -1,7 +1,7 @@
 """Which rows a search may return, and by which way they are found.
 
 A filter is one bit for each row, set for rows that are allowed and there. It is made once for each call and each distinct
-filter in it, and belongs to that call: a row number may mean another vector later, and then the call is made again.
+filter in it, of the call's snapshot, and belongs to that call: a row number may mean another vector later.
 """
 from std.bit import count_trailing_zeros, pop_count
 from std.math import sqrt
@@ -10,8 +10,9 @@ from std.memory import pack_bits, unsafe_memset_zero
 from vicinal.copies import Copies
 from vicinal.index import Index
 from vicinal.interleave import CACHED
-from vicinal.marks import Sight
+from vicinal.marks import Visibility
 from vicinal.memory import Ptr, allocate, release
+from vicinal.snapshot import Snapshot
 
 comptime EVERYTHING = 0
 """No filter: a plain search."""
@@ -38,7 +39,9 @@ struct Filter(Movable):
     var nodes: Ptr[UInt64]
     """The same for walks, where a row stands for its copies as well: set if one of them is allowed."""
     var rows: Int
-    """Rows that there were when it was made; later ones are not allowed."""
+    """Rows that there were when it was made; later ones, which walks may meet, are not allowed."""
+    var room: Int
+    """Rows that have bits."""
     var matches: Int
     """Rows allowed."""
     var plan: Int
@@ -49,9 +52,10 @@ struct Filter(Movable):
     var two_hop_pays: Bool
     """Whether a walk over allowed rows only costs less than a scan of them."""
 
-    def __init__(out self, rows: Int):
-        """Makes a filter that allows none of `rows` rows."""
-        var words = rows // WORD + 1
+    def __init__(out self, rows: Int, met: Int):
+        """Makes a filter that allows none of `rows` rows, nor of more that walks may meet up to row `met`."""
+        self.room = max(rows, met)
+        var words = self.room // WORD + 1
         self.words = allocate[UInt64](words)
         unsafe_memset_zero(self.words.unsafe_bitcast[UInt8](), words * 8)
         self.nodes = self.words
@@ -70,33 +74,31 @@ struct Filter(Movable):
 
     @always_inline
     def has(self, row: Int) -> Bool:
-        """Tells whether a row is allowed; `row` must not exceed `rows`."""
+        """Tells whether a row is allowed; `row` must not exceed `room`."""
         return allows(self.words, row)
 
-    def allow_all(mut self, sight: Sight):
-        """Allows all rows that are there."""
-        for row in range(self.rows):
-            if sight.sees(row):
-                set_bit(self.words, row)
-        self.count()
+    def allow_flags(mut self, flags: Ptr[UInt8], length: Int, visible: Visibility):
+        """Allows the rows whose byte is not zero; `flags` has one for each row that is seen, in order of rows.
 
-    def allow_flags(mut self, flags: Ptr[UInt8], sight: Sight):
-        """Allows the rows whose byte is not zero; `flags` has one for each row that is there, in order of rows.
+        Whatever a damaged file says of its rows, no more than `length` bytes are read.
         """
-        if sight.marks != 0:
+        if visible.marks != 0:
             var next = 0
             for row in range(self.rows):
-                if sight.sees(row):
+                if next == length:
+                    break
+                if visible.sees(row):
                     if flags[unsafe_offset=next] != 0:
                         set_bit(self.words, row)
                     next += 1
             self.count()
             return
-        var whole = self.rows // WORD
+        var rows = min(self.rows, length)
+        var whole = rows // WORD
         for i in range(whole):
             var set = flags.unsafe_load[width=WORD](i * WORD).ne(0)
             self.words[unsafe_offset=i] = pack_bits[dtype=DType.uint64](set)
-        for row in range(whole * WORD, self.rows):
+        for row in range(whole * WORD, rows):
             if flags[unsafe_offset=row] != 0:
                 set_bit(self.words, row)
         self.count()
@@ -116,7 +118,7 @@ struct Filter(Movable):
     def count(mut self):
         """Counts the rows allowed."""
         var matches = 0
-        for i in range(self.rows // WORD + 1):
+        for i in range(self.room // WORD + 1):
             matches += Int(pop_count(self.words[unsafe_offset=i]))
         self.matches = matches
 
@@ -128,7 +130,7 @@ struct Filter(Movable):
         self.num_listed = wanted
         var taken = 0
         var before = 0
-        for i in range(self.rows // WORD + 1):
+        for i in range(self.room // WORD + 1):
             var bits = self.words[unsafe_offset=i]
             if bits == 0:
                 continue
@@ -151,17 +153,18 @@ struct Filter(Movable):
                 taken += 1
             before = until
 
-    def prepare(mut self, index: Index, k: Int, width: Int, wanted: Int):
+    def prepare(mut self, index: Index, snapshot: Snapshot, k: Int, width: Int, wanted: Int):
         """Decides how queries are answered and lists the rows that takes.
 
         Args:
             index: The index.
+            snapshot: What the call sees of it.
             k: Neighbours wanted.
             width: The search width of the call, at least k.
             wanted: A plan, or CHOOSE.
         """
         self.plan = wanted
-        if index.exact(width) or self.matches <= max(2 * k, SEEDS):
+        if snapshot.exact(width) or self.matches <= max(2 * k, SEEDS):
             self.plan = SCAN
         elif wanted == CHOOSE:
             var costs = Costs(index.walked_row_bytes(), index.walked_bytes() > CACHED)
@@ -171,29 +174,28 @@ struct Filter(Movable):
             self.plan = SCAN if scan <= min(plain, two_hop) else WALK
             self.two_hop_pays = two_hop < scan
         self.list_rows(self.matches if self.plan == SCAN else min(SEEDS, self.matches))
-        if self.plan != SCAN and index.copies.known(self.rows) != 0:
+        if self.plan != SCAN and index.copies.known() != 0:
             self.find_nodes(index.copies)
 
     def find_nodes(mut self, copies: Copies):
         """Sets the bits of `nodes`."""
-        var words = self.rows // WORD + 1
+        var words = self.room // WORD + 1
         if self.nodes == self.words:
             self.nodes = allocate[UInt64](words)
         for i in range(words):
             self.nodes[unsafe_offset=i] = self.words[unsafe_offset=i]
-        var known = copies.known(self.rows)
-        var left = copies.count  # each is in one ring; those of a damaged file may have no end
-        for row in range(known):
-            var newest = copies.newest_of(row, known)
-            var copy = newest
+        var known = copies.known()
+        var left = known  # each row is in one ring at most; those of a damaged file may have no end
+        for row in range(min(known, self.rows)):
+            var last = copies.last_of(row, known)
+            var copy = copies.first_of(last, known)
             while copy >= 0 and left > 0:
-                copy = copies.after(copy, known)
                 left -= 1
-                clear_bit(self.nodes, copy)
-                if self.has(copy):
-                    set_bit(self.nodes, row)
-                if copy == newest:
-                    break
+                if copy < self.rows:
+                    clear_bit(self.nodes, copy)
+                    if self.has(copy):
+                        set_bit(self.nodes, row)
+                copy = copies.after(copy, last, known)
 
 
 @always_inline

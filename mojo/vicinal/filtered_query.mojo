@@ -3,7 +3,7 @@ from std.bit import count_trailing_zeros
 
 from vicinal.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of, node_of
 from vicinal.code_space import Estimate, ExactBytes
-from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
+from vicinal.codes import EXACT, ROTATED, STORED_ROWS
 from vicinal.copies import Copies
 from vicinal.filter import EVERYTHING, SCAN, TWO_HOP, WORD, Filter
 from vicinal.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
@@ -14,7 +14,7 @@ from vicinal.query import LEAST_RERANKED, PIECE, Answer, rerank
 from vicinal.rotation import padded_dim
 from vicinal.scratch import HOP, Scratch
 from vicinal.search import LOOK_AHEAD, fetch_row
-from vicinal.shared import seen_at
+from vicinal.snapshot import Snapshot
 from vicinal.space import (
     COSINE,
     FINE,
@@ -96,26 +96,24 @@ def expand_allowed(
     """Puts the allowed ones of rows that a walk has found, and of their copies, into another buffer.
     """
     into.reset(kept)
-    var known = copies.known(filter.rows)
+    var known = copies.known()
     for i in range(found.size):
         var entry = found.entries[unsafe_offset=i] & ~1
         if entry >= into.worst():
             break
         if filter.has(node_of(entry)):
             into.insert(entry)
-        var newest = copies.newest_of(node_of(entry), known)
-        var copy = newest
-        var left = copies.count  # the rings of a damaged file may have no end
+        var last = copies.last_of(node_of(entry), known)
+        var copy = copies.first_of(last, known)
+        var left = known  # the rings of a damaged file may have no end
         while copy >= 0 and left > 0:
-            copy = copies.after(copy, known)
             left -= 1
             var other = entry_of(key_of(entry), copy)
             if other >= into.worst():
                 break
-            if filter.has(copy):
+            if copy < filter.rows and filter.has(copy):
                 into.insert(other)
-            if copy == newest:
-                break
+            copy = copies.after(copy, last, known)
 
 
 def settle[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
@@ -175,13 +173,14 @@ struct WithinWindow[S: Space, M: Measure](Scanner):
 
 @fieldwise_init
 struct AnswerFiltered[S: Space](Body):
-    """Answers queries that have been checked, each with its filter."""
+    """Answers queries that have been checked, each with its filter, all from the snapshot that the filters were made of."""
 
     var plain: Answer[Self.S]
     """Does what needs no filter."""
     var filters: Ptr[Filter]
     var which: Ptr[Int64]
     """The filter of each query."""
+    var snapshot: Snapshot
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Answers queries begin .. end-1."""
@@ -190,7 +189,7 @@ struct AnswerFiltered[S: Space](Body):
         for i in range(begin, end):
             ref filter = self.filters[unsafe_offset=Int(self.which[unsafe_offset=i])]
             if filter.plan == EVERYTHING:
-                self.plain.run(i, i + 1, worker)
+                self.plain.answer(i, i + 1, worker, self.snapshot)
                 continue
             self.answer(i, filter, scratch, counts)
         for i in range(TALLIES):
@@ -198,36 +197,41 @@ struct AnswerFiltered[S: Space](Body):
 
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut counts: Counts):
         """Answers query i."""
-        ref index = self.plain.index[]
-        ref codes = seen_at(index.codes)[]
+        var snapshot = self.snapshot
+        var kind = snapshot.codes[].kind
+        scratch.queries += 1
         var query = self.plain.query(i, scratch)
         var width = max(self.plain.k, self.plain.ef)
         if filter.plan == SCAN and (
-            index.exact(width)
+            snapshot.exact(width)
             # as many rows would be measured again
             or filter.matches <= max(LEAST_RERANKED, 3 * self.plain.k)
             # coded since
-            or codes.count < filter.rows
+            or snapshot.coded < filter.rows
         ):
             counts[BY_SCAN] += 1
+            scratch.scans += 1
+            scratch.distances += filter.matches
             scratch.beam.reset(max(min(self.plain.k, filter.matches), 1))
-            scan_allowed(EachRow[Self.S](index.rows(), query), filter, scratch.picked, scratch.beam)
+            scan_allowed(
+                EachRow[Self.S](snapshot.rows, query), filter, scratch.picked, scratch.beam
+            )
             self.plain.write[Self.S.value](i, scratch.beam)
-        elif codes.kind == STORED_ROWS:
-            self.find[Self.S, coded=False](i, query, filter, scratch, codes, counts)
-        elif codes.kind == EXACT:
+        elif kind == STORED_ROWS:
+            self.find[Self.S, coded=False](i, query, filter, scratch, counts)
+        elif kind == EXACT:
             comptime if Self.S.metric != COSINE:
                 if self.plain.fits(i):
                     comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
-                    self.find[Exact, coded=True](i, query, filter, scratch, codes, counts)
+                    self.find[Exact, coded=True](i, query, filter, scratch, counts)
                 else:
-                    self.find[Self.S, coded=False](i, query, filter, scratch, codes, counts)
+                    self.find[Self.S, coded=False](i, query, filter, scratch, counts)
         else:
             comptime if Self.S.T.is_floating_point():
-                if codes.kind == ROTATED:
-                    self.find[Estimate[4], coded=True](i, query, filter, scratch, codes, counts)
+                if kind == ROTATED:
+                    self.find[Estimate[4], coded=True](i, query, filter, scratch, counts)
                 else:
-                    self.find[Estimate[8], coded=True](i, query, filter, scratch, codes, counts)
+                    self.find[Estimate[8], coded=True](i, query, filter, scratch, counts)
 
     def find[
         M: Measure, coded: Bool
@@ -237,14 +241,15 @@ struct AnswerFiltered[S: Space](Body):
         query: Query,
         filter: Filter,
         mut scratch: Scratch,
-        codes: Codes,
         mut counts: Counts,
     ):
         """Finds the nearest allowed rows of query i by the filter's plan and writes them."""
         ref index = self.plain.index[]
         var k = self.plain.k
         var width = max(k, self.plain.ef)
-        var rows = codes.rows(index.rows()) if coded else index.rows()
+        var snapshot = self.snapshot
+        ref codes = snapshot.codes[]
+        var rows = codes.rows(snapshot.rows) if coded else snapshot.rows
         var prepared = query
         var exact = not coded or codes.kind == EXACT
         comptime if coded:
@@ -256,8 +261,8 @@ struct AnswerFiltered[S: Space](Body):
             )
         var kept = min(k if exact else max(LEAST_RERANKED, 3 * k), filter.matches)
         var enough = min(k, filter.matches)
-        var known = min(filter.rows, codes.count) if coded else filter.rows
-        var graph = Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin]()
+        var known = snapshot.known[coded]()
+        var graph = snapshot.graph
         var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
         if filter.plan != SCAN:
             var way = walk_plain[M](graph, rows, known, prepared, own, filter, width, kept)
@@ -267,7 +272,7 @@ struct AnswerFiltered[S: Space](Body):
                 swap(scratch.beam, scratch.chosen)
                 way = COMPLETE
                 by = BY_TWO_HOP
-            if index.copies.known(filter.rows) != 0:
+            if index.copies.known() != 0:
                 expand_allowed(index.copies, filter, scratch.chosen, scratch.beam, kept)
             else:
                 swap(scratch.beam, scratch.chosen)
@@ -277,12 +282,14 @@ struct AnswerFiltered[S: Space](Body):
                 return
             counts[AFTER_WALK] += 1
         counts[BY_SCAN] += 1
+        scratch.scans += 1
+        scratch.distances += filter.matches
         scratch.beam.reset(kept)
         scan_allowed(EachRow[M](rows, prepared), filter, scratch.picked, scratch.beam)
         if exact:
             self.finish[M, coded](i, query, exact, scratch)
             return
-        var stored = index.rows()
+        var stored = snapshot.rows
         if not settle[Self.S](stored, query, scratch, k) and kept < filter.matches:
             # many rows so equally far that estimates do not tell them apart
             var window = Window.of[Self.S, M](
@@ -305,7 +312,7 @@ struct AnswerFiltered[S: Space](Body):
         """Writes what is in the beam; estimated candidates are measured again first."""
         if not exact:
             var k = self.plain.k
-            rerank[Self.S](self.plain.index[].rows(), query, scratch, max(LEAST_RERANKED, 3 * k), k)
+            rerank[Self.S](self.snapshot.rows, query, scratch, max(LEAST_RERANKED, 3 * k), k)
             self.plain.write[Self.S.value](i, scratch.chosen)
         elif coded:
             comptime if Self.S.metric != COSINE:
@@ -324,6 +331,7 @@ struct SearchFiltered[V: Watch](SpaceTask):
     var count: Int
     var k: Int
     var ef: Int
+    var snapshot: Snapshot
     var filters: Ptr[Filter]
     var which: Ptr[Int64]
     var ids: Ptr[Int64]
@@ -343,7 +351,7 @@ struct SearchFiltered[V: Watch](SpaceTask):
         var plain = Answer[S](
             self.index, self.queries, self.k, self.ef, self.ids, self.distances, scratches, 1
         )
-        var answer = AnswerFiltered[S](plain^, self.filters, self.which)
+        var answer = AnswerFiltered[S](plain^, self.filters, self.which, self.snapshot)
         if not team.run(self.count, PIECE, answer, self.watch[]):
             self.status = STOPPED
         put_scratches(index, scratches, team.size())
@@ -365,17 +373,17 @@ def refused[S: Space](queries: Int, count: Int, dim: Int) -> Int:
 
 
 def take_scratches(index: Index, count: Int) -> Ptr[Ptr[Scratch]]:
-    """Takes a scratch for each worker off the shelf."""
+    """Takes a scratch for each worker of a call that is pinned already."""
     var scratches = allocate[Ptr[Scratch]](count)
     for i in range(count):
-        scratches[unsafe_offset=i] = index.shelf.take()
+        scratches[unsafe_offset=i] = index.readers.claim_unpinned()
     return scratches
 
 
 def put_scratches(index: Index, scratches: Ptr[Ptr[Scratch]], count: Int):
     """Puts them back."""
     for i in range(count):
-        index.shelf.put(scratches[unsafe_offset=i])
+        index.readers.release(scratches[unsafe_offset=i])
     release(scratches)
 
 
@@ -387,6 +395,7 @@ def search_filtered[
     count: Int,
     k: Int,
     ef: Int,
+    snapshot: Snapshot,
     filters: Ptr[Filter],
     which: Ptr[Int64],
     ids: Ptr[Int64],
@@ -402,7 +411,8 @@ def search_filtered[
         count: Number of queries.
         k: Neighbours wanted of each.
         ef: Candidates kept; at least k are.
-        filters: Prepared filters.
+        snapshot: What the call sees; the caller has pinned the epoch in which it was taken.
+        filters: Filters made of the snapshot and prepared.
         which: The filter of each query.
         ids: Receives count x k ids, nearest first, -1 where fewer rows are allowed.
         distances: Receives count x k distances, infinity where there are fewer.
@@ -418,6 +428,7 @@ def search_filtered[
         count,
         k,
         ef,
+        snapshot,
         filters,
         which,
         ids,

@@ -48,7 +48,7 @@ def walk_plain[
     Args:
         graph: The links.
         rows: What is measured.
-        known: Rows that may be measured; at most `filter.rows`.
+        known: Rows that may be measured; at most `filter.room`.
         query: The prepared query.
         scratch: Buffers of this worker.
         filter: The rows allowed.
@@ -120,13 +120,13 @@ def walk_two_hop[
     Args:
         graph: The links.
         rows: What is measured.
-        known: Rows that may be measured; at most `filter.rows`.
+        known: Rows that may be measured; at most `filter.room`.
         query: The prepared query.
         scratch: Buffers of this worker.
         filter: The rows allowed; its list holds the seeds.
         width: Candidates kept.
     """
-    var linked = min(graph[].linked, known)
+    var linked = known
     ref beam = scratch[].beam
     ref fresh = scratch[].fresh
     var start = min(beam.node(0), linked - 1)

@@ -8,9 +8,9 @@ old and new slots is a valid block, so readers never wait for a writer.
 Source: Malkov and Yashunin, arXiv:1603.09320.
 """
 from std.atomic import Atomic, Ordering
+from std.memory import unsafe_memcpy
 
-
-from vicinal.memory import Column, Ptr, at
+from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.shared import announce, seen
 
 comptime EMPTY: UInt32 = 0xFFFFFFFF
@@ -49,6 +49,10 @@ struct Graph(Movable):
     """Blocks in `upper_links`."""
     var entry: Int
     """Ordinal of the entry point, which has the highest level; -1 while the graph is empty."""
+    var older: Int
+    """Address of the graph that this one replaces, which searches may be on still; 0 for none."""
+    var retired: Int64
+    """The epoch in which searches may have begun to walk on it, once it is replaced."""
 
     def __init__(out self, M: Int):
         """Makes a graph without rows."""
@@ -62,6 +66,8 @@ struct Graph(Movable):
         self.ordinals = 0
         self.blocks = 0
         self.entry = -1
+        self.older = 0
+        self.retired = 0
 
     @always_inline
     def slots_at(self, level: Int) -> Int:
@@ -184,6 +190,33 @@ struct Graph(Movable):
         announce(self.ordinals, next)
         return True
 
+    def copy_empty(self, mut into: Graph) -> Bool:
+        """Gives another graph the same rows and levels, but no links; returns False when memory is out."""
+        var start = self.ordinals + 1 if self.ordinals != 0 else 0
+        if not (
+            into.links0.grow(self.linked * slots(2 * self.M) * 4)
+            and into.upper_rows.grow(self.ordinals * 4)
+            and into.upper_start.grow(start * 4)
+            and into.upper_links.grow(self.blocks * slots(self.M) * 4)
+        ):
+            return False
+        fill_empty(into.links0.ptr[UInt32](), self.linked * slots(2 * self.M))
+        fill_empty(into.upper_links.ptr[UInt32](), self.blocks * slots(self.M))
+        unsafe_memcpy(
+            dest=into.upper_rows.ptr[UInt32](),
+            src=self.upper_rows.ptr[UInt32](),
+            count=self.ordinals,
+        )
+        unsafe_memcpy(
+            dest=into.upper_start.ptr[UInt32](), src=self.upper_start.ptr[UInt32](), count=start
+        )
+        into.linked = self.linked
+        into.rows = self.rows
+        into.ordinals = self.ordinals
+        into.blocks = self.blocks
+        into.entry = self.entry
+        return True
+
     def empty(self, row: Int):
         """Takes all links from a row; readers that are there go no further."""
         fill_empty(self.links(0, row), self.slots_at(0))
@@ -196,6 +229,23 @@ struct Graph(Movable):
         """Makes an ordinal the entry point if it reaches higher than the present one."""
         if self.entry < 0 or self.level_of(ordinal) > self.top():
             announce(self.entry, ordinal)
+
+
+def graph_on_heap(M: Int) -> Ptr[Graph]:
+    """Makes a graph without rows at an address of its own."""
+    var graph = allocate[Graph](1)
+    graph.unsafe_write(Graph(M))
+    return graph
+
+
+def drop_graphs(address: Int):
+    """Destroys and frees a graph and those that it replaces."""
+    var next = address
+    while next != 0:
+        var graph = at[Graph](next)
+        next = graph[].older
+        graph.unsafe_deinit_pointee()
+        release(graph)
 
 
 @always_inline

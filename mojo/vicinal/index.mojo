@@ -1,19 +1,21 @@
 """The index: owns the parts, knows its rows by number and by id; nothing clever."""
-from std.atomic import Atomic, Ordering
+from std.atomic import Atomic, Ordering, fence
 
-from vicinal.codes import STORED_ROWS, Codes, drop_codes
+from vicinal.codes import STORED_ROWS, Codes, drop_all_codes, drop_codes
 from vicinal.copies import Copies
-from vicinal.graph import Graph
+from vicinal.graph import Graph, drop_graphs, graph_on_heap
 from vicinal.ids import IdMap
 from vicinal.ledger import Ledger
 from vicinal.mapped import Mapped
 from vicinal.marks import Marks
 from vicinal.memory import Column, Ptr, allocate, at, release
-from vicinal.scratch import Shelf
-from vicinal.shared import seen, seen_at
+from vicinal.readers import Readers
+from vicinal.shared import announce, announce_at, seen, seen_at
+from vicinal.snapshot import Snapshot
 from vicinal.space import COSINE, Rows, inspect_row, is_float, row_stride
 from vicinal.tally import Tally
 from vicinal.texts import Texts
+from vicinal.unlinked import Unlinked
 
 comptime EXACT_BELOW = 1000
 """Rows from which on the graph pays, and is built, unless a caller says otherwise.
@@ -59,7 +61,10 @@ struct Index(Movable):
     var ids_known: Bool
     """False after opening a file, until somebody asks for an id: looking at all of them takes time by size."""
     var map: IdMap
-    var graph: Graph
+    var graph: Ptr[Graph]
+    """The links that writers work on; not yet those of searches while a graph is made for the first time or anew."""
+    var searched: Ptr[Graph]
+    """The links that searches walk on."""
     var quantization: Int
     """What the user asked to walk on: `coding.AUTO`, or 1 + a kind of codes."""
     var codes: Ptr[Codes]
@@ -70,11 +75,18 @@ struct Index(Movable):
     """Rows linked since all rows were last made reachable."""
     var mended: Int
     """Rows taken out of the graph since all rows were last linked anew, less those added since."""
-    var undone: Int64
-    """Additions that were taken back and times that rows were freed; a search that spans one starts again, since row numbers
-    are reused."""
-    var relinking: Bool
-    """True while walks could miss rows that are there, so that searches must scan all rows."""
+    var changes: Int
+    """Changes that took effect in this process."""
+    var committed: Int64
+    """The epoch that ended when the last change took effect: searches that began in it or before may see what was before."""
+    var unlinked: Unlinked
+    """Removed rows that nothing leads to any more, which searches may be at still."""
+    var leftovers: Bool
+    """Whether rows are pending that a first graph has left out."""
+    var waited_for: Int64
+    """The epoch that a writer waited for last; in vain if it has not passed: nobody waits for it a second time."""
+    var lent_until: Int64
+    """The epoch in which searches may have read rows of somebody else's that were copied since."""
     var ef_search: Int
     """Default search width that the file remembered, 0 for none."""
     var texts: Texts
@@ -83,7 +95,7 @@ struct Index(Movable):
     """Search widths that were found for a wanted recall, rows of TUNING_WORDS int64; the caller's matter."""
     var tunings: Int
     """Rows of it."""
-    var shelf: Shelf
+    var readers: Readers
     var tally: Tally
     var ledger: Ledger
     var file: Int
@@ -116,26 +128,32 @@ struct Index(Movable):
         self.automatic = True
         self.ids_known = True
         self.map = IdMap()
-        self.graph = Graph(M)
+        self.graph = graph_on_heap(M)
+        self.searched = self.graph
         self.quantization = quantization
         self.codes = allocate[Codes](1)
         self.codes.unsafe_write(Codes(STORED_ROWS, metric, dtype, 1, 0))
         self.copies = Copies()
         self.unrepaired = 0
         self.mended = 0
-        self.undone = 0
-        self.relinking = False
+        self.changes = 0
+        self.committed = 0
+        self.unlinked = Unlinked()
+        self.leftovers = False
+        self.waited_for = 0
+        self.lent_until = 0
         self.ef_search = 0
         self.texts = Texts()
         self.tuning = Column()
         self.tunings = 0
-        self.shelf = Shelf()
+        self.readers = Readers()
         self.tally = Tally()
         self.ledger = Ledger()
         self.file = 0
 
     def __deinit__(deinit self):
-        drop_codes(self.codes)
+        drop_all_codes(Int(self.codes))
+        drop_graphs(Int(self.graph))
         if self.file != 0:
             var mapped = at[Mapped](self.file)
             mapped.unsafe_deinit_pointee()
@@ -163,16 +181,29 @@ struct Index(Movable):
         )
 
     @always_inline
-    def exact(self, width: Int) -> Bool:
-        """Tells whether a search of this width scans all rows: few rows, or so wide that a walk would see most.
+    def snapshot(self) -> Snapshot:
+        """Takes a snapshot of the index as it is now.
+
+        The moment is read before and after all that goes with it, and all again if a change took effect in between. The rows that
+        are linked are read before the address of the rows: those that come later may lie elsewhere.
+
+        Safety:
+            The caller has claimed a scratch, which is pinned, or keeps writers away.
         """
-        var live = self.live()
-        return (
-            live < self.exact_below
-            or seen(self.graph.linked) < seen(self.count)
-            or width * 8 >= live
-            or self.relinking
-        )
+        while True:
+            var moment = self.marks.now()
+            var live = self.marks.live_at(moment)
+            var graph = seen_at(self.searched)
+            var linked = seen(graph[].linked) if seen(graph[].entry) >= 0 else 0
+            var codes = seen_at(self.codes)
+            var coded = seen(codes[].count)
+            var rows = self.rows()
+            var visible = self.marks.visibility(moment)
+            fence[Ordering.ACQUIRE]()
+            if self.marks.now() == moment:
+                return Snapshot(
+                    visible, live, graph, linked, codes, coded, rows, self.exact_below
+                )
 
     def walked_row_bytes(self) -> Int:
         """Returns the bytes of what a search measures of a row: its code, or the stored row."""
@@ -184,21 +215,41 @@ struct Index(Movable):
     @always_inline
     def live(self) -> Int:
         """Returns how many rows there are, removed ones left out."""
-        return seen(self.count) - seen(self.marks.removed)
+        return Int(self.marks.live_at(self.marks.now()))
 
     def taking_part(self) -> Int:
         """Returns how many rows take part in the graph."""
-        if self.graph.linked == 0:
+        if self.graph[].linked == 0:
             return 0
-        return self.graph.linked - self.copies.count - self.marks.free()
+        return (
+            self.graph[].linked - self.copies.count - self.marks.free() - self.unlinked.count
+        )
 
-    def start_again(mut self):
-        """Makes searches under way start again."""
-        _ = Atomic[Int64].fetch_add[ordering=Ordering.ACQUIRE_RELEASE](Pointer(to=self.undone), 1)
+    def count_hidden(mut self):
+        """Tells searches how many rows they may meet but not show, while no change is under way."""
+        announce(
+            self.marks.shaded,
+            self.marks.pending - self.unlinked.count + self.marks.holding,
+        )
+
+    def wait_for(mut self, epoch: Int64, patience: Int) -> Bool:
+        """Waits for the searches that began in an epoch or before, unless a wait for one of them has been in vain.
+
+        The GIL must not be held.
+
+        Returns:
+            Whether none is left.
+        """
+        if self.readers.passed(epoch):
+            return True
+        if not self.readers.passed(self.waited_for):
+            return False
+        self.waited_for = epoch
+        return self.readers.wait(epoch, patience)
 
     def walked_bytes(self) -> Int:
         """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
-        return seen(self.graph.linked) * (self.walked_row_bytes() + self.graph.slots_at(0) * 4)
+        return seen(self.graph[].linked) * (self.walked_row_bytes() + self.graph[].slots_at(0) * 4)
 
     def bytes(self) -> Int:
         """Returns the bytes of memory that everything by the row takes."""
@@ -206,14 +257,93 @@ struct Index(Movable):
             self.own_vectors()
             + self.norms.usable
             + self.ids.usable
-            + self.graph.bytes()
+            + self.graph_bytes()
             + self.copies.bytes()
-            + self.codes[].memory()
+            + self.code_bytes()
             + self.map.room * 4
             + self.marks.bytes.usable
             + self.marks.stamps.usable
             + self.texts.memory()
+            + self.readers.bytes()
         )
+
+    def graph_bytes(self) -> Int:
+        """Returns the bytes of all links, replaced ones that searches may be on still included."""
+        var sum = 0
+        var address = Int(self.graph)
+        while address != 0:
+            sum += at[Graph](address)[].bytes()
+            address = at[Graph](address)[].older
+        return sum
+
+    def code_bytes(self) -> Int:
+        """Returns the bytes of all codes, replaced ones that searches may be on still included."""
+        var sum = 0
+        var address = Int(self.codes)
+        while address != 0:
+            sum += at[Codes](address)[].memory()
+            address = at[Codes](address)[].older
+        return sum
+
+    def use_codes(mut self, codes: Ptr[Codes]):
+        """Lets searches walk on other codes; those before stay until no search is on them."""
+        codes[].older = Int(self.codes)
+        announce_at(self.codes, codes)
+        at[Codes](codes[].older)[].retired = self.readers.retire()
+
+    def give_up_codes(mut self):
+        """Goes back to the codes before."""
+        var given_up = self.codes
+        var before = at[Codes](given_up[].older)
+        announce_at(self.codes, before)
+        given_up[].retired = self.readers.retire()
+        # behind those that stay: from now on it is one of the replaced ones
+        given_up[].older = before[].older
+        before[].older = Int(given_up)
+
+    def use_graph(mut self):
+        """Lets searches walk on the links that writers have made; those before stay until no search is on them."""
+        if Int(self.searched) == Int(self.graph):
+            return
+        announce_at(self.searched, self.graph)
+        at[Graph](self.graph[].older)[].retired = self.readers.retire()
+
+    def new_graph(mut self, var graph: Graph) -> Bool:
+        """Gives writers other links to work on, which searches do not see until `use_graph`; returns False when memory is out."""
+        var place = allocate[Graph](1)
+        place.unsafe_write(graph^)
+        place[].older = Int(self.graph)
+        self.graph = place
+        return True
+
+    def give_up_graph(mut self):
+        """Goes back to the links before; no search has seen the others."""
+        if Int(self.searched) == Int(self.graph):
+            return
+        var given_up = self.graph
+        given_up[].older = 0
+        self.graph = self.searched
+        drop_graphs(Int(given_up))
+
+    def free_replaced(mut self):
+        """Frees replaced codes and links that no search is on any more."""
+        var address = Int(self.codes)
+        while at[Codes](address)[].older != 0:
+            ref codes = at[Codes](address)[]
+            if self.readers.passed(at[Codes](codes.older)[].retired):
+                var gone = codes.older
+                codes.older = at[Codes](gone)[].older
+                drop_codes(at[Codes](gone))
+            else:
+                address = codes.older
+        address = Int(self.graph)
+        while at[Graph](address)[].older != 0:
+            ref graph = at[Graph](address)[]
+            if self.readers.passed(at[Graph](graph.older)[].retired):
+                drop_graphs(graph.older)
+                graph.older = 0
+            else:
+                address = graph.older
 
     def own_vectors(self) -> Int:
         """Returns the bytes of vectors that are not in memory of somebody else."""
@@ -224,10 +354,10 @@ struct Index(Movable):
         if self.ids_known:
             return
         var column = self.ids.ptr[Int64]() if self.count != 0 else at[Int64](64)
-        var sight = self.marks.sight(self.marks.now())
+        var visible = self.marks.present()
         self.automatic = True
         for row in range(self.count):
-            if Int(column[unsafe_offset=row]) != row and sight.sees(row):
+            if Int(column[unsafe_offset=row]) != row and visible.sees(row):
                 self.automatic = False
                 break
         if not self.automatic:
@@ -238,10 +368,10 @@ struct Index(Movable):
         """Puts all rows that are there into the table; of equal ids, which only a damaged file has, the first counts.
         """
         var column = self.ids.ptr[Int64]()
-        var sight = self.marks.sight(self.marks.now())
+        var visible = self.marks.present()
         self.map.make_room(column, self.live())
         for row in range(self.count):
-            if sight.sees(row):
+            if visible.sees(row):
                 _ = self.map.insert(column, row)
 
     def next_id(self) -> Int64:
@@ -252,10 +382,10 @@ struct Index(Movable):
         if self.automatic and self.marks.removed == 0:
             return Int64(self.count)
         var column = self.ids.ptr[Int64]()
-        var sight = self.marks.sight(self.marks.now())
+        var visible = self.marks.present()
         var largest = Int64(self.live()) - 1
         for row in range(self.count):
-            if sight.sees(row):
+            if visible.sees(row):
                 largest = max(largest, column[unsafe_offset=row])
         return -1 if largest == Int64.MAX else largest + 1
 
@@ -267,4 +397,4 @@ struct Index(Movable):
             row = self.map.find(self.ids.ptr[Int64](), id)
         if row < 0 or row >= self.count:
             return -1
-        return row if self.marks.sight(self.marks.now()).sees(row) else -1
+        return row if self.marks.present().sees(row) else -1

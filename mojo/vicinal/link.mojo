@@ -1,13 +1,11 @@
-"""Bringing a change of rows into the graph: copies apart, new rows linked on codes or rows, removed ones taken out."""
-from std.atomic import Ordering, fence
-
+"""Bringing new rows into the graph: copies apart, the others linked on codes or rows."""
 from vicinal.build import link_rows
-from vicinal.change import NO_ROW, Change
+from vicinal.change import Change
 from vicinal.clock import now
 from vicinal.code_space import BetweenCodes, ExactBytes
 from vicinal.codes import EXACT, ROTATED, SCALED
 from vicinal.fill import fill_slots
-from vicinal.graph import Graph, fill_empty, slots
+from vicinal.graph import Graph
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.interleave import LANES
 from vicinal.ledger import FILL, REPAIR, SORT
@@ -16,17 +14,13 @@ from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Team, Watch
 from vicinal.repair import repair
 from vicinal.scratch import Scratch
-from vicinal.seeds import Order, Seeds
+from vicinal.seeds import Seeds
 from vicinal.sorting import Sorted
 from vicinal.space import COSINE, IP, Linker, Rows, Space
-from vicinal.undo import Backup, UndoLog
-from vicinal.unlink import move_entry, patch_links
+from vicinal.undo import UndoLog
 
 comptime REPAIR_SHARE = 64
 """All rows are made reachable again after 1/64 of them are new: the flood costs a few percent then."""
-comptime ANEW_SHARE = 1
-"""Rows are linked anew when as many went, in this call or since, as stay: up to half, a graph that was mended found as many neighbours as
-one made anew, to 0.003; with 70 % gone it lost 0.014 at ef 16 (10,000 MiniLM rows)."""
 comptime MANY_SHARE = 4
 """Rows of another index are many if they are a quarter of those that take part: to fill the slots of old rows anew takes a tenth of the
 time then, and finds 0.002 to 0.003 more (ef 16), as much as a graph made of all rows at once."""
@@ -36,166 +30,75 @@ comptime OUT = -1
 """How it went: done, ended by the watch, out of memory."""
 
 
+trait LinkTask:
+    """Work on links that measures one way throughout."""
+
+    def run[L: Linker](self, rows: Rows) -> Int:
+        """Does it on stored rows or on codes; returns WRITTEN, ENDED or OUT."""
+        ...
+
+
+def on_codes[S: Space, Task: LinkTask](index: Index, task: Task) -> Int:
+    """Links on codes where they tell how far two rows are from each other, on the stored rows otherwise.
+
+    Estimating codes of ip do not: they hold residuals to the centre, and what the centre adds is not among them.
+    """
+    ref codes = index.codes[]
+    var rows = codes.rows(index.rows())
+    comptime if S.metric != COSINE:
+        if codes.kind == EXACT:
+            return task.run[ExactBytes[S.metric, S.T == DType.int8]](rows)
+    comptime if S.metric != IP and S.T.is_floating_point():
+        if codes.kind == ROTATED and codes.fit:
+            return task.run[BetweenCodes[4]](rows)
+        if codes.kind == SCALED and codes.fit:
+            return task.run[BetweenCodes[8]](rows)
+    return task.run[S](index.rows())
+
+
 @fieldwise_init
-struct Linking[V: Watch]:
-    """One call's work on the graph."""
+struct Linking[V: Watch](Movable):
+    """Steps of work on the graph of an index, and what all of them need."""
 
     var index: Ptr[Index]
-    var change: Ptr[Change]
-    var new: Ptr[Sorted]
     var team: Ptr[Team]
     var scratches: Ptr[Ptr[Scratch]]
+    """LANES for each worker."""
     var watch: Ptr[Self.V]
-    var total: Int
-    """Rows of the call, for its watch."""
 
-    def on_codes[S: Space](self) -> Int:
-        """Links on codes where they tell how far two rows are from each other, on the stored rows otherwise.
-
-        Estimating codes of ip do not: they hold residuals to the centre, and what the centre adds is not among them.
-        """
-        ref codes = self.index[].codes[]
-        var rows = codes.rows(self.index[].rows())
-        comptime if S.metric != COSINE:
-            if codes.kind == EXACT:
-                return self.on[ExactBytes[S.metric, S.T == DType.int8]](rows)
-        comptime if S.metric != IP and S.T.is_floating_point():
-            if codes.kind == ROTATED and codes.fit:
-                return self.on[BetweenCodes[4]](rows)
-            if codes.kind == SCALED and codes.fit:
-                return self.on[BetweenCodes[8]](rows)
-        return self.on[S](self.index[].rows())
-
-    def on[L: Linker](self, rows: Rows) -> Int:
-        """Links and repairs with one way of measuring; undoes all of it if it was ended early."""
-        ref index = self.index[]
-        ref change = self.change[]
-        var due = index.graph.linked != 0 and change.due(index)
-        var going = change.going(index) if due else 0
-        if due and index.mended + going >= ANEW_SHARE * change.live_after(index):
-            var places = self.new[].with_settled(index, change.until())
-            if places.lead(index.graph):
-                var outcome = self.anew[L](places, rows)
-                if outcome == WRITTEN:
-                    index.mended = 0
-                return outcome
-        var outcome = self.some[L](due, rows)
-        if outcome == WRITTEN:
-            index.mended = max(index.mended + going - change.added, 0)
-        return outcome
-
-    def some[L: Linker](self, due: Bool, rows: Rows) -> Int:
-        """Links the new rows, takes out links to rows that go if that is due, and makes all reachable if that is.
-        """
-        ref index = self.index[]
-        ref graph = index.graph
-        ref change = self.change[]
-        ref new = self.new[]
-        ref watch = self.watch[]
-        var log = UndoLog(graph)
-        var outcome: Int
-        if change.origin.count != 0 and new.count != 0:
-            outcome = self.link_from_other[L](rows, log)
-        else:
-            outcome = self.link[L](rows, new, index.taking_part(), log, Seeds.none())
-        var unrepaired = index.unrepaired + change.added
-        if log.linked == 0:
-            unrepaired = change.until()
-        var whole = due or unrepaired * REPAIR_SHARE >= change.live_after(index)
-        watch.advance(self.total)  # what follows is no progress of rows
-        if outcome == WRITTEN and due:
-            if change.replaces:  # until the successors of rows show, walks could find neither
-                self.scan_meanwhile()
-            change.kept = move_entry(graph, index.marks.address())
-            change.unlinked = True
-            var time = now()
-            outcome = Int(
-                patch_links[L](
-                    graph,
-                    rows,
-                    index.marks.address(),
-                    change.kept,
-                    self.team[],
-                    self.scratches,
-                    log,
-                    watch,
-                )
-            )
-            _ = index.ledger.spend(REPAIR, time)
-            if outcome == WRITTEN:
-                outcome = self.fill_mended[L](rows, log)
-        if outcome == WRITTEN and whole:
-            outcome = self.mend[L](rows, log)
-            unrepaired = 0
-        if outcome == WRITTEN and not watch.conclude(self.total):
-            outcome = ENDED
-        if outcome == WRITTEN:
-            index.unrepaired = unrepaired
-            change.unlinked = change.unlinked or log.linked == 0
-            return WRITTEN
-        log.undo(graph)
-        for i in range(change.num_reused):
-            if Int(change.reused[unsafe_offset=i]) < graph.linked:
-                graph.empty(Int(change.reused[unsafe_offset=i]))
-        change.unlinked = False
-        change.kept = NO_ROW
-        index.relinking = False
-        return outcome
-
-    def anew[L: Linker](self, places: Sorted, rows: Rows) -> Int:
-        """Links all rows that stay as if there had been no graph, which is cheaper and better when most of it goes.
-        """
-        ref index = self.index[]
-        ref graph = index.graph
-        ref change = self.change[]
-        var backup = Backup(graph)
-        if not backup.copy(graph):
-            return OUT
-        self.scan_meanwhile()
-        fill_empty(graph.links0.ptr[UInt32](), graph.linked * slots(2 * graph.M))
-        fill_empty(graph.upper_links.ptr[UInt32](), graph.blocks * slots(graph.M))
-        var log = UndoLog(Graph(graph.M))  # keeps nothing: the backup has it all
-        var outcome = self.link[L](rows, places, 0, log, Seeds.none())
-        self.watch[].advance(self.total)
-        if outcome == WRITTEN:
-            outcome = self.mend[L](rows, log)
-        if outcome == WRITTEN and not self.watch[].conclude(self.total):
-            outcome = ENDED
-        if outcome == WRITTEN:
-            index.unrepaired = 0
-            change.unlinked = True
-            return WRITTEN
-        backup.restore(graph)
-        index.relinking = False
-        return outcome
-
-    def link_from_other[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
-        """Links rows that another index has linked already.
-
-        If many come, rows that were in this graph before are looked at again: when their slots were filled, much of what is near
-        was not there.
-        """
-        ref index = self.index[]
-        ref new = self.new[]
-        var many = new.count * MANY_SHARE >= index.taking_part()
-        var order = new.order(index.graph, self.change[])
-        var outcome = self.link[L](
-            rows, new, index.taking_part(), log, order.seeds(index.ef_construction)
+    @staticmethod
+    def begin(mut index: Index, team: Team, mut watch: Self.V) -> Self:
+        """Takes scratches; `end` must follow."""
+        var scratches = allocate[Ptr[Scratch]](team.size() * LANES)
+        for i in range(team.size() * LANES):
+            scratches[unsafe_offset=i] = index.readers.claim_unpinned()
+        index.ledger.count_work(scratches, team.size() * LANES, -1)
+        return Self(
+            Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            scratches,
+            Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         )
-        _ = order^
-        return self.fill_mended[L](rows, log) if outcome == WRITTEN and many else outcome
+
+    def end(self):
+        """Puts the scratches back and counts what was done with them."""
+        ref index = self.index[]
+        index.ledger.count_work(self.scratches, self.team[].size() * LANES, 1)
+        for i in range(self.team[].size() * LANES):
+            index.readers.release(self.scratches[unsafe_offset=i])
+        release(self.scratches)
 
     def link[
         L: Linker
-    ](self, rows: Rows, new: Sorted, present: Int, log: UndoLog, seeds: Seeds) -> Int:
-        """Links rows that are no copies, and gives blocks to all that are new."""
+    ](self, rows: Rows, new: Sorted, until: Int, present: Int, log: UndoLog, seeds: Seeds) -> Int:
+        """Links rows that are no copies, and gives blocks to all below `until`."""
         ref index = self.index[]
         var outcome = link_rows[L, Self.V](
-            index.graph,
+            index.graph[],
             rows,
             new.places,
             new.count,
-            self.change[].until(),
+            until,
             new.levels,
             present,
             index.ef_construction,
@@ -211,8 +114,8 @@ struct Linking[V: Watch]:
         self.watch[].advance(new.count)
         return self.fill[L](rows, new.places, new.count, log)
 
-    def fill_mended[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
-        """Fills the slots that are free in blocks of others which have changed."""
+    def fill_changed[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+        """Fills the slots that are free in blocks that have changed."""
         ref index = self.index[]
         var marks = index.marks.address()
         var places = allocate[UInt32](max(log.linked, 1))
@@ -230,7 +133,7 @@ struct Linking[V: Watch]:
         var time = now()
         var outcome = Int(
             fill_slots[L](
-                self.index[].graph,
+                self.index[].graph[],
                 rows,
                 places,
                 count,
@@ -243,13 +146,13 @@ struct Linking[V: Watch]:
         _ = self.index[].ledger.spend(FILL, time)
         return outcome
 
-    def mend[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+    def make_reachable[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
         """Makes all rows reachable."""
         ref index = self.index[]
         var time = now()
         var outcome = Int(
             repair[L](
-                index.graph,
+                index.graph[],
                 rows,
                 index.marks.address(),
                 index.ef_construction,
@@ -261,22 +164,78 @@ struct Linking[V: Watch]:
         _ = index.ledger.spend(REPAIR, time)
         return outcome
 
-    def scan_meanwhile(self):
-        """Makes searches scan all rows until the change has taken effect, those under way included.
+
+@fieldwise_init
+struct LinkNew[V: Watch](LinkTask):
+    """Links the new rows of a change, and makes all rows reachable if that is due; undoes all of it if it was ended early."""
+
+    var linking: Ptr[Linking[Self.V]]
+    var change: Ptr[Change]
+    var new: Ptr[Sorted]
+
+    def run[L: Linker](self, rows: Rows) -> Int:
+        """Does it with one way of measuring."""
+        ref index = self.linking[].index[]
+        ref graph = index.graph[]
+        ref change = self.change[]
+        ref new = self.new[]
+        ref watch = self.linking[].watch[]
+        var log = UndoLog(graph)
+        var outcome: Int
+        if change.origin.count != 0 and new.count != 0:
+            outcome = self.link_from_other[L](rows, log)
+        else:
+            outcome = self.linking[].link[L](
+                rows, new, change.until(), index.taking_part(), log, Seeds.none()
+            )
+        var unrepaired = index.unrepaired + change.added
+        if log.linked == 0:
+            unrepaired = change.until()
+        watch.advance(change.size())  # what follows is no progress of rows
+        if outcome == WRITTEN and unrepaired * REPAIR_SHARE >= change.live_after(index):
+            outcome = self.linking[].make_reachable[L](rows, log)
+            unrepaired = 0
+        if outcome == WRITTEN and not watch.conclude(change.size()):
+            outcome = ENDED
+        if outcome == WRITTEN:
+            index.unrepaired = unrepaired
+            index.mended = max(index.mended - change.added, 0)
+            return WRITTEN
+        log.undo(graph)
+        for i in range(change.num_reused):
+            if Int(change.reused[unsafe_offset=i]) < graph.linked:
+                graph.empty(Int(change.reused[unsafe_offset=i]))
+        return outcome
+
+    def link_from_other[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+        """Links rows that another index has linked already.
+
+        If many come, rows that were in this graph before are looked at again: when their slots were filled, much of what is near
+        was not there.
         """
-        self.index[].relinking = True
-        fence[Ordering.SEQUENTIAL]()
-        self.index[].start_again()
+        ref index = self.linking[].index[]
+        ref new = self.new[]
+        var present = index.taking_part()
+        var order = new.order(index.graph[], self.change[])
+        var outcome = self.linking[].link[L](
+            rows, new, self.change[].until(), present, log, order.seeds(index.ef_construction)
+        )
+        _ = order^
+        if outcome == WRITTEN and new.count * MANY_SHARE >= present:
+            return self.linking[].fill_changed[L](rows, log)
+        return outcome
 
 
 def link_change[
     S: Space, V: Watch
 ](mut index: Index, mut change: Change, team: Team, mut watch: V) -> Int:
-    """Brings the graph to what it will be after a change whose rows are stored and encoded; searches may run meanwhile.
+    """Links the new rows of a change, which are stored and encoded; searches may run meanwhile.
+
+    A first graph is made apart from searches, which go on scanning until the change takes effect.
 
     Args:
         index: The index.
-        change: The change; learns whether rows that go have lost their links.
+        change: The change.
         team: Workers.
         watch: May end the work early.
 
@@ -286,28 +245,26 @@ def link_change[
     var time = now()
     var new = Sorted(index, change)
     _ = index.ledger.spend(SORT, time)
-    if index.graph.linked == 0 and not new.lead_first(index, change):
-        new.forget(index)
-        return DONE if watch.conclude(change.size()) else STOPPED  # searches go on scanning
+    if index.graph[].linked == 0:
+        if not new.lead_first(index, change):
+            new.forget(index)
+            return DONE if watch.conclude(change.size()) else STOPPED
+        if not index.new_graph(Graph(index.graph[].M)):
+            new.forget(index)
+            return NO_MEMORY
     var outcome = OUT
+    change.linked = True
     if (new.copied == 0 and index.copies.count == 0) or index.copies.grow(change.until()):
-        var scratches = allocate[Ptr[Scratch]](team.size() * LANES)
-        for i in range(team.size() * LANES):
-            scratches[unsafe_offset=i] = index.shelf.take()
-        index.ledger.count_work(scratches, team.size() * LANES, -1)
-        outcome = Linking[V](
-            Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
-            Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
-            Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
-            Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
-            scratches,
-            Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-            change.size(),
-        ).on_codes[S]()
-        index.ledger.count_work(scratches, team.size() * LANES, 1)
-        for i in range(team.size() * LANES):
-            index.shelf.put(scratches[unsafe_offset=i])
-        release(scratches)
+        var linking = Linking[V].begin(index, team, watch)
+        outcome = on_codes[S](
+            index,
+            LinkNew[V](
+                Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin](),
+                Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
+                Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
+            ),
+        )
+        linking.end()
     if outcome == WRITTEN:
         new.append_copies(index)
         return DONE

@@ -3,13 +3,15 @@
 Rows never move, since searches hold their numbers. A removed row is first *pending*: no search shows it, but walks still pass
 through it. When many are pending their links are taken out and they are *free*: without links or content, to be used again.
 
-A call that removes or replaces rows takes effect at one moment, when `version` goes up by one. A search notes the version when
-it begins and sees the rows that were there at that version, whatever happens meanwhile: of a vector that is replaced it finds
-the old one or the new one, never both and never neither, and nobody waits for anybody.
+A change takes effect at one moment, when `moment` is written: the version, which goes up by one, and the rows that there are.
+A search reads it when it begins and sees the rows that were there at that version, whatever happens meanwhile: all rows of an
+addition or none, of a vector that is replaced the old one or the new one, never both and never neither, and nobody waits for
+anybody. What a row holds does not change as long as a search sees it: `consolidate.mojo` frees rows only once no older search is
+left.
 """
 from std.atomic import Atomic, Ordering, fence
 
-from vicinal.memory import Column, at
+from vicinal.memory import Column, Ptr, at
 from vicinal.shared import seen
 
 comptime LIVE: UInt8 = 0
@@ -27,6 +29,7 @@ comptime HIDDEN: UInt64 = 0xFFFFFFFF
 """The stamp of a row that no search sees."""
 comptime RENEW: UInt32 = 1 << 31
 """Version at which all stamps are renewed, long before 32 bits are used up."""
+comptime VERSION_BITS: UInt64 = 32
 comptime BLOCK = 64
 """Marks looked at together."""
 comptime MOST_EXTRA = 32
@@ -70,24 +73,28 @@ def stays(marks: Int, row: Int) -> Bool:
 
 
 @fieldwise_init
-struct Sight(TrivialRegisterPassable):
-    """What a search sees of the rows."""
+struct Visibility(TrivialRegisterPassable):
+    """Which rows a search sees: those that were there at one version of the index."""
 
     var marks: Int
-    """Address of the marks; 0 if every row is seen."""
+    """Address of the marks; 0 if no row had one at that version."""
     var stamps: Int
-    """Address of the stamps; 0 for an index that nobody has changed since it was opened, which has marks only."""
+    """Address of the stamps; 0 for an index that cannot be changed, which has marks only."""
     var version: UInt32
-    """The version when the search began."""
+    """The version."""
+    var bound: Int
+    """Rows that there were at that version, removed ones included."""
 
     @staticmethod
-    def of_all() -> Sight:
-        """Makes one that sees every row."""
-        return Sight(0, 0, 0)
+    def of_all(rows: Int) -> Visibility:
+        """Makes one that sees every row of an index that is not changed."""
+        return Visibility(0, 0, 0, rows)
 
     @always_inline
     def sees(self, row: Int) -> Bool:
         """Tells whether the search sees a row."""
+        if row >= self.bound:
+            return False
         if self.marks == 0:
             return True
         if self.stamps == 0:
@@ -127,7 +134,11 @@ struct Marks(Movable):
     var stamps: Column
     """A stamp for each row; made by the first change, never in a file."""
     var version: UInt32
-    """Changes that took effect."""
+    """Changes that took effect since stamps were renewed; the writer's, searches read `moment`."""
+    var moment: UInt64
+    """The version and, in the lower 32 bits, the rows that there were then, removed ones included."""
+    var live: Array[Int64, 2]
+    """Rows that are there at an even and at an odd version, the last of each kind."""
     var in_use: Bool
     """Whether any row ever had a mark; searches look no further if not."""
     var removed: Int
@@ -137,7 +148,7 @@ struct Marks(Movable):
     var holding: Int
     """Rows removed that hold a place for their copies."""
     var shaded: Int
-    """Rows that a walk may meet but not show: those pending or holding, and those being written."""
+    """Rows that a walk may meet but not show: those linked still though removed, those holding, and those being written."""
     var lowest_free: Int
     """No row before it is free."""
 
@@ -146,6 +157,8 @@ struct Marks(Movable):
         self.bytes = Column()
         self.stamps = Column()
         self.version = 0
+        self.moment = 0
+        self.live = Array[Int64, 2](fill=0)
         self.in_use = False
         self.removed = 0
         self.pending = 0
@@ -163,12 +176,12 @@ struct Marks(Movable):
         var stamps = Column()
         if not stamps.grow(rows * 8):
             return False
-        for row in range(known):
-            stamps.ptr[UInt64]()[unsafe_offset=row] = 0 if self.of(row) == LIVE else HIDDEN
-        fence[Ordering.RELEASE]()  # searches use them from the moment they are there
+        for row in range(known if self.removed != 0 else 0):
+            if self.of(row) != LIVE:
+                stamps.ptr[UInt64]()[unsafe_offset=row] = HIDDEN
         self.stamps = stamps^
-        fence[Ordering.RELEASE]()
-        self.in_use = True
+        fence[Ordering.RELEASE]()  # searches use both from the moment they are in use
+        Atomic[UInt8].store[ordering=Ordering.RELEASE](self._in_use(), 1)
         return True
 
     @always_inline
@@ -200,18 +213,65 @@ struct Marks(Movable):
         return self.bytes.address if self.in_use else 0
 
     @always_inline
-    def now(self) -> UInt32:
-        """Returns the version that a search which begins now sees."""
-        return Atomic[UInt32].load[ordering=Ordering.ACQUIRE](Pointer(to=self.version))
+    def _in_use(self) -> Ptr[UInt8]:
+        return (
+            Pointer(to=self.in_use)
+            .unsafe_mut_cast[True]()
+            .unsafe_bitcast[UInt8]()
+            .unsafe_origin_cast[MutUntrackedOrigin]()
+        )
 
     @always_inline
-    def sight(self, version: UInt32) -> Sight:
-        """Returns what a search that began at a version sees; to be asked after its last look at links.
+    def now(self) -> UInt64:
+        """Returns the version and the rows that a search which begins now sees."""
+        return Atomic[UInt64].load[ordering=Ordering.ACQUIRE](
+            Pointer(to=self.moment).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+        )
+
+    @always_inline
+    def live_at(self, moment: UInt64) -> Int:
+        """Returns how many rows were there at a moment that was not over before this call; ask `now` again to be sure."""
+        return Int(
+            Atomic[Int64].load[ordering=Ordering.ACQUIRE](
+                Pointer(to=self.live)
+                .unsafe_mut_cast[True]()
+                .unsafe_bitcast[Int64]()
+                .unsafe_origin_cast[MutUntrackedOrigin]()
+                .unsafe_offset(Int((moment >> VERSION_BITS) & 1))
+            )
+        )
+
+    @always_inline
+    def visibility(self, moment: UInt64) -> Visibility:
+        """Returns what a search that began at a moment sees.
+
+        Marks that came into use since hide nothing from it: rows that go have stamps that it is older than.
         """
-        fence[Ordering.ACQUIRE]()
-        if not self.in_use:
-            return Sight.of_all()
-        return Sight(self.bytes.address, self.stamps.address, version)
+        var bound = Int(moment & HIDDEN)
+        if Atomic[UInt8].load[ordering=Ordering.ACQUIRE](self._in_use()) == 0:
+            return Visibility.of_all(bound)
+        return Visibility(
+            self.bytes.address, self.stamps.address, UInt32(moment >> VERSION_BITS), bound
+        )
+
+    @always_inline
+    def present(self) -> Visibility:
+        """Returns which rows are there now; for writers and those who hold the GIL, beside whom nothing takes effect."""
+        return self.visibility(self.now())
+
+    def publish(mut self, version: UInt32, count: Int):
+        """Makes a change take effect: searches that begin from now on see `count` rows but for those removed."""
+        self.version = version
+        Atomic[Int64].store[ordering=Ordering.RELEASE](
+            Pointer(to=self.live)
+            .unsafe_bitcast[Int64]()
+            .unsafe_origin_cast[MutUntrackedOrigin]()
+            .unsafe_offset(Int(version & 1)),
+            Int64(count - self.removed),
+        )
+        Atomic[UInt64].store[ordering=Ordering.SEQUENTIAL](
+            Pointer(to=self.moment), UInt64(version) << VERSION_BITS | UInt64(count)
+        )
 
     @always_inline
     def extra(self) -> Int:
@@ -229,12 +289,17 @@ struct Marks(Movable):
             row += 1
         return row
 
+    def version_due(self) -> Bool:
+        """Tells whether versions must begin anew before the next change."""
+        return self.version >= RENEW
+
     def renew(mut self, count: Int):
         """Makes stamps that do not depend on the version, and starts again to count versions.
 
         Safety:
-            Searches under way must be made to start again afterwards.
+            No search that is older than the last change may be under way, and none that began before this call when the next
+            change takes effect.
         """
-        for row in range(count):
+        for row in range(count if self.in_use else 0):
             self.stamp(row, 0 if self.of(row) == LIVE else HIDDEN)
-        Atomic[UInt32].store[ordering=Ordering.RELEASE](Pointer(to=self.version), UInt32(1))
+        self.publish(1, count)

@@ -1,15 +1,13 @@
 """Answering the queries of one call: all are checked, then threads share them."""
-from std.atomic import Ordering, fence
-
 from vicinal.flat import search_exact
 from vicinal.index import DONE, STOPPED, Index
 from vicinal.interleave import LANES, lanes_for
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Team, Watch
-from vicinal.query import PIECE, Answer, undone_of
+from vicinal.query import PIECE, Answer
 from vicinal.scan import Source
 from vicinal.scratch import Scratch
-from vicinal.shared import seen
+from vicinal.snapshot import Snapshot
 from vicinal.space import FINE, Space, SpaceTask, in_space, inspect_row
 
 comptime TILED = 8
@@ -45,9 +43,8 @@ struct SearchMany[V: Watch](SpaceTask):
             if found != FINE:
                 self.status = i * 8 + found
                 return
-        if self.count >= TILED and index.exact(max(self.k, self.ef)):
-            if self.scan_all[S]():
-                return
+        if self.count >= TILED and self.scan_all[S]():
+            return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
         var lanes = min(lanes_for(index.walked_bytes()), self.count)
         var few = Array[Int, LANES](fill=0)  # a list of no more needs no allocation
@@ -57,29 +54,43 @@ struct SearchMany[V: Watch](SpaceTask):
         if team.size() * lanes > LANES:
             scratches = allocate[Ptr[Scratch]](team.size() * lanes)
         for i in range(team.size() * lanes):
-            scratches[unsafe_offset=i] = index.shelf.take()
+            # the first of a worker pins what the others are at as well
+            var pinned = i % lanes == 0
+            scratches[unsafe_offset=i] = (
+                index.readers.claim() if pinned else index.readers.claim_unpinned()
+            )
         var answer = Answer[S](
             self.index, self.queries, self.k, self.ef, self.ids, self.distances, scratches, lanes
         )
         if not team.run(self.count, PIECE, answer, self.watch[]):
             self.status = STOPPED
         for i in range(team.size() * lanes):
-            index.shelf.put(scratches[unsafe_offset=i])
+            index.readers.release(scratches[unsafe_offset=i])
         if team.size() * lanes > LANES:
             release(scratches)
         _ = few
 
     def scan_all[S: Space](mut self) -> Bool:
-        """Measures all rows for many queries at once; returns False if rows were freed meanwhile that it may have met.
-        """
+        """Measures all rows for many queries at once; returns False if a search of this width makes walks."""
         ref index = self.index[]
-        var undone = undone_of(index)
-        var scratch = index.shelf.take()  # not used: it shows that somebody reads
-        var version = index.marks.now()
-        var count = seen(index.count)
-        var team = Team(min(self.threads, 1 + count * index.dim * self.count // THREAD_WORK))
+        var scratch = index.readers.claim()
+        var snapshot = index.snapshot()
+        var scans = snapshot.exact(max(self.k, self.ef))
+        if scans:
+            self.scan_snapshot[S](snapshot)
+            scratch[].queries += self.count
+            scratch[].scans += self.count
+            scratch[].distances += self.count * snapshot.live
+        index.readers.release(scratch)
+        return scans
+
+    def scan_snapshot[S: Space](mut self, snapshot: Snapshot):
+        """Measures all rows of a snapshot."""
+        ref index = self.index[]
+        var rows = snapshot.visible.bound
+        var team = Team(min(self.threads, 1 + rows * index.dim * self.count // THREAD_WORK))
         self.status = search_exact[S, Self.V, raw=False](
-            Source(index.rows(), count, False, index.marks.sight(version)),
+            Source(snapshot.rows, snapshot.visible),
             self.queries,
             self.count,
             self.k,
@@ -89,16 +100,13 @@ struct SearchMany[V: Watch](SpaceTask):
             self.distances,
             self.watch[],
         )
-        index.shelf.put(scratch)
-        if self.status != DONE or count == 0:
-            return True
+        if self.status != DONE or rows == 0:
+            return
         var known = index.ids.ptr[Int64]()
         for i in range(self.count * self.k):
             var row = self.ids[unsafe_offset=i]
             if row >= 0:
                 self.ids[unsafe_offset=i] = known[unsafe_offset=Int(row)]
-        fence[Ordering.ACQUIRE]()
-        return undone_of(index) == undone
 
 
 def search_many[

@@ -1,17 +1,15 @@
 """Answering a query: through the graph, or by a scan of all rows."""
-from std.atomic import Atomic, Ordering, fence
-
 from vicinal.code_space import Estimate, ExactBytes
-from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes, is_bytes
+from vicinal.codes import EXACT, ROTATED, STORED_ROWS, is_bytes
 from vicinal.candidates import Candidates, entry_of
-from vicinal.graph import Graph
 from vicinal.index import Index
 from vicinal.interleave import Errands, run_errands
-from vicinal.marks import BLOCK, Sight
+from vicinal.marks import BLOCK, Visibility
 from vicinal.memory import Ptr, at
 from vicinal.parallel import Body
 from vicinal.scratch import Scratch
-from vicinal.shared import seen, seen_at
+from vicinal.shared import seen
+from vicinal.snapshot import Snapshot
 from vicinal.rotation import padded_dim
 from vicinal.search import LOOK_AHEAD, Walk, fetch_row, start_walk
 from vicinal.space import COSINE, Measure, Query, Rows, Space, inspect_row
@@ -34,39 +32,25 @@ struct Task(TrivialRegisterPassable):
     """Whether the walk's distances are exact for this query."""
     var prepared: Query
     """For measuring what is walked on."""
-    var version: UInt32
-    """The version of the rows that the search sees."""
 
 
-def scan[S: Space](rows: Rows, count: Int, sight: Sight, query: Query, mut nearest: Candidates):
-    """Measures the first `count` rows and keeps the nearest of those seen."""
-    if sight.marks == 0:
-        for row in range(count):
+def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: Candidates):
+    """Measures the rows that are seen and keeps the nearest."""
+    if visible.marks == 0:
+        for row in range(visible.bound):
             var entry = entry_of(S.key(query, rows, row), row)
             if entry < nearest.worst():
                 nearest.insert(entry)
         return
-    for block in range(0, count, BLOCK):
-        var end = min(block + BLOCK, count)
-        if sight.none_of(block, end):
+    for block in range(0, visible.bound, BLOCK):
+        var end = min(block + BLOCK, visible.bound)
+        if visible.none_of(block, end):
             continue
         for row in range(block, end):
-            if sight.sees(row):
+            if visible.sees(row):
                 var entry = entry_of(S.key(query, rows, row), row)
                 if entry < nearest.worst():
                     nearest.insert(entry)
-
-
-@always_inline
-def known_rows[coded: Bool](index: Index, codes: Codes) -> Int:
-    """Returns how many rows a walk may meet; to be asked before the rows are looked up.
-
-    Rows added later may be without such codes, or lie at an address that was not yet known.
-    """
-    var linked = seen(index.graph.linked)
-    comptime if coded:
-        return min(linked, seen(codes.count))
-    return linked
 
 
 @fieldwise_init
@@ -85,37 +69,24 @@ struct Answer[S: Space](Body):
     """Searches that a worker has under way at once."""
 
     def run(self, begin: Int, end: Int, worker: Int):
-        """Answers queries begin .. end-1, again if rows were freed meanwhile that they may have met; then one at a time, so
-        that none waits for quiet longer than it takes itself.
-        """
-        if self.answer_at_once(begin, end, worker):
-            return
-        for i in range(begin, end):
-            while not self.answer_at_once(i, i + 1, worker):
-                pass
-
-    @always_inline
-    def answer_at_once(self, begin: Int, end: Int, worker: Int) -> Bool:
-        """Answers queries; returns False if an addition was taken back or rows were freed meanwhile.
-        """
-        var undone = undone_of(self.index[])
-        self.answer(begin, end, worker)
-        fence[Ordering.ACQUIRE]()
-        return undone_of(self.index[]) == undone
-
-    def answer(self, begin: Int, end: Int, worker: Int):
-        """Answers queries begin .. end-1."""
+        """Answers queries begin .. end-1, all of them from one snapshot, taken now."""
         ref index = self.index[]
-        var version = index.marks.now()  # before anything else is looked at
-        ref codes = seen_at(index.codes)[]
+        index.readers.renew(self.scratches[unsafe_offset=worker * self.lanes])
+        var snapshot = index.snapshot()
+        self.answer(begin, end, worker, snapshot)
+
+    def answer(self, begin: Int, end: Int, worker: Int, snapshot: Snapshot):
+        """Answers queries begin .. end-1 from a snapshot."""
         var scratches = self.scratches.unsafe_offset(worker * self.lanes)
-        if index.exact(max(self.k, self.ef)):
+        var kind = snapshot.codes[].kind
+        scratches[][].queries += end - begin
+        if snapshot.exact(max(self.k, self.ef)):
             ref scratch = scratches[][]
             for i in range(begin, end):
-                self.scan_for(i, self.query(i, scratch), version, scratch)
-        elif codes.kind == STORED_ROWS:
-            self.walk[Self.S, coded=False](begin, end, version, scratches, codes)
-        elif codes.kind == EXACT:
+                self.scan_for(i, self.query(i, scratch), snapshot, scratch)
+        elif kind == STORED_ROWS:
+            self.walk[Self.S, coded=False](begin, end, snapshot, scratches)
+        elif kind == EXACT:
             comptime if Self.S.metric != COSINE:
                 # queries that 8 bits hold walk on the codes, others on the rows: rounded they could lose all they are
                 var first = begin
@@ -126,17 +97,17 @@ struct Answer[S: Space](Body):
                         last += 1
                     if fits:
                         self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8], coded=True](
-                            first, last, version, scratches, codes
+                            first, last, snapshot, scratches
                         )
                     else:
-                        self.walk[Self.S, coded=False](first, last, version, scratches, codes)
+                        self.walk[Self.S, coded=False](first, last, snapshot, scratches)
                     first = last
         else:
             comptime if Self.S.T.is_floating_point():
-                if codes.kind == ROTATED:
-                    self.walk[Estimate[4], coded=True](begin, end, version, scratches, codes)
+                if kind == ROTATED:
+                    self.walk[Estimate[4], coded=True](begin, end, snapshot, scratches)
                 else:
-                    self.walk[Estimate[8], coded=True](begin, end, version, scratches, codes)
+                    self.walk[Estimate[8], coded=True](begin, end, snapshot, scratches)
 
     @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
@@ -166,47 +137,43 @@ struct Answer[S: Space](Body):
 
     def walk[
         M: Measure, coded: Bool
-    ](self, begin: Int, end: Int, version: UInt32, scratches: Ptr[Ptr[Scratch]], codes: Codes):
+    ](self, begin: Int, end: Int, snapshot: Snapshot, scratches: Ptr[Ptr[Scratch]]):
         """Answers queries through the graph."""
-        var known = known_rows[coded](self.index[], codes)
-        var rows = self.index[].rows()  # in this order: rows that come meanwhile may lie elsewhere
         var walks = Walks[Self.S, M, coded](
             Pointer(to=self).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
-            Pointer(to=codes).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
-            codes.rows(rows) if coded else rows,
-            known,
-            version,
+            snapshot,
+            snapshot.codes[].rows(snapshot.rows) if coded else snapshot.rows,
+            snapshot.known[coded](),
         )
         run_errands(walks, begin, end, scratches, self.lanes)
 
     @no_inline
-    def scan_for(self, i: Int, query: Query, version: UInt32, mut scratch: Scratch):
+    def scan_for(self, i: Int, query: Query, snapshot: Snapshot, mut scratch: Scratch):
         """Answers query i by a scan of all rows."""
-        ref index = self.index[]
-        # not live(): rows may have gone since this version
-        var count = seen(index.count)
-        scratch.beam.reset(max(min(self.k, count), 1))
-        scan[Self.S](index.rows(), count, index.marks.sight(version), query, scratch.beam)
+        scratch.scans += 1
+        scratch.distances += snapshot.live
+        scratch.beam.reset(max(min(self.k, snapshot.live), 1))
+        scan[Self.S](snapshot.rows, snapshot.visible, query, scratch.beam)
         self.write[Self.S.value](i, scratch.beam)
 
     @always_inline
     def write_found[
         value: def(Int32) thin -> Float32
-    ](self, i: Int, nearest: Candidates, mut room: Candidates, sight: Sight) -> Bool:
+    ](self, i: Int, nearest: Candidates, mut room: Candidates, snapshot: Snapshot) -> Bool:
         """Writes the result of query i, found through the graph, with the copies of what was found.
 
         Returns:
             False if there are more rows than were found: beside a writer some may not be reached for a while.
         """
-        ref index = self.index[]
+        ref copies = self.index[].copies
         var found = nearest.size
-        if seen(index.copies.count) == 0:
+        if copies.known() == 0 and not snapshot.hides():
             self.write[value](i, nearest)
         else:
-            index.copies.expand(nearest, room, self.k, seen(index.count), sight)
+            copies.expand(nearest, room, self.k, snapshot.visible)
             self.write[value](i, room)
             found = room.size
-        return found >= self.k or found >= index.live()
+        return found >= self.k or found >= snapshot.live
 
     @always_inline
     def write[value: def(Int32) thin -> Float32](self, i: Int, nearest: Candidates):
@@ -231,34 +198,27 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
     comptime Note = Task
 
     var answer: Ptr[Answer[Self.Stored]]
-    var codes: Ptr[Codes]
+    var snapshot: Snapshot
     var rows: Rows
     """What is walked on."""
     var known: Int
     """Rows that walks may meet: those that `rows` holds for certain."""
-    var version: UInt32
-    """The version of the rows that the searches see."""
 
     def nothing(self) -> Task:
         """Returns no task."""
-        return Task(0, Query(0, 1), True, Query(0, 1), 0)
+        return Task(0, Query(0, 1), True, Query(0, 1))
 
     @always_inline
     def idle(self, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
         """Returns a walk that is never made."""
-        return Walk[Self.S, True](self.graph(), self.rows, Query(0, 1), scratch, 0, 0, 0)
-
-    @always_inline
-    def graph(self) -> Ptr[Graph]:
-        """Returns the graph."""
-        return Pointer(to=self.answer[].index[].graph).unsafe_origin_cast[MutUntrackedOrigin]()
+        return Walk[Self.S, True](self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0)
 
     @always_inline
     def start(self, number: Int, scratch: Ptr[Scratch], mut task: Task) -> Walk[Self.S, True]:
         """Prepares a query and starts its walk."""
         ref answer = self.answer[]
         ref index = answer.index[]
-        ref codes = self.codes[]
+        ref codes = self.snapshot.codes[]
         var query = answer.query(number, scratch[])
         var prepared = query
         var exact = not Self.coded or codes.kind == EXACT
@@ -269,9 +229,9 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
                 at[UInt8](prepared.address),
                 scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
             )
-        task = Task(number, query, exact, prepared, self.version)
+        task = Task(number, query, exact, prepared)
         return start_walk[Self.S](
-            self.graph(),
+            self.snapshot.graph,
             self.rows,
             self.known,
             prepared,
@@ -284,35 +244,34 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         """Writes the result of a walk that is done; estimated candidates are measured again first.
         """
         ref answer = self.answer[]
-        var sight = answer.index[].marks.sight(task.version)
-        var found = sight.marks == 0 or self.sift(task, sight, scratch)
+        var found = not self.snapshot.hides() or self.sift(task, scratch)
         if found:
             if not task.exact:
                 rerank[Self.Stored](
-                    answer.index[].rows(),
+                    self.snapshot.rows,
                     task.query,
                     scratch,
                     max(LEAST_RERANKED, 3 * answer.k),
                     answer.k,
                 )
                 found = answer.write_found[Self.Stored.value](
-                    task.number, scratch.chosen, scratch.beam, sight
+                    task.number, scratch.chosen, scratch.beam, self.snapshot
                 )
             elif Self.coded:
                 comptime if Self.Stored.metric != COSINE:
                     comptime Exact = ExactBytes[Self.Stored.metric, Self.Stored.T == DType.int8]
                     found = answer.write_found[Exact.value](
-                        task.number, scratch.beam, scratch.chosen, sight
+                        task.number, scratch.beam, scratch.chosen, self.snapshot
                     )
             else:
                 found = answer.write_found[Self.Stored.value](
-                    task.number, scratch.beam, scratch.chosen, sight
+                    task.number, scratch.beam, scratch.chosen, self.snapshot
                 )
         if not found:
-            answer.scan_for(task.number, task.query, task.version, scratch)
+            answer.scan_for(task.number, task.query, self.snapshot, scratch)
 
     @no_inline
-    def sift(self, task: Task, sight: Sight, mut scratch: Scratch) -> Bool:
+    def sift(self, task: Task, mut scratch: Scratch) -> Bool:
         """Takes rows that are not seen out of a walk's result, and walks again if they have taken the places of others.
 
         In the end the beam holds as many rows that are seen as one of the width asked for would, were the others not there.
@@ -326,14 +285,17 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         while True:
             var limit = scratch.beam.limit
             var full = scratch.beam.size == limit
-            index.copies.sweep(sight, scratch.beam)
-            if scratch.beam.size >= wanted or not full or limit >= wanted + index.marks.shaded:
+            index.copies.sweep(self.snapshot.visible, scratch.beam)
+            var found = scratch.beam.size
+            var most = min(wanted + seen(index.marks.shaded), self.known)
+            if found >= wanted or not full or limit >= most:
                 return True
-            limit = min(4 * limit, wanted + index.marks.shaded)
-            if index.exact(limit):
+            # as many as there would be wanted ones among if their share is what it was so far, and some
+            limit = min(max(2 * limit, limit * wanted * 5 // (4 * max(found, 1))), most)
+            if self.snapshot.exact(limit):
                 return False
             var walk = start_walk[Self.S](
-                self.graph(),
+                self.snapshot.graph,
                 self.rows,
                 self.known,
                 task.prepared,
@@ -342,12 +304,6 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
             )
             while walk.collect():
                 walk.measure_apart()
-
-
-@always_inline
-def undone_of(index: Index) -> Int64:
-    """Returns the number that tells whether a search must start again."""
-    return Atomic[Int64].load[ordering=Ordering.ACQUIRE](Pointer(to=index.undone))
 
 
 @always_inline

@@ -8,18 +8,18 @@ from std.memory import bitcast
 
 from vicinal.candidates import entry_of, key_of, node_of
 from vicinal.code_space import Estimate, ExactBytes
-from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
+from vicinal.codes import EXACT, ROTATED, STORED_ROWS
 from vicinal.found import Found
 from vicinal.filter import EVERYTHING, SCAN, Filter
 from vicinal.filtered_query import put_scratches, refused, take_scratches
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
-from vicinal.query import Answer, known_rows
+from vicinal.query import Answer
 from vicinal.rotation import padded_dim
 from vicinal.scratch import Scratch
 from vicinal.search import LOOK_AHEAD, fetch_row, start_walk
-from vicinal.shared import seen, seen_at
+from vicinal.snapshot import Snapshot
 from vicinal.space import COSINE, L2, Measure, Query, Rows, Space, SpaceTask, in_space
 from vicinal.window import Window
 
@@ -83,6 +83,7 @@ struct AnswerRange[S: Space](Body):
     var radius: Float32
     var filters: Ptr[Filter]
     var which: Ptr[Int64]
+    var snapshot: Snapshot
     var result: Ptr[RangeResult]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -105,15 +106,16 @@ struct AnswerRange[S: Space](Body):
         return Self.S.value(key) <= self.radius
 
     def finish(self, filter: Filter, mut found: Found, mut ids: Found):
-        """Leaves out rows that are not allowed, sorts, and puts ids and distances in place of rows and keys.
+        """Leaves out rows that are not seen or not allowed, sorts, and puts ids and distances in place of rows and keys.
         """
-        if filter.plan != EVERYTHING:
-            var kept = 0
-            for i in range(found.size):
-                var entry = found.at(i)[]
-                found.at(kept)[] = entry
-                kept += Int(node_of(entry) < filter.rows and filter.has(node_of(entry)))
-            found.size = kept
+        var all = filter.plan == EVERYTHING
+        var kept = 0
+        for i in range(found.size):
+            var entry = found.at(i)[]
+            var row = node_of(entry)
+            found.at(kept)[] = entry
+            kept += Int(self.snapshot.visible.sees(row) and (all or filter.has(row)))
+        found.size = kept
         found.sort()
         var known = self.plain.index[].ids.ptr[Int64]() if found.size != 0 else found.at(0)
         for i in range(found.size):
@@ -123,38 +125,40 @@ struct AnswerRange[S: Space](Body):
 
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: Found):
         """Finds rows within the radius of query i, allowed or not."""
-        ref index = self.plain.index[]
-        ref codes = seen_at(index.codes)[]
+        var kind = self.snapshot.codes[].kind
+        scratch.queries += 1
         var query = self.plain.query(i, scratch)
-        if index.exact(self.plain.ef) or filter.plan == SCAN:
-            self.scan(query, filter, found)
-        elif codes.kind == STORED_ROWS:
-            self.spread[Self.S, coded=False](query, filter, scratch, codes, found)
-        elif codes.kind == EXACT:
+        if self.snapshot.exact(self.plain.ef) or filter.plan == SCAN:
+            self.scan(query, filter, scratch, found)
+        elif kind == STORED_ROWS:
+            self.spread[Self.S, coded=False](query, filter, scratch, found)
+        elif kind == EXACT:
             comptime if Self.S.metric != COSINE:
                 if self.plain.fits(i):
                     comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
-                    self.spread[Exact, coded=True](query, filter, scratch, codes, found)
+                    self.spread[Exact, coded=True](query, filter, scratch, found)
                 else:
-                    self.spread[Self.S, coded=False](query, filter, scratch, codes, found)
+                    self.spread[Self.S, coded=False](query, filter, scratch, found)
         else:
             comptime if Self.S.T.is_floating_point():
-                if codes.kind == ROTATED:
-                    self.spread[Estimate[4], coded=True](query, filter, scratch, codes, found)
+                if kind == ROTATED:
+                    self.spread[Estimate[4], coded=True](query, filter, scratch, found)
                 else:
-                    self.spread[Estimate[8], coded=True](query, filter, scratch, codes, found)
+                    self.spread[Estimate[8], coded=True](query, filter, scratch, found)
 
-    def scan(self, query: Query, filter: Filter, mut found: Found):
+    def scan(self, query: Query, filter: Filter, mut scratch: Scratch, mut found: Found):
         """Measures all rows, or those that the filter lists."""
-        var count = seen(self.plain.index[].count)
-        var rows = self.plain.index[].rows()
+        var rows = self.snapshot.rows
+        scratch.scans += 1
         if filter.plan == SCAN:
+            scratch.distances += filter.num_listed
             for i in range(filter.num_listed):
                 if i + LOOK_AHEAD < filter.num_listed:
                     fetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
                 self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
             return
-        for row in range(count):
+        scratch.distances += self.snapshot.visible.bound
+        for row in range(self.snapshot.visible.bound):
             self.measure(query, rows, row, found)
 
     @always_inline
@@ -166,11 +170,12 @@ struct AnswerRange[S: Space](Body):
 
     def spread[
         M: Measure, coded: Bool
-    ](self, query: Query, filter: Filter, mut scratch: Scratch, codes: Codes, mut found: Found,):
+    ](self, query: Query, filter: Filter, mut scratch: Scratch, mut found: Found):
         """Walks to the query, then on from every row within the radius."""
         ref index = self.plain.index[]
-        var known = known_rows[coded](index, codes)
-        var stored = index.rows()
+        ref codes = self.snapshot.codes[]
+        var known = self.snapshot.known[coded]()
+        var stored = self.snapshot.rows
         var rows = codes.rows(stored) if coded else stored
         var prepared = query
         var exact = not coded or codes.kind == EXACT
@@ -188,7 +193,7 @@ struct AnswerRange[S: Space](Body):
                 )
                 limit = window.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
         var walk = start_walk[M](
-            Pointer(to=index.graph).unsafe_origin_cast[MutUntrackedOrigin](),
+            self.snapshot.graph,
             rows,
             known,
             prepared,
@@ -207,9 +212,9 @@ struct AnswerRange[S: Space](Body):
         var beyond = 0
         while True:
             while next < found.size:
-                if found.size * SCAN_FROM > index.count:
+                if found.size * SCAN_FROM > self.snapshot.visible.bound:
                     found.size = 0
-                    self.scan(query, filter, found)
+                    self.scan(query, filter, scratch, found)
                     return
                 walk.expand(node_of(found.at(next)[]))
                 next += 1
@@ -235,17 +240,18 @@ struct AnswerRange[S: Space](Body):
 
     def add_copies(self, mut found: Found):
         """Takes in the copies of the rows found."""
-        ref index = self.plain.index[]
-        var known = index.copies.known(index.count)
+        ref copies = self.plain.index[].copies
+        var known = copies.known()
         for i in range(found.size if known != 0 else 0):
             var entry = found.at(i)[]
-            var newest = index.copies.newest_of(node_of(entry), known)
-            var copy = newest
-            while copy >= 0:
-                copy = index.copies.after(copy, known)
-                found.push(entry_of(key_of(entry), copy))
-                if copy == newest or found.size > index.count:
-                    break
+            var last = copies.last_of(node_of(entry), known)
+            var copy = copies.first_of(last, known)
+            var left = known  # the rings of a damaged file may have no end
+            while copy >= 0 and left > 0 and not found.full:
+                left -= 1
+                if copy < self.snapshot.visible.bound:
+                    found.push(entry_of(key_of(entry), copy))
+                copy = copies.after(copy, last, known)
 
     @always_inline
     def take[
@@ -288,6 +294,7 @@ struct SearchRange[V: Watch](SpaceTask):
     var count: Int
     var radius: Float32
     var ef: Int
+    var snapshot: Snapshot
     var filters: Ptr[Filter]
     var which: Ptr[Int64]
     var threads: Int
@@ -314,7 +321,9 @@ struct SearchRange[V: Watch](SpaceTask):
             scratches,
             1,
         )
-        var answer = AnswerRange[S](plain^, self.radius, self.filters, self.which, self.result)
+        var answer = AnswerRange[S](
+            plain^, self.radius, self.filters, self.which, self.snapshot, self.result
+        )
         if not team.run(self.count, 1, answer, self.watch[]):
             self.status = STOPPED
         elif self.result[].out_of_memory != 0:
@@ -330,6 +339,7 @@ def search_range[
     count: Int,
     radius: Float32,
     ef: Int,
+    snapshot: Snapshot,
     filters: Ptr[Filter],
     which: Ptr[Int64],
     threads: Int,
@@ -344,7 +354,8 @@ def search_range[
         count: Number of queries.
         radius: Largest distance, not NaN.
         ef: Candidates kept on the way to the query.
-        filters: Prepared filters; one of plan EVERYTHING allows all.
+        snapshot: What the call sees; the caller has pinned the epoch in which it was taken.
+        filters: Filters made of the snapshot and prepared; one of plan EVERYTHING allows all.
         which: The filter of each query.
         threads: Workers.
         result: Made for `count` queries; receives what is found.
@@ -359,6 +370,7 @@ def search_range[
         count,
         radius,
         ef,
+        snapshot,
         filters,
         which,
         threads,

@@ -6,7 +6,7 @@ from std.memory import pack_bits
 
 from vicinal.bound import Level, QueryBound, exact_keys, row_bound
 from vicinal.candidates import EMPTY_ENTRY, entry_of
-from vicinal.marks import Sight
+from vicinal.marks import Visibility
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.metric import W
 from vicinal.parallel import Body
@@ -54,15 +54,22 @@ struct Source(TrivialRegisterPassable):
     var count: Int
     var shared_map: Bool
     """Whether they lie in a shared mapping of a file, whose pages are let go once they have been read."""
-    var sight: Sight
+    var visible: Visibility
     """Which of them are there."""
 
-    def __init__(out self, rows: Rows, count: Int, shared_map: Bool, sight: Sight = Sight.of_all()):
-        """Makes a source of the first `count` rows."""
+    def __init__(out self, rows: Rows, count: Int, shared_map: Bool):
+        """Makes a source of the first `count` rows, all of which are there."""
         self.rows = rows
         self.count = count
         self.shared_map = shared_map
-        self.sight = sight
+        self.visible = Visibility.of_all(count)
+
+    def __init__(out self, rows: Rows, visible: Visibility):
+        """Makes a source of the rows that a search sees."""
+        self.rows = rows
+        self.count = visible.bound
+        self.shared_map = False
+        self.visible = visible
 
     def let_go(self, begin: Int, end: Int):
         """Drops the pages of rows begin .. end-1 from this process; the file and its cache keep them.
@@ -207,7 +214,7 @@ struct FewQueries[S: Space, raw: Bool](Body):
         ref mine = self.scan.workers[unsafe_offset=worker]
         var norm = Float32(1)
         for row in range(begin, end):
-            if not self.scan.source.sight.sees(row):
+            if not self.scan.source.visible.sees(row):
                 continue
             if not self.scan.inspect(row, norm):
                 break
@@ -237,7 +244,7 @@ struct ManyQueries[S: Space, raw: Bool](Body):
         """Scans rows begin .. end-1."""
         ref mine = self.scan.workers[unsafe_offset=worker]
         for block in range(begin, end, BLOCK_ROWS):
-            if self.scan.source.sight.none_of(block, min(block + BLOCK_ROWS, end)):
+            if self.scan.source.visible.none_of(block, min(block + BLOCK_ROWS, end)):
                 continue
             if self.scan.spoilt(block) or not self.prepare(
                 mine, block, min(block + BLOCK_ROWS, end)
@@ -377,7 +384,7 @@ struct ManyQueries[S: Space, raw: Bool](Body):
             if (
                 row >= end
                 or score > mine.levels[unsafe_offset=q]
-                or not self.scan.source.sight.sees(row)
+                or not self.scan.source.visible.sees(row)
             ):
                 continue
             var key: Int32

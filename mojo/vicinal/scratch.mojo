@@ -1,5 +1,6 @@
-"""What one worker needs while it searches or inserts, and a shelf that keeps it for the next call."""
-from std.atomic import Atomic, Ordering, fence
+"""What one worker needs while it searches or inserts; `readers.mojo` keeps it for the next call."""
+from std.atomic import Atomic, Ordering
+from std.sys import size_of
 
 from vicinal.candidates import Candidates
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
@@ -9,13 +10,25 @@ from vicinal.visited import Visited
 comptime HOP = 352
 """Nodes that one hop can bring: slots of the largest block (M = 128), 64 more that a two-hop walk has found before it
 takes in such a block, and slack for whole vectors."""
-comptime SHELF = 64
-"""Scratches kept for later calls; more callers than that allocate their own."""
+comptime USUAL = 1 << 16
+"""Bytes of a buffer that a scratch keeps for later calls; larger ones, made for a wide search, are given back after it."""
+comptime QUERIES = 0
+comptime WALKS = 1
+comptime SCANS = 2
+comptime DISTANCES = 3
+comptime HOPS = 4
+"""What `Scratch.counted` tells."""
 
 
 struct Scratch(Movable):
     """Buffers of one worker: no search or insertion allocates once they have grown to size."""
 
+    var pin: Int64
+    """What `readers.mojo` says of it: idle, in use, or the epoch that a search with it began in."""
+    var next: Int64
+    """Address of the scratch made before."""
+    var held: Int64
+    """Bytes of memory that it took when it was put back last."""
     var beam: Candidates
     """The search's candidates."""
     var chosen: Candidates
@@ -47,6 +60,12 @@ struct Scratch(Movable):
     """Candidates measured again from the stored rows, over the life of the scratch."""
     var hops: Int
     """Nodes expanded, over the life of the scratch."""
+    var queries: Int
+    """Queries answered, over the life of the scratch."""
+    var walks: Int
+    """Walks begun to answer them, a second and wider one counted again."""
+    var scans: Int
+    """Times that rows were scanned to answer them."""
     var selections: Int
     """Times that links were selected for a new row, over the life of the scratch."""
     var prunes: Int
@@ -54,6 +73,9 @@ struct Scratch(Movable):
 
     def __init__(out self):
         """Makes buffers of the smallest size."""
+        self.pin = 0
+        self.next = 0
+        self.held = 0
         self.beam = Candidates()
         self.chosen = Candidates()
         self.visited = Visited()
@@ -72,6 +94,60 @@ struct Scratch(Movable):
         self.reranked = 0
         self.selections = 0
         self.prunes = 0
+        self.queries = 0
+        self.walks = 0
+        self.scans = 0
+
+    @staticmethod
+    def on_heap() -> Ptr[Scratch]:
+        """Makes one at an address of its own; `discard` ends it."""
+        var scratch = allocate[Scratch](1)
+        scratch.unsafe_write(Scratch())
+        return scratch
+
+    @always_inline
+    def pin_address(self) -> Ptr[Int64]:
+        """Returns where the pin is."""
+        return Pointer(to=self.pin).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+
+    @always_inline
+    def bytes_address(self) -> Ptr[Int64]:
+        """Returns where the bytes held are noted."""
+        return (
+            Pointer(to=self.held).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+        )
+
+    @always_inline
+    def trim(mut self):
+        """Gives back what a wide search has made grow, and notes what memory is left."""
+        if self.beam.allocated > USUAL // 8:
+            self.beam = Candidates()
+        if self.chosen.allocated > USUAL // 8:
+            self.chosen = Candidates()
+        Atomic[Int64].store[ordering=Ordering.RELAXED](self.bytes_address(), Int64(self.bytes()))
+
+    @always_inline
+    def bytes(self) -> Int:
+        """Returns the bytes of memory that it takes."""
+        return (
+            size_of[Scratch]()
+            + HOP * (4 + 8 + 4 + size_of[Query]())
+            + 8 * (self.beam.allocated + self.chosen.allocated)
+            + self.visited.room
+            + self.query_room
+            + self.others_room
+            + 4 * self.floats_room
+        )
+
+    def counted(self, which: Int) -> Int:
+        """Returns QUERIES, WALKS, SCANS, DISTANCES or HOPS, over the life of the scratch."""
+        if which == QUERIES:
+            return self.queries
+        if which == WALKS:
+            return self.walks
+        if which == SCANS:
+            return self.scans
+        return self.distances if which == DISTANCES else self.hops
 
     def __deinit__(deinit self):
         release(self.links)
@@ -111,78 +187,6 @@ struct Scratch(Movable):
             self.query = allocate[UInt8](bytes)
             self.query_room = bytes
         return Int(self.query)
-
-
-struct Shelf(Movable):
-    """Scratches that nobody uses at the moment; taken and put back without a lock."""
-
-    var places: Ptr[Int64]
-    """Addresses of scratches, 0 where there is none."""
-    var made: Ptr[Int64]
-    """Scratches ever made."""
-
-    def __init__(out self):
-        """Makes an empty shelf."""
-        self.places = allocate_zeroed[Int64](SHELF)
-        self.made = allocate_zeroed[Int64](1)
-
-    def __deinit__(deinit self):
-        for i in range(SHELF):
-            var address = Int(self.places[unsafe_offset=i])
-            if address != 0:
-                discard(at[Scratch](address))
-        release(self.places)
-        release(self.made)
-
-    def take(self) -> Ptr[Scratch]:
-        """Takes a scratch, a new one if none is free."""
-        for i in range(SHELF):
-            var place = self.places.unsafe_offset(i)
-            var address = Atomic[Int64].load[ordering=Ordering.RELAXED](place)
-            if address != 0 and Atomic[Int64].compare_exchange[
-                success_ordering=Ordering.SEQUENTIAL, failure_ordering=Ordering.RELAXED
-            ](place, address, 0):
-                return at[Scratch](Int(address))
-        var scratch = allocate[Scratch](1)
-        scratch.unsafe_write(Scratch())
-        _ = Atomic[Int64].fetch_add[ordering=Ordering.SEQUENTIAL](self.made, 1)
-        return scratch
-
-    def complete(self) -> Bool:
-        """Tells whether every search that took a scratch before this call has ended; False if that is not certain.
-
-        A scratch that is met on the shelf is in nobody's hands, and who takes it later sees what was written before this call.
-        """
-        fence[Ordering.SEQUENTIAL]()
-        var met = 0
-        var seen = allocate[Int64](SHELF)
-        for i in range(SHELF):
-            var address = Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](
-                self.places.unsafe_offset(i)
-            )
-            var again = address == 0  # one may be put back elsewhere and be met twice
-            for j in range(met):
-                again = again or seen[unsafe_offset=j] == address
-            if not again:
-                seen[unsafe_offset=met] = address
-                met += 1
-        release(seen)
-        return Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](self.made) == Int64(met)
-
-    def put(self, scratch: Ptr[Scratch]):
-        """Puts a scratch back, or frees it when the shelf is full."""
-        for i in range(SHELF):
-            var place = self.places.unsafe_offset(i)
-            var nothing = Int64(0)
-            if Atomic[Int64].load[ordering=Ordering.RELAXED](place) == 0 and Atomic[
-                Int64
-            ].compare_exchange[
-                success_ordering=Ordering.RELEASE, failure_ordering=Ordering.RELAXED
-            ](
-                place, nothing, Int64(Int(scratch))
-            ):
-                return
-        discard(scratch)
 
 
 def discard(scratch: Ptr[Scratch]):

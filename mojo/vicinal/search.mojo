@@ -311,17 +311,17 @@ def start_walk[
 ](
     graph: Ptr[Graph], rows: Rows, known: Int, query: Query, scratch: Ptr[Scratch], width: Int
 ) -> Walk[S, True]:
-    """Descends to level 0 and starts the search there, among rows 0 .. known-1 of those linked.
+    """Descends to level 0 and starts the search there, among rows 0 .. known-1, all of which have been linked.
 
     Safe beside a writer that adds rows: what the walk sees of the graph is fixed here.
 
     Preconditions:
         The graph has at least one row.
     """
-    var linked = min(seen(graph[].linked), known)
+    scratch[].walks += 1
     var entry = seen(graph[].entry)
     var ordinals = seen(graph[].ordinals)
-    var start = descend[S](graph[], rows, query, scratch[], ordinals, linked, entry, 0)
-    var walk = Walk[S, True](graph, rows, query, scratch, 0, linked, 0)
-    walk.begin(min(graph[].row_of(start), linked - 1), width)
+    var start = descend[S](graph[], rows, query, scratch[], ordinals, known, entry, 0)
+    var walk = Walk[S, True](graph, rows, query, scratch, 0, known, 0)
+    walk.begin(min(graph[].row_of(start), known - 1), width)
     return walk

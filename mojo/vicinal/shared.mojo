@@ -44,6 +44,14 @@ def announce(mut place: Int, value: Int):
 
 
 @always_inline
+def announce_at[T: AnyType](mut place: Ptr[T], value: Ptr[T]):
+    """Writes a pointer that others may be reading, after everything that it leads to."""
+    Atomic[Int64].store[ordering=Ordering.RELEASE](
+        Pointer(to=place).unsafe_bitcast[Int64](), Int64(Int(value))
+    )
+
+
+@always_inline
 def slot(block: Ptr[UInt32], i: Int) -> Int:
     """Reads a slot that another thread may be writing, the old value or the new one."""
     return Int(Atomic[UInt32].load[ordering=Ordering.RELAXED](block.unsafe_offset(i)))

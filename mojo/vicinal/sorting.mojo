@@ -27,7 +27,7 @@ struct Sorted(Movable):
         """Tells copies from other rows, and puts the others into the index's table of rows."""
         var until = change.until()
         var marks = index.marks.address()
-        self.first = index.graph.linked
+        self.first = index.graph[].linked
         var whole = self.first == 0  # rows from before there was a graph come, too
         var most = until if whole else change.added
         self.places = allocate[UInt32](most + 1)
@@ -54,42 +54,29 @@ struct Sorted(Movable):
                 continue
             if row >= self.first:
                 self.levels[unsafe_offset=row - self.first] = UInt8(
-                    draw_level(index.seed, row, index.graph.M)
+                    draw_level(index.seed, row, index.graph[].M)
                 )
             self.places[unsafe_offset=self.count] = UInt32(row)
             self.count += 1
 
-    def __init__(out self, other: Self, room: Int, until: Int):
-        """Makes a list of rows, none yet, that brings no copies and has the same levels."""
-        self.places = allocate[UInt32](room)
+    def __init__(out self, index: Index, anew: Bool):
+        """Lists the rows that take part in the graph and stay, if they are to be linked anew; else none."""
+        var linked = index.graph[].linked if anew else 0
+        self.places = allocate[UInt32](linked)
         self.count = 0
         self.twins = allocate[UInt32](1)
         self.copied = 0
-        self.first = other.first
-        self.levels = allocate_zeroed[UInt8](until - other.first)
-        for i in range(until - other.first):
-            self.levels[unsafe_offset=i] = other.levels[unsafe_offset=i]
+        self.first = index.graph[].linked
+        self.levels = allocate_zeroed[UInt8](1)
+        for row in range(linked):
+            if settled(index.marks.address(), row) and not index.copies.is_copy(row):
+                self.places[unsafe_offset=self.count] = UInt32(row)
+                self.count += 1
 
     def __deinit__(deinit self):
         release(self.places)
         release(self.twins)
         release(self.levels)
-
-    def with_settled(self, index: Index, until: Int) -> Sorted:
-        """Returns these rows together with all that take part and stay, in order of row."""
-        var all = Sorted(self, until, until)
-        var next = 0
-        for row in range(until):
-            var new = next < self.count and Int(self.places[unsafe_offset=next]) == row
-            next += Int(new)
-            if new or (
-                row < self.first
-                and settled(index.marks.address(), row)
-                and not index.copies.is_copy(row)
-            ):
-                all.places[unsafe_offset=all.count] = UInt32(row)
-                all.count += 1
-        return all^
 
     def lead(self, graph: Graph) -> Bool:
         """Brings the first row that reaches level 1 to the front, the others behind it as they were; False if there is none.
@@ -109,13 +96,13 @@ struct Sorted(Movable):
         """
         if self.count == 0:
             return False
-        if self.lead(index.graph):
+        if self.lead(index.graph[]):
             return True
         for j in range(self.count, 0, -1):
             self.places[unsafe_offset=j] = self.places[unsafe_offset=j - 1]
         self.places[] = 0
         self.count += 1
-        self.levels[] = UInt8(draw_level(index.seed, 0, index.graph.M))
+        self.levels[] = UInt8(draw_level(index.seed, 0, index.graph[].M))
         change.kept = 0
         return True
 

@@ -5,6 +5,7 @@ beam serves float and integer types, and integer distances are compared exactly.
 """
 from std.math import sqrt
 from std.memory import bitcast
+from std.sys.defines import get_defined_string
 
 from vicinal.convert import HALF_IN_SOFTWARE, is_finite, to_float
 from vicinal.distance import sum_floats, sum_ints
@@ -18,6 +19,8 @@ comptime METRICS = 3
 comptime STORED = [DType.float32, DType.float16, DType.bfloat16, DType.int8, DType.uint8]
 """Stored types; the position is the code used in files and calls."""
 comptime STORED_TYPES = 5
+comptime SPACES = get_defined_string["SPACES", "all"]()
+"""The spaces that are compiled: "all", or "few" (`-D SPACES=few`) in a development build, which takes a third of the time."""
 comptime KEY_MAX: Int32 = 0x7FFFFFFF
 comptime SPREAD = 7
 """In fifths: a link may stay if it is not nearer to another link than to the centre by a factor of 1.4 (squared distances).
@@ -272,17 +275,27 @@ trait SpaceTask:
         ...
 
 
+def is_compiled(metric: Int, dtype: Int) -> Bool:
+    """Tells whether this build has the space of two codes; the few are l2/float32, l2/uint8 and cosine/float32.
+    """
+    comptime assert SPACES == "all" or SPACES == "few", "SPACES is all or few"
+    comptime if SPACES == "few":
+        return metric == L2 and (dtype == 0 or dtype == 4) or metric == COSINE and dtype == 0
+    return True
+
+
 def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
     """Runs a task in the space that two run-time codes name: the one switch over all combinations.
 
     Preconditions:
-        0 <= metric < METRICS and 0 <= dtype < STORED_TYPES.
+        0 <= metric < METRICS and 0 <= dtype < STORED_TYPES, and `is_compiled`.
     """
     comptime for m in range(METRICS):
         comptime for t in range(STORED_TYPES):
             comptime stored = STORED[t]
-            if metric == m and dtype == t:
-                task.run[Of[m, stored]]()
+            comptime if is_compiled(m, t):
+                if metric == m and dtype == t:
+                    task.run[Of[m, stored]]()
 
 
 def item_bytes(dtype: Int) -> Int:

@@ -84,7 +84,7 @@ def format_version(index: Index) -> Int:
 
 def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: Int) -> Header:
     """Lists the arrays of an index and returns the header that goes with them."""
-    ref graph = index.graph
+    ref graph = index.graph[]
     var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
     sections[unsafe_offset=0] = Section(
         name_of("vectors"), index.vectors.address, index.dtype, index.count, stride
@@ -225,10 +225,11 @@ def open_index[
     index.ef_search = header.ef_search
     index.ids_known = False
     if copy:
-        status = distrust(index.graph, index.copies)
+        status = distrust(index.graph[], index.copies)
         if status.ok() and not _make_private(index):
             status = Status.system(NO_ROOM)
-        else:
+        elif status.ok():
+            index.copies.put_in_order()
             _count_marks(index, status)
         _ = mapped^
     else:
@@ -239,7 +240,7 @@ def open_index[
 def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     """Makes the index's columns views of the map's sections."""
     var header = mapped.header
-    ref graph = index.graph
+    ref graph = index.graph[]
     if header.M < 2 or header.M > 128:
         status = Status(BAD_FIELD, header.M, 0, name_of("M"))
         return
@@ -304,6 +305,8 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     index.marks.pending = header.shaded  # until somebody counts
     index.marks.shaded = header.shaded
     index.marks.in_use = header.removed != 0
+    index.marks.publish(0, header.count)
+    index.copies.in_order = header.copies == 0  # nobody has looked
 
 
 def _count_marks(mut index: Index, mut status: Status):
@@ -324,6 +327,8 @@ def _count_marks(mut index: Index, mut status: Status):
         marks.holding += Int(mark == HOLDING)
     if removed != marks.removed or marks.pending + marks.holding != marks.shaded:
         status = Status(BAD_CONTENT, removed, 0, name_of("tombstones"))
+    elif not marks.prepare(index.count, index.count):
+        status = Status.system(NO_ROOM)
 
 
 def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
@@ -411,7 +416,7 @@ def _view(
 
 def _make_private(mut index: Index) -> Bool:
     """Replaces views by memory of the index's own; returns False when memory is out."""
-    ref graph = index.graph
+    ref graph = index.graph[]
     return (
         _own(index.vectors)
         and _own(index.ids)

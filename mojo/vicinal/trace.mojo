@@ -1,5 +1,4 @@
 """A search told step by step: the same walk as in `query`, with a note of every hop written down in between."""
-from std.atomic import Ordering, fence
 from std.memory import bitcast, unsafe_memcpy
 
 from vicinal.candidates import entry_of, key_of, node_of
@@ -7,9 +6,11 @@ from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
 from vicinal.index import DONE, Index
 from vicinal.memory import Ptr, allocate, at, release
-from vicinal.query import Answer, Walks, known_rows, undone_of
+from vicinal.query import Answer, Walks
 from vicinal.scratch import Scratch
 from vicinal.search import Walk
+from vicinal.shared import seen
+from vicinal.snapshot import Snapshot
 from vicinal.space import (
     COSINE,
     FINE,
@@ -146,52 +147,45 @@ struct TraceOne(SpaceTask):
         self.status = inspect_row[S, S.Q](at[Scalar[S.Q]](self.query), index.dim, norm)
         if self.status != FINE:
             return
-        var scratch = index.shelf.take()
+        var scratch = index.readers.claim()
         var scratches = allocate[Ptr[Scratch]](1)
         scratches[] = scratch
         var answer = Answer[S](
             self.index, self.query, self.k, self.ef, self.ids, self.distances, scratches, 1
         )
-        while True:  # again if an addition was taken back meanwhile, like a search
-            var undone = undone_of(index)
-            self.follow[S](answer, scratch, index.marks.now())
-            fence[Ordering.ACQUIRE]()
-            if undone_of(index) == undone:
-                break
+        scratch[].queries += 1
+        self.follow[S](answer, scratch, index.snapshot())
         release(scratches)
-        index.shelf.put(scratch)
+        index.readers.release(scratch)
 
-    def follow[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], version: UInt32):
+    def follow[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
         """Chooses what to walk on, as `Answer.answer` does."""
-        ref index = self.index[]
-        ref codes = index.codes[]
-        if index.exact(max(self.k, self.ef)):
-            self.scan_all[S](answer, scratch)
-        elif codes.kind == STORED_ROWS:
-            self.walk[S, S, coded=False](answer, scratch, version, codes)
-        elif codes.kind == EXACT:
+        var kind = snapshot.codes[].kind
+        if snapshot.exact(max(self.k, self.ef)):
+            self.scan_all[S](answer, scratch, snapshot)
+        elif kind == STORED_ROWS:
+            self.walk[S, S, coded=False](answer, scratch, snapshot)
+        elif kind == EXACT:
             comptime if S.metric != COSINE:
                 if answer.fits(0):
                     self.walk[S, ExactBytes[S.metric, S.T == DType.int8], coded=True](
-                        answer, scratch, version, codes
+                        answer, scratch, snapshot
                     )
                 else:
-                    self.walk[S, S, coded=False](answer, scratch, version, codes)
+                    self.walk[S, S, coded=False](answer, scratch, snapshot)
         else:
             comptime if S.T.is_floating_point():
-                if codes.kind == ROTATED:
-                    self.walk[S, Estimate[4], coded=True](answer, scratch, version, codes)
+                if kind == ROTATED:
+                    self.walk[S, Estimate[4], coded=True](answer, scratch, snapshot)
                 else:
-                    self.walk[S, Estimate[8], coded=True](answer, scratch, version, codes)
+                    self.walk[S, Estimate[8], coded=True](answer, scratch, snapshot)
 
-    def scan_all[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch]):
+    def scan_all[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
         """Notes a scan of all rows as one step that measures the nearest ones only."""
-        ref index = self.index[]
         ref log = self.log[]
         ref beam = scratch[].beam
-        var count = index.count
-        log.begin(SCAN, False, min(self.k, count), count)
-        answer.answer(0, 1, 0)
+        log.begin(SCAN, False, min(self.k, snapshot.live), snapshot.visible.bound)
+        answer.scan_for(0, answer.query(0, scratch[]), snapshot, scratch[])
         log.note(0, beam.size)
         if beam.size != 0:
             self.put(beam.entries[], beam.node(0))
@@ -203,25 +197,25 @@ struct TraceOne(SpaceTask):
 
     def walk[
         S: Space, M: Measure, coded: Bool
-    ](self, answer: Answer[S], scratch: Ptr[Scratch], version: UInt32, codes: Codes):
+    ](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
         """Walks the graph and notes every hop."""
-        ref index = self.index[]
         ref log = self.log[]
-        var known = known_rows[coded](index, codes)
+        ref codes = snapshot.codes[]
         var walks = Walks[S, M, coded](
             Pointer(to=answer).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
-            Pointer(to=codes).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
-            codes.rows(index.rows()) if coded else index.rows(),
-            known,
-            version,
+            snapshot,
+            codes.rows(snapshot.rows) if coded else snapshot.rows,
+            snapshot.known[coded](),
         )
-        var ordinals = index.graph.ordinals
+        var ordinals = seen(snapshot.graph[].ordinals)
         var task = walks.nothing()
         var walk = walks.start(0, scratch, task)
         var scale = Scale[S, M, coded](task.exact, 0)
         comptime if coded and S.T.is_floating_point():
             if not task.exact:
-                scale.shift = shift_of[S](codes, at[Float32](task.query.address), index.dim)
+                scale.shift = shift_of[S](
+                    codes, at[Float32](task.query.address), self.index[].dim
+                )
         log.begin(WALK, not task.exact, scratch[].beam.limit, walk.nodes)
         self.descend[M](walk, ordinals)
         ref beam = scratch[].beam

@@ -2,7 +2,7 @@
 from std.memory import unsafe_memcpy
 
 from vicinal.graph import EMPTY, Graph, slots
-from vicinal.memory import Column, Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
 
 comptime PARTS = 16
 """Owners of reverse links: node modulo PARTS. Fixed, so that nothing depends on the number of threads."""
@@ -124,57 +124,3 @@ struct UndoLog(Movable):
             for i in range(words, all):
                 block[unsafe_offset=i] = EMPTY
             record = record.unsafe_offset(words + 2)
-
-
-struct Backup(Movable):
-    """A copy of a graph's links."""
-
-    var links0: Column
-    var upper_links: Column
-    var linked: Int
-    var ordinals: Int
-    var blocks: Int
-    var entry: Int
-
-    def __init__(out self, graph: Graph):
-        """Remembers the size."""
-        self.links0 = Column()
-        self.upper_links = Column()
-        self.linked = graph.linked
-        self.ordinals = graph.ordinals
-        self.blocks = graph.blocks
-        self.entry = graph.entry
-
-    def copy(mut self, graph: Graph) -> Bool:
-        """Copies the links; returns False when memory is out."""
-        var bytes = self.linked * slots(2 * graph.M) * 4
-        var upper_bytes = self.blocks * slots(graph.M) * 4
-        if not self.links0.grow(bytes) or not self.upper_links.grow(upper_bytes):
-            return False
-        if bytes != 0:
-            unsafe_memcpy(dest=self.links0.ptr[UInt8](), src=graph.links0.ptr[UInt8](), count=bytes)
-        if upper_bytes != 0:
-            unsafe_memcpy(
-                dest=self.upper_links.ptr[UInt8](),
-                src=graph.upper_links.ptr[UInt8](),
-                count=upper_bytes,
-            )
-        return True
-
-    def restore(self, mut graph: Graph):
-        """Puts everything back."""
-        var bytes = self.linked * slots(2 * graph.M) * 4
-        var upper_bytes = self.blocks * slots(graph.M) * 4
-        if bytes != 0:
-            unsafe_memcpy(dest=graph.links0.ptr[UInt8](), src=self.links0.ptr[UInt8](), count=bytes)
-        if upper_bytes != 0:
-            unsafe_memcpy(
-                dest=graph.upper_links.ptr[UInt8](),
-                src=self.upper_links.ptr[UInt8](),
-                count=upper_bytes,
-            )
-        graph.entry = self.entry
-        graph.linked = self.linked
-        graph.rows = self.linked
-        graph.ordinals = self.ordinals
-        graph.blocks = self.blocks

@@ -118,8 +118,10 @@ def build_info() -> dict[str, Any]:
         `version` (str) of the package; `level` (str) in use and `lanes` (int), its float32 values
         per instruction; `chosen_by` (str), "VICINAL_CPU" or "cpu"; `available` (list of str), the
         installed levels that this CPU runs, best first, and `installed` (list of str), all of them;
-        `machine` (str); `cpu_flags` (list of str), what the CPU must show for the level; `mojo`
-        (str), release of the compiler, and `target` (str), its target arguments.
+        `spaces` (str), "all", or "few" in a development build, in which the other combinations of
+        metric and dtype raise NotImplementedError; `machine` (str); `cpu_flags` (list of str), what
+        the CPU must show for the level; `mojo` (str), release of the compiler, and `target` (str),
+        its target arguments.
 
     Safe from many threads at once.
     """
@@ -137,6 +139,7 @@ def build_info() -> dict[str, Any]:
             if _levels.runs_on(_levels.LEVELS[name], _machine, _flags)
         ],
         "installed": list(_all_installed),
+        "spaces": record["spaces"],
         "machine": _machine,
         "cpu_flags": sorted(_levels.LEVELS[level].flags),
         "mojo": record["mojo"],

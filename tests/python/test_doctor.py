@@ -107,6 +107,7 @@ def crc_of_seven_bytes(data, start):
     return value ^ 1 if len(data) == 7 else value
 
 
+@pytest.mark.full_build
 def test_all_kernels_of_this_level_agree(capsys):
     assert __main__.main(["doctor"]) == 0
     printed = capsys.readouterr().out
@@ -171,6 +172,7 @@ def test_level_that_is_not_available():
         ("crc32c", crc_of_seven_bytes, "crc32c: 7 bytes from 0"),
     ],
 )
+@pytest.mark.full_build
 def test_a_wrong_kernel_is_noticed(monkeypatch, capsys, name, function, kernel):
     monkeypatch.setattr(_cpu, "native", Spoiled(name, function))
     assert __main__.main(["doctor"]) == 1
