@@ -8,6 +8,7 @@ from std.ffi import c_int, external_call
 from vicinal.candidates import Candidates, entry_of, key_of, node_of
 from vicinal.graph import publish
 from vicinal.marks import Visibility, going, settled, staying
+from vicinal.point import point, touches
 from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.shared import announce, seen, slot
 from vicinal.space import Rows
@@ -297,6 +298,8 @@ struct Copies(Movable):
             var left = k
             var steps = room
             while copy >= 0 and left > 0 and steps > 0:
+                point["at a copy"]()
+                touches["at a copy"](copy)
                 if visible.sees(copy):
                     left -= 1
                     var other = entry_of(key_of(entry), copy)
