@@ -25,7 +25,7 @@ JOBS ?= auto
 # all that the wheel is made of
 SOURCES := pyproject.toml README.md $(shell find mojo python/vicinal tools \
 	\( -name '*.mojo' -o -name '*.py' -o -name '*.pyi' \) -not -path '*/.*')
-MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize bench -name '*.mojo' 2>/dev/null)
+MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize tests/schedules bench -name '*.mojo' 2>/dev/null)
 # the sets inside the repository; ARGS names others
 BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
 
@@ -38,7 +38,8 @@ help:
 	@echo "make test          Mojo tests, pytest on the installed wheel, lint"
 	@echo "make quick         after a small change: three spaces compiled, the quick tests on the tree"
 	@echo "make figures       times of import, open, one call and save, beside hnswlib where it is"
-	@echo "make sanitize      lock-free parts under ThreadSanitizer, a whole life under AddressSanitizer"
+	@echo "make sanitize      lock-free parts under ThreadSanitizer and in every order of their steps,"
+	@echo "                   a whole life under AddressSanitizer"
 	@echo "make fuzz          100,000 damaged files opened and used; ARGS=\"--files N --jobs N\""
 	@echo "make endurance     ten minutes of changes, saves and searches; 2,000 kills during save"
 	@echo "make wheels        wheels with all CPU levels for x86-64 and Arm into dist, and their checks"
@@ -71,7 +72,10 @@ figures: $(VENV)/stamp-demo
 
 # Skips what gcc on this machine does not have, and says so.
 sanitize: $(VENV)/stamp-venv
-	$(PY) tools/sanitize.py
+	@status=0; \
+	$(PY) tools/sanitize.py || status=1; \
+	$(PY) tools/explore.py || status=1; \
+	exit $$status
 
 fuzz: $(VENV)/stamp-test
 	cd tests && $(abspath $(PY)) -m fuzz $(or $(ARGS),--files 100000)

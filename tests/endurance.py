@@ -15,16 +15,16 @@ import numpy as np
 
 import vicinal
 from beside import resident
-from mixed import Run
+from mixed import Limit, Run
 from model import draw
 
 ROOM = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
-def mixed_run(metric: str, dtype: str, dim: int, seconds: float) -> str:
+def mixed_run(metric: str, dtype: str, dim: int, limit: Limit) -> str:
     """Do one run; return what was done, or raise what went wrong."""
     with tempfile.TemporaryDirectory(prefix="vicinal-endurance-", dir=ROOM) as folder:
-        run = Run(metric, dtype, dim, seconds, Path(folder))
+        run = Run(metric, dtype, dim, limit, Path(folder))
         pause = sys.getswitchinterval()
         sys.setswitchinterval(2e-4)  # more moments at which threads take turns
         try:
@@ -69,7 +69,7 @@ def main() -> int:
     seconds = parser.parse_args().seconds
     kinds = [("l2", "float32", 40), ("l2", "uint8", 16), ("ip", "float16", 100), ("l2", "int8", 64)]
     for kind in kinds:
-        print(mixed_run(*kind, seconds / len(kinds)), flush=True)
+        print(mixed_run(*kind, Limit(seconds / len(kinds))), flush=True)
     print("KiB in use after each of 20 turnovers:", *turnovers(20))
     return 0
 

@@ -37,15 +37,23 @@ class Stop(Exception):
     """What a progress function raises."""
 
 
+class Limit(NamedTuple):
+    """When a run is over: after so many seconds, or changes."""
+
+    seconds: float = np.inf
+    changes: float = np.inf
+
+
 class Run:
     """One index, what it must hold, and all that may be seen of it meanwhile."""
 
-    def __init__(self, metric: str, dtype: str, dim: int, seconds: float, folder: Path) -> None:
+    def __init__(self, metric: str, dtype: str, dim: int, limit: Limit, folder: Path) -> None:
         self.model = Model(metric, dtype, dim)
         self.index = self.empty_index()
         self.history = History()
         self.folder = folder
-        self.until = time.monotonic() + seconds
+        self.until = time.monotonic() + limit.seconds
+        self.changes = limit.changes  # left to be made
         self.done: Counter[str] = Counter()
         self.problems: list[str] = []
         # what each thread is doing, and when it began
@@ -54,6 +62,10 @@ class Run:
         self.work: Counter[str] = Counter()  # of searches in indexes that `compact` has replaced
         self.memory: list[tuple[int, int]] = []  # bytes that the index tells of, KiB in use
         self.grouped = draw(7, WRITERS * GROUP, dim)
+
+    def over(self) -> bool:
+        """Tell whether all threads have to end."""
+        return self.changes <= 0 or bool(self.problems) or time.monotonic() >= self.until
 
     def empty_index(self) -> vicinal.Index:
         model = self.model
@@ -71,7 +83,7 @@ class Run:
         return -1 - writer - WRITERS * np.arange(GROUP), values
 
     def change(self, writer: int) -> None:
-        """Change what belongs to one writer until time is up."""
+        """Change what belongs to one writer until the run is over."""
         rng = np.random.default_rng(writer)
         mine: set[int] = set()
         steps: dict[str, float] = {"add": 6, "upsert": 2, "remove": 5, "update": 3, "group": 3}
@@ -95,7 +107,7 @@ class Run:
                 drawn[:5] = drawn[5]  # equal rows
             return numbers, drawn
 
-        while time.monotonic() < self.until and not self.problems:
+        while not self.over():
             name = names[rng.choice(len(names), p=weights / weights.sum())]
             if len(mine) > MOST_ROWS and name in ("add", "upsert", "merge"):
                 name = "remove"
@@ -149,6 +161,7 @@ class Run:
                 self.refused(some(5), writer)
             history.end(changed)
             self.done[name] += 1
+            self.changes -= 1
 
     def refused(self, known: Any, writer: int) -> None:
         """Changes with one mistake change nothing."""
@@ -186,10 +199,10 @@ class Run:
     # ---- those who search
 
     def look(self, number: int) -> None:
-        """Search in every way until time is up."""
+        """Search in every way until the run is over."""
         rng = np.random.default_rng(100 + number)
         kinds = ["plain", "filtered", "range", "exact", "trace", "group", "group_range"]
-        while time.monotonic() < self.until and not self.problems:
+        while not self.over():
             kind = str(rng.choice(kinds))
             self.beat(kind)
             count = int(rng.choice([1, 1, 3, 40])) if kind in ("plain", "filtered", "exact") else 1
@@ -263,10 +276,10 @@ class Run:
     # ---- those who read it
 
     def read(self, number: int) -> None:
-        """Ask for rows by id until time is up."""
+        """Ask for rows by id until the run is over."""
         rng = np.random.default_rng(200 + number)
         index = self.index
-        while time.monotonic() < self.until and not self.problems:
+        while not self.over():
             kind = str(rng.choice(["get", "group", "ids", "vectors", "in", "stats", "why_not"]))
             self.beat(kind)
             query = draw(int(rng.integers(2**31)), 1, self.model.dim)[0]
@@ -315,10 +328,10 @@ class Run:
             self.done[kind] += 1
 
     def keep(self, number: int) -> None:
-        """Save, open, copy, pickle and measure until time is up."""
+        """Save, open, copy, pickle and measure until the run is over."""
         rng = np.random.default_rng(300 + number)
         index, path = self.index, self.folder / f"index{number}.vicinal"
-        while time.monotonic() < self.until and not self.problems:
+        while not self.over():
             kind = str(rng.choice(["save", "copy", "pickle", "check", "measure", "merged"]))
             self.beat(kind)
             begin = self.history.begin()

@@ -25,6 +25,8 @@ ROOT = native_build.ROOT
 FOLDER = ROOT / "tests" / "mojo"
 PROGRAMS = 4  # whatever the machine: a program is compiled again if one of its files has changed
 OPTIONS = ["--Werror", "-D", "ASSERT=all"]
+# What some files need besides, and therefore a program of their own: options, a folder of helpers.
+MORE = {"test_schedules": (["-D", "EXPLORE"], ROOT / "tests" / "schedules")}
 VARIABLE = "VICINAL_MOJO_TEST"
 LIMIT = 900  # seconds that a file may run; guards against hanging only
 
@@ -39,13 +41,15 @@ sys.exit(main(1, (ctypes.c_char_p * 2)(b"tests", None)))
 
 def grouped(paths: list[Path]) -> list[list[Path]]:
     """Deal files out to programs of about the same length."""
+    alone = [[path] for path in paths if path.stem in MORE]
+    paths = [path for path in paths if path.stem not in MORE]
     groups: list[list[Path]] = [[] for _ in range(min(PROGRAMS, len(paths)))]
     lengths = [0] * len(groups)
     for size, path in sorted(((path.stat().st_size, path) for path in paths), reverse=True):
         shortest = lengths.index(min(lengths))
         groups[shortest].append(path)
         lengths[shortest] += size
-    return [sorted(group) for group in groups]
+    return alone + [sorted(group) for group in groups]
 
 
 def driver(names: list[str]) -> str:
@@ -60,7 +64,10 @@ def driver(names: list[str]) -> str:
 
 def program(group: list[Path], release: str) -> tuple[Path, str]:
     """Compile a program, or find it in the cache; return it and what was done."""
+    more, folder = MORE.get(group[0].stem, ([], FOLDER))
+    options = [*OPTIONS, *more]
     helpers = [path for path in FOLDER.rglob("*.mojo") if not path.name.startswith("test_")]
+    helpers += [path for path in folder.rglob("*.mojo") if folder != FOLDER]
     files = [*native_build.sources(ROOT / "mojo"), *helpers, *group]
     library = compiler.package_root() / "lib"  # its path goes into the program
     folders = sorted({str(path.parent) for path in [*helpers, *group]})
@@ -69,13 +76,13 @@ def program(group: list[Path], release: str) -> tuple[Path, str]:
 
     def key() -> str:
         # compiled for the CPU of this machine
-        facts = (release, OPTIONS, str(library), sorted(native_build.levels.cpu_flags()))
+        facts = (release, options, str(library), sorted(native_build.levels.cpu_flags()))
         return compile_cache.digest(files, ROOT, *facts)
 
     def make(into: Path) -> None:
         made, main = into / "tests.o", into / "tests.mojo"
         main.write_text(driver([path.stem for path in group]), encoding="utf-8")
-        command = ["build", "--emit", "object", *OPTIONS, *include, str(main), "-o", str(made)]
+        command = ["build", "--emit", "object", *options, *include, str(main), "-o", str(made)]
         took.append(compiler.measured(command))
         libraries = [str(path) for path in sorted(library.glob("lib*.so"))]
         flags = ["-shared", "-rpath", str(library), *libraries]

@@ -44,7 +44,7 @@ CHECKS = [
     Check(
         "thread",
         "races",
-        ["scratches", "beside_rows", "beside_codes"],
+        ["scratches", "epochs", "beside_rows", "beside_codes"],
         ["race"],
         "data race",
         {"TSAN_OPTIONS": f"suppressions={FOLDER / 'thread.supp'}"},

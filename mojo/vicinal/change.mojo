@@ -24,6 +24,7 @@ from vicinal.marks import (
 )
 from vicinal.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.places import Places
+from vicinal.point import point, reclaims, reuses
 from vicinal.seeds import Origin
 from vicinal.shared import announce
 from vicinal.space import row_stride
@@ -186,6 +187,7 @@ struct Change(Movable):
             row = index.marks.next_free(row)
             index.marks.set(row, COMING)
             self.reused[unsafe_offset=i] = UInt32(row)
+            reuses["reuse a row"](row)
             row += 1
         index.marks.lowest_free = row
         for i in range(self.num_reused):
@@ -404,6 +406,8 @@ struct Change(Movable):
 
 def wipe(mut index: Index, row: Int):
     """Sets everything that a row holds to zero: vector, norm, id and code."""
+    point["wipe a row"]()
+    reclaims["wipe a row"](row)
     var stride = row_stride(index.dim, index.dtype)
     unsafe_memset_zero(index.vectors.ptr[UInt8]().unsafe_offset(row * stride), stride)
     if index.has_norms():

@@ -9,6 +9,7 @@ from vicinal.candidates import Candidates, entry_of, key_of, node_of
 from vicinal.graph import publish
 from vicinal.marks import Visibility, going, settled, staying
 from vicinal.memory import Column, Ptr, allocate, at, missing, no_block, release
+from vicinal.point import point, touches
 from vicinal.shared import announce, seen, slot
 from vicinal.space import Rows
 
@@ -308,6 +309,8 @@ struct Copies(Movable):
             var copy = self.first_of(last, room)
             var left = k
             while copy >= 0 and left > 0 and steps > 0:
+                point["at a copy"]()
+                touches["at a copy"](copy)
                 if visible.sees(copy):
                     left -= 1
                     var other = entry_of(key_of(entry), copy)

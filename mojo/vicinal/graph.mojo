@@ -11,6 +11,7 @@ from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
 from vicinal.memory import NO_BLOCK, Column, Ptr, allocate, at, missing, release
+from vicinal.point import point
 from vicinal.shared import announce, seen
 
 comptime EMPTY: UInt32 = 0xFFFFFFFF
@@ -236,6 +237,7 @@ struct Graph(Movable):
 
     def empty(self, row: Int):
         """Takes all links from a row; readers that are there go no further."""
+        point["take the links from a row"]()
         fill_empty(self.links(0, row), self.slots_at(0))
         var ordinal = self.ordinal_of(row)
         if ordinal >= 0:
@@ -277,6 +279,7 @@ def fill_empty(p: Ptr[UInt32], count: Int):
 def publish(slot: Ptr[UInt32], node: Int):
     """Writes one slot so that a reader that sees it also sees what was written before: the row and its links.
     """
+    point["write a link"]()
     Atomic[UInt32].store[ordering=Ordering.RELEASE](slot, UInt32(node))
 
 

@@ -12,6 +12,7 @@ left.
 from std.atomic import Atomic, Ordering, fence
 
 from vicinal.memory import Column, Ptr, at
+from vicinal.point import point
 from vicinal.shared import seen
 
 comptime LIVE: UInt8 = 0
@@ -180,6 +181,7 @@ struct Marks(Movable):
             if self.of(row) != LIVE:
                 stamps.ptr[UInt64]()[unsafe_offset=row] = HIDDEN
         self.stamps = stamps^
+        point["marks come into use"]()
         fence[Ordering.RELEASE]()  # searches use both from the moment they are in use
         Atomic[UInt8].store[ordering=Ordering.RELEASE](self._in_use(), 1)
         return True
@@ -197,6 +199,7 @@ struct Marks(Movable):
     @always_inline
     def stamp(self, row: Int, stamp: UInt64):
         """Stamps a row."""
+        point["stamp a row"]()
         Atomic[UInt64].store[ordering=Ordering.RELEASE](
             self.stamps.ptr[UInt64]().unsafe_offset(row), stamp
         )
@@ -224,6 +227,7 @@ struct Marks(Movable):
     @always_inline
     def now(self) -> UInt64:
         """Returns the version and the rows that a search which begins now sees."""
+        point["read the moment"]()
         return Atomic[UInt64].load[ordering=Ordering.ACQUIRE](
             Pointer(to=self.moment).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
         )
@@ -231,6 +235,7 @@ struct Marks(Movable):
     @always_inline
     def live_at(self, moment: UInt64) -> Int:
         """Returns how many rows were there at a moment that was not over before this call; ask `now` again to be sure."""
+        point["read the number of rows"]()
         return Int(
             Atomic[Int64].load[ordering=Ordering.ACQUIRE](
                 Pointer(to=self.live)
@@ -248,6 +253,7 @@ struct Marks(Movable):
         Marks that came into use since hide nothing from it: rows that go have stamps that it is older than.
         """
         var bound = Int(moment & HIDDEN)
+        point["look for marks"]()
         if Atomic[UInt8].load[ordering=Ordering.ACQUIRE](self._in_use()) == 0:
             return Visibility.of_all(bound)
         return Visibility(
@@ -262,6 +268,7 @@ struct Marks(Movable):
     def publish(mut self, version: UInt32, count: Int):
         """Makes a change take effect: searches that begin from now on see `count` rows but for those removed."""
         self.version = version
+        point["write the number of rows"]()
         Atomic[Int64].store[ordering=Ordering.RELEASE](
             Pointer(to=self.live)
             .unsafe_bitcast[Int64]()
@@ -269,6 +276,7 @@ struct Marks(Movable):
             .unsafe_offset(Int(version & 1)),
             Int64(count - self.removed),
         )
+        point["write the moment"]()
         Atomic[UInt64].store[ordering=Ordering.SEQUENTIAL](
             Pointer(to=self.moment), UInt64(version) << VERSION_BITS | UInt64(count)
         )

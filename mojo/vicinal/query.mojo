@@ -7,6 +7,7 @@ from vicinal.interleave import Errands, run_errands
 from vicinal.marks import BLOCK, Visibility
 from vicinal.memory import Ptr, at
 from vicinal.parallel import Body
+from vicinal.point import point, touches
 from vicinal.scratch import Scratch
 from vicinal.shared import seen
 from vicinal.snapshot import Snapshot
@@ -38,6 +39,8 @@ def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: C
     """Measures the rows that are seen and keeps the nearest."""
     if visible.marks == 0:
         for row in range(visible.bound):
+            point["scan a row"]()
+            touches["scan a row"](row)
             var entry = entry_of(S.key(query, rows, row), row)
             if entry < nearest.worst():
                 nearest.insert(entry)
@@ -48,6 +51,8 @@ def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: C
             continue
         for row in range(block, end):
             if visible.sees(row):
+                point["scan a row"]()
+                touches["scan a row"](row)
                 var entry = entry_of(S.key(query, rows, row), row)
                 if entry < nearest.worst():
                     nearest.insert(entry)
@@ -189,6 +194,8 @@ struct Answer[S: Space](Body):
         var distances = self.distances.unsafe_offset(i * self.k)
         var known = self.index[].ids.ptr[Int64]() if found != 0 else ids
         for j in range(found):
+            point["read an id"]()
+            touches["read an id"](nearest.node(j))
             ids[unsafe_offset=j] = known[unsafe_offset=nearest.node(j)]
             distances[unsafe_offset=j] = value(nearest.key(j))
         for j in range(found, self.k):

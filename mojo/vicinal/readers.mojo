@@ -16,6 +16,7 @@ from std.ffi import c_int, external_call
 
 from vicinal.clock import now
 from vicinal.memory import Ptr, allocate_zeroed, at, missing, release
+from vicinal.point import EXPLORED, all_seen, may_be_late, point, wait_point
 from vicinal.scratch import Scratch, discard
 
 comptime IDLE: Int64 = 0
@@ -103,6 +104,8 @@ struct Readers(Movable):
         while address != 0:
             var scratch = at[Scratch](address)
             var idle = IDLE
+            point["claim a scratch"]()
+            all_seen["claim a scratch"](others=True)
             if Atomic[Int64].load[ordering=Ordering.RELAXED](
                 scratch[].pin_address()
             ) == IDLE and Atomic[Int64].compare_exchange[
@@ -110,6 +113,7 @@ struct Readers(Movable):
             ](
                 scratch[].pin_address(), idle, pin
             ):
+                may_be_late["claim a scratch late"](scratch[].pin_address(), IDLE)
                 self._settle(scratch, pin)
                 return scratch
             address = Int(scratch[].next)
@@ -121,6 +125,7 @@ struct Readers(Movable):
         var before = Atomic[Int64].load[ordering=Ordering.RELAXED](head)
         while True:
             scratch[].next = before
+            point["add a scratch"]()
             if Atomic[Int64].compare_exchange[
                 success_ordering=Ordering.SEQUENTIAL, failure_ordering=Ordering.RELAXED
             ](head, before, Int64(Int(scratch))):
@@ -133,9 +138,12 @@ struct Readers(Movable):
         """Pins anew until the epoch pinned is the present one."""
         var pinned = pin
         while pinned != UNPINNED:
+            point["read the epoch again"]()
+            all_seen["read the epoch again"]()
             var epoch = self.epoch()
             if epoch == pinned:
                 break
+            point["pin anew"]()
             Atomic[Int64].store[ordering=Ordering.SEQUENTIAL](scratch[].pin_address(), epoch)
             fence[Ordering.SEQUENTIAL]()
             pinned = epoch
@@ -152,10 +160,13 @@ struct Readers(Movable):
     def release(self, scratch: Ptr[Scratch]):
         """Puts a scratch back, and buffers of unusual size with it."""
         scratch[].trim()
+        point["unpin"]()
+        all_seen["unpin"]()
         Atomic[Int64].store[ordering=Ordering.RELEASE](scratch[].pin_address(), IDLE)
 
     def retire(self) -> Int64:
         """Begins a new epoch and returns the number of the one that ended; see `passed`."""
+        point["begin an epoch"]()
         return Atomic[Int64].fetch_add[ordering=Ordering.SEQUENTIAL](self.words, 1)
 
     def passed(self, epoch: Int64) -> Bool:
@@ -164,6 +175,7 @@ struct Readers(Movable):
         var address = self.newest()
         while address != 0:
             var scratch = at[Scratch](address)
+            point["look at a pin"]()
             var pin = Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](scratch[].pin_address())
             if pin != IDLE and pin <= epoch:
                 return False
@@ -178,6 +190,11 @@ struct Readers(Movable):
         """
         if self.passed(epoch):
             return True
+        comptime if EXPLORED:
+            while wait_point["wait for searches"]():
+                if self.passed(epoch):
+                    return True
+            return False
         var until = now() + patience
         var looks = 0
         while now() < until:

@@ -10,6 +10,7 @@ from std.sys import PrefetchOptions, prefetch
 from vicinal.candidates import LANES, entry_of, key_of, node_of
 from vicinal.graph import EMPTY, Graph, SLOTS_PER_LINE
 from vicinal.memory import Ptr, at
+from vicinal.point import EXPLORED, point, touches
 from vicinal.scratch import Scratch
 from vicinal.shared import seen, slot
 from vicinal.space import Measure, Query, Rows
@@ -147,6 +148,10 @@ def measure_nodes[
         count: Their number.
         fetched: How many rows were asked for already; while one is measured, the one as many places behind it is asked for.
     """
+    point["measure rows"]()
+    comptime if EXPLORED:
+        for i in range(count):
+            touches["measure rows"](row_of[ground](graph, Int(nodes[unsafe_offset=i])))
     var done = 0
     comptime if S.by_fours:
         while done + 4 <= count:
@@ -206,6 +211,8 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         scratch.beam.reset(min(width, self.nodes))
         _ = scratch.visited.first_visit(node)
         var row = row_of[Self.ground](self.graph[], node)
+        point["measure a row"]()
+        touches["measure a row"](row)
         scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), node))
         scratch.distances += 1
 
@@ -232,6 +239,8 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         var links = scratch.links
         var fresh = scratch.fresh
         var level = 0 if Self.ground else self.level
+        point["read links"]()
+        touches["links of a row"](row_of[Self.ground](self.graph[], node))
         var block = self.graph[].links(level, node)
         # node number `nodes` counts as visited
         var used = clamp_links(block, self.graph[].slots_at(level), self.nodes, links)

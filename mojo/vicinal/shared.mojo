@@ -5,11 +5,13 @@ On x86-64 these are plain loads and stores; another processor might show a new c
 from std.atomic import Atomic, Ordering
 
 from vicinal.memory import Ptr, at
+from vicinal.point import point
 
 
 @always_inline
 def seen(ref place: Int) -> Int:
     """Reads a number; whatever was written before it was announced can be read as well."""
+    point["see a number"]()
     return Int(
         Atomic[Int64].load[ordering=Ordering.ACQUIRE](
             Pointer(to=place)
@@ -23,6 +25,7 @@ def seen(ref place: Int) -> Int:
 @always_inline
 def seen_at[T: AnyType](ref place: Ptr[T]) -> Ptr[T]:
     """Reads a pointer; what it leads to can be read as it was when the pointer was written."""
+    point["see a pointer"]()
     return at[T](
         Int(
             Atomic[Int64].load[ordering=Ordering.ACQUIRE](
@@ -38,6 +41,7 @@ def seen_at[T: AnyType](ref place: Ptr[T]) -> Ptr[T]:
 @always_inline
 def announce(mut place: Int, value: Int):
     """Writes a number that others may be reading, after everything that it tells of."""
+    point["announce a number"]()
     Atomic[Int64].store[ordering=Ordering.RELEASE](
         Pointer(to=place).unsafe_bitcast[Int64](), Int64(value)
     )
@@ -46,6 +50,7 @@ def announce(mut place: Int, value: Int):
 @always_inline
 def announce_at[T: AnyType](mut place: Ptr[T], value: Ptr[T]):
     """Writes a pointer that others may be reading, after everything that it leads to."""
+    point["announce a pointer"]()
     Atomic[Int64].store[ordering=Ordering.RELEASE](
         Pointer(to=place).unsafe_bitcast[Int64](), Int64(Int(value))
     )

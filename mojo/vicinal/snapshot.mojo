@@ -3,7 +3,11 @@ from vicinal.codes import Codes
 from vicinal.graph import Graph
 from vicinal.marks import Visibility
 from vicinal.memory import Ptr
+from vicinal.point import EXPLORED
 from vicinal.space import Rows
+
+comptime WIDE = 0 if EXPLORED else 8
+"""A search of 1/8 of all rows scans them; not where schedules are explored, on fewer rows than that."""
 
 
 @fieldwise_init
@@ -44,7 +48,7 @@ struct Snapshot(TrivialRegisterPassable):
             self.live < self.exact_below
             or self.linked < self.visible.bound
             or self.linked == 0
-            or width * 8 >= self.live
+            or width * WIDE >= self.live
         )
 
     @always_inline

@@ -1,0 +1,87 @@
+"""Explores schedules.
+
+Words on the command line say which, one after the other:
+
+all BOUND                   every scenario, with that many preemptions; none may go wrong
+rule RULE SCENARIO BOUND    one scenario with a rule broken; it must go wrong
+look SCENARIO BOUND         one scenario
+replay SCENARIO RULE ...    the schedule that follows, as a failing one was named; its steps are printed
+"""
+from std.sys import argv, exit
+from std.time import perf_counter_ns
+
+from explorer import Scenario, explore, new_explorer, replay
+from scenarios import Pins, names, on_heap, world
+from vicinal.memory import Ptr
+
+
+def look[
+    S: Scenario
+](name: String, scenario: Ptr[S], bound: Int, rule: String, schedule: List[Int]) raises -> Bool:
+    """Explores one scenario, or repeats one schedule of it; returns whether all went well."""
+    var it = new_explorer(bound)
+    it[].break_rule = rule
+    var start = perf_counter_ns()
+    var wrong = replay(it, scenario, schedule) if len(schedule) != 0 else explore(it, scenario)
+    var milliseconds = (perf_counter_ns() - start) // 1_000_000
+    print(
+        "  ",
+        name,
+        ": ",
+        it[].schedules,
+        " schedules of at most ",
+        bound,
+        " preemptions, ",
+        it[].all_steps // max(it[].schedules, 1),
+        " steps each, ",
+        milliseconds,
+        " ms",
+        sep="",
+    )
+    if wrong != "":
+        print("    ", wrong, sep="")
+    if rule != "" and it[].asked == 0:
+        print("    nobody asked for the rule")
+    return wrong == ""
+
+
+def look_at(name: String, bound: Int, rule: String, schedule: List[Int]) raises -> Bool:
+    """Does it for a scenario of a name."""
+    if name == "pins":
+        return look(name, on_heap(Pins(1)), bound, rule, schedule)
+    if name == "pins of two":
+        return look(name, on_heap(Pins(2)), bound, rule, schedule)
+    return look(name, on_heap(world(name)), bound, rule, schedule)
+
+
+def main() raises:
+    var words = List[String]()
+    for i in range(1, len(argv())):
+        words.append(String(argv()[i]))
+    var well = True
+    var i = 0
+    while i < len(words):
+        if words[i] == "all":
+            var all = names()
+            all.append("pins")
+            all.append("pins of two")
+            for name in all:
+                well = look_at(name, Int(words[i + 1]), "", List[Int]()) and well
+            i += 2
+        elif words[i] == "look":
+            well = look_at(words[i + 1], Int(words[i + 2]), "", List[Int]()) and well
+            i += 3
+        elif words[i] == "rule":
+            print("broken: ", words[i + 1], sep="")
+            var noticed = not look_at(words[i + 2], Int(words[i + 3]), words[i + 1], List[Int]())
+            print("    ", "noticed" if noticed else "NOT NOTICED", sep="")
+            well = noticed and well
+            i += 4
+        else:
+            var schedule = List[Int]()
+            for j in range(i + 3, len(words)):
+                schedule.append(Int(words[j]))
+            well = look_at(words[i + 1], 99, words[i + 2], schedule) and well
+            i = len(words)
+    if not well:
+        exit(1)
