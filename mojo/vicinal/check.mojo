@@ -54,7 +54,8 @@ def check_index(index: Index) -> Int:
 
 
 def _without_links(index: Index) -> Int:
-    """Returns how many rows that wait to be freed have no links: those that a graph made meanwhile has left out."""
+    """Returns how many rows that wait to be freed have no links: those that a graph made meanwhile has left out.
+    """
     ref graph = index.graph[]
     var count = 0
     if index.leftovers:

@@ -297,7 +297,9 @@ struct Copies(Movable):
         """
         into.reset(k)
         var room = seen(self.rows)
-        var steps = room  # all rings together have no more, but those of a damaged file may have no end
+        var steps = (
+            room  # all rings together have no more, but those of a damaged file may have no end
+        )
         for i in range(found.size):
             var entry = found.entries[unsafe_offset=i] & ~1
             if entry >= into.worst():

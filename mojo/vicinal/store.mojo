@@ -358,7 +358,8 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
 
 
 def _count_marks(mut index: Index) -> Bool:
-    """Counts the marks, whose sums were found right, and makes stamps; returns False when memory is out."""
+    """Counts the marks, whose sums were found right, and makes stamps; returns False when memory is out.
+    """
     ref marks = index.marks
     if not marks.in_use:
         return True

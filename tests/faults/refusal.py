@@ -24,7 +24,17 @@ def why_not() -> str | None:
 def build(folder: Path) -> Path:
     """Compile the library."""
     library = folder / "refuse.so"
-    command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", str(SOURCE), "-o", str(library)]
+    command = [
+        "gcc",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        str(SOURCE),
+        "-o",
+        str(library),
+    ]
     subprocess.run([*command, "-ldl", "-pthread"], check=True)
     return library
 

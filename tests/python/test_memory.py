@@ -94,7 +94,8 @@ print(len(index), index.search(rows[:50], 1).ids.ravel().tolist() == list(range(
 
 def test_addresses_that_run_out() -> None:
     """The index grows until it cannot; then it is as it was, and goes on where there is room."""
-    out = run("""
+    out = run(
+        """
 limit(24 << 20, more=True)
 index, told = vicinal.Index(64, M=4, ef_construction=8), 0
 small = vicinal.Index(64); small.add(rows[:20])
@@ -111,7 +112,8 @@ index.check()
 assert small.search(rows[3], 1).ids[0] == 3
 limit(resource.RLIM_INFINITY)
 print(told, len(index) >= 2000)
-""".replace("    limit(resource", "    #").replace("limit(resource.RLIM_INFINITY)\n", ""))
+""".replace("    limit(resource", "    #").replace("limit(resource.RLIM_INFINITY)\n", "")
+    )
     assert out.split() == ["3", "True"]
 
 
