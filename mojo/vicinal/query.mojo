@@ -164,7 +164,9 @@ struct Answer[S: Space](Body):
         scratch.scans += 1
         scratch.distances += snapshot.live
         scratch.beam.reset(max(min(self.k, snapshot.live), 1))
-        scan[Self.S](snapshot.rows, snapshot.visible, query, scratch.beam)
+        var rows = snapshot.rows  # copies: stores to the beam might otherwise change them
+        var visible = snapshot.visible
+        scan[Self.S](rows, visible, query, scratch.beam)
         self.write[Self.S.value](i, scratch.beam)
 
     @always_inline
