@@ -20,6 +20,10 @@ TOOLS := $(shell sed -n '/^\(dependencies\|test\|dev\) = \[/,/^\]/s/^ *\("[^"]*"
 # of `make wheels` and `pip wheel .` have all levels of the architecture.
 demo bench figures: export VICINAL_LEVELS ?= best
 test lint format fuzz endurance: export VICINAL_LEVELS ?= here
+# files that `make quick` leaves to `make test`: long histories, many threads, kills, whole packages
+QUICK_LEAVES_OUT := bench build_stats concurrency crash_safety endurance hostile measure_recall merge \
+	merge_graphs model packaging quantization_changes readme recall remove_recall remove_threads \
+	same_bytes tune
 # processes that tests run in; "auto" is one a core
 JOBS ?= auto
 # all that the wheel is made of
@@ -64,7 +68,8 @@ test: $(VENV)/stamp-test
 
 quick: $(VENV)/stamp-tools
 	$(PY) tools/native_build.py --spaces few
-	PYTHONPATH=python $(PY) -m pytest -q -n $(JOBS) -m "not slow" $(ARGS)
+	PYTHONPATH=python $(PY) -m pytest -q -n $(JOBS) -m "not slow" \
+		$(QUICK_LEAVES_OUT:%=--ignore=tests/python/test_%.py) $(ARGS)
 	$(PY) -m ruff check -q .
 
 figures: $(VENV)/stamp-demo

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from compiler import BuildError
+
 ROOT = Path(__file__).resolve().parent.parent
 
 KEPT = 20  # entries of one name
@@ -40,7 +42,7 @@ def digest(paths: Iterable[Path], base: Path, *facts: object) -> str:
     return total.hexdigest()
 
 
-class Changed(RuntimeError):
+class Changed(BuildError):
     """The sources changed while they were compiled: what was made belongs to no digest."""
 
 

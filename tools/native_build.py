@@ -291,7 +291,7 @@ def main() -> int:
         build(
             parse_levels(arguments.levels), arguments.into, arguments.spaces, fresh=arguments.fresh
         )
-    except (BuildError, compile_cache.Changed) as error:
+    except BuildError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

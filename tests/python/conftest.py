@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import vicinal
+from support.indexes import exact_below
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +48,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         path, line, _ = item.reportinfo()
         report.longrepr = (str(path), line, "Skipped: not in this development build")
     return report
+
+
+@pytest.fixture
+def always_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the graph however few rows there are."""
+    exact_below(monkeypatch, 0)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import subprocess
-import sys
 import textwrap
 import threading
 import weakref
@@ -20,6 +18,9 @@ import numpy as np
 import pytest
 
 import vicinal
+from support.memory import IN_USE
+from support.processes import printed as run
+from support.rows import stored
 from vicinal._doctor import graphs
 
 DIM = 64  # stored without gaps for every dtype
@@ -32,9 +33,7 @@ class Lent(np.ndarray[Any, Any]):
 def values(dtype: str, shape: tuple[int, int] = (1500, DIM), seed: int = 0) -> Any:
     """Return whole numbers in the form that an index of the dtype stores."""
     rows = np.random.default_rng(seed).integers(1, 100, shape)
-    if dtype == "bfloat16":
-        return (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return rows.astype(dtype)
+    return stored(rows, dtype)
 
 
 def queries(dtype: str) -> Any:
@@ -55,18 +54,6 @@ def lent_index(count: int = 1500) -> tuple[vicinal.Index, Any]:
     index = vicinal.Index(DIM, M=6, ef_construction=30)
     index.add(rows, copy=False)
     return index, rows
-
-
-def run(code: str, *arguments: object) -> str:
-    """Run code in another process, which must end well, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # ---- the same as with vectors of its own
@@ -444,20 +431,16 @@ HIGH_WATER = """
     import numpy as np
     import vicinal
 
-    def high_water():
-        text = open("/proc/self/status").read()
-        return int(text.split("VmHWM:")[1].split()[0]) * 1024
-
     path, copy = sys.argv[1], {"True": True, "None": None, "False": False}[sys.argv[2]]
     rows = np.load(path, mmap_mode="r")
     small = vicinal.Index(rows.shape[1], M=4, ef_construction=10)
     small.add(rows[:1500])
     rows.sum()  # pages of the file count as well
-    before = high_water()
+    before = in_use("VmHWM")
     index = vicinal.Index(rows.shape[1], M=4, ef_construction=10)
     index.add(rows, copy=copy, num_threads=1)
     usage = index.memory_usage()
-    print(high_water() - before, usage["vectors"], usage["borrowed"])
+    print(in_use("VmHWM") - before, usage["vectors"], usage["borrowed"])
 """
 
 
@@ -467,7 +450,9 @@ def test_no_second_copy_of_the_vectors(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", rows)
     grown = {}
     for copy in ("True", "None", "False"):
-        growth, own, borrowed = map(int, run(HIGH_WATER, tmp_path / "rows.npy", copy).split())
+        growth, own, borrowed = map(
+            int, run(IN_USE + textwrap.dedent(HIGH_WATER), tmp_path / "rows.npy", copy).split()
+        )
         grown[copy] = growth
         assert borrowed == (0 if copy == "True" else rows.nbytes)
         assert (own >= rows.nbytes) == (copy == "True")

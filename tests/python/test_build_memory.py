@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from support.memory import IN_USE
+from support.processes import printed
 
 CODE = """
     import sys
     import numpy as np
     import vicinal
-
-    def kilobytes(name):
-        text = open("/proc/self/status").read()
-        return int(text.split(name + ":")[1].split()[0])
 
     dtype, metric, quantization, parts, threads = sys.argv[1:]
     kind = {"dtype": dtype, "M": 8, "ef_construction": 20}
@@ -26,12 +23,12 @@ CODE = """
         rows += rng.random(rows.shape, np.float32).astype(dtype)
     small = vicinal.Index(64, metric, **kind)
     small.add(rows[:1500], num_threads=int(threads))
-    before = kilobytes("VmRSS")
+    before = in_use("VmRSS")
     index = vicinal.Index(64, metric, **kind)
     for part in np.array_split(rows, int(parts)):
         index.add(part, num_threads=int(threads))
     # what was in use at most earlier only makes the growth look larger
-    print((kilobytes("VmHWM") - before) * 1024 / index.memory_usage()["total"])
+    print((in_use("VmHWM") - before) / index.memory_usage()["total"])
 """
 
 
@@ -51,11 +48,6 @@ CODE = """
 )
 def test_peak(dtype: str, metric: str, quantization: str, parts: int, threads: int) -> None:
     arguments = [dtype, metric, quantization, str(parts), str(threads)]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(CODE), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    growth = float(printed(IN_USE + textwrap.dedent(CODE), *arguments))
     # the margin is for another allocator; a second copy of the rows would be over it
-    assert 0.4 < float(done.stdout) < 1.4
+    assert 0.4 < growth < 1.4

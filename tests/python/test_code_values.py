@@ -12,13 +12,9 @@ import pytest
 import vicinal
 import vicinal.index
 
+pytestmark = pytest.mark.usefixtures("always_a_graph")
+
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@pytest.fixture(autouse=True)
-def always_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the graph however few rows there are."""
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 0)
 
 
 def made(rows: Array, metric: str, kind: str, dtype: str = "float32") -> vicinal.Index:

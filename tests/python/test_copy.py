@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vicinal
+from support.rows import stored
 from vicinal._doctor import graphs
 
 RNG = np.random.default_rng(12)
@@ -19,9 +20,7 @@ RNG = np.random.default_rng(12)
 
 def rows_of(dtype: str, count: int) -> np.ndarray:
     rows = np.random.default_rng(count).integers(1, 90, (count, 20))
-    if dtype == "bfloat16":
-        return (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return rows.astype(dtype)
+    return stored(rows, dtype)
 
 
 @pytest.mark.parametrize("ids", ["int64", "str"])

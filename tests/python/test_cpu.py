@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import vicinal
+from support.processes import run
 from vicinal import _cpu, _levels
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -19,16 +18,6 @@ V2, V3, V4 = (_levels.LEVELS[name].flags for name in ("v2", "v3", "v4"))
 ALL = ("v4", "v3", "v2")
 NEON, DOTPROD = (_levels.LEVELS[name].flags for name in ("neon", "dotprod"))
 ARM = ("dotprod", "neon")
-
-
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 @pytest.mark.parametrize(

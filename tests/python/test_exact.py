@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import vicinal
 from exact_cases import INTEGERS, assert_right, assert_same, make, make_queries, search
 from support import processes
+from support.memory import IN_USE
 from vicinal._cpu import native
 from vicinal._validate import DTYPES, METRICS
 
@@ -182,24 +181,19 @@ def test_larger_real_sets(large_set, name):
 
 def peak_of_a_child(code):
     """Run code in a fresh process; it prints how far its peak rose, in bytes."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    return int(processes.printed(IN_USE + code))
 
 
 MEASURE = """
 import numpy as np
 import vicinal
 
-def peak():
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
-
 queries = np.random.default_rng(0).standard_normal(({queries}, {dim})).astype(np.float32)
 vicinal.exact_search(queries[:9], queries[:9], num_threads=2)  # warm
 base = np.memmap({path!r}, {dtype!r}, "r", shape=({rows}, {dim}))
-before = peak()
+before = in_use("VmHWM")
 vicinal.exact_search(base, queries, 10, num_threads=2, max_memory={memory})
-print(peak() - before)
+print(in_use("VmHWM") - before)
 """
 
 
@@ -232,17 +226,13 @@ def test_max_memory_is_kept():
 import numpy as np
 import vicinal
 
-def peak():
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
-
 rng = np.random.default_rng(0)
 base = rng.standard_normal((500, 512), np.float32)
 queries = rng.standard_normal((20_000, 512), np.float32)
 vicinal.exact_search(base, queries[:9], 10, num_threads=2)
-before = peak()
+before = in_use("VmHWM")
 vicinal.exact_search(base, queries, 10, num_threads=2, max_memory={memory})
-print(peak() - before)
+print(in_use("VmHWM") - before)
 """
     result = 20_000 * 10 * 12
     little = peak_of_a_child(code.format(memory=8 << 20))

@@ -12,6 +12,7 @@ import pytest
 import reference
 import vicinal
 import vicinal.index
+from support.indexes import exact_below
 from vicinal._cpu import native
 from vicinal._filters import as_filters
 
@@ -31,12 +32,6 @@ KINDS = [
 ] + [("l2", "float32", "u8"), ("ip", "float32", "u8")]
 PLANS = {"scan": 1, "beam": 2, "two_hop": 3, "walk": 4}
 DIM = 40
-
-
-@pytest.fixture
-def always_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the graph however few rows there are."""
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 0)
 
 
 def heaps(n: int, dim: int = DIM, seed: int = 0) -> Array:
@@ -327,7 +322,7 @@ def test_string_ids() -> None:
 
 
 def test_beside_add(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 100)
+    exact_below(monkeypatch, 100)
     rows = heaps(3000)
     index = made(rows[:500])
     odd = np.arange(1, 6000, 2)

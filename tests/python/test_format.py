@@ -20,6 +20,10 @@ import numpy as np
 import pytest
 
 import vicinal
+from support.files import sections_of
+from support.processes import assert_lived
+from support.processes import run as child
+from support.rows import stored
 from vicinal import storage
 from vicinal._cpu import native
 
@@ -49,38 +53,15 @@ def crc32c(data: bytes, start: int = 0) -> int:
     return state ^ 0xFFFFFFFF
 
 
-def sections_of(data: bytes) -> dict[str, tuple[int, int, int, int, int]]:
-    """Reads the section table: name -> offset, bytes, rows, columns, dtype."""
-    (count,) = struct.unpack_from("<q", data, 24)
-    found = {}
-    for i in range(count):
-        name, *numbers = struct.unpack_from("<16s5q8x", data, 256 + 64 * i)
-        found[name.rstrip(b"\0").decode()] = tuple(numbers)
-    return found
-
-
 def boundaries(data: bytes) -> list[int]:
     """First byte and end of each section."""
-    places = [(start, start + length) for start, length, *_ in sections_of(data).values()]
+    places = [(part.offset, part.offset + part.size) for part in sections_of(data).values()]
     return sorted(set(sum(places, ())))
 
 
 def resum(data: bytearray) -> None:
     """Makes the checksum of a changed header right."""
     struct.pack_into("<I", data, 4092, crc32c(bytes(data[:4092])))
-
-
-def child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
-def assert_lived(done: subprocess.CompletedProcess[str]) -> None:
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
 
 
 def rows_of(dtype: str, count: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -90,9 +71,7 @@ def rows_of(dtype: str, count: int, dim: int, seed: int = 0) -> np.ndarray:
     if dtype == "uint8":
         return rng.integers(0, 256, (count, dim), dtype=np.uint8)
     rows = rng.standard_normal((count, dim)).astype(np.float32)
-    if dtype == "bfloat16":
-        return (rows.view(np.uint32) >> 16).astype(np.uint16)
-    return rows.astype(dtype)
+    return stored(rows, dtype)
 
 
 def queries_of(dtype: str, count: int, dim: int) -> np.ndarray:
@@ -173,22 +152,22 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
     assert not any(image[168:256])
     assert not any(image[256 + 64 * len(sections) : 4088])
     end = PAGE
-    for start, length, rows, columns, kind in sections.values():
+    for _, start, length, rows, columns, kind in sections.values():
         assert start == -(-end // PAGE) * PAGE
         assert length == rows * columns * ITEM_BYTES[kind]
         assert not any(image[end:start])
         end = start + length
     assert end == len(image)
-    start, length, *_ = sections["ids"]
+    _, start, length, *_ = sections["ids"]
     ids = np.frombuffer(image, np.int64, length // 8, start)
     np.testing.assert_array_equal(ids, np.arange(3000) * 7 - 5)
-    start, length, *_ = sections["vectors"]
+    _, start, length, *_ = sections["vectors"]
     rows = np.frombuffer(image, np.float32, length // 4, start).reshape(3000, -1)[:, :20]
     np.testing.assert_array_equal(rows, rows_of("float32", 3000, 20))
 
 
 def test_every_byte_has_a_checksum(image: bytes) -> None:
-    start, length, *_ = sections_of(image)["checksums"]
+    _, start, length, *_ = sections_of(image)["checksums"]
     sums = np.frombuffer(image, np.uint32, length // 4, start)
     blocks = [image[at : min(at + BLOCK, start)] for at in range(PAGE, start, BLOCK)]
     assert sums.tolist() == [crc32c(block) for block in blocks]
@@ -619,7 +598,7 @@ def test_verify_notices_every_flipped_bit(path: Path, image: bytes) -> None:
 
 
 def test_verify_tells_where(path: Path, image: bytes) -> None:
-    start, *_ = sections_of(image)["links0"]
+    start = sections_of(image)["links0"].offset
     block = PAGE + -(-(start - PAGE) // BLOCK) * BLOCK
     data = bytearray(image)
     data[block] ^= 1
@@ -680,7 +659,7 @@ def test_hostile_links_never_crash(path: Path, image: bytes) -> None:
     """
     for value in (0, 2999, 3000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF):
         data = bytearray(image)
-        for name, (start, length, *_) in sections_of(image).items():
+        for name, (_, start, length, *_) in sections_of(image).items():
             if name in ("vectors", "ids", "checksums"):
                 continue
             data[start : start + length] = struct.pack("<I", value) * (length // 4)

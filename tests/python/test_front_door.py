@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import vicinal
+from support.indexes import assert_same
+from support.rows import stored
 
 METRICS = ("l2", "ip", "cosine")
 FLOATS = ("float32", "float16", "bfloat16")
@@ -32,11 +34,6 @@ def filled(metric: str = "l2", dtype: str = "float32") -> vicinal.Index:
 def raises(kind: type[BaseException], message: str) -> Any:
     """Expect an exception of exactly this kind whose whole text is `message`."""
     return pytest.raises(kind, match=f"^{re.escape(message)}$", check=lambda e: type(e) is kind)
-
-
-def assert_same(found: Any, wanted: Any) -> None:
-    np.testing.assert_array_equal(found.ids, wanted.ids)
-    np.testing.assert_array_equal(found.distances, wanted.distances)
 
 
 # ---- an index with too few rows
@@ -263,9 +260,7 @@ def poisoned(dtype: str, value: float) -> Any:
     """Return 5 rows with `value` in row 3; those of bfloat16 as bits."""
     rows = ROWS.copy()
     rows[3, 1] = value
-    if dtype == "bfloat16":
-        return (rows.view(np.uint32) >> 16).astype(np.uint16)
-    return rows.astype(dtype)
+    return stored(rows, dtype)
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])

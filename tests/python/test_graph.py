@@ -14,6 +14,7 @@ import pytest
 import reference
 import vicinal
 import vicinal.index
+from support.indexes import exact_below
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,11 +23,6 @@ def digest(index: vicinal.Index, folder: Path) -> str:
     """Return the SHA-256 of the file that an index saves."""
     index.save(folder / "digest")
     return hashlib.sha256((folder / "digest").read_bytes()).hexdigest()
-
-
-def assert_same(found: Any, wanted: Any) -> None:
-    np.testing.assert_array_equal(found.ids, wanted.ids)
-    np.testing.assert_array_equal(found.distances, wanted.distances)
 
 
 # ---- the same bytes
@@ -151,7 +147,7 @@ SHAPES: dict[str, Callable[[], list[Array]]] = {
 def test_every_row_finds_itself(
     shape: str, quantization: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 0)
+    exact_below(monkeypatch, 0)
     parts = SHAPES[shape]()
     rows = np.concatenate(parts)
     index = vicinal.Index(rows.shape[1], quantization=quantization)
@@ -290,7 +286,7 @@ def test_recall_of_many_adds(calls: int, sift: Any, recall: Any) -> None:
 def test_the_graph_is_built_at_exact_below(
     dtype: str, quantization: str | None, monkeypatch: pytest.MonkeyPatch, sift: Any
 ) -> None:
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 600)
+    exact_below(monkeypatch, 600)
     rows, queries = sift.base[:700].astype(dtype), sift.queries.astype(dtype)
     index = vicinal.Index(128, dtype=dtype, quantization=quantization)
 

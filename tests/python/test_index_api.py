@@ -20,6 +20,8 @@ import reference
 import vicinal
 import vicinal._keeping
 import vicinal.index
+from support.indexes import assert_same
+from support.rows import numbers, stored
 
 METRICS = ("l2", "ip", "cosine")
 DTYPES = ("float32", "float16", "bfloat16", "int8", "uint8")
@@ -28,21 +30,7 @@ DTYPES = ("float32", "float16", "bfloat16", "int8", "uint8")
 def random_rows(n: int, dim: int, dtype: str = "float32", seed: int = 0) -> np.ndarray[Any, Any]:
     """Return rows that every dtype stores as they are, bfloat16 as bits."""
     whole = np.random.default_rng(seed).integers(1, 100, size=(n, dim))
-    if dtype == "bfloat16":
-        return (whole.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return whole.astype(dtype)
-
-
-def numbers(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return rows of `random_rows` as float64."""
-    if rows.dtype == np.uint16:
-        return (rows.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return rows.astype(np.float64)
-
-
-def assert_same(found: Any, wanted: Any) -> None:
-    np.testing.assert_array_equal(found.ids, wanted.ids)
-    np.testing.assert_array_equal(found.distances, wanted.distances)
+    return stored(whole, dtype)
 
 
 def run_script(script: str, *arguments: str) -> subprocess.Popen[str]:

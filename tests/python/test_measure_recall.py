@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import vicinal
+from support.rows import stored
 from vicinal._doctor import graphs
 from vicinal._quality import draw, interval
 
@@ -17,9 +18,7 @@ QUERIES, K = 60, 7
 def rows_of(dtype: str, count: int, dim: int, seed: int) -> np.ndarray:
     """Whole numbers, so that each kind of codes can hold them."""
     rows = np.random.default_rng(seed).integers(-40 if dtype == "int8" else 1, 90, (count, dim))
-    if dtype == "bfloat16":  # its bits; whole numbers below 256 are exact
-        return (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return rows.astype(dtype)
+    return stored(rows, dtype)
 
 
 def measured_by_hand(index: vicinal.Index, queries: np.ndarray) -> np.ndarray:

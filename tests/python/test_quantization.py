@@ -13,6 +13,9 @@ import pytest
 import reference
 import vicinal
 import vicinal.index
+from support.indexes import assert_same, exact_below
+
+pytestmark = pytest.mark.usefixtures("always_a_graph")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -21,12 +24,6 @@ FLOATS = ("float32", "float16", "bfloat16")
 INTEGERS = ("int8", "uint8")
 DIMS = (1, 63, 64, 65, 127, 128, 129, 223, 1000)
 ESTIMATES = ("sq8", "rabitq4")
-
-
-@pytest.fixture(autouse=True)
-def always_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the graph however few rows there are."""
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 0)
 
 
 def kinds_of(metric: str, dtype: str) -> tuple[str | None, ...]:
@@ -55,11 +52,6 @@ def recall(found: Any, wanted: Any) -> float:
     """Return the share of wanted neighbours that were found; equal distances count."""
     bound = wanted.distances[:, -1:]
     return float((found.distances <= bound + 1e-5 * np.abs(bound)).mean())
-
-
-def assert_same(found: Any, wanted: Any) -> None:
-    np.testing.assert_array_equal(found.ids, wanted.ids)
-    np.testing.assert_array_equal(found.distances, wanted.distances)
 
 
 # ---- "u8": the same results as without codes, and the true ones
@@ -193,7 +185,7 @@ def test_auto_looks_at_every_value(value: float) -> None:
 
 
 def test_auto_decides_when_the_graph_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 50)
+    exact_below(monkeypatch, 50)
     rows = whole(80, 40, 0, 255).astype(np.float32)
     for first in (rows[:49] + 0.5, rows[:49]):
         index = vicinal.Index(40)

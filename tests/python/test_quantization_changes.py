@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +12,13 @@ import pytest
 
 import vicinal
 import vicinal.index
+from support.indexes import assert_same
+from support.processes import run
 from vicinal import _cpu, _levels
 
+pytestmark = pytest.mark.usefixtures("always_a_graph")
+
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@pytest.fixture(autouse=True)
-def always_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the graph however few rows there are."""
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 0)
 
 
 def made(rows: Array, kind: str | None = "auto", **options: Any) -> vicinal.Index:
@@ -39,11 +33,6 @@ def recall(index: vicinal.Index, rows: Array, queries: Array, ef: int = 64) -> f
     found = index.search(queries, 10, ef_search=ef)
     bound = truth.distances[:, -1:]
     return float((found.distances <= bound + 1e-5 * np.abs(bound)).mean())
-
-
-def assert_same(found: Any, wanted: Any) -> None:
-    np.testing.assert_array_equal(found.ids, wanted.ids)
-    np.testing.assert_array_equal(found.distances, wanted.distances)
 
 
 # ---- values that "u8" cannot hold
@@ -221,16 +210,6 @@ def test_auto_notices_rows_far_apart(parts: int, minilm: Any) -> None:
 
 
 # ---- CPU levels
-
-
-def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 def levels() -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 import reference
 import vicinal
 import vicinal.index
+from support.indexes import exact_below
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -91,7 +92,7 @@ def test_against_brute_force(
         (10**6, heaps(400), 1.0),
         (0, heaps(2500), 0.7 if metric == "ip" else 0.97),
     ):
-        monkeypatch.setattr(vicinal.index, "EXACT_BELOW", below)
+        exact_below(monkeypatch, below)
         index = made(rows, metric, dtype, kind)
         every = exact(index, queries)
         radius = float(np.quantile(every, min(share, 1))) + (abs(every.max()) if share > 1 else 0)

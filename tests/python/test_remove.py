@@ -13,6 +13,8 @@ import pytest
 import reference
 import vicinal
 import vicinal.index
+from support.indexes import exact_below
+from support.rows import numbers, stored
 
 Array = np.ndarray[Any, Any]
 METRICS = ("l2", "ip", "cosine")
@@ -23,16 +25,7 @@ DIM = 12
 def random_rows(n: int, dtype: str, rng: np.random.Generator, dim: int = DIM) -> Array:
     """Return rows that every dtype stores as they are, bfloat16 as bits."""
     whole = rng.integers(1, 100, size=(n, dim))
-    if dtype == "bfloat16":
-        return (whole.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return whole.astype(dtype)
-
-
-def numbers(rows: Array) -> Array:
-    """Return rows of `random_rows` as float64."""
-    if rows.dtype == np.uint16:
-        return (rows.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return rows.astype(np.float64)
+    return stored(whole, dtype)
 
 
 class Model:
@@ -105,7 +98,7 @@ HISTORY = 60
 def test_any_history(
     metric: str, dtype: str, exact_below: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", exact_below)
+    exact_below(monkeypatch, exact_below)
     rng = np.random.default_rng(METRICS.index(metric) * 5 + DTYPES.index(dtype))
     model = Model(metric, dtype, M=8, ef_construction=60)
     least = 0.8 if metric == "ip" else 0.9  # M=8 makes poor graphs of inner products
@@ -335,7 +328,7 @@ def test_the_same_bytes_from_any_number_of_threads(threads: int, tmp_path: Path,
 def test_compact_makes_what_one_add_would(
     metric: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 300)
+    exact_below(monkeypatch, 300)
     rng = np.random.default_rng(0)
     model = Model(metric, dtype, M=8, ef_construction=60)
     model.add(random_rows(1500, dtype, rng))
@@ -394,7 +387,7 @@ def test_any_history_of_copies(
     dtype: str, seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Few kinds of rows, so that originals go before their copies and come back after them."""
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 0)
+    exact_below(monkeypatch, 0)
     rng = np.random.default_rng(seed)
     kinds = random_rows(120, dtype, rng)
     model = Model("l2", dtype, M=8, ef_construction=60)

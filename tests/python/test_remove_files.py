@@ -10,6 +10,7 @@ import pytest
 
 import vicinal
 import vicinal.index
+from support.indexes import exact_below
 
 
 def sections(image: bytes) -> dict[str, tuple[int, int]]:
@@ -25,7 +26,7 @@ def sections(image: bytes) -> dict[str, tuple[int, int]]:
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> vicinal.Index:
     """800 rows, among them 40 copies, of which 330 are gone and some of those pending."""
-    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 100)
+    exact_below(monkeypatch, 100)
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(800, 24)).astype(np.float32)
     rows[500:540] = rows[100:140]

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 import vicinal
+from support.files import sections_of
+from support.rows import stored
 from vicinal._doctor import graphs
 
 RNG = np.random.default_rng(8)
@@ -28,9 +30,7 @@ def names_of(count: int) -> list[str]:
 
 def rows_of(dtype: str, count: int, seed: int = 0) -> np.ndarray:
     rows = np.random.default_rng(seed).integers(1, 90, (count, 24))
-    if dtype == "bfloat16":
-        return (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return rows.astype(dtype)
+    return stored(rows, dtype)
 
 
 def strings(ids: np.ndarray, names: list[str]) -> list[Any]:
@@ -236,16 +236,6 @@ def test_which_kinds_there_are() -> None:
 # ---- the file
 
 
-def sections_of(data: bytes) -> dict[str, tuple[int, int, int]]:
-    """Name -> number, offset, bytes."""
-    (count,) = struct.unpack_from("<q", data, 24)
-    found = {}
-    for i in range(count):
-        name, start, length = struct.unpack_from("<16s2q", data, 256 + 64 * i)
-        found[name.rstrip(b"\0").decode()] = i, start, length
-    return found
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     index = vicinal.Index(2, ids="str")
@@ -259,13 +249,13 @@ def test_the_bytes(image: bytes) -> None:
     assert struct.unpack_from("<I", image, 8) == (2,)
     assert struct.unpack_from("<17q", image, 32)[16] == 1
     sections = sections_of(image)
-    _, start, length = sections["id_text"]
+    _, start, length, *_ = sections["id_text"]
     text = image[start : start + length]
     assert text == "".join(names_of(50)).encode()
-    _, start, length = sections["id_offsets"]
+    _, start, length, *_ = sections["id_offsets"]
     offsets = np.frombuffer(image, np.int64, length // 8, start).tolist()
     assert [text[a:b].decode() for a, b in pairwise(offsets)] == names_of(50)
-    _, start, length = sections["ids"]
+    _, start, length, *_ = sections["ids"]
     assert np.frombuffer(image, np.int64, length // 8, start).tolist() == list(range(50))
 
 
@@ -274,7 +264,7 @@ def test_the_bytes(image: bytes) -> None:
 @pytest.mark.parametrize("value", [-1, -(2**62), 2**40, 2**63 - 1, 7])
 def test_hostile_offsets(image: bytes, tmp_path: Path, mode: str, item: int, value: int) -> None:
     data = bytearray(image)
-    _, start, _ = sections_of(image)["id_offsets"]
+    start = sections_of(image)["id_offsets"].offset
     if struct.unpack_from("<q", data, start + 8 * item) == (value,):
         pytest.skip("that is right")
     struct.pack_into("<q", data, start + 8 * item, value)
@@ -299,7 +289,7 @@ def test_hostile_offsets(image: bytes, tmp_path: Path, mode: str, item: int, val
 def test_offsets_that_ascend_by_other_steps(image: bytes, tmp_path: Path) -> None:
     """Inside the text but inside a character: not UTF-8."""
     data = bytearray(image)
-    _, start, _ = sections_of(image)["id_offsets"]
+    start = sections_of(image)["id_offsets"].offset
     place = names_of(50).index("日本語")
     (begin,) = struct.unpack_from("<q", data, start + 8 * place)
     struct.pack_into("<q", data, start + 8 * place, begin + 1)
@@ -313,7 +303,7 @@ def test_offsets_that_ascend_by_other_steps(image: bytes, tmp_path: Path) -> Non
 @pytest.mark.parametrize("number", [-1, 50, 2**40, -(2**63)])
 def test_numbers_without_a_string(image: bytes, tmp_path: Path, number: int) -> None:
     data = bytearray(image)
-    _, start, _ = sections_of(image)["ids"]
+    start = sections_of(image)["ids"].offset
     struct.pack_into("<q", data, start + 8 * 7, number)
     (tmp_path / "file").write_bytes(data)
     opened = vicinal.open(tmp_path / "file")
@@ -332,7 +322,7 @@ def test_sections_of_another_shape(
     from test_format import resum
 
     data = bytearray(image)
-    number, _, _ = sections_of(image)[name]
+    number = sections_of(image)[name].number
     entry = 256 + 64 * number
     struct.pack_into("<q", data, entry + word, value)
     rows, columns, kind = struct.unpack_from("<3q", data, entry + 32)

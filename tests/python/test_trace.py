@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vicinal
+from support.rows import stored
 from vicinal._doctor import graphs
 
 RNG = np.random.default_rng(3)
@@ -21,9 +22,7 @@ def rows_of(dtype: str, count: int, seed: int) -> np.ndarray:
     plane = np.random.default_rng(0).standard_normal((6, DIM))
     rows = 45 + 7 * rng.standard_normal((count, 6)) @ plane + rng.integers(-3, 4, (count, DIM))
     rows = np.clip(np.rint(rows), -100 if dtype == "int8" else 1, 120)
-    if dtype == "bfloat16":
-        return (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return rows.astype(dtype)
+    return stored(rows, dtype)
 
 
 @pytest.fixture(scope="module")
