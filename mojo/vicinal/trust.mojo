@@ -213,7 +213,12 @@ def _look_at_entry(index: Index, header: Header) -> Status:
         return Status(BAD_FIELD, header.entry, 0, name_of("entry"))
     for ordinal in range(graph.ordinals):
         var row = graph.row_of(ordinal)
-        if graph.level_of(ordinal) > graph.top() and stays(marks, row) and not graph.absent(row):
+        # also one without links, which a repair would give some
+        if (
+            graph.level_of(ordinal) > graph.top()
+            and stays(marks, row)
+            and not _is_apart(index, row)
+        ):
             return Status(BAD_FIELD, header.entry, 0, name_of("entry"))
     return _top_is(graph, header)
 

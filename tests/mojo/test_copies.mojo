@@ -214,7 +214,7 @@ def test_copies_put_in_anywhere_are_in_order() raises:
             next[] = UInt32(rows[len(rows) - 1]) | ORIGINAL
             copies.count = len(rows)
             copies.in_order = False
-            copies.put_in_order()
+            assert_true(copies.put_in_order())
         else:
             for row in rows:
                 copies.append(0, row)
