@@ -78,7 +78,7 @@ def test_of_equal_rows_the_one_with_copies_is_found() raises:
         copies.append(3, 4)
         copies.append(3, 5)
         copies.seen = first
-        copies.catch_up(sample.rows, 6, 0)
+        assert_true(copies.catch_up(sample.rows, 6, 0))
         assert_equal(copies.find(sample.rows, 4), 3)
         assert_equal(copies.seen, 6)
 
