@@ -318,6 +318,7 @@ def test_counts_that_are_not_right(sound: bytes, tmp_path: Path, name: str, valu
     with pytest.raises(vicinal.CorruptError, match=r"the header gives '.*' as .* rows, section"):
         vicinal.open(path, mode="copy")
     queries = rows_of("uint8", 5, 20, 3)
+    rows = int((marks_of(parse(sound)) == LIVE).sum())
     uses: list[Callable[[vicinal.Index], object]] = [
         lambda index: index.ids,
         lambda index: list(index.vectors()),
@@ -336,6 +337,9 @@ def test_counts_that_are_not_right(sound: bytes, tmp_path: Path, name: str, valu
             with pytest.raises(vicinal.CorruptError, match=r"the header gives '.*' as .* rows"):
                 use(index)
         assert index.search(queries, 3).ids.shape == (5, 3)
+        # the table of ids was made for as many rows as the header says: looking up went on for ever
+        assert sum(id_ in index for id_ in range(200)) == rows
+        assert index.get([1]).shape == (1, 20)
     assert not (tmp_path / "again").exists()
 
 
