@@ -66,7 +66,7 @@ def test_the_same_after_opening(index: vicinal.Index, tmp_path: Path) -> None:
 
 
 def test_copies_of_a_removed_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The only row above level 0 stays as the entry point; it led to its copies when they had gone."""
+    """The only row above level 0 stays as the entry point; it led to copies that had gone."""
     monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 100)
     rows = np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32)
     rows[100:110] = rows[0]
