@@ -17,7 +17,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -379,7 +379,7 @@ class Run:
     def alone(self) -> dict[str, float]:
         """Return CPU seconds of the longest search of each kind while nobody changes anything."""
         self.longest, beside = {}, self.longest
-        self.until = time.monotonic() + 0.5
+        self.until, self.changes = time.monotonic() + 0.5, np.inf
         self.look(0)
         self.longest, alone = beside, self.longest
         return alone

@@ -315,7 +315,8 @@ def copy_row(index: Index, row: Int, target: Int, i: Int):
 
 
 def index_forked(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_forked(handle) -> None: to be called in a child process right after the fork."""
+    """Implements index_forked(handle) -> None: to be called in a child process right after the fork.
+    """
     need(count, 1)
     handle_of(args[unsafe_offset=0])[].readers.forget()
     return none()

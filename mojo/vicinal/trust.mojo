@@ -137,14 +137,15 @@ def look_at_counts(index: Index) -> Status:
 
 
 def _look_at_numbers(index: Index) -> Status:
-    """Checks that there is a string for each row, if rows are named by strings."""
+    """Checks that there is a string for each row that is there, if rows are named by strings."""
     if index.texts.used:
         var numbers = index.ids.ptr[Int64]()
         for row in range(index.count):
             var number = Int(numbers[unsafe_offset=row])
             if number >= 0 and number < index.texts.count:
                 continue
-            if not index.marks.in_use or index.marks.of(row) != FREE:
+            # the strings of an addition that was refused are forgotten before its rows are freed
+            if not index.marks.in_use or index.marks.of(row) == LIVE:
                 return Status(BAD_CONTENT, row, 0, name_of("ids"))
     return Status.done()
 

@@ -40,9 +40,8 @@ def main() -> int:
 
 
 def _try_all(folder: Path, most: int, only: list[str] | None, say: bool) -> int:
-    from vicinal import _cpu
-
     from faults import cases
+    from vicinal import _cpu
 
     cases.FOLDER.append(folder)
     refuse = refusal.Refusal(_cpu.native.__file__)

@@ -1,4 +1,4 @@
-"""What is tried while memory is refused: every verb of the API, in the states in which it takes different ways."""
+"""What is tried while memory is refused: every verb, in the states in which it differs."""
 
 from __future__ import annotations
 
@@ -145,11 +145,21 @@ def _cases() -> list[Case]:
         Case("add over removed", thinned, lambda i, f: i.add(rows(400, 2, 5), num_threads=1)),
         Case("add ids", many, lambda i, f: i.add(rows(5, 2), ids=[9000, 8000, 7000, 1 << 40, -5])),
         Case("add lent", index, lambda i, f: i.add(rows(ROWS, 1), copy=False, num_threads=1)),
-        Case("add strings", strings, lambda i, f: i.add(rows(70, 2), ids=[f"n{j}" for j in range(70)])),
+        Case(
+            "add strings",
+            strings,
+            lambda i, f: i.add(rows(70, 2), ids=[f"n{j}" for j in range(70)]),
+        ),
         Case("add first strings", index, lambda i, f: i.add(rows(3, 2), ids=["a", "", "b" * 5000])),
         Case("update", many, lambda i, f: i.update(rows(20, 3), np.arange(20), num_threads=1)),
-        Case("update half", many, lambda i, f: i.update(rows(550, 3), np.arange(550), num_threads=1)),
-        Case("upsert", named, lambda i, f: i.add(rows(40, 3), ids=np.arange(40) * 2, on_conflict="update")),
+        Case(
+            "update half", many, lambda i, f: i.update(rows(550, 3), np.arange(550), num_threads=1)
+        ),
+        Case(
+            "upsert",
+            named,
+            lambda i, f: i.add(rows(40, 3), ids=np.arange(40) * 2, on_conflict="update"),
+        ),
         Case("remove few", many, lambda i, f: i.remove(np.arange(6), num_threads=1)),
         Case("remove", many, lambda i, f: i.remove(np.arange(0, ROWS, 5), num_threads=1)),
         Case("remove most", many, lambda i, f: i.remove(np.arange(700), num_threads=1)),
@@ -158,8 +168,14 @@ def _cases() -> list[Case]:
         Case("merge", many, lambda i, f: i.merge(other(), num_threads=1)),
         Case("compact", thinned, lambda i, f: i.compact(num_threads=1)),
         Case("compact strings", strings, lambda i, f: i.compact(num_threads=1)),
-        Case("grow opened", opened(many, "copy"), lambda i, f: i.add(rows(90, 2, 5), num_threads=1)),
-        Case("thin opened", opened(thinned, "copy"), lambda i, f: i.remove([3, 7, 1000], num_threads=1)),
+        Case(
+            "grow opened", opened(many, "copy"), lambda i, f: i.add(rows(90, 2, 5), num_threads=1)
+        ),
+        Case(
+            "thin opened",
+            opened(thinned, "copy"),
+            lambda i, f: i.remove([3, 7, 1000], num_threads=1),
+        ),
     ]
     asks = [
         Case("search", many, lambda i, f: i.search(one)),
@@ -174,11 +190,15 @@ def _cases() -> list[Case]:
         Case("search cosine", cosine, lambda i, f: i.search(batch, 5, num_threads=1)),
         Case("search bytes", whole, lambda i, f: i.search(np.rint(batch * 9), 5, num_threads=1)),
         Case("search ids", many, lambda i, f: i.search(batch, 5, filter=only, num_threads=1)),
-        Case("search ids few", many, lambda i, f: i.search(batch, 5, filter=[5, 6, 9], num_threads=1)),
+        Case(
+            "search ids few", many, lambda i, f: i.search(batch, 5, filter=[5, 6, 9], num_threads=1)
+        ),
         Case("search flags", many, lambda i, f: i.search(batch, 5, filter=flags, num_threads=1)),
         Case("search each", many, lambda i, f: i.search(batch, 2, filter=each, num_threads=1)),
         Case("range", many, lambda i, f: i.range_search(batch, 20.0, num_threads=1)),
-        Case("range ids", many, lambda i, f: i.range_search(batch, 20.0, filter=only, num_threads=1)),
+        Case(
+            "range ids", many, lambda i, f: i.range_search(batch, 20.0, filter=only, num_threads=1)
+        ),
         Case("trace", many, lambda i, f: i.trace(one, 5)),
         Case("tune", many, lambda i, f: i.tune(0.9, queries=batch, num_threads=1)),
         Case("get", many, lambda i, f: i.get([3, 5, 1000])),
@@ -187,7 +207,12 @@ def _cases() -> list[Case]:
         Case("ids", strings, lambda i, f: i.ids),
         Case("check", many, lambda i, f: i.check()),
         Case("exact", few, lambda i, f: vicinal.exact_search(rows(ROWS), batch, 7, num_threads=1)),
-        Case("exact all", few, lambda i, f: vicinal.exact_search(rows(ROWS), wide, ROWS, num_threads=2), True),
+        Case(
+            "exact all",
+            few,
+            lambda i, f: vicinal.exact_search(rows(ROWS), wide, ROWS, num_threads=2),
+            True,
+        ),
     ]
     keeps = [
         Case("save", thinned, lambda i, f: bytes_of(i, f)),

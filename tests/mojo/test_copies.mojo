@@ -70,7 +70,8 @@ def test_failed_additions_are_forgotten() raises:
 
 
 def test_of_equal_rows_the_one_with_copies_is_found() raises:
-    """Rows that a file of version 1 holds twice are both linked; copies were looked for behind the first of them."""
+    """Rows that a file of version 1 holds twice are both linked; copies were looked for behind the first of them.
+    """
     var sample = Bytes(4, 1)  # all rows are equal
     for first in range(4):
         var copies = Copies()
@@ -228,7 +229,8 @@ def test_copies_put_in_anywhere_are_in_order() raises:
 
 
 def test_a_walk_through_a_ring_that_gets_shorter() raises:
-    """Wherever in the ring a search is when copies are taken out, it meets all that stay once, and comes to an end."""
+    """Wherever in the ring a search is when copies are taken out, it meets all that stay once, and comes to an end.
+    """
     comptime COPIES = 12
     seed(7)
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""Memory and addresses: in proportion to what indexes hold, and MemoryError where they are refused."""
+"""Memory and addresses are in proportion to what indexes hold; refused, MemoryError."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ for i in range(300):
     if i == 20: before = status('VmSize'), len(open('/proc/self/maps').readlines())
     index = vicinal.Index(64, M=4, ef_construction=8); index.add(rows[:1200], num_threads=1)
     held.append(index)
-print((status('VmSize') - before[0]) / 280, (len(open('/proc/self/maps').readlines()) - before[1]) / 280)
+maps = len(open('/proc/self/maps').readlines())
+print((status('VmSize') - before[0]) / 280, (maps - before[1]) / 280)
 """)
     kib, maps = map(float, out.split())
     assert kib < 4096
@@ -94,7 +95,8 @@ print(len(index), index.search(rows[:50], 1).ids.ravel().tolist() == list(range(
 
 def test_addresses_that_run_out() -> None:
     """The index grows until it cannot; then it is as it was, and goes on where there is room."""
-    out = run("""
+    out = run(
+        """
 limit(24 << 20, more=True)
 index, told = vicinal.Index(64, M=4, ef_construction=8), 0
 small = vicinal.Index(64); small.add(rows[:20])
@@ -111,7 +113,8 @@ index.check()
 assert small.search(rows[3], 1).ids[0] == 3
 limit(resource.RLIM_INFINITY)
 print(told, len(index) >= 2000)
-""".replace("    limit(resource", "    #").replace("limit(resource.RLIM_INFINITY)\n", ""))
+""".replace("    limit(resource", "    #").replace("limit(resource.RLIM_INFINITY)\n", "")
+    )
     assert out.split() == ["3", "True"]
 
 
