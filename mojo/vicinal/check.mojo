@@ -1,7 +1,8 @@
 """The invariants of an index, each with the number that reports it broken."""
+from vicinal.file import SYSTEM
 from vicinal.graph import EMPTY, Graph
 from vicinal.index import Index
-from vicinal.marks import FREE, PENDING, stays
+from vicinal.marks import FREE, LIVE, PENDING, stays
 from vicinal.memory import at
 from vicinal.repair import unreachable
 from vicinal.trust import look_at_rings
@@ -25,11 +26,10 @@ comptime UNLINKED = 9
 """More or fewer rows have no links than are copies of others or free."""
 comptime FREE_ROW_LINKED = 10
 """A link leads to or from a row that was freed."""
-comptime NOT_KNOWN = -1
-"""There is no memory to find out."""
-
 comptime BAD_RING = 11
 """Copies of a row are not where they must be, or not of the same content, or what was removed contradicts them."""
+comptime NOT_KNOWN = -1
+"""There is no memory to find out."""
 
 
 def check_index(index: Index) -> Int:
@@ -45,27 +45,23 @@ def check_index(index: Index) -> Int:
         index.graph[],
         index.count,
         index.unrepaired == 0,
-        index.copies.count + index.marks.free() + _without_links(index),
+        _count_apart(index),
         index.marks.address(),
     )
-    if found == SOUND and not look_at_rings(index).ok():
-        return BAD_RING
-    return found
+    if found != SOUND:
+        return found
+    var rings = look_at_rings(index)
+    if rings.code == SYSTEM:
+        return NOT_KNOWN
+    return SOUND if rings.ok() else BAD_RING
 
 
-def _without_links(index: Index) -> Int:
-    """Returns how many rows that wait to be freed have no links: those that a graph made meanwhile has left out.
-    """
-    ref graph = index.graph[]
+def _count_apart(index: Index) -> Int:
+    """Counts the rows that are free, and the copies that are there."""
     var count = 0
-    if index.leftovers:
-        for row in range(graph.linked):
-            var pending = index.marks.of(row) == PENDING and not index.copies.is_copy(row)
-            count += Int(pending and graph.absent(row))
-        return count
-    for i in range(index.unlinked.count):
-        var row = index.unlinked.row(i)
-        count += Int(row < graph.linked and graph.absent(row))
+    for row in range(index.count):
+        var mark = index.marks.of(row) if index.marks.in_use else LIVE
+        count += Int(mark == FREE or (mark != PENDING and index.copies.is_copy(row)))
     return count
 
 
@@ -76,7 +72,7 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
         graph: The links; no writer may be at work.
         count: Rows of the index, removed ones included.
         whole: Whether rows were repaired since the last insertion, so that all must be reachable.
-        apart: Rows that take no part in the graph.
+        apart: Rows that take no part in the graph, pending ones not counted.
         marks: Address of the rows' marks, 0 if none was removed.
 
     Returns:
@@ -91,7 +87,8 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
         return table
     var absent = 0
     for row in range(graph.linked):
-        absent += Int(graph.absent(row))
+        # a pending row may have links or none: it was a copy, or no graph has had it
+        absent += Int(graph.absent(row) and not _is(marks, row, PENDING))
         var found = _check_block(graph, 0, row, graph.linked, marks)
         if found != SOUND:
             return found
@@ -109,8 +106,8 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
 
 
 @always_inline
-def _is_free(marks: Int, row: Int) -> Bool:
-    return marks != 0 and at[UInt8](marks)[unsafe_offset=row] == FREE
+def _is(marks: Int, row: Int, mark: UInt8) -> Bool:
+    return marks != 0 and at[UInt8](marks)[unsafe_offset=row] == mark
 
 
 def _check_table(graph: Graph, marks: Int) -> Int:
@@ -131,7 +128,7 @@ def _check_table(graph: Graph, marks: Int) -> Int:
         if graph.level_of(ordinal) > graph.top() and stays(marks, row) and not graph.absent(row):
             return BAD_ENTRY
     # a free row leads nowhere, so that no search could begin there
-    return FREE_ROW_LINKED if _is_free(marks, graph.row_of(graph.entry)) else SOUND
+    return FREE_ROW_LINKED if _is(marks, graph.row_of(graph.entry), FREE) else SOUND
 
 
 def _check_block(graph: Graph, level: Int, node: Int, nodes: Int, marks: Int) -> Int:
@@ -152,8 +149,8 @@ def _check_block(graph: Graph, level: Int, node: Int, nodes: Int, marks: Int) ->
             return NO_SUCH_NODE
         if Int(link) == node:
             return SELF_LINK
-        if _is_free(marks, graph.row_at(level, node)) or _is_free(
-            marks, graph.row_at(level, Int(link))
+        if _is(marks, graph.row_at(level, node), FREE) or _is(
+            marks, graph.row_at(level, Int(link)), FREE
         ):
             return FREE_ROW_LINKED
         for j in range(i):

@@ -249,6 +249,9 @@ def _list_unlinked(mut index: Index, rows: Ptr[UInt32]):
                 original = index.copies.find(stored, original)
             if original >= 0:
                 index.copies.shorten(original, marks.address())
+        # the entry point stays, but not as the original of copies that go with it: the table has forgotten it
+        if entry >= 0 and marks.of(entry) == PENDING:
+            index.copies.shorten(entry, marks.address())
     index.unlinked.take(rows, count, index.readers.retire())
     index.leftovers = False
     index.count_hidden()

@@ -144,26 +144,35 @@ struct Copies(Movable):
         if row < self.rows:
             publish(self.next.ptr[UInt32]().unsafe_offset(row), Int(ALONE))
 
-    def put_in_order(mut self):
-        """Makes copies follow each other in order of rows; nobody may be searching."""
+    def put_in_order(mut self) -> Bool:
+        """Makes copies follow each other in order of rows, looking at each row twice whatever the order was; nobody may be
+        searching. Returns False when memory is out.
+        """
         if self.in_order:
-            return
-        self.in_order = True
+            return True
+        var owners = Column()  # of each copy its original, plus one
+        if not owners.grow(4 * self.rows):
+            return False
+        var owner = owners.ptr[UInt32]()
         var next = self.next.ptr[UInt32]()
         for original in range(self.rows):
             if not self.has_copies(original):
                 continue
             var last = self._after(original)
-            var copy = self._after(last)
-            next[unsafe_offset=original] = ALONE
+            var copy = last
             for _ in range(self.rows):
-                var after = self._after(copy)
-                var ended = copy == last
-                self.count -= 1
-                self.append(original, copy)
-                if ended:
+                copy = self._after(copy)
+                owner[unsafe_offset=copy] = UInt32(original + 1)
+                if copy == last:
                     break
-                copy = after
+            next[unsafe_offset=original] = ALONE
+        self.count = 0
+        for row in range(self.rows):
+            if owner[unsafe_offset=row] != 0:
+                self.append(Int(owner[unsafe_offset=row]) - 1, row)
+        _ = owners^
+        self.in_order = True
+        return True
 
     def original(mut self, stored: Rows, row: Int) -> Int:
         """Looks up a row that is not in the table.

@@ -97,6 +97,7 @@ def expand_allowed(
     """
     into.reset(kept)
     var known = copies.known()
+    var left = known  # all rings together have no more, but those of a damaged file may have no end
     for i in range(found.size):
         var entry = found.entries[unsafe_offset=i] & ~1
         if entry >= into.worst():
@@ -105,7 +106,6 @@ def expand_allowed(
             into.insert(entry)
         var last = copies.last_of(node_of(entry), known)
         var copy = copies.first_of(last, known)
-        var left = known  # the rings of a damaged file may have no end
         while copy >= 0 and left > 0:
             left -= 1
             var other = entry_of(key_of(entry), copy)

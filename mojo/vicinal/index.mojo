@@ -428,7 +428,10 @@ struct Index(Movable):
         """
         var column = self.ids.ptr[Int64]()
         var visible = self.marks.present()
-        if not self.map.make_room(column, self.live()):
+        var rows = 0  # what a mapped file counts may be wrong, and a full table has no end
+        for row in range(self.count):
+            rows += Int(visible.sees(row))
+        if not self.map.make_room(column, rows):
             return False
         for row in range(self.count):
             if visible.sees(row):

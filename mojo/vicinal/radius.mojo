@@ -246,11 +246,11 @@ struct AnswerRange[S: Space](Body):
         """Takes in the copies of the rows found."""
         ref copies = self.plain.index[].copies
         var known = copies.known()
+        var left = known  # all rings together have no more, but those of a damaged file may have no end
         for i in range(found.size if known != 0 else 0):
             var entry = found.at(i)[]
             var last = copies.last_of(node_of(entry), known)
             var copy = copies.first_of(last, known)
-            var left = known  # the rings of a damaged file may have no end
             while copy >= 0 and left > 0 and not found.full:
                 left -= 1
                 if copy < self.snapshot.visible.bound:

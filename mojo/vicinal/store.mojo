@@ -268,12 +268,10 @@ def open_index[
     index.ids_known = False
     if copy:
         status = distrust(index, header)
-        if status.ok() and not _make_private(index):
+        if status.ok() and not (
+            _make_private(index) and index.copies.put_in_order() and _count_marks(index)
+        ):
             status = Status.system(ENOMEM)
-        if status.ok():
-            index.copies.put_in_order()
-            if not _count_marks(index):
-                status = Status.system(ENOMEM)
         _ = mapped^
     else:
         if not index.keep_file(mapped^):

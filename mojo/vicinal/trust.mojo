@@ -137,14 +137,15 @@ def look_at_counts(index: Index) -> Status:
 
 
 def _look_at_numbers(index: Index) -> Status:
-    """Checks that there is a string for each row, if rows are named by strings."""
+    """Checks that there is a string for each row that is there, if rows are named by strings."""
     if index.texts.used:
         var numbers = index.ids.ptr[Int64]()
         for row in range(index.count):
             var number = Int(numbers[unsafe_offset=row])
             if number >= 0 and number < index.texts.count:
                 continue
-            if not index.marks.in_use or index.marks.of(row) != FREE:
+            # the strings of an addition that was refused are forgotten before its rows are freed
+            if not index.marks.in_use or index.marks.of(row) == LIVE:
                 return Status(BAD_CONTENT, row, 0, name_of("ids"))
     return Status.done()
 
@@ -213,7 +214,12 @@ def _look_at_entry(index: Index, header: Header) -> Status:
         return Status(BAD_FIELD, header.entry, 0, name_of("entry"))
     for ordinal in range(graph.ordinals):
         var row = graph.row_of(ordinal)
-        if graph.level_of(ordinal) > graph.top() and stays(marks, row) and not graph.absent(row):
+        # also one without links, which a repair would give some
+        if (
+            graph.level_of(ordinal) > graph.top()
+            and stays(marks, row)
+            and not _is_apart(index, row)
+        ):
             return Status(BAD_FIELD, header.entry, 0, name_of("entry"))
     return _top_is(graph, header)
 

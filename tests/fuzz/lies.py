@@ -224,6 +224,8 @@ def levels(image: Image, rng: Rng) -> None:
         return
     height = pick(rng, 1, 2, 3, 24, 25)
     chosen = np.sort(some(rng, f["linked"])[:40]).astype(np.uint32)
+    if len(chosen) == 0:
+        return
     tops = rng.integers(1, height + 1, len(chosen))
     begins = np.concatenate([[0], np.cumsum(tops)]).astype(np.uint32)
     blocks = np.full((int(begins[-1]), upper.columns), EMPTY, np.uint32)

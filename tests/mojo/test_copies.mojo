@@ -79,7 +79,7 @@ def test_of_equal_rows_the_one_with_copies_is_found() raises:
         copies.append(3, 4)
         copies.append(3, 5)
         copies.seen = first
-        copies.catch_up(sample.rows, 6, 0)
+        assert_true(copies.catch_up(sample.rows, 6, 0))
         assert_equal(copies.find(sample.rows, 4), 3)
         assert_equal(copies.seen, 6)
 
@@ -215,7 +215,7 @@ def test_copies_put_in_anywhere_are_in_order() raises:
             next[] = UInt32(rows[len(rows) - 1]) | ORIGINAL
             copies.count = len(rows)
             copies.in_order = False
-            copies.put_in_order()
+            assert_true(copies.put_in_order())
         else:
             for row in rows:
                 copies.append(0, row)

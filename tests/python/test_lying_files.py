@@ -228,6 +228,15 @@ def low_entry_point(image: Image) -> None:
     image.fields["max_level"] = int(tops[low[0]])
 
 
+def low_entry_point_below_a_row_without_links(image: Image) -> None:
+    """Which counted for nothing until a repair linked it; what was saved then was refused."""
+    low_entry_point(image)
+    starts, rows = table(image, "upper_start"), table(image, "upper_rows")
+    assert starts is not None and rows is not None
+    tops = np.diff(starts[:, 0].astype(np.int64))
+    unlink(image, rows[tops > image.fields["max_level"], 0])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -251,6 +260,7 @@ def low_entry_point(image: Image) -> None:
         (graph_of_the_first_rows, "'linked' the impossible value"),
         (other_height, "'max_level' the impossible value"),
         (low_entry_point, "'entry' the impossible value"),
+        (low_entry_point_below_a_row_without_links, "'entry' the impossible value"),
     ],
 )
 def test_changes_never_begin_with_a_contradiction(
@@ -308,6 +318,7 @@ def test_counts_that_are_not_right(sound: bytes, tmp_path: Path, name: str, valu
     with pytest.raises(vicinal.CorruptError, match=r"the header gives '.*' as .* rows, section"):
         vicinal.open(path, mode="copy")
     queries = rows_of("uint8", 5, 20, 3)
+    rows = int((marks_of(parse(sound)) == LIVE).sum())
     uses: list[Callable[[vicinal.Index], object]] = [
         lambda index: index.ids,
         lambda index: list(index.vectors()),
@@ -326,6 +337,9 @@ def test_counts_that_are_not_right(sound: bytes, tmp_path: Path, name: str, valu
             with pytest.raises(vicinal.CorruptError, match=r"the header gives '.*' as .* rows"):
                 use(index)
         assert index.search(queries, 3).ids.shape == (5, 3)
+        # the table of ids was made for as many rows as the header says: looking up went on for ever
+        assert sum(id_ in index for id_ in range(200)) == rows
+        assert index.get([1]).shape == (1, 20)
     assert not (tmp_path / "again").exists()
 
 
@@ -368,6 +382,35 @@ def test_right_counts_are_compared_by_many_threads_at_once(sound: bytes, tmp_pat
     for results, ids in found:
         np.testing.assert_array_equal(results, index.search(queries, 5).ids)
         np.testing.assert_array_equal(ids, vicinal.open(path, mode="copy").ids)
+
+
+def test_one_ring_of_many_originals_is_gone_through_once(tmp_path: Path) -> None:
+    """Each of them had it all: as many results as there are pairs, and as much memory."""
+    small_index("l2", "uint8", "auto", 20, 400).save(tmp_path / "file")
+
+    def share(image: Image) -> None:
+        values = rings_of(image)
+        rows = np.flatnonzero(values == ALONE)
+        rows = rows[rows != entry_row(image)]
+        copies, others = rows[-300:], rows[:-300]
+        unlink(image, copies)
+        values[copies] = np.roll(copies, -1)
+        values[others] = ORIGINAL + int(copies[-1])
+
+    path = lie((tmp_path / "file").read_bytes(), tmp_path / "file", share)
+    with pytest.raises(vicinal.CorruptError, match="section 'copies' contradicts"):
+        vicinal.open(path, mode="copy")
+    mapped, query = vicinal.open(path), rows_of("uint8", 1, 20, 3)[0]
+    rows = table(parse(path.read_bytes()), "vectors")
+    assert rows is not None
+    distances = ((rows[:, :20].astype(np.int64) - query) ** 2).sum(axis=1)
+    for radius in np.sort(distances)[[10, 40, 100, 200]].tolist():
+        found = mapped.range_search(query, radius, ef_search=4)
+        assert len(found.ids) <= 2 * 400
+        every = mapped.ids
+        assert len(mapped.range_search(query, radius, ef_search=4, filter=every).ids) <= 2 * 400
+    assert len(mapped.search(query, 300, ef_search=20).ids) == 300
+    assert len(mapped.search(query, 30, ef_search=20, filter=mapped.ids).ids) == 30
 
 
 # ---- what is accepted

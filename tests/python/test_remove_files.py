@@ -66,6 +66,26 @@ def test_the_same_after_opening(index: vicinal.Index, tmp_path: Path) -> None:
     assert "tombstones" not in sections(path.read_bytes())
 
 
+def test_copies_of_a_removed_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The only row above level 0 stays as the entry point; it led to copies that had gone."""
+    monkeypatch.setattr(vicinal.index, "EXACT_BELOW", 100)
+    rows = np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32)
+    rows[100:110] = rows[0]
+    index = vicinal.Index(8, M=100, ef_construction=60)
+    index.add(rows)
+    assert index.stats()["max_level"] == 1
+    index.remove([0])
+    index.remove(np.arange(60, 110))
+    index.check()
+    index.save(tmp_path / "index")
+    opened = vicinal.open(tmp_path / "index", mode="copy")
+    opened.check()
+    opened.add(rows[:50], np.arange(1000, 1050))
+    opened.check()
+    opened.save(tmp_path / "index")
+    assert len(vicinal.open(tmp_path / "index", mode="copy")) == 119
+
+
 def test_hostile_marks(index: vicinal.Index, tmp_path: Path) -> None:
     """Whatever stands there, searches of the map end and stay inside; a copy refuses the file."""
     path = tmp_path / "index"
