@@ -87,6 +87,8 @@ class Searching(Quality):
             with metric "cosine"; if the index was not tuned for `recall` and `k`, or `ef_search` is
             given as well; if booleans are not as many as rows, or a list of filters is not as long
             as there are queries.
+        MemoryError
+            If memory is out, or results for more neighbours than there are rows take gigabytes.
 
         Notes
         -----
