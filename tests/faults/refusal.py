@@ -24,18 +24,8 @@ def why_not() -> str | None:
 def build(folder: Path) -> Path:
     """Compile the library."""
     library = folder / "refuse.so"
-    command = [
-        "gcc",
-        "-O1",
-        "-Wall",
-        "-Werror",
-        "-shared",
-        "-fPIC",
-        str(SOURCE),
-        "-o",
-        str(library),
-    ]
-    subprocess.run([*command, "-ldl", "-pthread"], check=True)
+    options = ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
+    subprocess.run(["gcc", *options, str(SOURCE), "-o", str(library), "-ldl"], check=True)
     return library
 
 
