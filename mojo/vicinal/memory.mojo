@@ -183,9 +183,7 @@ struct Column(Movable):
             return True
         if self.address != 0 and self.reserved == 0:
             return False
-        if (
-            bytes <= self.reserved - LINE
-        ):  # a map: all of a small block is usable from the beginning
+        if bytes <= self.reserved - LINE:  # a map: a small block is usable from the beginning
             return self._open(bytes)
         return bytes <= LARGEST and self._move(bytes)
 
@@ -200,7 +198,7 @@ struct Column(Movable):
             if not _make_usable(self.address, target + LINE):
                 return False
         if target >= 2 * HUGE_PAGE:  # without huge pages it is only slower
-            _ = external_call["madvise", c_int](self.address, target, MADV_HUGEPAGE)
+            _ = external_call["madvise", c_int](self.address, target + LINE, MADV_HUGEPAGE)
         self.usable = target
         return True
 
