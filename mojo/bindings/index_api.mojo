@@ -61,9 +61,6 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
     if index.failed():
         raise no_memory()
     return capsule_new[Index, TAG](index^)
-    if index.failed():
-        raise no_memory()
-    return capsule_new[Index, TAG](index^)
 
 
 def index_search(args: Args, count: Int) raises Fail -> Obj:
@@ -210,9 +207,6 @@ def index_check(args: Args, count: Int) raises Fail -> Obj:
         index.copies.count + index.marks.free(),
         index.marks.address(),
     )
-    if found == NOT_KNOWN:
-        raise no_memory()
-    return from_int(found)
     if found == NOT_KNOWN:
         raise no_memory()
     return from_int(found)

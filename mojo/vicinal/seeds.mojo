@@ -141,6 +141,7 @@ struct Order(Movable):
         self.turns = allocate[UInt32](origin.graph[].linked)
         self.origins = allocate[UInt32](count)
         self.first = 0
+        self.failed = False
         var turns = allocate[UInt32](origin.count)  # by the number of the added row
         self.failed = (
             missing(upper)
