@@ -96,8 +96,7 @@ struct Retired(TrivialRegisterPassable):
     """Address of the one that was retired before it, or 0."""
     var address: Int
     var reserved: Int
-    var usable: Int
-    """See `Column`, as for the two before."""
+    """See `Column`, as for the address."""
 
 
 struct Column(Movable):
@@ -120,6 +119,8 @@ struct Column(Movable):
     """Bytes that may be read and written."""
     var retired: Int
     """Address of the `Retired` that was retired last, or 0."""
+    var retired_bytes: Int
+    """Bytes that were usable there."""
 
     def __init__(out self):
         """Makes an empty column that holds no memory."""
@@ -127,6 +128,7 @@ struct Column(Movable):
         self.reserved = 0
         self.usable = 0
         self.retired = 0
+        self.retired_bytes = 0
 
     def __deinit__(deinit self):
         _free_all(self.retired)
@@ -157,13 +159,9 @@ struct Column(Movable):
         self.reserved = 0
 
     def memory(self) -> Int:
-        """Returns the bytes of memory that the column takes, retired ones included."""
-        var bytes = self.usable
-        var place = self.retired
-        while place != 0:
-            bytes += at[Retired](place)[].usable
-            place = at[Retired](place)[].next
-        return bytes
+        """Returns the bytes of memory that the column takes, retired ones included; anybody may ask at any time.
+        """
+        return self.usable + self.retired_bytes
 
     def free_retired(mut self):
         """Gives back what the column has moved out of.
@@ -173,6 +171,7 @@ struct Column(Movable):
         """
         _free_all(self.retired)
         self.retired = 0
+        self.retired_bytes = 0
 
     def grow(mut self, bytes: Int) -> Bool:
         """Makes at least `bytes` usable, new ones zero; a cache line behind them may be read as well.
@@ -184,9 +183,7 @@ struct Column(Movable):
             return True
         if self.address != 0 and self.reserved == 0:
             return False
-        if (
-            bytes <= self.reserved - LINE
-        ):  # a map: all of a small block is usable from the beginning
+        if bytes <= self.reserved - LINE:  # a map: a small block is usable from the beginning
             return self._open(bytes)
         return bytes <= LARGEST and self._move(bytes)
 
@@ -201,7 +198,7 @@ struct Column(Movable):
             if not _make_usable(self.address, target + LINE):
                 return False
         if target >= 2 * HUGE_PAGE:  # without huge pages it is only slower
-            _ = external_call["madvise", c_int](self.address, target, MADV_HUGEPAGE)
+            _ = external_call["madvise", c_int](self.address, target + LINE, MADV_HUGEPAGE)
         self.usable = target
         return True
 
@@ -220,8 +217,9 @@ struct Column(Movable):
             unsafe_memcpy(
                 dest=at[UInt8](new.address), src=at[UInt8](self.address), count=self.usable
             )
-            left[] = Retired(self.retired, self.address, self.reserved, self.usable)
+            left[] = Retired(self.retired, self.address, self.reserved)
             self.retired = Int(left)
+            self.retired_bytes += self.usable
         # whoever learns of more rows than there were sees this address
         Atomic[Int64].store[ordering=Ordering.RELEASE](
             Pointer(to=self.address).unsafe_bitcast[Int64](), Int64(new.address)

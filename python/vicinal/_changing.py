@@ -77,6 +77,8 @@ class Changing(State):
             is zero with metric "cosine", an id is repeated or present already, string ids are
             missing, `on_conflict` is unknown, vectors cannot stay where they are with `copy=False`,
             or the index is read-only.
+        MemoryError
+            If memory or addresses are out, as with `update` and `remove`.
 
         Notes
         -----

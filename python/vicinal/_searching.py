@@ -89,6 +89,8 @@ class Searching(Quality):
             as there are queries.
         CorruptError
             If a filter is given and a mapped file does not have as many rows as it says.
+        MemoryError
+            If memory is out, or results for more neighbours than there are rows take gigabytes.
 
         Notes
         -----

@@ -1,4 +1,4 @@
-"""What is tried while memory is refused: every verb, in the states in which it differs."""
+"""What is tried while memory is refused: every verb, in states in which it takes different ways."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ import vicinal
 DIM = 32
 FEW = 70  # rows without a graph
 ROWS = 1100  # rows with one
+EVEN = np.arange(40) * 2
+NAMES = [f"n{j}" for j in range(70)]
+ONE: dict[str, Any] = {"num_threads": 1}
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,6 @@ class Case:
     """Makes the index; equal at every call."""
     call: Callable[[vicinal.Index, Path], Any]
     """Does it; what it returns can be compared, see `told`."""
-    threads: bool = False
-    """Whether it starts threads, so that the requests come in no fixed order."""
 
 
 @cache
@@ -47,7 +48,7 @@ def index(n: int = 0, metric: str = "l2", **options: Any) -> vicinal.Index:
     """Make an index of n rows."""
     made = vicinal.Index(DIM, metric, M=4, ef_construction=12, **options)
     if n:
-        made.add(rows(n, copies=8), num_threads=1)
+        made.add(rows(n, copies=8), **ONE)
     return made
 
 
@@ -85,22 +86,22 @@ def many() -> vicinal.Index:
 def thinned() -> vicinal.Index:
     """An index with a graph and removed rows, some of them free."""
     made = index(ROWS)
-    made.remove(np.arange(100, 400), num_threads=1)
-    made.remove(np.arange(500, 510), num_threads=1)
+    made.remove(np.arange(100, 400), **ONE)
+    made.remove(np.arange(500, 510), **ONE)
     return made
 
 
 def named() -> vicinal.Index:
     """An index whose ids are not the numbers of rows."""
     made = index()
-    made.add(rows(FEW), ids=np.arange(FEW) * 3 + 7, num_threads=1)
+    made.add(rows(FEW), ids=np.arange(FEW) * 3 + 7, **ONE)
     return made
 
 
 def strings() -> vicinal.Index:
     """An index whose ids are strings."""
     made = index()
-    made.add(rows(FEW), ids=[f"row {i}" for i in range(FEW)], num_threads=1)
+    made.add(rows(FEW), ids=[f"row {i}" for i in range(FEW)], **ONE)
     return made
 
 
@@ -109,6 +110,12 @@ def bytes_of(given: vicinal.Index, folder: Path) -> bytes:
     path = folder / "bytes"
     given.save(path)
     return path.read_bytes()
+
+
+def content(given: vicinal.Index) -> list[tuple[Any, bytes]]:
+    """Return what an index holds, whatever its links are."""
+    ids = given.ids
+    return sorted((i, row.tobytes()) for i, row in zip(ids.tolist(), given.get(ids), strict=True))
 
 
 def told(answer: Any, folder: Path) -> Any:
@@ -136,82 +143,73 @@ def _cases() -> list[Case]:
     each = [np.array([i, i + 1, i + 2]) for i in range(40)]
     changes = [
         Case("new", few, lambda i, f: index()),
-        Case("add first", index, lambda i, f: i.add(rows(FEW), num_threads=1)),
-        Case("add first graph", few, lambda i, f: i.add(rows(ROWS, 1, 9), num_threads=1)),
-        Case("add graph at once", index, lambda i, f: i.add(rows(ROWS, 1, 9), num_threads=1)),
-        Case("add two threads", few, lambda i, f: i.add(rows(ROWS, 1), num_threads=2), True),
-        Case("add to graph", many, lambda i, f: i.add(rows(90, 2, 5), num_threads=1)),
-        Case("add copies", many, lambda i, f: i.add(rows(30), num_threads=1)),
-        Case("add over removed", thinned, lambda i, f: i.add(rows(400, 2, 5), num_threads=1)),
+        Case("add first", index, lambda i, f: i.add(rows(FEW), **ONE)),
+        Case("add first graph", few, lambda i, f: i.add(rows(ROWS, 1, 9), **ONE)),
+        Case("add graph at once", index, lambda i, f: i.add(rows(ROWS, 1, 9), **ONE)),
+        Case("add two threads", few, lambda i, f: i.add(rows(ROWS, 1), num_threads=2)),
+        Case("add to graph", many, lambda i, f: i.add(rows(90, 2, 5), **ONE)),
+        Case("add copies", many, lambda i, f: i.add(rows(30), **ONE)),
+        Case("add over removed", thinned, lambda i, f: i.add(rows(400, 2, 5), **ONE)),
         Case("add ids", many, lambda i, f: i.add(rows(5, 2), ids=[9000, 8000, 7000, 1 << 40, -5])),
-        Case("add lent", index, lambda i, f: i.add(rows(ROWS, 1), copy=False, num_threads=1)),
+        Case("add lent", index, lambda i, f: i.add(rows(ROWS, 1), copy=False, **ONE)),
         Case(
             "add strings",
             strings,
             lambda i, f: i.add(rows(70, 2), ids=[f"n{j}" for j in range(70)]),
         ),
         Case("add first strings", index, lambda i, f: i.add(rows(3, 2), ids=["a", "", "b" * 5000])),
-        Case("update", many, lambda i, f: i.update(rows(20, 3), np.arange(20), num_threads=1)),
-        Case(
-            "update half", many, lambda i, f: i.update(rows(550, 3), np.arange(550), num_threads=1)
-        ),
+        Case("update", many, lambda i, f: i.update(rows(20, 3), np.arange(20), **ONE)),
+        Case("update half", many, lambda i, f: i.update(rows(550, 3), np.arange(550), **ONE)),
         Case(
             "upsert",
             named,
             lambda i, f: i.add(rows(40, 3), ids=np.arange(40) * 2, on_conflict="update"),
         ),
-        Case("remove few", many, lambda i, f: i.remove(np.arange(6), num_threads=1)),
-        Case("remove", many, lambda i, f: i.remove(np.arange(0, ROWS, 5), num_threads=1)),
-        Case("remove most", many, lambda i, f: i.remove(np.arange(700), num_threads=1)),
-        Case("remove again", thinned, lambda i, f: i.remove(np.arange(600, 700), num_threads=1)),
+        Case("remove few", many, lambda i, f: i.remove(np.arange(6), **ONE)),
+        Case("remove", many, lambda i, f: i.remove(np.arange(0, ROWS, 5), **ONE)),
+        Case("remove most", many, lambda i, f: i.remove(np.arange(700), **ONE)),
+        Case("remove again", thinned, lambda i, f: i.remove(np.arange(600, 700), **ONE)),
         Case("remove named", named, lambda i, f: i.remove(np.arange(60) * 3 + 7)),
-        Case("merge", many, lambda i, f: i.merge(other(), num_threads=1)),
-        Case("compact", thinned, lambda i, f: i.compact(num_threads=1)),
-        Case("compact strings", strings, lambda i, f: i.compact(num_threads=1)),
-        Case(
-            "grow opened", opened(many, "copy"), lambda i, f: i.add(rows(90, 2, 5), num_threads=1)
-        ),
+        Case("merge", many, lambda i, f: i.merge(other(), **ONE)),
+        Case("compact", thinned, lambda i, f: i.compact(**ONE)),
+        Case("compact strings", strings, lambda i, f: i.compact(**ONE)),
+        Case("grow opened", opened(many, "copy"), lambda i, f: i.add(rows(90, 2, 5), **ONE)),
         Case(
             "thin opened",
             opened(thinned, "copy"),
-            lambda i, f: i.remove([3, 7, 1000], num_threads=1),
+            lambda i, f: i.remove([3, 7, 1000], **ONE),
         ),
     ]
     asks = [
         Case("search", many, lambda i, f: i.search(one)),
-        Case("search batch", many, lambda i, f: i.search(batch, 5, num_threads=1)),
-        Case("search threads", many, lambda i, f: i.search(batch, 5, num_threads=2), True),
-        Case("search wide", many, lambda i, f: i.search(wide, 100, ef_search=130, num_threads=1)),
-        Case("search all", many, lambda i, f: i.search(wide, 5000, num_threads=1)),
+        Case("search batch", many, lambda i, f: i.search(batch, 5, **ONE)),
+        Case("search threads", many, lambda i, f: i.search(batch, 5, num_threads=2)),
+        Case("search wide", many, lambda i, f: i.search(wide, 100, ef_search=130, **ONE)),
+        Case("search all", many, lambda i, f: i.search(wide, 5000, **ONE)),
         Case("search one all", many, lambda i, f: i.search(one, ROWS)),
-        Case("search few", few, lambda i, f: i.search(batch, 5, num_threads=1)),
-        Case("search thinned", thinned, lambda i, f: i.search(batch, 5, num_threads=1)),
-        Case("search strings", strings, lambda i, f: i.search(batch, 5, num_threads=1)),
-        Case("search cosine", cosine, lambda i, f: i.search(batch, 5, num_threads=1)),
-        Case("search bytes", whole, lambda i, f: i.search(np.rint(batch * 9), 5, num_threads=1)),
-        Case("search ids", many, lambda i, f: i.search(batch, 5, filter=only, num_threads=1)),
-        Case(
-            "search ids few", many, lambda i, f: i.search(batch, 5, filter=[5, 6, 9], num_threads=1)
-        ),
-        Case("search flags", many, lambda i, f: i.search(batch, 5, filter=flags, num_threads=1)),
-        Case("search each", many, lambda i, f: i.search(batch, 2, filter=each, num_threads=1)),
-        Case("range", many, lambda i, f: i.range_search(batch, 20.0, num_threads=1)),
-        Case(
-            "range ids", many, lambda i, f: i.range_search(batch, 20.0, filter=only, num_threads=1)
-        ),
+        Case("search few", few, lambda i, f: i.search(batch, 5, **ONE)),
+        Case("search thinned", thinned, lambda i, f: i.search(batch, 5, **ONE)),
+        Case("search strings", strings, lambda i, f: i.search(batch, 5, **ONE)),
+        Case("search cosine", cosine, lambda i, f: i.search(batch, 5, **ONE)),
+        Case("search bytes", whole, lambda i, f: i.search(np.rint(batch * 9), 5, **ONE)),
+        Case("search ids", many, lambda i, f: i.search(batch, 5, filter=only, **ONE)),
+        Case("search ids few", many, lambda i, f: i.search(batch, 5, filter=[5, 6, 9], **ONE)),
+        Case("search flags", many, lambda i, f: i.search(batch, 5, filter=flags, **ONE)),
+        Case("search each", many, lambda i, f: i.search(batch, 2, filter=each, **ONE)),
+        Case("range", many, lambda i, f: i.range_search(batch, 20.0, **ONE)),
+        Case("range ids", many, lambda i, f: i.range_search(batch, 20.0, filter=only, **ONE)),
         Case("trace", many, lambda i, f: i.trace(one, 5)),
-        Case("tune", many, lambda i, f: i.tune(0.9, queries=batch, num_threads=1)),
+        Case("tune", many, lambda i, f: i.tune(0.9, queries=batch, **ONE)),
         Case("get", many, lambda i, f: i.get([3, 5, 1000])),
         Case("get named", opened(named, "r"), lambda i, f: i.get([7, 10])),
         Case("get strings", opened(strings, "r"), lambda i, f: (i.get(["row 3"]), "x" in i)),
         Case("ids", strings, lambda i, f: i.ids),
         Case("check", many, lambda i, f: i.check()),
-        Case("exact", few, lambda i, f: vicinal.exact_search(rows(ROWS), batch, 7, num_threads=1)),
+        Case("exact", few, lambda i, f: vicinal.exact_search(rows(ROWS), batch, 7, **ONE)),
         Case(
             "exact all",
             few,
-            lambda i, f: vicinal.exact_search(rows(ROWS), wide, ROWS, num_threads=2),
-            True,
+            lambda i, f: vicinal.exact_search(rows(ROWS), wide, ROWS),
         ),
     ]
     keeps = [
@@ -234,7 +232,7 @@ def other() -> vicinal.Index:
 @cache
 def _other() -> bytes:
     made = vicinal.Index(DIM, M=4, ef_construction=12)
-    made.add(rows(ROWS, 4), ids=np.arange(ROWS) + 10_000, num_threads=1)
+    made.add(rows(ROWS, 4), ids=np.arange(ROWS) + 10_000, **ONE)
     return pickle.dumps(made)
 
 
@@ -246,7 +244,7 @@ def cosine() -> vicinal.Index:
 def whole() -> vicinal.Index:
     """An index with exact codes."""
     made = index()
-    made.add(np.rint(np.abs(rows(ROWS)) * 9), num_threads=1)
+    made.add(np.rint(np.abs(rows(ROWS)) * 9), **ONE)
     return made
 
 

@@ -24,23 +24,13 @@ def why_not() -> str | None:
 def build(folder: Path) -> Path:
     """Compile the library."""
     library = folder / "refuse.so"
-    command = [
-        "gcc",
-        "-O1",
-        "-Wall",
-        "-Werror",
-        "-shared",
-        "-fPIC",
-        str(SOURCE),
-        "-o",
-        str(library),
-    ]
-    subprocess.run([*command, "-ldl", "-pthread"], check=True)
+    options = ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
+    subprocess.run(["gcc", *options, str(SOURCE), "-o", str(library), "-ldl"], check=True)
     return library
 
 
 class Refusal:
-    """Refuses memory to a module of this process, which was started with the library."""
+    """Refuses memory to one module of this process, which was started with the library."""
 
     def __init__(self, module: str) -> None:
         self._library = ctypes.CDLL(os.environ["LD_PRELOAD"])

@@ -20,10 +20,15 @@ static uintptr_t low, high;          /* where the module's code lies */
 static atomic_long left, seen;       /* requests until one is refused; requests since `refuse_arm` */
 static atomic_int armed, lasting;
 
-void refuse_watch(uintptr_t begin, uintptr_t end) { low = begin, high = end; }
+void refuse_watch(uintptr_t begin, uintptr_t end) {
+    low = begin;
+    high = end;
+}
 
 void refuse_arm(long n, int from_then_on) {
-    seen = 0, left = n, lasting = from_then_on;
+    seen = 0;
+    left = n;
+    lasting = from_then_on;
     armed = 1;
 }
 

@@ -1,4 +1,4 @@
-"""Memory and addresses are in proportion to what indexes hold; refused, MemoryError."""
+"""Memory and addresses in proportion to what indexes hold; MemoryError where they are refused."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ rows = np.random.default_rng(0).standard_normal((20000, 64), dtype=np.float32)
 def status(key):
     lines = open('/proc/self/status').read().splitlines()
     return [int(line.split()[1]) for line in lines if line.startswith(key)][0]
+def maps():
+    return len(open('/proc/self/maps').readlines())
 def limit(bytes, more=False):
     '''Limits the addresses of the process, to what it has and so many more if `more`.'''
     most = bytes + (status('VmSize') << 10 if more else 0)
@@ -46,10 +48,10 @@ def test_thousands_of_small_indexes() -> None:
     out = run("""
 held = []
 for i in range(3000):
-    if i == 100: before = status('VmSize'), len(open('/proc/self/maps').readlines())
+    if i == 100: before = status('VmSize'), maps()
     index = vicinal.Index(32); index.add(rows[:20, :32]); held.append(index)
     index.search(rows[0, :32], 3)
-print((status('VmSize') - before[0]) / 2900, len(open('/proc/self/maps').readlines()) - before[1])
+print((status('VmSize') - before[0]) / 2900, maps() - before[1])
 """)
     kib, maps = map(float, out.split())
     assert kib < 64
@@ -60,11 +62,10 @@ def test_hundreds_of_indexes_with_graphs() -> None:
     out = run("""
 held = []
 for i in range(300):
-    if i == 20: before = status('VmSize'), len(open('/proc/self/maps').readlines())
+    if i == 20: before = status('VmSize'), maps()
     index = vicinal.Index(64, M=4, ef_construction=8); index.add(rows[:1200], num_threads=1)
     held.append(index)
-maps = len(open('/proc/self/maps').readlines())
-print((status('VmSize') - before[0]) / 280, (maps - before[1]) / 280)
+print((status('VmSize') - before[0]) / 280, (maps() - before[1]) / 280)
 """)
     kib, maps = map(float, out.split())
     assert kib < 4096
