@@ -48,15 +48,14 @@ RULES = [
     Rule(
         "a search pins before its snapshot",
         "query.mojo",
-        "        var snapshot = index.snapshot()\n        self.answer(",
-        "        var pin = self.scratches[unsafe_offset=worker * self.lanes][].pin_address()\n"
-        "        var kept = pin[]\n"
-        "        if BROKEN:\n"
-        "            pin[] = Int64.MAX\n"
+        "        index.readers.renew(self.scratches[unsafe_offset=worker * self.lanes])\n"
+        "        var snapshot = index.snapshot()\n",
+        "        if not BROKEN:\n"
+        "            index.readers.renew(self.scratches[unsafe_offset=worker * self.lanes])\n"
         "        var snapshot = index.snapshot()\n"
-        "        pin[] = kept\n"
-        "        self.answer(",
-        "remove and use again",
+        "        if BROKEN:\n"
+        "            index.readers.renew(self.scratches[unsafe_offset=worker * self.lanes])\n",
+        "replace, the nearest wanted",
     ),
     Rule(
         "searches of the epoch that ended are waited for",
@@ -79,22 +78,21 @@ RULES = [
         "index.mojo",
         "            if self.marks.now() == moment:\n",
         "            if BROKEN or self.marks.now() == moment:\n",
-        "add to a scan",
-        3,
+        "remove from a scan",
     ),
     Rule(
         "rows are unlinked when no older search is left",
         "consolidate.mojo",
         "    if not index.wait_for(index.committed, patience):\n",
         "    if not BROKEN and not index.wait_for(index.committed, patience):\n",
-        "remove, the nearest wanted",
+        "replace, the nearest wanted",
     ),
     Rule(
         "rows are wiped when no search is at them",
         "consolidate.mojo",
         "    if not index.wait_for(index.unlinked.epoch, PATIENCE):\n",
         "    if not BROKEN and not index.wait_for(index.unlinked.epoch, PATIENCE):\n",
-        "remove and use again",
+        "remove",
     ),
     Rule(
         "rows that leave a ring lead on",
@@ -104,7 +102,7 @@ RULES = [
         "                if BROKEN:\n"
         "                    next[unsafe_offset=copy] = ALONE\n"
         "            else:\n",
-        "middle of a ring",
+        "first of a ring",
     ),
 ]
 
@@ -143,7 +141,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vicinal-schedules-") as folder:
         try:
             sources = copy_sources(Path(folder))
-            include = ["-I", str(sources), "-I", str(FOLDER)]
+            include = ["-I", str(sources), "-I", str(FOLDER), *native_build.SPACES["few"]]
             start = time.perf_counter()
             done = native_build.mojo(
                 ["run", "--Werror", "-D", "EXPLORE", *include, str(FOLDER / "main.mojo"), *words]

@@ -19,7 +19,10 @@ import native_build
 FOLDER = native_build.ROOT / "tests" / "mojo"
 # What some files need besides.
 MORE = {
-    "test_schedules": ["-D", "EXPLORE", "-I", str(native_build.ROOT / "tests" / "schedules")],
+    "test_schedules": [
+        *native_build.SPACES["few"],
+        *["-D", "EXPLORE", "-I", str(native_build.ROOT / "tests" / "schedules")],
+    ],
 }
 
 
