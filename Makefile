@@ -14,6 +14,14 @@ export MODULAR_CRASH_REPORTING_ENABLED := 0
 
 # "hatchling..." "mojo-compiler==...", quoted, as pyproject.toml has them
 BUILD_REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr ',' ' ')
+# the same of what tests and lint need, and of what the package needs
+TOOLS := $(shell sed -n '/^\(dependencies\|test\|dev\) = \[/,/^\]/s/^ *\("[^"]*"\),.*/\1/p' pyproject.toml)
+# CPU levels that are compiled for demo and bench, and for tests: those that this machine runs. Wheels
+# of `make wheels` and `pip wheel .` have all levels of the architecture.
+demo bench figures: export VICINAL_LEVELS ?= best
+test lint format fuzz endurance: export VICINAL_LEVELS ?= here
+# processes that tests run in; "auto" is one a core
+JOBS ?= auto
 # all that the wheel is made of
 SOURCES := pyproject.toml README.md $(shell find mojo python/vicinal tools \
 	\( -name '*.mojo' -o -name '*.py' -o -name '*.pyi' \) -not -path '*/.*')
@@ -22,15 +30,19 @@ MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize tests/schedules bench 
 BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
 
 .NOTPARALLEL:
-.PHONY: help demo test sanitize fuzz endurance build bench bench-native lint format doc clean
+.PHONY: help demo test quick figures sanitize fuzz endurance wheels build bench bench-native lint \
+	format doc clean
 
 help:
 	@echo "make demo          index, search, save and reopen real vectors"
 	@echo "make test          Mojo tests, pytest on the installed wheel, lint"
+	@echo "make quick         after a small change: three spaces compiled, the quick tests on the tree"
+	@echo "make figures       times of import, open, one call and save, beside hnswlib where it is"
 	@echo "make sanitize      lock-free parts under ThreadSanitizer and in every order of their steps,"
 	@echo "                   a whole life under AddressSanitizer"
 	@echo "make fuzz          100,000 damaged files opened and used; ARGS=\"--files N --jobs N\""
-	@echo "make endurance     two minutes of changes, saves and searches; 2,000 kills during save"
+	@echo "make endurance     ten minutes of changes, saves and searches; 2,000 kills during save"
+	@echo "make wheels        wheels with all CPU levels for x86-64 and Arm into dist, and their checks"
 	@echo "make build         compile the native module for this CPU into python/vicinal"
 	@echo "make bench         recall against speed, beside other libraries"
 	@echo "make bench-native  the same library from a Mojo program, without Python"
@@ -46,9 +58,17 @@ test: $(VENV)/stamp-test
 # All three run, whichever fails.
 	@status=0; \
 	$(PY) tools/run_mojo_tests.py || status=1; \
-	$(PY) -m pytest || status=1; \
+	$(PY) -m pytest -n $(JOBS) --durations=15 $(ARGS) || status=1; \
 	$(MAKE) --no-print-directory lint || status=1; \
 	exit $$status
+
+quick: $(VENV)/stamp-tools
+	$(PY) tools/native_build.py --spaces few
+	PYTHONPATH=python $(PY) -m pytest -q -n $(JOBS) -m "not slow" $(ARGS)
+	$(PY) -m ruff check -q .
+
+figures: $(VENV)/stamp-demo
+	$(PY) bench/figures.py $(ARGS)
 
 # Skips what gcc on this machine does not have, and says so.
 sanitize: $(VENV)/stamp-venv
@@ -61,9 +81,14 @@ fuzz: $(VENV)/stamp-test
 	cd tests && $(abspath $(PY)) -m fuzz $(or $(ARGS),--files 100000)
 
 endurance: $(VENV)/stamp-test
-	$(PY) tests/endurance.py $(or $(ARGS),--seconds 120)
+	$(PY) tests/endurance.py $(or $(ARGS),--seconds 600)
 	VICINAL_KILLS=2000 VICINAL_MODEL_EXAMPLES=500 $(PY) -m pytest -rP \
 		tests/python/test_crash_safety.py tests/python/test_model.py
+
+wheels: $(VENV)/stamp-test
+	$(PIP) wheel -q --no-build-isolation --no-deps -w dist .
+	VICINAL_LEVELS=dotprod,neon $(PIP) wheel -q --no-build-isolation --no-deps -w dist .
+	VICINAL_TEST_LEVELS=all $(PY) -m pytest -n $(JOBS) tests/python/test_packaging.py
 
 build: $(VENV)/stamp-venv
 	$(PY) tools/native_build.py --levels best --into python/vicinal
@@ -72,9 +97,7 @@ bench: $(VENV)/stamp-bench
 	$(PY) bench/recall_qps.py $(or $(ARGS),--data $(BENCH_DATA))
 
 bench-native: $(VENV)/stamp-venv
-	mkdir -p build
-	$(MOJO) build --Werror -I mojo bench/native/bench.mojo -o build/bench-native
-	build/bench-native $(or $(ARGS),tests/data)
+	$(PY) tools/bench_native.py $(or $(ARGS),tests/data)
 
 lint: $(VENV)/stamp-test
 	$(PY) -m ruff check .
@@ -85,11 +108,13 @@ lint: $(VENV)/stamp-test
 	@status=0; for file in $(MOJO_FILES); do diff -u $$file build/format/$$file || status=1; done; \
 	if [ $$status = 0 ]; then echo "Mojo format: $(words $(MOJO_FILES)) files as formatted"; \
 	else echo "Mojo format: run make format"; exit 1; fi
+	$(PY) tools/table_of_tests.py --check
 	@$(MOJO) doc --Werror -I mojo mojo/vicinal -o build/vicinal.json && echo "Mojo docstrings: no complaints"
 
 format: $(VENV)/stamp-test
 	$(PY) -m ruff check --fix-only --select I .
 	$(PY) -m ruff format .
+	$(PY) tools/table_of_tests.py
 	$(MOJO) format -q -l 100 $(MOJO_FILES)
 
 doc: $(VENV)/stamp-venv
@@ -116,9 +141,15 @@ $(VENV)/stamp-demo: $(VENV)/stamp-venv $(SOURCES)
 	$(PIP) install -q --no-build-isolation .
 	@touch $@
 
-$(VENV)/stamp-test: $(VENV)/stamp-venv $(SOURCES)
-	@echo "== vicinal, built and installed, with the tools of tests and lint"
-	$(PIP) install -q --no-build-isolation '.[test,dev]'
+# The tools of tests and lint, without the package.
+$(VENV)/stamp-tools: $(VENV)/stamp-venv
+	@echo "== tools of tests and lint"
+	$(PIP) install -q $(TOOLS)
+	@touch $@
+
+$(VENV)/stamp-test: $(VENV)/stamp-tools $(SOURCES)
+	@echo "== vicinal, built and installed"
+	$(PIP) install -q --no-build-isolation --no-deps .
 	@touch $@ $(VENV)/stamp-demo
 
 $(VENV)/stamp-bench: $(VENV)/stamp-venv $(SOURCES)

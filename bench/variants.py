@@ -157,7 +157,7 @@ def compile_all(
     chosen: Sequence[Variant], folder: Path, say: Callable[[str], None]
 ) -> dict[str, ModuleType]:
     """Compile what the variants need, side by side, and load it; return a module for each."""
-    best, release = native_build.best_level(), native_build.compiler_release()
+    best, release = native_build.best_level(), native_build.compiler.release()
 
     def make(variant: Variant) -> ModuleType:
         into, level = folder / variant.name, variant.level or best

@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import compiler
 import native_build
 
 FOLDER = native_build.ROOT / "tests" / "schedules"
@@ -115,7 +116,7 @@ def copy_sources(into: Path) -> Path:
         path = folder / "vicinal" / rule.file
         text = path.read_text(encoding="utf-8")
         if text.count(rule.kept) != 1:
-            raise native_build.BuildError(
+            raise compiler.BuildError(
                 f"{path.name}: the text that keeps the rule {rule.name!r} is there "
                 f"{text.count(rule.kept)} times; tools/explore.py has to follow the source"
             )
@@ -143,10 +144,10 @@ def main() -> int:
             sources = copy_sources(Path(folder))
             include = ["-I", str(sources), "-I", str(FOLDER), *native_build.SPACES["few"]]
             start = time.perf_counter()
-            done = native_build.mojo(
+            done = compiler.mojo(
                 ["run", "--Werror", "-D", "EXPLORE", *include, str(FOLDER / "main.mojo"), *words]
             )
-        except native_build.BuildError as error:
+        except compiler.BuildError as error:
             print(error)
             return 1
     print(done.stdout + done.stderr, end="")

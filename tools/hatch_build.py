@@ -18,6 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import native_build
 
 
+def wanted_levels() -> list[str]:
+    """Return the CPU levels of VICINAL_LEVELS, all of this architecture by default."""
+    return native_build.parse_levels(os.environ.get("VICINAL_LEVELS") or "all")
+
+
 class NativeBuildHook(BuildHookInterface):
     """Adds `_<level>/_native.so` and its record for each level."""
 
@@ -25,7 +30,7 @@ class NativeBuildHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile and register the modules; `version` is "standard" or "editable"."""
-        names = native_build.parse_levels(os.environ.get("VICINAL_LEVELS") or "all")
+        names = wanted_levels()
         table = native_build.levels.LEVELS
         machines = {table[name].machine for name in names}
         if len(machines) != 1:
@@ -36,11 +41,9 @@ class NativeBuildHook(BuildHookInterface):
         if version == "editable":
             native_build.build(names, root / "python" / "vicinal")
         else:
-            # Kept between builds: only what changed is compiled again.
-            for folder in native_build.build(names, root / "build" / "native"):
+            for level, folder in zip(names, native_build.build(names), strict=True):
                 for name in (native_build.MODULE, native_build.RECORD):
-                    target = f"vicinal/{folder.name}/{name}"
-                    build_data["force_include"][str(folder / name)] = target
+                    build_data["force_include"][str(folder / name)] = f"vicinal/_{level}/{name}"
         build_data["pure_python"] = False
         # The module takes the C API by symbol name, so it has no Python ABI of its own; of libc it
         # uses nothing newer than glibc 2.28. Tests look at both.

@@ -12,32 +12,35 @@ With `--spaces few` the module has l2/float32, l2/uint8 and cosine/float32 only,
 NotImplementedError for the rest: for development, never for a wheel.
 
 Beside each module lies `build.json`: the compiler's release, the target, the spaces, a digest of
-all that went in and one of the module. A level whose digests have not changed is not compiled
-again.
+all that went in and one of the module; under "measured" what compiling took, which `--fresh` makes
+comparable. Modules are kept in
+`build/cache` (see compile_cache.py): one whose digests have not changed is not compiled again.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import compile_cache
+import compiler
+from compiler import BuildError
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "mojo" / "bindings" / "_native.mojo"
 MODULE = "_native.so"
 RECORD = "build.json"
-
-# The compiler reports home unless told not to.
-QUIET = {"MODULAR_TELEMETRY_ENABLED": "0", "MODULAR_CRASH_REPORTING_ENABLED": "0"}
 
 # Assertions and bounds checks would pull Modular's run-time library in; the Mojo tests run with all
 # of them, the shipped module with none.
@@ -46,11 +49,6 @@ OPTIONS = ["--Werror", "-D", "ASSERT=none"]
 SPACES = {"all": [], "few": ["-D", "SPACES=few"]}
 
 LINK = ["-shared", "--gc-sections", "--strip-all", "-z", "relro", "-z", "now", "-z", "noexecstack"]
-EMULATION = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}
-
-
-class BuildError(RuntimeError):
-    """The compiler or the linker failed; the message holds what it printed."""
 
 
 def _load_levels() -> ModuleType:
@@ -66,39 +64,6 @@ def _load_levels() -> ModuleType:
 
 
 levels = _load_levels()
-
-
-def mojo(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run the compiler of the installed wheel, quietly, and return its output as text."""
-    try:
-        from mojo.run import subprocess_run_mojo
-    except ImportError as error:
-        raise BuildError(
-            f"no Mojo compiler in {sys.executable}: install the build requirements of "
-            "pyproject.toml (hatchling, mojo-compiler)"
-        ) from error
-    os.environ.update(QUIET)
-    # `--emit object` starts no C compiler but insists on finding one: any program will do.
-    os.environ["MODULAR_MOJO_MAX_LINKER_DRIVER"] = shutil.which("true") or "/bin/true"
-    return subprocess_run_mojo(arguments, capture_output=True, text=True)
-
-
-def linker() -> Path:
-    """Return the path of the linker inside the compiler's wheel."""
-    from mojo._package_root import get_package_root
-
-    root = get_package_root()
-    if root is None:
-        raise BuildError("the installed mojo-compiler does not tell where its linker is")
-    return Path(root) / "bin" / "lld"
-
-
-def compiler_release() -> str:
-    """Return the compiler's release, such as "1.2.0 (2016d0cd)"."""
-    done = mojo(["--version"])
-    if done.returncode != 0:
-        raise BuildError(f"mojo --version failed:\n{done.stdout}{done.stderr}")
-    return done.stdout.strip().removeprefix("Mojo ")
 
 
 def host_levels() -> list[str]:
@@ -121,109 +86,189 @@ def best_level() -> str:
 
 
 def parse_levels(text: str) -> list[str]:
-    """Turn "v2,v4", "all" (of this architecture) or "best" into a list of level names."""
+    """Turn "v2,v4" into a list of level names; "all", "here" and "best" as well.
+
+    They are all levels of this architecture, those that this CPU runs, and the best of these.
+    """
     if text == "all":
         return host_levels()
+    if text == "here":
+        machine, flags = levels.machine_name(), levels.cpu_flags()
+        return [
+            name for name in host_levels() if levels.runs_on(levels.LEVELS[name], machine, flags)
+        ]
     names = [best_level()] if text == "best" else [part.strip() for part in text.split(",")]
     unknown = [name for name in names if name not in levels.LEVELS]
     if unknown or len(set(names)) != len(names):
-        wanted = ", ".join([*levels.LEVELS, "all", "best"])
+        wanted = ", ".join([*levels.LEVELS, "all", "here", "best"])
         raise BuildError(f"levels: expected different names out of {wanted}; got {text!r}")
     return names
 
 
-def _digest(level: str, release: str, source: Path, spaces: str) -> str:
-    tree = source.parent.parent
-    digest = hashlib.sha256()
-    options = [*OPTIONS, *SPACES[spaces]]
-    digest.update(repr((release, levels.LEVELS[level].target, options, LINK)).encode())
-    for path in sorted(tree.rglob("*.mojo")):
-        digest.update(path.relative_to(tree.parent).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()
+def sources(tree: Path) -> list[Path]:
+    """Return all Mojo files of a folder."""
+    return list(tree.rglob("*.mojo"))
 
 
-def _run(step: str, arguments: list[str]) -> None:
-    if step == "mojo":
-        done = mojo(arguments)
-    else:
-        done = subprocess.run([str(linker()), *arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BuildError(f"{step} {' '.join(arguments)}\n{done.stdout}{done.stderr}")
+def compile_object(source: Path, options: list[str], include: list[Path]) -> Path:
+    """Return the object file of a program, compiled now or before; `include` has all it imports."""
+    files = [source, *(path for folder in include for path in sources(folder))]
+    release = compiler.release()
+
+    def key() -> str:
+        return compile_cache.digest(files, ROOT, release, options)
+
+    def make(into: Path) -> None:
+        folders = [part for folder in include for part in ("-I", str(folder))]
+        command = ["build", "--emit", "object", *options, *folders, str(source)]
+        compiler.measured([*command, "-o", str(into / "object.o")])
+
+    folder, _ = compile_cache.entry(f"object-{source.stem}", key, make)
+    return folder / "object.o"
 
 
 def build_level(
     level: str, into: Path, release: str, source: Path = SOURCE, spaces: str = "all"
-) -> bool:
-    """Build `into/_<level>/_native.so`; return False if it was up to date.
+) -> str:
+    """Put `_native.so` and its record into `into/_<level>`; say where they came from.
 
     `source` may lie in a copy of the folder `mojo`, such as one that a benchmark has changed.
     """
     folder = into / f"_{level}"
     module, note = folder / MODULE, folder / RECORD
-    sources = _digest(level, release, source, spaces)
-
-    def record(made: Path) -> str:
-        content = {
-            "level": level,
-            "mojo": release,
-            "target": " ".join(levels.LEVELS[level].target),
-            "spaces": spaces,
-            "sources": sources,
-            "module": hashlib.sha256(made.read_bytes()).hexdigest(),
-        }
-        return json.dumps(content, indent=2) + "\n"
-
-    if module.exists() and note.exists() and note.read_text(encoding="utf-8") == record(module):
-        return False
+    wanted = _identity(level, release, source, spaces)
+    if _is(wanted, folder):
+        return "up to date"
+    kept, state = compiled(level, release, source, spaces)
     folder.mkdir(parents=True, exist_ok=True)
-    # Renamed into place: a process that has the old module mapped keeps it, an interrupted build
-    # leaves nothing half-made.
+    # Renamed into place: a process that has the old module mapped keeps it, an interrupted copy
+    # leaves nothing that agrees with its record.
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as work:
-        compiled, linked = Path(work) / "_native.o", Path(work) / MODULE
-        include = str(source.parent.parent)
-        target = [*OPTIONS, *SPACES[spaces], *levels.LEVELS[level].target, "-I", include]
-        _run("mojo", ["build", "--emit", "object", *target, str(source), "-o", str(compiled)])
-        emulation = EMULATION[levels.LEVELS[level].machine]
-        flags = ["-flavor", "gnu", "-m", emulation, *LINK]
-        _run("lld", [*flags, "-o", str(linked), str(compiled)])
-        new_note = Path(work) / RECORD
-        new_note.write_text(record(linked), encoding="utf-8")
-        linked.replace(module)
-        new_note.replace(note)
-    return True
+        for name, place in ((MODULE, module), (RECORD, note)):
+            Path(shutil.copy(kept / name, work)).replace(place)
+    return state
 
 
-def build(names: list[str], into: Path, spaces: str = "all") -> list[Path]:
+def compiled(
+    level: str,
+    release: str,
+    source: Path = SOURCE,
+    spaces: str = "all",
+    *,
+    fresh: bool = False,
+) -> tuple[Path, str]:
+    """Return the folder of the cache that holds a level's module and record, and what was done.
+
+    With `fresh` it is compiled whatever the caches hold, ours and the compiler's own, so that what
+    compiling took can be compared.
+    """
+    wanted = _identity(level, release, source, spaces)
+
+    def key() -> str:
+        return str(_identity(level, release, source, spaces)["sources"])
+
+    for _ in range(2):
+        make = functools.partial(_compile, level, source, wanted, fresh)
+        kept, made = compile_cache.entry(f"native-{level}-{spaces}", key, make)
+        if _is(wanted, kept) and (made or not fresh):
+            break
+        compile_cache.drop(kept)  # damaged, or not wanted
+    else:
+        raise BuildError(f"{kept} is not what was written there")
+    measured = json.loads((kept / RECORD).read_text(encoding="utf-8"))["measured"]
+    seconds = measured["cpu_seconds"]
+    return kept, f"compiled in {seconds} s of CPU" if made else "compiled before"
+
+
+def _identity(level: str, release: str, source: Path, spaces: str) -> dict[str, Any]:
+    """Return the part of a record that is the same for every build of the same sources."""
+    tree = source.parent.parent
+    target = levels.LEVELS[level].target
+    facts = (release, target, [*OPTIONS, *SPACES[spaces]], LINK)
+    return {
+        "level": level,
+        "mojo": release,
+        "target": " ".join(target),
+        "spaces": spaces,
+        "sources": compile_cache.digest(sources(tree), tree.parent, facts),
+    }
+
+
+def _is(wanted: dict[str, Any], folder: Path) -> bool:
+    """Tell whether a folder holds a module of this identity, whole."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        module = hashlib.sha256((folder / MODULE).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return False
+    return "measured" in record and {**wanted, "module": module}.items() <= record.items()
+
+
+def _compile(level: str, source: Path, identity: dict[str, Any], fresh: bool, into: Path) -> None:
+    """Compile and link one level's module into an empty folder, and write its record."""
+    module, made = into / MODULE, into / "_native.o"
+    options = [*OPTIONS, *SPACES[identity["spaces"]], *levels.LEVELS[level].target]
+    include = ["-I", str(source.parent.parent)]
+    command = ["build", "--emit", "object", *options, *include, str(source), "-o", str(made)]
+    took = compiler.measured(command, fresh=fresh)
+    compiler.link([made], module, levels.LEVELS[level].machine, LINK)
+    record = {
+        **identity,
+        "module": hashlib.sha256(module.read_bytes()).hexdigest(),
+        "measured": {
+            **took._asdict(),
+            "fresh": fresh,
+            "object_bytes": made.stat().st_size,
+            "module_bytes": module.stat().st_size,
+        },
+    }
+    made.unlink()
+    (into / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def build(
+    names: list[str], into: Path | None = None, spaces: str = "all", *, fresh: bool = False
+) -> list[Path]:
     """Build the given levels side by side.
 
     Parameters
     ----------
     names : list of str
         Levels, see `parse_levels`.
-    into : Path
-        Folder that gets one folder `_<level>` each.
+    into : Path, optional
+        Folder that gets one folder `_<level>` each; without it the modules stay in the cache.
     spaces : {"all", "few"}
         Combinations of metric and dtype to compile; a wheel has all.
+    fresh : bool
+        Compile whatever was compiled before; see `compiled`.
 
     Returns
     -------
     list of Path
-        The folders, in the order of `names`; each holds `_native.so` and `build.json`.
+        Folders in the order of `names`; each holds `_native.so` and `build.json`.
 
     Raises
     ------
     BuildError
         If a level does not compile, with what the compiler printed.
     """
-    release = compiler_release()
+    release = compiler.release()
+
+    def one(name: str) -> tuple[Path, str]:
+        if into is None:
+            return compiled(name, release, spaces=spaces, fresh=fresh)
+        if fresh:
+            compiled(name, release, spaces=spaces, fresh=True)
+            (into / f"_{name}" / RECORD).unlink(missing_ok=True)
+        return into / f"_{name}", build_level(name, into, release, spaces=spaces)
+
     with ThreadPoolExecutor(max_workers=min(len(names), os.cpu_count() or 1)) as pool:
-        made = list(pool.map(lambda name: build_level(name, into, release, spaces=spaces), names))
-    for name, fresh in zip(names, made, strict=True):
-        size = (into / f"_{name}" / MODULE).stat().st_size
-        state = "built" if fresh else "up to date"
-        print(f"native code {name}: {size} bytes, {state}", flush=True)
-    return [into / f"_{name}" for name in names]
+        made = list(pool.map(one, names))
+    for name, (folder, state) in zip(names, made, strict=True):
+        size = (folder / MODULE).stat().st_size
+        few = "" if spaces == "all" else f", {spaces} spaces"
+        print(f"native code {name}{few}: {size} bytes, {state}", flush=True)
+    return [folder for folder, _ in made]
 
 
 def main() -> int:
@@ -233,14 +278,20 @@ def main() -> int:
     parser.add_argument(
         "--levels",
         default="best",
-        help=f"comma-separated list of {names}; 'all' of this machine; 'best' that this CPU runs",
+        help=f"comma-separated list of {names}; 'all' of this architecture; 'here', which this CPU "
+        "runs; 'best' of them",
     )
     parser.add_argument("--into", type=Path, default=ROOT / "python" / "vicinal")
     parser.add_argument("--spaces", choices=SPACES, default="all", help="few: for development")
+    parser.add_argument(
+        "--fresh", action="store_true", help="compile anew, to see what it takes; see build.json"
+    )
     arguments = parser.parse_args()
     try:
-        build(parse_levels(arguments.levels), arguments.into, arguments.spaces)
-    except BuildError as error:
+        build(
+            parse_levels(arguments.levels), arguments.into, arguments.spaces, fresh=arguments.fresh
+        )
+    except (BuildError, compile_cache.Changed) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -46,7 +46,7 @@ CHECKS = [
     Check(
         "thread",
         "races",
-        ["shelf", "epochs", "beside_rows", "beside_codes"],
+        ["scratches", "epochs", "beside_rows", "beside_codes"],
         ["race"],
         "data race",
         {"TSAN_OPTIONS": f"suppressions={FOLDER / 'thread.supp'}"},
@@ -77,16 +77,10 @@ def why_not(check: Check, work: Path) -> str | None:
 
 def build(check: Check, work: Path) -> Path:
     """Compile and link the program of a check."""
-    compiled, program = work / f"{check.name}.o", work / check.name
-    options = ["--sanitize", check.sanitizer, "-g1", "--emit", "object", "--target-cpu", CPU]
+    program, tree = work / check.name, native_build.ROOT / "mojo"
+    options = ["--sanitize", check.sanitizer, "-g1", "--target-cpu", CPU, *native_build.OPTIONS]
     options += native_build.SPACES[check.spaces]
-    include = ["-I", str(native_build.ROOT / "mojo")]
-    source = str(FOLDER / f"{check.name}.mojo")
-    done = native_build.mojo(
-        ["build", *options, *native_build.OPTIONS, *include, source, "-o", str(compiled)]
-    )
-    if done.returncode != 0:
-        raise native_build.BuildError(f"{source}\n{done.stdout}{done.stderr}")
+    compiled = native_build.compile_object(FOLDER / f"{check.name}.mojo", options, [tree])
     main = str(FOLDER / f"{check.name}.c")
     flags = ["-O1", f"-fsanitize={check.sanitizer}"]
     subprocess.run(["gcc", *flags, main, str(compiled), "-lm", "-o", str(program)], check=True)

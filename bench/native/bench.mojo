@@ -141,7 +141,7 @@ def build_once(
     )
     print(
         t"{data}: {rows.rows} x {rows.dim} {dtype_names()[dtype]}, {metric_names()[metric]}, M"
-        t" {index.graph.M}, ef_construction {index.ef_construction}, seed {index.seed}"
+        t" {index.graph[].M}, ef_construction {index.ef_construction}, seed {index.seed}"
     )
     var watch = Unwatched()
     var start = perf_counter_ns()
@@ -210,7 +210,7 @@ def run_search(options: Options, report: Report) raises:
         raise Error(t"--open {path}: expected an index with rows, got an empty one")
     print(
         t"{path}: {index.count} x {index.dim} {dtype_names()[index.dtype]},"
-        t" {metric_names()[index.metric]}, M {index.graph.M}, ef_construction"
+        t" {metric_names()[index.metric]}, M {index.graph[].M}, ef_construction"
         t" {index.ef_construction}, seed {index.seed}"
     )
     print(t"open     {fixed(ms, 3)} ms")

@@ -8,11 +8,11 @@ from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, fixed, median
 from vicinal.index import Index
-from vicinal.memory import Column, at
+from vicinal.memory import Column
 from vicinal.parallel import Unwatched
 from vicinal.queries import search_many
 from vicinal.scan import Source
-from vicinal.scratch import SHELF, Scratch
+from vicinal.scratch import DISTANCES, HOPS
 from vicinal.space import is_float
 
 
@@ -28,13 +28,7 @@ struct Work(TrivialRegisterPassable):
 
 def work_of(index: Index) -> Work:
     """Returns the counts of all scratches; nobody may be searching."""
-    var work = Work(0, 0)
-    for i in range(SHELF):
-        var address = Int(index.shelf.places[unsafe_offset=i])
-        if address != 0:
-            work.distances += at[Scratch](address)[].distances
-            work.hops += at[Scratch](address)[].hops
-    return work
+    return Work(index.readers.count(DISTANCES), index.readers.count(HOPS))
 
 
 struct Width(Copyable, Movable):
@@ -232,7 +226,7 @@ def index_record(kind: String, index: Index, data: String) -> Record:
     record.whole("dim", index.dim)
     record.text("metric", metric_names()[index.metric])
     record.text("dtype", dtype_names()[index.dtype])
-    record.whole("M", index.graph.M)
+    record.whole("M", index.graph[].M)
     record.whole("ef_construction", index.ef_construction)
     record.whole("seed", index.seed)
     return record^

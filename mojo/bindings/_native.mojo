@@ -6,7 +6,10 @@ from bindings.filter_api import index_range, index_search_filtered, range_take
 from bindings.index_api import (
     exact_below,
     index_check,
+    index_compare_counts,
+    index_forked,
     index_get,
+    index_get_present,
     index_ids,
     index_info,
     index_new,
@@ -80,12 +83,19 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_open](
         "index_open", "index_open(path, copy, verify, status) -> handle or None"
     )
+    methods.add[index_compare_counts](
+        "index_compare_counts", "index_compare_counts(handle, status) -> None"
+    )
     methods.add[index_verify]("index_verify", "index_verify(handle, threads, status) -> None")
     methods.add[index_rows]("index_rows", "index_rows(handle, ids, out) -> None")
     methods.add[index_get](
         "index_get", "index_get(handle, ids, out) -> position of an unknown id or -1"
     )
-    methods.add[index_ids]("index_ids", "index_ids(handle, out) -> int")
+    methods.add[index_ids]("index_ids", "index_ids(handle) -> bytearray of int64")
+    methods.add[index_get_present](
+        "index_get_present", "index_get_present(handle, ids, out, present) -> None"
+    )
+    methods.add[index_forked]("index_forked", "index_forked(handle) -> None")
     methods.add[index_write](
         "index_write", "index_write(handle, descriptor, ef_search, status) -> None"
     )

@@ -15,6 +15,7 @@ from bindings.python_api import (
     from_int,
     is_none,
     need,
+    no_memory,
 )
 from vicinal.add import do_change
 from vicinal.borrow import FREE_TO_STAY, must_copy, returnable
@@ -172,6 +173,8 @@ def index_compact(args: Args, count: Int) raises Fail -> Obj:
         old[].exact_below,
         old[].quantization,
     )
+    if new.failed():
+        raise no_memory()
     var watch = PythonWatch(progress, old[].live())
     var status = compact(old[], new, threads, watch)
     _ = watch^

@@ -12,7 +12,7 @@ from bindings.python_api import (
     from_int,
     need,
 )
-from vicinal.flat import DONE, MAX_ROWS, STOPPED, search_exact
+from vicinal.flat import DONE, MAX_ROWS, NO_MEMORY, STOPPED, search_exact
 from vicinal.memory import Ptr, at
 from vicinal.parallel import Team
 from vicinal.scan import Source
@@ -137,4 +137,8 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
     _ = distances^
     if task.status == STOPPED:
         raise Fail()  # the watch has set the exception
+    if task.status == NO_MEMORY:
+        raise fail(
+            "MemoryError", "no memory for a search of %zd queries with k = %zd", num_queries, k
+        )
     return from_int(task.status)

@@ -1,5 +1,5 @@
 """Filtered search and range search for Python: filters are made with the GIL held, queries answered without it."""
-from bindings.index_api import handle_of
+from bindings.index_api import BYTE_TYPE, handle_of
 from bindings.python_api import (
     EITHER,
     INT64,
@@ -15,6 +15,7 @@ from bindings.python_api import (
     fail,
     from_int,
     need,
+    no_memory,
     none,
     path_bytes,
     tuple_item,
@@ -24,7 +25,7 @@ from bindings.python_api import (
 from vicinal.filter import CHOOSE, EVERYTHING, Filter
 from vicinal.filtered_query import search_filtered
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.memory import Ptr, allocate, at, missing, release
 from vicinal.radius import RangeResult, search_range
 from vicinal.scratch import Scratch
 from vicinal.snapshot import Snapshot
@@ -33,11 +34,11 @@ comptime FLAGS: UInt8 = 98
 """Kind `b`: a byte for each row."""
 comptime IDS: UInt8 = 105
 """Kind `i`: ids."""
-comptime BYTE_TYPE = 4
 
 
 struct Filters(Movable):
-    """The filters of one call and the snapshot that they were made of, which is pinned as long as this is there."""
+    """The filters of one call and the snapshot that they were made of, which is pinned as long as this is there.
+    """
 
     var index: Ptr[Index]
     var pinned: Ptr[Scratch]
@@ -56,17 +57,25 @@ struct Filters(Movable):
             kinds: As many bytes: `b`, `i`, or another letter for no filter.
 
         Raises:
-            ValueError if there are not as many bytes as rows.
+            ValueError if there are not as many bytes as rows; MemoryError.
         """
         var size = tuple_size(arrays)
         var kind = at[UInt8](path_bytes(kinds))
         var items = allocate[Filter](size)
         var made = 0
+        if missing(items) or not index[].know_ids():
+            release(items)
+            raise no_memory()
         var pinned = index[].readers.claim()
+        if missing(pinned):
+            release(items)
+            raise no_memory()
         var snapshot = index[].snapshot()
         try:
             for i in range(size):
                 var filter = Filter(snapshot.visible.bound, snapshot.linked)
+                if filter.failed:
+                    raise no_memory()
                 if kind[unsafe_offset=i] == FLAGS:
                     fill_flags(filter, tuple_item(arrays, i), snapshot)
                 elif kind[unsafe_offset=i] == IDS:
@@ -95,12 +104,15 @@ struct Filters(Movable):
         release(self.items)
         self.index[].readers.release(self.pinned)
 
-    def prepare(self, k: Int, width: Int, plan: Int):
-        """Decides how each is answered."""
+    def prepare(self, k: Int, width: Int, plan: Int) -> Bool:
+        """Decides how each is answered; returns False when memory is out."""
         for i in range(self.count):
             ref filter = self.items[unsafe_offset=i]
             if filter.plan != EVERYTHING:
                 filter.prepare(self.index[], self.snapshot, k, width, plan)
+                if filter.failed:
+                    return False
+        return True
 
 
 def fill_flags(mut filter: Filter, array: Obj, snapshot: Snapshot) raises Fail:
@@ -163,21 +175,22 @@ def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
     var filters = Filters(index, args[unsafe_offset=5], args[unsafe_offset=6])
     need_which(which, n, filters.count)
     var watch = PythonWatch(0, n)
-    filters.prepare(k, max(k, ef), plan)
-    var status = search_filtered(
-        index[],
-        queries.address(),
-        n,
-        k,
-        ef,
-        filters.snapshot,
-        filters.items,
-        at[Int64](which.address()),
-        at[Int64](ids.address()),
-        at[Float32](distances.address()),
-        threads,
-        watch,
-    )
+    var status = NO_MEMORY
+    if filters.prepare(k, max(k, ef), plan):
+        status = search_filtered(
+            index[],
+            queries.address(),
+            n,
+            k,
+            ef,
+            filters.snapshot,
+            filters.items,
+            at[Int64](which.address()),
+            at[Int64](ids.address()),
+            at[Float32](distances.address()),
+            threads,
+            watch,
+        )
     _ = watch^
     _ = filters^
     _ = queries^
@@ -186,6 +199,8 @@ def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
     _ = distances^
     if status == STOPPED:
         raise Fail()
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
     return from_int(status)
 
 
@@ -219,25 +234,26 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
     var filters = Filters(index, args[unsafe_offset=5], args[unsafe_offset=6])
     need_which(which, n, filters.count)
     var watch = PythonWatch(0, n)
-    filters.prepare(1, ef, CHOOSE)
-    var status = search_range(
-        index[],
-        queries.address(),
-        n,
-        radius,
-        ef,
-        filters.snapshot,
-        filters.items,
-        at[Int64](which.address()),
-        threads,
-        result,
-        watch,
-    )
+    var status = NO_MEMORY
+    if filters.prepare(1, ef, CHOOSE):
+        status = search_range(
+            index[],
+            queries.address(),
+            n,
+            radius,
+            ef,
+            filters.snapshot,
+            filters.items,
+            at[Int64](which.address()),
+            threads,
+            result,
+            watch,
+        )
     _ = watch^
     _ = filters^
     var next = at[Int64](offsets.address())
     next[] = 0
-    for i in range(n):
+    for i in range(result.queries):
         next[unsafe_offset=i + 1] = next[unsafe_offset=i] + Int64(result.total(i))
     _ = queries^
     _ = which^

@@ -5,6 +5,7 @@ from bindings.python_api import (
     INT64,
     Args,
     Fail,
+    NoGil,
     Obj,
     PythonWatch,
     View,
@@ -15,12 +16,15 @@ from bindings.python_api import (
     from_int,
     is_none,
     need,
+    no_memory,
     none,
     path_bytes,
 )
+from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 
-from vicinal.check import check_graph
+from vicinal.borrow import BORROWED
+from vicinal.check import NOT_KNOWN, check_index
 from vicinal.file import Status
 from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
 from vicinal.ledger import ENTRIES
@@ -31,8 +35,10 @@ from vicinal.readers import COUNTS
 from vicinal.store import open_index, save_index
 from vicinal.space import item_bytes, row_stride
 from vicinal.tally import TALLIES
+from vicinal.trust import counts_agree
 
 comptime TAG = "vicinal.Index"
+comptime BYTE_TYPE = 4
 comptime NUMBERS = 7
 """Answer of a search that went well on an index with string ids: what it found are numbers of strings."""
 
@@ -47,18 +53,19 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 8)
     need_space(as_int(args[unsafe_offset=0]), as_int(args[unsafe_offset=1]))
-    return capsule_new[Index, TAG](
-        Index(
-            as_int(args[unsafe_offset=0]),
-            as_int(args[unsafe_offset=1]),
-            as_int(args[unsafe_offset=2]),
-            as_int(args[unsafe_offset=3]),
-            as_int(args[unsafe_offset=4]),
-            as_int(args[unsafe_offset=5]),
-            as_int(args[unsafe_offset=6]),
-            as_int(args[unsafe_offset=7]),
-        )
+    var index = Index(
+        as_int(args[unsafe_offset=0]),
+        as_int(args[unsafe_offset=1]),
+        as_int(args[unsafe_offset=2]),
+        as_int(args[unsafe_offset=3]),
+        as_int(args[unsafe_offset=4]),
+        as_int(args[unsafe_offset=5]),
+        as_int(args[unsafe_offset=6]),
+        as_int(args[unsafe_offset=7]),
     )
+    if index.failed():
+        raise no_memory()
+    return capsule_new[Index, TAG](index^)
 
 
 def index_search(args: Args, count: Int) raises Fail -> Obj:
@@ -107,6 +114,8 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     _ = distances^
     if status == STOPPED:
         raise Fail()
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
     if status == DONE and index[].texts.used:
         return from_int(
             NUMBERS
@@ -149,7 +158,8 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 10:
         value = Int(index.file != 0)
     elif which == 11:
-        index.know_ids()
+        if not index.know_ids():
+            raise no_memory()
         value = 0 if index.automatic else index.live()
     elif which == 12:
         value = index.exact_below
@@ -177,7 +187,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which >= 21 and which < 21 + TALLIES:
         value = index.tally.of(which - 21)
     elif which == 21 + TALLIES:
-        value = index.vectors.usable - index.own_vectors()
+        value = index.vectors.usable if index.borrowed == BORROWED else 0
     elif which > 21 + TALLIES and which <= 21 + TALLIES + ENTRIES:
         value = index.ledger.of(which - 22 - TALLIES)
     elif which > 21 + TALLIES + ENTRIES and which <= 21 + TALLIES + ENTRIES + COUNTS:
@@ -194,22 +204,18 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
 def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
-    ref index = handle_of(args[unsafe_offset=0])[]
-    return from_int(
-        check_graph(
-            index.graph[],
-            index.count,
-            index.unrepaired == 0,
-            index.copies.count + index.marks.free(),
-            index.marks.address(),
-        )
-    )
+    var found = check_index(handle_of(args[unsafe_offset=0])[])
+    if found == NOT_KNOWN:
+        raise no_memory()
+    return from_int(found)
 
 
 def index_rows(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_rows(handle, ids, out) -> None: the row of each id, or -1."""
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
+    if not index[].know_ids():
+        raise no_memory()
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], INT64, 1, writable=True)
     if ids.dim(0) != out.dim(0):
@@ -230,45 +236,90 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
+    if not index[].know_ids():
+        raise no_memory()
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
     var n = ids.dim(0)
     if out.dim(0) != n or out.dim(1) != index[].dim:
         raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
-    var bytes = index[].dim * item_bytes(index[].dtype)
-    var stride = row_stride(index[].dim, index[].dtype)
     var unknown = -1
     for i in range(n):
         var row = index[].row_of(at[Int64](ids.address())[unsafe_offset=i])
         if row < 0:
             unknown = i
             break
-        unsafe_memcpy(
-            dest=at[UInt8](out.address() + i * bytes),
-            src=at[UInt8](index[].vectors.address + row * stride),
-            count=bytes,
-        )
+        copy_row(index[], row, out.address(), i)
     _ = ids^
     _ = out^
     return from_int(unknown)
 
 
 def index_ids(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_ids(handle, out) -> int: copies the ids in row order, as many as fit; returns how many were copied.
+    """Implements index_ids(handle) -> bytearray of the int64 ids of the rows that are there, in row order.
+
+    One call, so that nothing takes effect in between: the GIL is held. A damaged file may have fewer rows than it says.
     """
-    need(count, 2)
-    var index = handle_of(args[unsafe_offset=0])
-    var out = View(args[unsafe_offset=1], INT64, 1, writable=True)
-    var visible = index[].marks.present()
+    need(count, 1)
+    ref index = handle_of(args[unsafe_offset=0])[]
+    var visible = index.marks.present()
+    var live = index.live()
+    var result = external_call["PyByteArray_FromStringAndSize", Obj](0, live * 8)
+    if result == 0:
+        raise Fail()
+    var out = at[Int64](external_call["PyByteArray_AsString", Int](result))
     var to = 0
-    for row in range(index[].count):
-        if to == out.dim(0):
+    for row in range(visible.bound):
+        if to == live:
             break
         if visible.sees(row):
-            at[Int64](out.address())[unsafe_offset=to] = index[].ids.ptr[Int64]()[unsafe_offset=row]
+            out[unsafe_offset=to] = index.ids.ptr[Int64]()[unsafe_offset=row]
             to += 1
+    if to < live and external_call["PyByteArray_Resize", c_int](result, to * 8) != 0:
+        external_call["Py_DecRef", NoneType](result)
+        raise Fail()
+    return result
+
+
+def index_get_present(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_get_present(handle, ids, out, present) -> None: as `index_get`, with a 1 or a 0 for each id in `present`;
+    rows of `out` whose id is not there stay as they are.
+    """
+    need(count, 4)
+    var index = handle_of(args[unsafe_offset=0])
+    var ids = View(args[unsafe_offset=1], INT64, 1)
+    var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
+    var present = View(args[unsafe_offset=3], BYTE_TYPE, 1, writable=True)
+    var n = ids.dim(0)
+    if out.dim(0) != n or out.dim(1) != index[].dim or present.dim(0) != n:
+        raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
+    for i in range(n):
+        var row = index[].row_of(at[Int64](ids.address())[unsafe_offset=i])
+        at[UInt8](present.address())[unsafe_offset=i] = UInt8(row >= 0)
+        if row >= 0:
+            copy_row(index[], row, out.address(), i)
+    _ = ids^
     _ = out^
-    return from_int(to)
+    _ = present^
+    return none()
+
+
+def copy_row(index: Index, row: Int, target: Int, i: Int):
+    """Copies a stored row to place i of an array without gaps."""
+    var bytes = index.dim * item_bytes(index.dtype)
+    unsafe_memcpy(
+        dest=at[UInt8](target + i * bytes),
+        src=at[UInt8](index.vectors.address + row * row_stride(index.dim, index.dtype)),
+        count=bytes,
+    )
+
+
+def index_forked(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_forked(handle) -> None: to be called in a child process right after the fork.
+    """
+    need(count, 1)
+    handle_of(args[unsafe_offset=0])[].readers.forget()
+    return none()
 
 
 # ---- files
@@ -333,6 +384,20 @@ def index_open(args: Args, count: Int) raises Fail -> Obj:
         return none()
     need_space(index.metric, index.dtype)
     return capsule_new[Index, TAG](index^)
+
+
+def index_compare_counts(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_compare_counts(handle, status int64[5]) -> None: whether a file holds as many rows as it says.
+    """
+    need(count, 2)
+    var index = handle_of(args[unsafe_offset=0])
+    var out = status_view(args[unsafe_offset=1])
+    var gil = NoGil()
+    var status = counts_agree(index[])
+    _ = gil^
+    report(status, out)
+    _ = out^
+    return none()
 
 
 def index_verify(args: Args, count: Int) raises Fail -> Obj:

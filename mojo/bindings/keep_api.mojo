@@ -15,6 +15,7 @@ from bindings.python_api import (
     fail,
     from_int,
     need,
+    no_memory,
     none,
 )
 from vicinal.index import TUNING_WORDS, Index
@@ -45,7 +46,10 @@ def index_version(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_version(handle) -> int: the format version of the file that `save` would write.
     """
     need(count, 1)
-    return from_int(format_version(capsule_get[Index, TAG](args[unsafe_offset=0])[]))
+    var version = format_version(capsule_get[Index, TAG](args[unsafe_offset=0])[])
+    if version == 0:
+        raise no_memory()
+    return from_int(version)
 
 
 def index_tuning(args: Args, count: Int) raises Fail -> Obj:

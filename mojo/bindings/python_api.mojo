@@ -7,7 +7,7 @@ from std.ffi import c_int, external_call
 from std.sys import size_of
 
 from vicinal.clock import now
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.parallel import Watch
 
 comptime Obj = Int
@@ -36,6 +36,12 @@ def fail(kind: StringLiteral, format: StringLiteral, a: Int = 0, b: Int = 0) -> 
     var builtins = external_call["PyEval_GetBuiltins", Obj]()
     var exception = external_call["PyDict_GetItemString", Obj](builtins, kind.ptr())
     _ = external_call["PyErr_Format", Obj, num_fixed_args=2](exception, format.ptr(), a, b)
+    return Fail()
+
+
+def no_memory() -> Fail:
+    """Sets MemoryError, which takes no memory itself."""
+    _ = external_call["PyErr_NoMemory", Obj]()
     return Fail()
 
 
@@ -124,6 +130,8 @@ def path_bytes(o: Obj) raises Fail -> Int:
 def capsule_new[T: Movable & Deinitable, tag: StringLiteral](var value: T) raises Fail -> Obj:
     """Moves a value into a capsule that destroys it with its last reference."""
     var p = allocate[T](1)
+    if missing(p):
+        raise no_memory()
     p.unsafe_write(value^)
     var finish: def(Obj) abi("C") thin -> None = _capsule_free[T, tag]
     var capsule = external_call["PyCapsule_New", Obj](p, tag.ptr(), finish)
@@ -204,7 +212,9 @@ struct View(Movable):
             ValueError or TypeError of another type, shape or layout.
         """
         # all checks on a local: a raise after the fields are set would run the destructor on a half-made object
-        var buffer = at[PyBuffer](external_call["malloc", Int](size_of[PyBuffer]()))
+        var buffer = allocate[PyBuffer](1)
+        if missing(buffer):
+            raise no_memory()
         var flags = 0x38 | 0x4 | (1 if writable else 0)  # C-contiguous, with format
         if external_call["PyObject_GetBuffer", c_int](o, buffer, c_int(flags)) != 0:
             release(buffer)
@@ -380,28 +390,34 @@ struct Methods(Movable):
 
     var table: Ptr[Method]
     var count: Int
+    var room: Int
 
     def __init__(out self, room: Int):
         """Makes a table for `room` methods."""
         # zero bytes end the table
         self.table = allocate_zeroed[Int](4 * (room + 1)).unsafe_bitcast[Method]()
         self.count = 0
+        self.room = 0 if missing(self.table) else room
 
     def add[
         f: def(Args, Int) thin raises Fail -> Obj
     ](mut self, name: StringLiteral, doc: StringLiteral):
         """Adds a function under a name."""
         comptime METH_FASTCALL = 0x80
+        if self.count >= self.room:
+            return
         self.table.unsafe_offset(self.count).unsafe_write(
             Method(Int(name.ptr()), fast[f], METH_FASTCALL, Int(doc.ptr()))
         )
         self.count += 1
 
     def module(self, name: StringLiteral) -> Obj:
-        """Makes the module."""
+        """Makes the module, or sets MemoryError and returns NULL."""
         # PyModuleDef, never freed; an object's header has 2 words more without a GIL
         var head = 7 if free_threaded() else 5
         var definition = allocate_zeroed[Int](head + 8)
+        if missing(definition) or self.room == 0:
+            return external_call["PyErr_NoMemory", Obj]()
         if head == 5:
             definition[unsafe_offset=0] = 1  # reference count; without a GIL CPython sets it
         definition[unsafe_offset=head] = Int(name.ptr())

@@ -18,8 +18,9 @@ from bindings.python_api import (
 )
 from vicinal.index import Index
 from vicinal.memory import Ptr, at
-from vicinal.texts import DAMAGED, NO_NUMBER
+from vicinal.texts import DAMAGED, NO_NUMBER, NO_ROOM
 
+comptime BAD_OFFSETS = NO_ROOM - 1
 comptime BYTE = 4
 """Array type code of unsigned bytes."""
 
@@ -68,9 +69,9 @@ def texts_numbers(args: Args, count: Int) raises Fail -> Obj:
     _ = text^
     _ = offsets^
     _ = out^
-    if status < DAMAGED or (add and status == NO_NUMBER):
+    if status < DAMAGED:
         index[].texts.shrink(before)
-        if status < DAMAGED:
+        if status == BAD_OFFSETS:
             raise fail("ValueError", "offsets do not ascend inside the text")
         raise fail("MemoryError", "no memory for the ids of this call; the index is as it was")
     return from_int(Int(status == DAMAGED))
@@ -92,11 +93,11 @@ def _numbers(
         var begin = Int(offsets[unsafe_offset=i])
         var end = Int(offsets[unsafe_offset=i + 1])
         if begin < 0 or end < begin or end > bytes:
-            return DAMAGED - 1
+            return BAD_OFFSETS
         var number = texts.add(text + begin, end - begin) if add else texts.find(
             text + begin, end - begin
         )
-        if number == DAMAGED or (add and number == NO_NUMBER):
+        if number <= DAMAGED:
             return number
         numbers[unsafe_offset=i] = Int64(number)
     return 0

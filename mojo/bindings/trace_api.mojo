@@ -15,7 +15,7 @@ from bindings.python_api import (
     from_int,
     need,
 )
-from vicinal.index import DONE, Index
+from vicinal.index import DONE, NO_MEMORY, Index
 from vicinal.memory import at
 from vicinal.trace import Log, trace
 
@@ -54,6 +54,8 @@ def index_trace(args: Args, count: Int) raises Fail -> Obj:
     _ = query^
     _ = ids^
     _ = distances^
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for a trace with k = %zd", k)
     if status != DONE:
         return from_int(status)
     var result = external_call["PyBytes_FromStringAndSize", Obj](Int(log.words), log.size * 8)

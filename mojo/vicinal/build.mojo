@@ -8,10 +8,10 @@ from vicinal.graph import EMPTY, Graph, publish
 from vicinal.clock import now
 from vicinal.interleave import LANES, Errands, lanes_for, run_errands
 from vicinal.ledger import LINK_BACK, ROUNDS, ROWS, SEARCH, Ledger
-from vicinal.memory import Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, missing, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.prune import select_diverse
-from vicinal.scratch import Scratch
+from vicinal.scratch import Scratch, any_failed
 from vicinal.shared import announce
 from vicinal.search import Walk, descend, fetch_row, measure_nodes, search_level
 from vicinal.seeds import Seeds
@@ -106,9 +106,11 @@ struct FindLinks[S_: Linker](Body, Errands):
         var round = self.round
         ref graph = round.graph[]
         row = round.row(number)
-        var query = Self.S.query_of_row(
-            round.rows, row, scratch[].room(Self.S.query_bytes(round.rows))
-        )
+        var room = scratch[].room(Self.S.query_bytes(round.rows))
+        if scratch[].failed():
+            scratch[].beam.reset(1)  # nothing in it: the walk is done
+            return self.idle(scratch)
+        var query = Self.S.query_of_row(round.rows, row, room)
         if self.seeds.any():
             scratch[].chosen.reset(CONSIDERED * graph.M)
             var position = self.done + number
@@ -152,6 +154,8 @@ struct FindLinks[S_: Linker](Body, Errands):
         ref beam = scratch[].beam
         beam.reset(min(self.seeds.width, graph.linked))
         scratch[].visited.reset(graph.linked)
+        if scratch[].failed():
+            return self.idle(scratch)
         var fresh = scratch[].fresh
         var seeds = 0
         for i in range(count):
@@ -172,6 +176,8 @@ struct FindLinks[S_: Linker](Body, Errands):
 
     def finish(self, row: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
+        if scratch.failed():
+            return
         if self.seeds.any() and scratch.chosen.size != 0:
             self.take_seeds(scratch)
         self.choose(0, row, scratch)
@@ -243,8 +249,9 @@ struct LinkBack[S: Linker](Body):
         """Adds one link target -> node, pruning the target's block when it is full."""
         var rows = self.round.rows
         ref graph = self.round.graph[]
-        self.log[].keep(graph, level, target, part)
         var block = graph.links(level, target)
+        if not self.log[].keep(graph, level, target, part):
+            return
         var cap = graph.cap(level)
         for i in range(cap):
             if block[unsafe_offset=i] == EMPTY:
@@ -252,7 +259,10 @@ struct LinkBack[S: Linker](Body):
                 return
         scratch.prunes += 1
         var centre = graph.row_at(level, target)
-        var query = Self.S.query_of_row(rows, centre, scratch.room(Self.S.query_bytes(rows)))
+        var room = scratch.room(Self.S.query_bytes(rows))
+        if scratch.failed():
+            return
+        var query = Self.S.query_of_row(rows, centre, room)
         var fresh = scratch.fresh
         for i in range(cap + 1):
             var other = node if i == cap else Int(block[unsafe_offset=i])
@@ -263,12 +273,16 @@ struct LinkBack[S: Linker](Body):
         else:
             measure_nodes[Self.S, False](graph, rows, query, fresh, cap + 1, cap + 1)
         scratch.chosen.reset(cap + 1)
+        if scratch.failed():
+            return
         for i in range(cap + 1):
             scratch.chosen.insert(fresh[unsafe_offset=i])
         var wanted = max(cap - SLACK, cap // 2)
         var kept = select_diverse[Self.S](
             graph, rows, level, scratch.chosen.entries, cap + 1, wanted, scratch
         )
+        if scratch.failed():
+            return
         for i in range(kept):
             publish(block.unsafe_offset(i), Int(scratch.picked[unsafe_offset=i]))
         for i in range(kept, cap):
@@ -308,7 +322,7 @@ def link_rows[
         ef_construction: Candidates kept while searching for neighbours.
         team: Workers.
         scratches: LANES for each worker.
-        log: Made of the same graph; receives what an undo needs.
+        log: Made of the same graph; receives what an undo needs, and word of memory that was refused.
         ledger: Receives what it costs.
         watch: May end the work early.
         seeds: Where walks for some of the rows start.
@@ -319,6 +333,9 @@ def link_rows[
     var start = graph.linked
     var unwatched = Unwatched()
     var own = allocate[Int32](LARGEST_ROUND)
+    if missing(own) or log.failed():
+        release(own)
+        return -1
     var outcome = 1
     var done = 0
     var time = now()
@@ -360,6 +377,9 @@ def link_rows[
             )
             _ = team.run(PARTS, 1 if size > FEW else PARTS, back, unwatched)
             time = ledger.spend(LINK_BACK, time)
+            if log.failed() or any_failed(scratches, team.size() * LANES):
+                outcome = -1
+                break
         announce(graph.linked, reach)
         for i in range(size):
             if round.ordinal(i) >= 0:

@@ -7,7 +7,7 @@ from std.bit import count_trailing_zeros
 from std.memory import pack_bits
 from std.sys import simd_width_of
 
-from vicinal.memory import Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, missing, release
 
 comptime LANES = simd_width_of[DType.int64]()
 comptime EMPTY_ENTRY: Int64 = 0x7FFFFFFFFFFFFFFF
@@ -46,6 +46,9 @@ struct Candidates(Movable):
     """No entry before it is unexpanded; itself it may be anything."""
     var allocated: Int
     """Room in `entries`, slack for whole vectors included."""
+    var failed: Bool
+    """True once memory was refused. Set from the beginning, nothing may be done but to destroy it; set by `reset`, all goes on with
+    fewer entries than were asked for, and whoever uses what it holds has to look here first."""
 
     def __init__(out self):
         """Makes a buffer that holds nothing; call `reset` before use."""
@@ -54,20 +57,45 @@ struct Candidates(Movable):
         self.size = 0
         self.limit = 0
         self.cursor = 0
+        self.failed = missing(self.entries)
 
     def __deinit__(deinit self):
         release(self.entries)
 
-    def reset(mut self, limit: Int):
-        """Empties the buffer and sets how many entries it keeps."""
+    def reset(mut self, wanted: Int):
+        """Empties the buffer and sets how many entries it keeps, fewer if it has `failed`."""
+        var limit = wanted
         if limit + 3 * LANES > self.allocated:
-            release(self.entries)
-            self.allocated = limit + limit // 2 + 3 * LANES
-            self.entries = allocate[Int64](self.allocated)
+            limit = self._make_room(limit)
         for i in range(0, limit + LANES, LANES):
             self.entries.unsafe_store(i, SIMD[DType.int64, LANES](EMPTY_ENTRY))
         self.size = 0
         self.limit = limit
+        self.cursor = 0
+
+    def _make_room(mut self, limit: Int) -> Int:
+        """Makes room for so many entries; returns how many there is room for."""
+        var room = limit + limit // 2 + 3 * LANES
+        var entries = allocate[Int64](room)
+        if missing(entries):
+            self.failed = True
+            return self.allocated - 3 * LANES
+        release(self.entries)
+        self.entries = entries
+        self.allocated = room
+        return limit
+
+    def shrink(mut self):
+        """Empties the buffer and gives back what is more than the least room, unless that is refused.
+        """
+        var entries = allocate[Int64](4 * LANES)
+        if missing(entries):
+            return
+        release(self.entries)
+        self.entries = entries
+        self.allocated = 4 * LANES
+        self.size = 0
+        self.limit = 0
         self.cursor = 0
 
     def narrow(mut self, limit: Int):

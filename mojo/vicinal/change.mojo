@@ -22,7 +22,7 @@ from vicinal.marks import (
     PENDING,
     stamp_of,
 )
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.places import Places
 from vicinal.point import point, reclaims, reuses
 from vicinal.seeds import Origin
@@ -72,12 +72,12 @@ struct Change(Movable):
         self.first = 0
         self.added = 0
         self.origin = Origin.nowhere()
-        self.reused = allocate[UInt32](1)
+        self.reused = no_block[UInt32]()
         self.num_reused = 0
-        self.leaving = allocate[UInt32](1)
+        self.leaving = no_block[UInt32]()
         self.num_leaving = 0
-        self.successors = allocate[UInt32](1)
-        self.released = allocate[UInt32](1)
+        self.successors = no_block[UInt32]()
+        self.released = no_block[UInt32]()
         self.num_released = 0
         self.replaces = False
         self.stamped = False
@@ -122,7 +122,8 @@ struct Change(Movable):
         Returns:
             DONE, NO_MEMORY, or 8 * position + KNOWN_ID of the first id that is refused; then nothing has changed.
         """
-        index.know_ids()
+        if not index.know_ids():
+            return NO_MEMORY
         self.first = index.count
         self.added = added
         self.was_automatic = index.automatic
@@ -141,7 +142,9 @@ struct Change(Movable):
             if next < 0 or next > Int64.MAX - Int64(added) + 1:
                 self.num_reused = 0
                 return KNOWN_ID
-        self._choose_places(index)
+        if not self._choose_places(index):
+            self.num_reused = 0
+            return NO_MEMORY
         announce(index.marks.shaded, index.marks.shaded + added)
         if index.marks.in_use:
             self._hide_behind_the_last(index)
@@ -155,8 +158,14 @@ struct Change(Movable):
         if automatic:
             return DONE
         if self.was_automatic:
-            index.fill_map()
+            if not index.fill_map():
+                self._give_places_back(index)
+                return NO_MEMORY
             index.automatic = False
+        if not index.map.make_room(column, index.map.held + added):
+            self._forget_ids(index, 0)
+            self._give_places_back(index)
+            return NO_MEMORY
         if replaces:
             return self._take_over(index)
         for i in range(added):
@@ -166,12 +175,13 @@ struct Change(Movable):
                 return 8 * i + KNOWN_ID
         return DONE
 
-    def _choose_places(mut self, mut index: Index):
-        """Marks free rows as coming; they are hidden anyway."""
+    def _choose_places(mut self, mut index: Index) -> Bool:
+        """Marks free rows as coming; they are hidden anyway. Returns False when memory is out."""
         if self.num_reused == 0:
-            return
-        release(self.reused)
+            return True
         self.reused = allocate[UInt32](self.num_reused)
+        if missing(self.reused):
+            return False
         var row = index.marks.lowest_free
         for i in range(self.num_reused):
             row = index.marks.next_free(row)
@@ -182,6 +192,7 @@ struct Change(Movable):
         index.marks.lowest_free = row
         for i in range(self.num_reused):
             index.marks.stamp(Int(self.reused[unsafe_offset=i]), self._born(index))
+        return True
 
     def _born(self, index: Index) -> UInt64:
         return stamp_of(index.marks.version + 1, ~UInt32(0))
@@ -197,15 +208,17 @@ struct Change(Movable):
         """Makes rows leave whose ids are given again; the table leads to them until the change takes effect.
         """
         self.replaces = True
-        if not index.marks.prepare(self.until(), self.first):
+        self.leaving = allocate[UInt32](self.added)
+        self.successors = allocate[UInt32](self.added)
+        if (
+            missing(self.leaving)
+            or missing(self.successors)
+            or not index.marks.prepare(self.until(), self.first)
+        ):
             self._forget_ids(index, 0)
             self._give_places_back(index)
             return NO_MEMORY
         self._hide_behind_the_last(index)
-        release(self.leaving)
-        release(self.successors)
-        self.leaving = allocate[UInt32](self.added)
-        self.successors = allocate[UInt32](self.added)
         var column = index.ids.ptr[Int64]()
         for i in range(self.added):
             var row = self.places().row(i)
@@ -218,7 +231,10 @@ struct Change(Movable):
                 return 8 * i + KNOWN_ID
             self._leave(index, old)
             self.successors[unsafe_offset=self.num_leaving - 1] = UInt32(row)
-        self._sort_copies(index)
+        if not self._sort_copies(index):
+            self._forget_ids(index, self.added)
+            self._give_places_back(index)
+            return NO_MEMORY
         return DONE
 
     def _leave(mut self, mut index: Index, row: Int):
@@ -233,34 +249,39 @@ struct Change(Movable):
         Returns:
             DONE, NO_MEMORY, or 8 * position + UNKNOWN_ROW of the first row that is refused; then nothing has changed.
         """
-        index.know_ids()
+        if not index.know_ids():
+            return NO_MEMORY
         self.first = index.count
         self.was_automatic = index.automatic
         if not index.marks.prepare(self.first, self.first):
             return NO_MEMORY
-        release(self.leaving)
         self.leaving = allocate[UInt32](count)
+        if missing(self.leaving):
+            return NO_MEMORY
         for i in range(count):
             var row = Int(rows[unsafe_offset=i])
             if row < 0 or row >= self.first or index.marks.of(row) != LIVE:
                 self.take_back(index)
                 return 8 * i + UNKNOWN_ROW
             self._leave(index, row)
-        self._sort_copies(index)
+        if not self._sort_copies(index):
+            self.take_back(index)
+            return NO_MEMORY
         return DONE
 
-    def _sort_copies(mut self, mut index: Index):
-        """Finds out which rows that leave hold a place for copies that stay, and which do so no longer.
+    def _sort_copies(mut self, mut index: Index) -> Bool:
+        """Finds out which rows that leave hold a place for copies that stay, and which do so no longer; returns False when memory
+        is out, before anything has changed.
         """
         if index.graph[].linked == 0:
-            return
+            return True
         var stored = index.rows()
         var marks = index.marks.address()
         ref copies = index.copies
         if copies.count != 0:
-            copies.catch_up(stored, index.graph[].linked, marks)
-            release(self.released)
             self.released = allocate[UInt32](self.num_leaving)
+            if missing(self.released) or not copies.catch_up(stored, index.graph[].linked, marks):
+                return False
         var known = NO_ROW  # copies of one row often come one after the other
         for i in range(self.num_leaving):
             var row = Int(self.leaving[unsafe_offset=i])
@@ -279,6 +300,7 @@ struct Change(Movable):
                 _ = copies.original(stored, row)
             else:  # an equal row that comes later is no copy of this one
                 copies.forget(stored, row)
+        return True
 
     def _unsort_copies(mut self, mut index: Index):
         """Takes back `_sort_copies`, once rows that were to leave are back."""
@@ -318,7 +340,8 @@ struct Change(Movable):
         index.committed = index.readers.retire()
 
     def finish(mut self, mut index: Index):
-        """Makes new rows rows like others and those that left pending; what searches see does not change any more."""
+        """Makes new rows rows like others and those that left pending; what searches see does not change any more.
+        """
         ref marks = index.marks
         if marks.in_use:
             var places = self.places()

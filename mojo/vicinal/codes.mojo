@@ -17,7 +17,17 @@ from vicinal.code_space import (
 )
 from vicinal.convert import to_float
 from vicinal.marks import stays
-from vicinal.memory import Column, Ptr, allocate_zeroed, at, release
+from vicinal.memory import (
+    NO_BLOCK,
+    Column,
+    Ptr,
+    allocate,
+    allocate_zeroed,
+    at,
+    missing,
+    no_block,
+    release,
+)
 from vicinal.metric import W
 from vicinal.rotation import Rotation, padded_dim
 from vicinal.space import IP, L2, Rows, is_float
@@ -99,7 +109,12 @@ struct Codes(Movable):
 
     def memory(self) -> Int:
         """Returns the bytes of memory that codes and constants take."""
-        return self.bytes.usable + self.constants.usable
+        return self.bytes.memory() + self.constants.memory()
+
+    def free_retired(mut self):
+        """Gives back what the columns have moved out of; see `Column.free_retired`."""
+        self.bytes.free_retired()
+        self.constants.free_retired()
 
     def grow(mut self, rows: Int) -> Bool:
         """Makes room for `rows` rows; returns False when memory is out."""
@@ -111,15 +126,21 @@ struct Codes(Movable):
         """Returns the bytes of a prepared query: header, then one byte a dimension."""
         return CODE_LINE + (self.stride * 2 if self.kind == ROTATED else self.stride)
 
-    def centre_on[T: DType](mut self, stored: Rows, marks: Int, count: Int):
-        """Moves the centre of estimating codes to the mean of a sample of the rows that are there.
+    def failed(self) -> Bool:
+        """Tells whether memory was refused when the codes were made: they are of no use then."""
+        return missing(self.centre) or self.rotation.failed()
+
+    def centre_on[T: DType](mut self, stored: Rows, marks: Int, count: Int) -> Bool:
+        """Moves the centre of estimating codes to the mean of a sample of the rows that are there; returns False when memory is out.
         """
         if self.kind <= EXACT:
-            return
+            return True
         comptime SAMPLE = 4096
         var step = max(count // SAMPLE, 1)
         var taken = 0
         var sums = allocate_zeroed[Float64](self.dim)
+        if missing(sums):
+            return False
         for row in range(0, count, step):
             if not stays(marks, row):
                 continue
@@ -130,6 +151,7 @@ struct Codes(Movable):
         for i in range(self.dim):
             self.centre[unsafe_offset=i] = Float32(sums[unsafe_offset=i] / Float64(max(taken, 1)))
         release(sums)
+        return True
 
     def encode[T: DType](self, stored: Rows, row: Int, work: Ptr[Float32]):
         """Encodes one row.
@@ -273,15 +295,30 @@ def _whole[T: DType](x: Scalar[T]) -> Int32:
         return x.cast[DType.int32]()
 
 
+def codes_on_heap(kind: Int, metric: Int, dtype: Int, dim: Int, seed: Int) -> Ptr[Codes]:
+    """Makes codes at an address of their own, or returns what `missing` knows; `drop_codes` ends them.
+    """
+    var codes = allocate[Codes](1)
+    if missing(codes):
+        return codes
+    codes.unsafe_write(Codes(kind, metric, dtype, dim, seed))
+    if codes[].failed():
+        drop_codes(codes)
+        return no_block[Codes]()
+    return codes
+
+
 def drop_codes(codes: Ptr[Codes]):
     """Destroys and frees codes that live on the heap."""
+    if missing(codes):
+        return
     codes.unsafe_deinit_pointee()
     release(codes)
 
 
 def drop_all_codes(address: Int):
     """Destroys and frees codes and those that they replaced."""
-    var next = address
+    var next = address if address != NO_BLOCK else 0
     while next != 0:
         var codes = at[Codes](next)
         next = codes[].older

@@ -3,8 +3,17 @@ from std.atomic import Atomic, Ordering
 
 from vicinal.candidates import Candidates, entry_of
 from vicinal.code_space import CODE_LINE, Estimate
-from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes, is_bytes
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.codes import (
+    EXACT,
+    ROTATED,
+    SCALED,
+    STORED_ROWS,
+    Codes,
+    codes_on_heap,
+    drop_codes,
+    is_bytes,
+)
+from vicinal.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.marks import stays
 from vicinal.parallel import Body, Team, Watch
 from vicinal.places import Places
@@ -92,13 +101,14 @@ struct Encode[S: Space](Body):
     var codes: Ptr[Codes]
     var rows: Rows
     var places: Places
+    var work: Ptr[Float32]
+    """Room for `padded_dim(dim)` floats for each worker."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Encodes the rows of places begin .. end-1."""
-        var work = allocate[Float32](padded_dim(self.rows.dim))
+        var work = self.work.unsafe_offset(worker * padded_dim(self.rows.dim))
         for i in range(begin, end):
             self.codes[].encode[Self.S.T](self.rows, self.places.row(i), work)
-        release(work)
 
 
 def encode_rows[
@@ -122,23 +132,33 @@ def encode_rows[
     if not codes[].grow(until):
         return -1
     var first = codes[].count
-    if first != 0 and not team.run(written.listed, GRAIN, Encode[S](codes, rows, written), watch):
-        return 0
-    if not team.run(until - first, GRAIN, Encode[S](codes, rows, Places.from_row(first)), watch):
-        return 0
-    announce(codes[].count, until)
-    return 1
+    var work = allocate[Float32](team.size() * padded_dim(rows.dim))
+    if missing(work):
+        return -1
+    var again = Encode[S](codes, rows, written, work)
+    var new = Encode[S](codes, rows, Places.from_row(first), work)
+    var finished = (first == 0 or team.run(written.listed, GRAIN, again, watch)) and team.run(
+        until - first, GRAIN, new, watch
+    )
+    release(work)
+    if finished:
+        announce(codes[].count, until)
+    return Int(finished)
 
 
 def new_codes[
     S: Space
 ](kind: Int, dtype: Int, rows: Rows, marks: Int, count: Int, seed: Int) -> Ptr[Codes]:
     """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of those that are there.
+
+    Returns:
+        The codes, or what `missing` knows.
     """
-    var codes = allocate[Codes](1)
-    codes.unsafe_write(Codes(kind, S.metric, dtype, rows.dim, seed))
-    codes[].centre_on[S.T](rows, marks, count)
-    return codes
+    var codes = codes_on_heap(kind, S.metric, dtype, rows.dim, seed)
+    if missing(codes) or codes[].centre_on[S.T](rows, marks, count):
+        return codes
+    drop_codes(codes)
+    return no_block[Codes]()
 
 
 comptime SAMPLE_QUERIES = 64
@@ -148,6 +168,9 @@ comptime ALLOWED = 20
 """Places among which the estimates must have the nearest rows of the sample. Fewer than a search measures again, because
 neighbours lie closer together among all rows than in a sample."""
 comptime ENOUGH = 0.98
+comptime UNFIT = 0
+comptime FIT = 1
+comptime UNKNOWN = -1
 
 
 def finer(kind: Int) -> Int:
@@ -161,8 +184,8 @@ def check_due(codes: Codes, until: Int) -> Bool:
     return codes.kind > EXACT and 4 * codes.checked <= 3 * until
 
 
-def estimates_fit[S: Space](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Bool:
-    """Tells whether estimated distances find the neighbours of rows first .. until-1 in a sample of all rows.
+def estimates_fit[S: Space](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Int:
+    """Tells, by FIT, UNFIT or UNKNOWN when memory is out, whether estimated distances find the neighbours of rows first .. until-1 in a sample of all rows.
 
     Removed rows, which `marks` tells unless it is 0, are left out.
 
@@ -170,7 +193,7 @@ def estimates_fit[S: Space](codes: Codes, rows: Rows, marks: Int, first: Int, un
     the differences between near neighbours: heaps far apart, or rows that have moved since the centre was taken.
     """
     comptime if not S.T.is_floating_point():
-        return True
+        return FIT
     if codes.kind == SCALED:
         return _sample_fits[S, Estimate[8]](codes, rows, marks, first, until)
     return _sample_fits[S, Estimate[4]](codes, rows, marks, first, until)
@@ -178,13 +201,18 @@ def estimates_fit[S: Space](codes: Codes, rows: Rows, marks: Int, first: Int, un
 
 def _sample_fits[
     S: Space, M: Measure
-](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Bool:
+](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Int:
     var exact = Candidates()
     var estimated = Candidates()
     var size = padded_dim(rows.dim)
     var widened = allocate[UInt8](4 * size + CODE_LINE)
     var work = allocate[Float32](size)
     var prepared = allocate[UInt8](codes.query_bytes())
+    if exact.failed or estimated.failed or missing(widened) or missing(work) or missing(prepared):
+        release(widened)
+        release(work)
+        release(prepared)
+        return UNKNOWN
     var coded = codes.rows(rows)
     var queries = min(SAMPLE_QUERIES, until - first)
     var sampled = min(SAMPLE_ROWS, until)
@@ -214,7 +242,9 @@ def _sample_fits[
     release(widened)
     release(work)
     release(prepared)
-    return Float64(found) >= ENOUGH * Float64(wanted)
+    if exact.failed or estimated.failed:
+        return UNKNOWN
+    return FIT if Float64(found) >= ENOUGH * Float64(wanted) else UNFIT
 
 
 @always_inline

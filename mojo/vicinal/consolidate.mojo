@@ -17,9 +17,9 @@ from vicinal.encode import encode
 from vicinal.graph import Graph
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.ledger import REPAIR
-from vicinal.link import ENDED, OUT, WRITTEN, Linking, LinkTask, on_codes
+from vicinal.link import ENDED, OUT, WRITTEN, Linking, LinkTask, on_codes, told
 from vicinal.marks import FREE, HIDDEN, PENDING
-from vicinal.memory import Ptr, allocate
+from vicinal.memory import Ptr, allocate, missing, no_block, release
 from vicinal.parallel import Team, Watch
 from vicinal.places import Places
 from vicinal.readers import PATIENCE
@@ -63,6 +63,7 @@ def consolidate[V: Watch](mut index: Index, threads: Int, mut watch: V) -> Int:
         DONE, also if nothing could be done yet; STOPPED or NO_MEMORY. What searches find is the same in each case.
     """
     index.free_replaced()
+    index.free_retired()
     if not free_unlinked(index) or not (due(index) or index.leftovers):
         return DONE
     var patience = PATIENCE
@@ -72,6 +73,10 @@ def consolidate[V: Watch](mut index: Index, threads: Int, mut watch: V) -> Int:
         return DONE
     var team = Team(threads)
     var status = own_rows(index, index.count, team, watch)  # rows are going to be wiped
+    var rows = no_block[UInt32]()
+    if status == DONE:
+        rows = allocate[UInt32](index.marks.pending)
+        status = NO_MEMORY if missing(rows) else DONE
     if status == DONE and index.graph[].linked != 0:
         var task = Unlink[V](
             Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
@@ -83,8 +88,9 @@ def consolidate[V: Watch](mut index: Index, threads: Int, mut watch: V) -> Int:
         status = task.status
     _ = team^
     if status != DONE:
+        release(rows)
         return status
-    _list_unlinked(index)
+    _list_unlinked(index, rows)
     _ = free_unlinked(index)
     index.free_replaced()
     return DONE
@@ -95,6 +101,7 @@ def prepare_change(mut index: Index):
     before version numbers are used up they begin anew.
     """
     _ = free_unlinked(index)
+    index.free_retired()
     if not index.marks.version_due():
         return
     while not index.readers.wait(index.committed):
@@ -126,9 +133,11 @@ struct Unlink[V: Watch](SpaceTask):
         var going = index.marks.pending
         var anew = index.mended + going >= ANEW_SHARE * index.live()
         var places = Sorted(index, anew)
-        var outcome: Int
+        var outcome = OUT
         var address = Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin]()
-        if places.lead(index.graph[]):
+        if linking.failed or places.failed:
+            pass
+        elif places.lead(index.graph[]):
             outcome = on_codes[S](
                 index,
                 LinkAnew[Self.V](
@@ -157,9 +166,12 @@ struct PatchAround[V: Watch](LinkTask):
         ref graph = index.graph[]
         ref watch = linking.watch[]
         var log = UndoLog(graph)
+        if log.failed():
+            return OUT
         var time = now()
         var kept = move_entry(graph, index.marks.address())
-        var outcome = Int(
+        var outcome = told(
+            log,
             patch_links[L](
                 graph,
                 rows,
@@ -169,7 +181,7 @@ struct PatchAround[V: Watch](LinkTask):
                 linking.scratches,
                 log,
                 watch,
-            )
+            ),
         )
         _ = index.ledger.spend(REPAIR, time)
         if outcome == WRITTEN:
@@ -198,13 +210,13 @@ struct LinkAnew[V: Watch](LinkTask):
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
+        var log = UndoLog(Graph(index.graph[].M))  # keeps nothing: the old graph is still there
+        if log.failed():
+            return OUT
         var graph = Graph(index.graph[].M)
         if not index.graph[].copy_empty(graph) or not index.new_graph(graph^):
             return OUT
-        var log = UndoLog(Graph(index.graph[].M))  # keeps nothing: the old graph is still there
-        var outcome = linking.link[L](
-            rows, self.places[], index.count, 0, log, Seeds.none()
-        )
+        var outcome = linking.link[L](rows, self.places[], index.count, 0, log, Seeds.none())
         if outcome == WRITTEN:
             outcome = linking.make_reachable[L](rows, log)
         if outcome != WRITTEN:
@@ -216,13 +228,13 @@ struct LinkAnew[V: Watch](LinkTask):
         return WRITTEN
 
 
-def _list_unlinked(mut index: Index):
-    """Takes pending rows out of the rings of copies and notes that nothing leads to them any more."""
+def _list_unlinked(mut index: Index, rows: Ptr[UInt32]):
+    """Takes pending rows out of the rings of copies and notes that nothing leads to them any more, in `rows`, which is taken over.
+    """
     ref marks = index.marks
     var entry = -1
     if index.graph[].linked != 0:
         entry = index.graph[].row_of(index.graph[].entry)
-    var rows = allocate[UInt32](marks.pending)
     var count = 0
     for row in range(index.count):
         if marks.of(row) != PENDING or row == entry:

@@ -8,8 +8,8 @@ from std.ffi import c_int, external_call
 from vicinal.candidates import Candidates, entry_of, key_of, node_of
 from vicinal.graph import publish
 from vicinal.marks import Visibility, going, settled, staying
+from vicinal.memory import Column, Ptr, allocate, at, missing, no_block, release
 from vicinal.point import point, touches
-from vicinal.memory import Column, Ptr, allocate, at, release
 from vicinal.shared import announce, seen, slot
 from vicinal.space import Rows
 
@@ -19,6 +19,8 @@ comptime ORIGINAL: UInt32 = 0x80000000
 """Set where the row is the original; the rest is the row of its newest copy."""
 comptime FREE: UInt32 = 0xFFFFFFFF
 """A place of the table that holds no row."""
+comptime NO_ROOM = -2
+"""There is no memory for the table."""
 comptime HASH_FACTOR: UInt64 = 0x9E3779B97F4A7C15
 comptime HASH_LANES = 4
 
@@ -53,7 +55,7 @@ struct Copies(Movable):
         self.next = Column()
         self.rows = 0
         self.count = 0
-        self.table = allocate[UInt32](1)
+        self.table = no_block[UInt32]()
         self.room = 0
         self.held = 0
         self.seen = 0
@@ -64,7 +66,7 @@ struct Copies(Movable):
 
     def bytes(self) -> Int:
         """Returns the bytes of memory taken."""
-        return self.next.usable + 4 * self.room
+        return self.next.memory() + 4 * self.room
 
     @always_inline
     def is_copy(self, row: Int) -> Bool:
@@ -111,7 +113,8 @@ struct Copies(Movable):
         return False
 
     def shorten(mut self, original: Int, marks: Int):
-        """Takes the copies that go out of the ring of a row, which lead on to where they led for searches that are at them."""
+        """Takes the copies that go out of the ring of a row, which lead on to where they led for searches that are at them.
+        """
         var known = self.known()
         var next = self.next.ptr[UInt32]()
         var last = self.last_of(original, known)
@@ -170,9 +173,10 @@ struct Copies(Movable):
             row: The row.
 
         Returns:
-            The row in the table that holds the same; or -1, and then this one was put into it.
+            The row in the table that holds the same; or -1, and then this one was put into it; or NO_ROOM.
         """
-        self._make_room(stored, self.held + 1)
+        if not self._make_room(stored, self.held + 1):
+            return NO_ROOM
         self.seen = max(self.seen, row + 1)
         var place = self._home(stored, row)
         while True:
@@ -185,14 +189,21 @@ struct Copies(Movable):
                 return Int(other)
             place = (place + 1) & (self.room - 1)
 
-    def catch_up(mut self, stored: Rows, rows: Int, marks: Int):
-        """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first.
+    def catch_up(mut self, stored: Rows, rows: Int, marks: Int) -> Bool:
+        """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first, or the one
+        that has copies: it has to be found through them. Returns False when memory is out; it can be tried again.
         """
-        for row in range(self.seen, rows):
-            if self.is_copy(row) or not settled(marks, row):
-                self.seen = row + 1
-            else:
-                _ = self.original(stored, row)
+        var first = self.seen
+        for row in range(first, min(rows, self.rows)):
+            if self.has_copies(row) and settled(marks, row):
+                if self.original(stored, row) == NO_ROOM:
+                    return False
+        for row in range(first, rows):
+            if not self.is_copy(row) and not self.has_copies(row) and settled(marks, row):
+                if self.original(stored, row) == NO_ROOM:
+                    return False
+        self.seen = max(self.seen, rows)
+        return True
 
     def forget(mut self, stored: Rows, row: Int):
         """Takes a row out of the table if it is there; those that it stood in the way of move up.
@@ -286,6 +297,9 @@ struct Copies(Movable):
         """
         into.reset(k)
         var room = seen(self.rows)
+        var steps = (
+            room  # all rings together have no more, but those of a damaged file may have no end
+        )
         for i in range(found.size):
             var entry = found.entries[unsafe_offset=i] & ~1
             if entry >= into.worst():
@@ -296,7 +310,6 @@ struct Copies(Movable):
             var last = self.last_of(row, room)
             var copy = self.first_of(last, room)
             var left = k
-            var steps = room
             while copy >= 0 and left > 0 and steps > 0:
                 point["at a copy"]()
                 touches["at a copy"](copy)
@@ -321,13 +334,17 @@ struct Copies(Movable):
     def _home(self, stored: Rows, row: Int) -> Int:
         return Int(hash_row(stored, row)) & (self.room - 1)
 
-    def _make_room(mut self, stored: Rows, rows: Int):
+    def _make_room(mut self, stored: Rows, rows: Int) -> Bool:
         if 2 * rows <= self.room:
-            return
+            return True
+        var room = max(64, 2 * self.room)
+        var table = allocate[UInt32](room)
+        if missing(table):
+            return False
         var old = self.table
         var places = self.room
-        self.room = max(64, 2 * self.room)
-        self.table = allocate[UInt32](self.room)
+        self.room = room
+        self.table = table
         for i in range(self.room):
             self.table[unsafe_offset=i] = FREE
         for i in range(places):
@@ -338,6 +355,7 @@ struct Copies(Movable):
                     place = (place + 1) & (self.room - 1)
                 self.table[unsafe_offset=place] = row
         release(old)
+        return True
 
 
 @always_inline

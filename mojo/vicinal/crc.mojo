@@ -8,7 +8,7 @@ multiplication modulo the polynomial.
 from std.math import iota
 from std.sys import CompilationTarget, llvm_intrinsic
 
-from vicinal.memory import Bytes, allocate, at, release
+from vicinal.memory import Bytes, at
 
 comptime POLYNOMIAL: UInt32 = 0x82F63B78
 comptime ONE: UInt32 = 1 << 31
@@ -166,27 +166,24 @@ def crc32c_by_table(address: Int, bytes: Int, start: UInt32 = 0) -> UInt32:
         return start
     var p = at[UInt8](address)
     var state = ~start
-    var tables = allocate[UInt32](8 * 256)
+    var tables = Array[UInt32, 8 * 256](fill=0)
     for i in range(256):
         var a = UInt32(i)
         for _ in range(8):
             a = _times_x(a)
-        tables[unsafe_offset=i] = a
+        tables[i] = a
     for i in range(256, 8 * 256):
-        var before = tables[unsafe_offset=i - 256]
-        tables[unsafe_offset=i] = (before >> 8) ^ tables[unsafe_offset=Int(before & 255)]
+        var before = tables[i - 256]
+        tables[i] = (before >> 8) ^ tables[Int(before & 255)]
     var done = 0
     while bytes - done >= 8:
         var word = _word(p, done) ^ UInt64(state)
         state = 0
         comptime for i in range(8):
             # the byte that came first has seven more behind it
-            state ^= tables[unsafe_offset=(7 - i) * 256 + Int((word >> UInt64(8 * i)) & 255)]
+            state ^= tables[(7 - i) * 256 + Int((word >> UInt64(8 * i)) & 255)]
         done += 8
     while done < bytes:
-        state = (state >> 8) ^ tables[
-            unsafe_offset=Int((state ^ UInt32(p[unsafe_offset=done])) & 255)
-        ]
+        state = (state >> 8) ^ tables[Int((state ^ UInt32(p[unsafe_offset=done])) & 255)]
         done += 1
-    release(tables)
     return ~state

@@ -2,6 +2,8 @@
 from vicinal.codes import EXACT, drop_codes
 from vicinal.coding import (
     AUTO,
+    FIT,
+    UNKNOWN,
     all_bytes,
     check_due,
     choose_kind,
@@ -11,6 +13,7 @@ from vicinal.coding import (
     new_codes,
 )
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.memory import missing
 from vicinal.parallel import Team, Watch
 from vicinal.places import Places
 from vicinal.space import Space, is_float
@@ -50,6 +53,8 @@ def encode[
             kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
         )
     while True:
+        if missing(codes):
+            return NO_MEMORY
         var outcome = encode_rows[S](codes, index.rows(), places.only_list(), until, team, watch)
         if outcome != 1:
             if codes != index.codes:
@@ -57,13 +62,18 @@ def encode[
             return STOPPED if outcome == 0 else NO_MEMORY
         if not check_due(codes[], until):
             break
-        codes[].fit = estimates_fit[S](
+        var verdict = estimates_fit[S](
             codes[],
             index.rows(),
             index.marks.address(),
             0 if places.listed != 0 else codes[].checked,
             until,
         )
+        if verdict == UNKNOWN:
+            if codes != index.codes:
+                drop_codes(codes)
+            return NO_MEMORY
+        codes[].fit = verdict == FIT
         if codes[].fit or index.quantization != AUTO:
             codes[].checked = until
             break

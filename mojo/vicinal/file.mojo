@@ -6,7 +6,7 @@ from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 from std.sys import CompilationTarget
 
-from vicinal.memory import MAP_FAILED, Bytes, Ptr, allocate_zeroed, at, release
+from vicinal.memory import MAP_FAILED, Bytes, Ptr, allocate_zeroed, at, missing, release
 
 comptime Name = SIMD[DType.uint8, 16]
 """Up to 16 ASCII letters, zero bytes after them."""
@@ -23,6 +23,7 @@ comptime SPECIAL = 3
 comptime ENOENT = 2
 comptime EINTR = 4
 comptime EIO = 5
+comptime ENOMEM = 12
 comptime EACCES = 13
 comptime EEXIST = 17
 comptime EISDIR = 21
@@ -123,6 +124,8 @@ def look(folder: c_int, path: Int, flags: Int) -> Kind:
     """
     # statx alone has one layout on all machines; wanted are type, permissions and size
     var answer = allocate_zeroed[UInt8](256)
+    if missing(answer):
+        return Kind(ENOMEM, 0, 0)
     var rc = external_call["statx", c_int](folder, path, c_int(flags), c_int(0x203), answer)
     var errno = last_errno() if rc != 0 else 0
     var mode = Int(answer.unsafe_offset(28).unsafe_bitcast[UInt16]()[])
@@ -222,7 +225,9 @@ struct Replacement(Movable):
         self.name = 0
         self.temporary = allocate_zeroed[UInt8](TEMPORARY_ROOM)
         self.named = False
-        self.status = self._start(path)
+        self.status = Status.system(ENOMEM)
+        if not missing(self.temporary):
+            self.status = self._start(path)
 
     def __deinit__(deinit self):
         if self.file >= 0:
@@ -249,6 +254,8 @@ struct Replacement(Movable):
             # with room of its own: the oldest realpath of glibc, the one that a symbol without a
             # version is bound to, makes none
             var room = external_call["malloc", Int](PATH_ROOM)
+            if room == 0:
+                return Status.system(ENOMEM)
             self.target = external_call["realpath", Int](path, room)
             if self.target == 0:
                 var errno = last_errno()
@@ -280,6 +287,8 @@ struct Replacement(Movable):
         if start == length:
             return ENOENT if length == 0 else EISDIR
         var folder = allocate_zeroed[UInt8](start + 2)
+        if missing(folder):
+            return ENOMEM
         folder[] = 46  # "." for a bare name
         unsafe_memcpy(dest=folder, src=text, count=start)
         var errno = 0
@@ -313,6 +322,8 @@ struct Replacement(Movable):
         """
         var made = self.file >= 0
         var own_path = allocate_zeroed[UInt8](TEMPORARY_ROOM)
+        if missing(own_path):
+            return ENOMEM
         if made:
             unsafe_memcpy(dest=own_path, src=at[UInt8](self._own_path()), count=TEMPORARY_ROOM)
         var pid = Int(external_call["getpid", c_int]())

@@ -7,9 +7,9 @@ Fashion-MNIST. The new links are not answered by links back.
 from vicinal.candidates import key_of, node_of
 from vicinal.graph import EMPTY, Graph, publish
 from vicinal.interleave import LANES
-from vicinal.memory import Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, missing, release
 from vicinal.parallel import Body, Team, Unwatched, Watch
-from vicinal.scratch import HOP, Scratch
+from vicinal.scratch import HOP, Scratch, any_failed
 from vicinal.search import fetch_links, fetch_row, measure_nodes
 from vicinal.space import Linker, Rows
 from vicinal.undo import PARTS, UndoLog
@@ -52,15 +52,20 @@ struct Look[S: Linker](Body):
                 used += Int(block[unsafe_offset=j] != EMPTY)
             if used > 0 and used < cap - LEFT_FREE:
                 self.collect(row, used, scratch)
+                if scratch.failed():
+                    return  # who made the call looks for it, too
                 self.choose(block, used, found, scratch)
 
     def collect(self, row: Int, used: Int, mut scratch: Scratch):
         """Leaves the nearest rows two links away from a row in the beam."""
         ref graph = self.graph[]
         var block = graph.links(0, row)
-        var query = Self.S.query_of_row(self.rows, row, scratch.room(Self.S.query_bytes(self.rows)))
+        var room = scratch.room(Self.S.query_bytes(self.rows))
         scratch.visited.reset(graph.linked)
         scratch.beam.reset(NEAREST)
+        if scratch.failed():
+            return
+        var query = Self.S.query_of_row(self.rows, row, room)
         _ = scratch.visited.first_visit(row)
         for i in range(used):
             _ = scratch.visited.first_visit(Int(block[unsafe_offset=i]))
@@ -91,6 +96,8 @@ struct Look[S: Linker](Body):
         var kept = used
         var bytes = self.graph[].cap(0) * Self.S.query_bytes(self.rows)
         var queries = scratch.queries_for(bytes)
+        if scratch.failed():
+            return
         for i in range(used):
             scratch.prepare[Self.S](self.rows, Int(block[unsafe_offset=i]), i)
         for i in range(scratch.beam.size):
@@ -130,7 +137,8 @@ struct Put(Body):
                 var new = self.found.unsafe_offset(i * cap)
                 if row % PARTS != part or new[] == EMPTY:
                     continue
-                self.log[].keep(graph, 0, row, part)
+                if not self.log[].keep(graph, 0, row, part):
+                    return
                 var block = graph.links(0, row)
                 var free = 0
                 while block[unsafe_offset=free] != EMPTY:
@@ -162,21 +170,27 @@ def fill_slots[
         count: Their number.
         team: Workers.
         scratches: LANES for each worker.
-        log: Receives what an undo needs.
+        log: Receives what an undo needs, and word of memory that was refused.
         watch: May end the work early.
 
     Returns:
-        False if `watch` ended it; the caller undoes.
+        False if `watch` ended it or memory was refused; the caller undoes.
     """
     var found = allocate[UInt32](min(BATCH, count) * graph.cap(0))
+    if missing(found):
+        log.fail()
+        return False
     var shared = Pointer(to=graph).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
     var undo = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
     var unwatched = Unwatched()
     var done = 0
-    while done < count and watch.proceed(0):
+    while done < count and watch.proceed(0) and not log.failed():
         var here = places.unsafe_offset(done)
         var size = min(BATCH, count - done)
         _ = team.run(size, PIECE, Look[S](shared, rows, here, found, scratches), unwatched)
+        if any_failed(scratches, team.size() * LANES):
+            log.fail()
+            break
         _ = team.run(PARTS, 1, Put(shared, here, size, found, undo), unwatched)
         done += size
     release(found)

@@ -5,13 +5,13 @@ filter in it, of the call's snapshot, and belongs to that call: a row number may
 """
 from std.bit import count_trailing_zeros, pop_count
 from std.math import sqrt
-from std.memory import pack_bits, unsafe_memset_zero
+from std.memory import pack_bits
 
 from vicinal.copies import Copies
 from vicinal.index import Index
 from vicinal.interleave import CACHED
 from vicinal.marks import Visibility
-from vicinal.memory import Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.snapshot import Snapshot
 
 comptime EVERYTHING = 0
@@ -51,18 +51,20 @@ struct Filter(Movable):
     var num_listed: Int
     var two_hop_pays: Bool
     """Whether a walk over allowed rows only costs less than a scan of them."""
+    var failed: Bool
+    """Whether memory was refused: nothing may be done with it then."""
 
     def __init__(out self, rows: Int, met: Int):
-        """Makes a filter that allows none of `rows` rows, nor of more that walks may meet up to row `met`."""
+        """Makes a filter that allows none of `rows` rows, nor of more that walks may meet up to row `met`.
+        """
         self.room = max(rows, met)
-        var words = self.room // WORD + 1
-        self.words = allocate[UInt64](words)
-        unsafe_memset_zero(self.words.unsafe_bitcast[UInt8](), words * 8)
+        self.words = allocate_zeroed[UInt64](self.room // WORD + 1)
+        self.failed = missing(self.words)
         self.nodes = self.words
         self.rows = rows
         self.matches = 0
         self.plan = SCAN
-        self.listed = allocate[UInt32](1)
+        self.listed = no_block[UInt32]()
         self.num_listed = 0
         self.two_hop_pays = False
 
@@ -107,7 +109,7 @@ struct Filter(Movable):
         """Allows the rows of some ids; unknown ones stand for nothing, repeated ones for one row.
 
         Safety:
-            The table of ids must not change meanwhile: the caller holds the GIL.
+            The table of ids must not change meanwhile: the caller holds the GIL, and `Index.know_ids` has said yes.
         """
         for i in range(count):
             var row = index.row_of(ids[unsafe_offset=i])
@@ -126,7 +128,11 @@ struct Filter(Movable):
         """Lists `wanted` allowed rows, spread evenly over all of them; all if `wanted` is `matches`.
         """
         release(self.listed)
+        self.num_listed = 0
         self.listed = allocate[UInt32](wanted)
+        if missing(self.listed):
+            self.failed = True
+            return
         self.num_listed = wanted
         var taken = 0
         var before = 0
@@ -181,7 +187,11 @@ struct Filter(Movable):
         """Sets the bits of `nodes`."""
         var words = self.room // WORD + 1
         if self.nodes == self.words:
-            self.nodes = allocate[UInt64](words)
+            var nodes = allocate[UInt64](words)
+            if missing(nodes):
+                self.failed = True
+                return
+            self.nodes = nodes
         for i in range(words):
             self.nodes[unsafe_offset=i] = self.words[unsafe_offset=i]
         var known = copies.known()

@@ -7,12 +7,12 @@ from vicinal.codes import EXACT, ROTATED, STORED_ROWS
 from vicinal.copies import Copies
 from vicinal.filter import EVERYTHING, SCAN, TWO_HOP, WORD, Filter
 from vicinal.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
-from vicinal.index import DONE, STOPPED, Index
+from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.query import LEAST_RERANKED, PIECE, Answer, rerank
 from vicinal.rotation import padded_dim
-from vicinal.scratch import HOP, Scratch
+from vicinal.scratch import HOP, Scratch, any_failed
 from vicinal.search import LOOK_AHEAD, fetch_row
 from vicinal.snapshot import Snapshot
 from vicinal.space import (
@@ -173,7 +173,8 @@ struct WithinWindow[S: Space, M: Measure](Scanner):
 
 @fieldwise_init
 struct AnswerFiltered[S: Space](Body):
-    """Answers queries that have been checked, each with its filter, all from the snapshot that the filters were made of."""
+    """Answers queries that have been checked, each with its filter, all from the snapshot that the filters were made of.
+    """
 
     var plain: Answer[Self.S]
     """Does what needs no filter."""
@@ -201,6 +202,8 @@ struct AnswerFiltered[S: Space](Body):
         var kind = snapshot.codes[].kind
         scratch.queries += 1
         var query = self.plain.query(i, scratch)
+        if scratch.failed():
+            return  # who made the call looks for it, too
         var width = max(self.plain.k, self.plain.ef)
         if filter.plan == SCAN and (
             snapshot.exact(width)
@@ -235,14 +238,7 @@ struct AnswerFiltered[S: Space](Body):
 
     def find[
         M: Measure, coded: Bool
-    ](
-        self,
-        i: Int,
-        query: Query,
-        filter: Filter,
-        mut scratch: Scratch,
-        mut counts: Counts,
-    ):
+    ](self, i: Int, query: Query, filter: Filter, mut scratch: Scratch, mut counts: Counts,):
         """Finds the nearest allowed rows of query i by the filter's plan and writes them."""
         ref index = self.plain.index[]
         var k = self.plain.k
@@ -254,6 +250,8 @@ struct AnswerFiltered[S: Space](Body):
         var exact = not coded or codes.kind == EXACT
         comptime if coded:
             prepared = Query(scratch.room(codes.query_bytes()), 1)
+            if scratch.failed():
+                return
             codes.prepare[Self.S.Q](
                 at[Scalar[Self.S.Q]](query.address),
                 at[UInt8](prepared.address),
@@ -267,11 +265,15 @@ struct AnswerFiltered[S: Space](Body):
         if filter.plan != SCAN:
             var way = walk_plain[M](graph, rows, known, prepared, own, filter, width, kept)
             var by = BY_BEAM
+            if scratch.failed():
+                return
             if filter.plan == TWO_HOP or way == SPARSE:
                 walk_two_hop[M](graph, rows, known, prepared, own, filter, max(2 * width, kept))
                 swap(scratch.beam, scratch.chosen)
                 way = COMPLETE
                 by = BY_TWO_HOP
+                if scratch.failed():
+                    return
             if index.copies.known() != 0:
                 expand_allowed(index.copies, filter, scratch.chosen, scratch.beam, kept)
             else:
@@ -347,14 +349,22 @@ struct SearchFiltered[V: Watch](SpaceTask):
         if self.status != DONE:
             return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
-        var scratches = take_scratches(index, team.size())
+        # under the pin of whoever took the snapshot
+        var scratches = allocate[Ptr[Scratch]](team.size())
+        if not index.readers.claim_many(scratches, team.size(), 0):
+            release(scratches)
+            self.status = NO_MEMORY
+            return
         var plain = Answer[S](
             self.index, self.queries, self.k, self.ef, self.ids, self.distances, scratches, 1
         )
         var answer = AnswerFiltered[S](plain^, self.filters, self.which, self.snapshot)
         if not team.run(self.count, PIECE, answer, self.watch[]):
             self.status = STOPPED
-        put_scratches(index, scratches, team.size())
+        elif any_failed(scratches, team.size()):
+            self.status = NO_MEMORY
+        index.readers.release_many(scratches, team.size())
+        release(scratches)
 
 
 def refused[S: Space](queries: Int, count: Int, dim: Int) -> Int:
@@ -370,21 +380,6 @@ def refused[S: Space](queries: Int, count: Int, dim: Int) -> Int:
         if found != FINE:
             return i * 8 + found
     return DONE
-
-
-def take_scratches(index: Index, count: Int) -> Ptr[Ptr[Scratch]]:
-    """Takes a scratch for each worker of a call that is pinned already."""
-    var scratches = allocate[Ptr[Scratch]](count)
-    for i in range(count):
-        scratches[unsafe_offset=i] = index.readers.claim_unpinned()
-    return scratches
-
-
-def put_scratches(index: Index, scratches: Ptr[Ptr[Scratch]], count: Int):
-    """Puts them back."""
-    for i in range(count):
-        index.readers.release(scratches[unsafe_offset=i])
-    release(scratches)
 
 
 def search_filtered[
@@ -420,7 +415,7 @@ def search_filtered[
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, or 8 * position + kind of a query that was refused.
+        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
     """
     var task = SearchFiltered[V](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),

@@ -9,7 +9,7 @@ from vicinal.filter import BEAM, SPARSE_BELOW, TWO_HOP, UNUSUAL, Filter, allows,
 from vicinal.graph import SLOTS_PER_LINE, Graph
 from vicinal.memory import Ptr
 from vicinal.scratch import Scratch
-from vicinal.search import LOOK_AHEAD, Walk, fetch_links, start_walk
+from vicinal.search import LOOK_AHEAD, Walk, clamp_links, fetch_links, start_walk
 from vicinal.space import Measure, Query, Rows
 
 comptime ENOUGH = 64
@@ -135,6 +135,8 @@ def walk_two_hop[
         fresh[unsafe_offset=i] = scratch[].chosen.entries[unsafe_offset=i]
     beam.reset(width)
     scratch[].visited.reset(linked)
+    if scratch[].failed():
+        return
     for i in range(found):
         _ = scratch[].visited.first_visit(node_of(fresh[unsafe_offset=i]))
         if fresh[unsafe_offset=i] < beam.worst():
@@ -185,11 +187,7 @@ def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, nod
     # row number `linked` counts as visited
     var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(linked))
     var block = graph.links(0, node)
-    var used = 0
-    for i in range(0, width, SLOTS_PER_LINE):
-        var ids = min(block.unsafe_load[width=SLOTS_PER_LINE](i), limit)
-        links.unsafe_store(i, ids)
-        used += Int(ids.lt(limit).reduce_bit_count())
+    var used = clamp_links(block, width, linked, links)
     var count = 0
     var closed = 0
     for i in range(used):

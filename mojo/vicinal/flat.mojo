@@ -7,7 +7,7 @@ are read once for each chunk of queries; chunks are as large as the memory given
 from vicinal.bound import QueryBound, relative_error
 from vicinal.candidates import key_of, node_of
 from vicinal.convert import to_float
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.metric import W
 from vicinal.parallel import Body, Team, Unwatched, Watch
 from vicinal.scan import GROUP, FewQueries, ManyQueries, Scan, Source, Worker
@@ -28,6 +28,8 @@ comptime DONE = 0
 """The result is complete."""
 comptime STOPPED = -1
 """A watch ended the call."""
+comptime NO_MEMORY = -2
+"""Memory for scratch was refused."""
 comptime MAX_ROWS = 2147483647
 """Row numbers have 31 bits in `candidates.mojo`."""
 comptime FEW = 5
@@ -200,7 +202,7 @@ def search_exact[
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, or 8 * row + kind of the first row that was refused (raw rows only).
+        DONE, STOPPED, NO_MEMORY, or 8 * row + kind of the first row that was refused (raw rows only).
 
     Safety:
         All addresses must be valid for the sizes given.
@@ -209,6 +211,8 @@ def search_exact[
     var kept = max(min(k, source.count), 1)
     var chunk = plan[S](rows.dim, num_queries, kept, team.size(), max_bytes)
     var centre = allocate_zeroed[Float32]((rows.dim + W - 1) // W * W)
+    if missing(centre):
+        return NO_MEMORY
     comptime if S.T.is_floating_point() and S.metric == L2:
         if chunk.tiled:
             find_centre[S.T](source, centre)
@@ -240,6 +244,58 @@ def search_exact[
     return status
 
 
+struct _Buffers[S: Space](Movable):
+    """Scratch for one chunk of queries."""
+
+    var queries: Ptr[Query]
+    var bounds: Ptr[QueryBound]
+    var units: Ptr[Float32]
+    """Queries brought to unit length, where that is needed."""
+    var packed: Ptr[Scalar[Sum[Self.S.T]]]
+    var workers: Ptr[Worker[Self.S]]
+    var made: Int
+    """Workers that there are."""
+    var failed: Bool
+    """Whether memory was refused; nothing may be done with it then."""
+
+    def __init__(out self, num_queries: Int, dim: Int, panels: Int, num_workers: Int):
+        """Makes all but the workers."""
+        self.queries = allocate[Query](num_queries)
+        # for whole panels: what the last one lacks is read, too
+        self.bounds = allocate_zeroed[QueryBound](max(num_queries, panels * PANEL_QUERIES))
+        comptime copies = Self.S.metric == COSINE and Self.S.T.is_floating_point()
+        self.units = allocate[Float32](num_queries * dim if copies else 0)
+        self.packed = allocate_zeroed[Scalar[Sum[Self.S.T]]](
+            panels * PANEL_QUERIES * words_of[Self.S.T](dim)
+        )
+        self.workers = allocate[Worker[Self.S]](num_workers)
+        self.made = 0
+        self.failed = (
+            missing(self.queries)
+            or missing(self.bounds)
+            or missing(self.units)
+            or missing(self.packed)
+            or missing(self.workers)
+        )
+
+    def __deinit__(deinit self):
+        for w in range(self.made):
+            self.workers.unsafe_offset(w).unsafe_deinit_pointee()
+        release(self.workers)
+        release(self.packed)
+        release(self.units)
+        release(self.bounds)
+        release(self.queries)
+
+    def make_workers(mut self, num_workers: Int, num_queries: Int, kept: Int, tiles: Int):
+        """Makes the workers; the bounds must be known."""
+        for w in range(num_workers):
+            var worker = Worker[Self.S](num_queries, kept, self.bounds, tiles)
+            self.failed = self.failed or worker.failed
+            self.workers.unsafe_offset(w).unsafe_write(worker^)
+            self.made += 1
+
+
 def _chunk[
     S: Space, V: Watch, *, raw: Bool
 ](
@@ -258,42 +314,35 @@ def _chunk[
     mut watch: V,
 ) -> Int:
     """Answers one chunk of queries."""
-    comptime T = S.T
     var dim = source.rows.dim
     var panels = (num_queries + PANEL_QUERIES - 1) // PANEL_QUERIES if chunk.tiled else 0
-    var queries = allocate[Query](num_queries)
-    # for whole panels: what the last one lacks is read, too
-    var bounds = allocate_zeroed[QueryBound](max(num_queries, panels * PANEL_QUERIES))
-    comptime copies = S.metric == COSINE and T.is_floating_point()
-    var units = allocate[Float32](num_queries * dim if copies else 0)
-    var packed = allocate_zeroed[Scalar[Sum[T]]](panels * PANEL_QUERIES * words_of[T](dim))
+    var own = _Buffers[S](num_queries, dim, panels, team.size())
+    if own.failed:
+        return NO_MEMORY
     var prepare = Prepare[S](
-        Int(given), dim, queries, units, chunk.tiled, centre, bounds, panels, packed
+        Int(given), dim, own.queries, own.units, chunk.tiled, centre, own.bounds, panels, own.packed
     )
     # as many queries to a piece as share a cache line of the panels
     var unwatched = Unwatched()
     _ = team.run(num_queries, 4 * PANEL_QUERIES, prepare, unwatched)
-    var workers = allocate[Worker[S]](team.size())
-    for w in range(team.size()):
-        workers.unsafe_offset(w).unsafe_write(Worker[S](num_queries, kept, bounds, chunk.tiles))
-    var scan = Scan[S, raw](source, queries, num_queries, workers, check, verdict)
+    own.make_workers(team.size(), num_queries, kept, chunk.tiles)
+    if own.failed:
+        return NO_MEMORY
+    var scan = Scan[S, raw](source, own.queries, num_queries, own.workers, check, verdict)
     var piece = (MAPPED_PIECE_BYTES if source.shared_map else PIECE_BYTES) // source.rows.stride
     # enough pieces that no worker waits long for the last
     piece = min(piece, source.count // (team.size() * 16))
     var finished: Bool
     if chunk.tiled:
         var blocks = max(1, min(piece, PIECE_WORK // (num_queries * dim)) // BLOCK_ROWS)
-        var many = ManyQueries[S, raw](scan, packed, bounds, centre, Float32(relative_error(dim)))
+        var many = ManyQueries[S, raw](
+            scan, own.packed, own.bounds, centre, Float32(relative_error(dim))
+        )
         finished = team.run(source.count, blocks * BLOCK_ROWS, many, watch)
     else:
         finished = team.run(source.count, max(16, piece), FewQueries[S, raw](scan), watch)
     if finished and verdict[] == Int64.MAX:
-        _ = team.run(num_queries, 64, Finish[S](workers, team.size(), k, ids, distances), unwatched)
-    for w in range(team.size()):
-        workers.unsafe_offset(w).unsafe_deinit_pointee()
-    release(workers)
-    release(packed)
-    release(units)
-    release(bounds)
-    release(queries)
+        var finish = Finish[S](own.workers, team.size(), k, ids, distances)
+        _ = team.run(num_queries, 64, finish, unwatched)
+    _ = own^
     return DONE if finished else STOPPED

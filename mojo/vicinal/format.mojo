@@ -47,6 +47,8 @@ comptime BAD_CHECKSUMS = 16
 """The list of checksums, at byte `a`, does not fit the checksum that the header has of it."""
 comptime BAD_CONTENT = 17
 """Item `a` of section `name` contradicts the rest; for callers that know what the section means."""
+comptime BAD_COUNT = 18
+"""The header counts `a` rows in the field `name`, the section that marks them `b`."""
 
 comptime RULE_COUNT = 1
 """There are more or fewer sections than there may be."""
@@ -144,6 +146,11 @@ struct Header(TrivialRegisterPassable):
     """Vectors that are not there any more and whose rows are not in use again, see `marks`; 0 in version 1."""
     var shaded: Int
     """Those of them that take part in the graph still; 0 in version 1."""
+
+    @staticmethod
+    def none() -> Self:
+        """Returns the header of no file."""
+        return Self(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
     def version(self) -> Int:
         """Returns the oldest version whose readers understand the file."""

@@ -10,7 +10,7 @@ Source: Malkov and Yashunin, arXiv:1603.09320.
 from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
-from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.memory import NO_BLOCK, Column, Ptr, allocate, at, missing, release
 from vicinal.point import point
 from vicinal.shared import announce, seen
 
@@ -140,10 +140,26 @@ struct Graph(Movable):
     def bytes(self) -> Int:
         """Returns the bytes of memory that the links take."""
         return (
-            self.links0.usable
-            + self.upper_rows.usable
-            + self.upper_start.usable
-            + self.upper_links.usable
+            self.links0.memory()
+            + self.upper_rows.memory()
+            + self.upper_start.memory()
+            + self.upper_links.memory()
+        )
+
+    def free_retired(mut self):
+        """Gives back what the columns have moved out of; see `Column.free_retired`."""
+        self.links0.free_retired()
+        self.upper_rows.free_retired()
+        self.upper_start.free_retired()
+        self.upper_links.free_retired()
+
+    def retired_mark(self) -> Int:
+        """Returns a number that changes when a column moves, 0 if none has."""
+        return (
+            self.links0.retired
+            + self.upper_rows.retired
+            + self.upper_start.retired
+            + self.upper_links.retired
         )
 
     def reserve(mut self, rows: Int, levels: Ptr[UInt8], first: Int) -> Bool:
@@ -192,7 +208,8 @@ struct Graph(Movable):
         return True
 
     def copy_empty(self, mut into: Graph) -> Bool:
-        """Gives another graph the same rows and levels, but no links; returns False when memory is out."""
+        """Gives another graph the same rows and levels, but no links; returns False when memory is out.
+        """
         var start = self.ordinals + 1 if self.ordinals != 0 else 0
         if not (
             into.links0.grow(self.linked * slots(2 * self.M) * 4)
@@ -234,15 +251,16 @@ struct Graph(Movable):
 
 
 def graph_on_heap(M: Int) -> Ptr[Graph]:
-    """Makes a graph without rows at an address of its own."""
+    """Makes a graph without rows at an address of its own, or returns what `missing` knows."""
     var graph = allocate[Graph](1)
-    graph.unsafe_write(Graph(M))
+    if not missing(graph):
+        graph.unsafe_write(Graph(M))
     return graph
 
 
 def drop_graphs(address: Int):
     """Destroys and frees a graph and those that it replaces."""
-    var next = address
+    var next = address if address != NO_BLOCK else 0
     while next != 0:
         var graph = at[Graph](next)
         next = graph[].older

@@ -1,6 +1,6 @@
 """From a user's id to a row: nothing at all while ids are 0, 1, 2, ..., a hash table of row numbers otherwise."""
 from vicinal.graph import mix
-from vicinal.memory import Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, missing, no_block, release
 
 comptime NOBODY: UInt32 = 0xFFFFFFFF
 
@@ -20,7 +20,7 @@ struct IdMap(Movable):
 
     def __init__(out self):
         """Makes a map without a table."""
-        self.table = allocate[UInt32](1)
+        self.table = no_block[UInt32]()
         self.room = 0
         self.held = 0
 
@@ -35,8 +35,11 @@ struct IdMap(Movable):
         return -1 if row == NOBODY else Int(row)
 
     def insert(mut self, ids: Ptr[Int64], row: Int) -> Bool:
-        """Takes in a row; returns False, and changes nothing, if its id is there already."""
-        self.make_room(ids, self.held + 1)
+        """Takes in a row; returns False, and changes nothing, if its id is there already.
+
+        Preconditions:
+            There is room, see `make_room`.
+        """
         var place = self._place_of(ids, ids[unsafe_offset=row])
         if self.table[unsafe_offset=place] != NOBODY:
             return False
@@ -70,16 +73,20 @@ struct IdMap(Movable):
         self.table[unsafe_offset=gap] = NOBODY
         self.held -= 1
 
-    def make_room(mut self, ids: Ptr[Int64], rows: Int):
-        """Makes the table large enough for so many rows."""
+    def make_room(mut self, ids: Ptr[Int64], rows: Int) -> Bool:
+        """Makes the table large enough for so many rows; returns False, and changes nothing, when memory is out.
+        """
         if 2 * rows <= self.room:
-            return
+            return True
         var room = 64
         while room < 2 * rows:
             room *= 2
         var old = self.table
         var places = self.room
-        self.table = allocate[UInt32](room)
+        var table = allocate[UInt32](room)
+        if missing(table):
+            return False
+        self.table = table
         self.room = room
         for i in range(room):
             self.table[unsafe_offset=i] = NOBODY
@@ -88,11 +95,12 @@ struct IdMap(Movable):
             if row != NOBODY:
                 self.table[unsafe_offset=self._place_of(ids, ids[unsafe_offset=Int(row)])] = row
         release(old)
+        return True
 
     def clear(mut self):
         """Forgets all rows and gives the table back."""
         release(self.table)
-        self.table = allocate[UInt32](1)
+        self.table = no_block[UInt32]()
         self.room = 0
         self.held = 0
 

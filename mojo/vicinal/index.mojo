@@ -1,14 +1,14 @@
 """The index: owns the parts, knows its rows by number and by id; nothing clever."""
 from std.atomic import Atomic, Ordering, fence
 
-from vicinal.codes import STORED_ROWS, Codes, drop_all_codes, drop_codes
+from vicinal.codes import STORED_ROWS, Codes, codes_on_heap, drop_all_codes, drop_codes
 from vicinal.copies import Copies
 from vicinal.graph import Graph, drop_graphs, graph_on_heap
 from vicinal.ids import IdMap
 from vicinal.ledger import Ledger
 from vicinal.mapped import Mapped
 from vicinal.marks import Marks
-from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.memory import Column, Ptr, allocate, at, missing, release
 from vicinal.readers import Readers
 from vicinal.shared import announce, announce_at, seen, seen_at
 from vicinal.snapshot import Snapshot
@@ -85,6 +85,10 @@ struct Index(Movable):
     """Whether rows are pending that a first graph has left out."""
     var waited_for: Int64
     """The epoch that a writer waited for last; in vain if it has not passed: nobody waits for it a second time."""
+    var moved: Int64
+    """The epoch in which searches may have begun to read where columns have moved out since."""
+    var moved_mark: Int
+    """What tells which have, see `free_retired`; 0 if none has."""
     var lent_until: Int64
     """The epoch in which searches may have read rows of somebody else's that were copied since."""
     var ef_search: Int
@@ -131,8 +135,7 @@ struct Index(Movable):
         self.graph = graph_on_heap(M)
         self.searched = self.graph
         self.quantization = quantization
-        self.codes = allocate[Codes](1)
-        self.codes.unsafe_write(Codes(STORED_ROWS, metric, dtype, 1, 0))
+        self.codes = codes_on_heap(STORED_ROWS, metric, dtype, 1, 0)
         self.copies = Copies()
         self.unrepaired = 0
         self.mended = 0
@@ -141,6 +144,8 @@ struct Index(Movable):
         self.unlinked = Unlinked()
         self.leftovers = False
         self.waited_for = 0
+        self.moved = 0
+        self.moved_mark = 0
         self.lent_until = 0
         self.ef_search = 0
         self.texts = Texts()
@@ -159,11 +164,26 @@ struct Index(Movable):
             mapped.unsafe_deinit_pointee()
             release(mapped)
 
-    def keep_file(mut self, var mapped: Mapped):
-        """Takes over the map that the columns are views of; the index is read-only from now on."""
+    def keep_file(mut self, var mapped: Mapped) -> Bool:
+        """Takes over the map that the columns are views of; the index is read-only from now on. Returns False when memory is out: then
+        it is of no use.
+        """
         var kept = allocate[Mapped](1)
+        if missing(kept):
+            return False
         kept.unsafe_write(mapped^)
         self.file = Int(kept)
+        return True
+
+    def failed(self) -> Bool:
+        """Tells whether memory was refused when the index was made: then it is of no use."""
+        return (
+            missing(self.codes)
+            or self.tally.failed()
+            or self.ledger.failed()
+            or missing(self.graph)
+            or self.readers.failed()
+        )
 
     @always_inline
     def has_norms(self) -> Bool:
@@ -201,9 +221,7 @@ struct Index(Movable):
             var visible = self.marks.visibility(moment)
             fence[Ordering.ACQUIRE]()
             if self.marks.now() == moment:
-                return Snapshot(
-                    visible, live, graph, linked, codes, coded, rows, self.exact_below
-                )
+                return Snapshot(visible, live, graph, linked, codes, coded, rows, self.exact_below)
 
     def walked_row_bytes(self) -> Int:
         """Returns the bytes of what a search measures of a row: its code, or the stored row."""
@@ -221,9 +239,7 @@ struct Index(Movable):
         """Returns how many rows take part in the graph."""
         if self.graph[].linked == 0:
             return 0
-        return (
-            self.graph[].linked - self.copies.count - self.marks.free() - self.unlinked.count
-        )
+        return self.graph[].linked - self.copies.count - self.marks.free() - self.unlinked.count
 
     def count_hidden(mut self):
         """Tells searches how many rows they may meet but not show, while no change is under way."""
@@ -255,14 +271,14 @@ struct Index(Movable):
         """Returns the bytes of memory that everything by the row takes."""
         return (
             self.own_vectors()
-            + self.norms.usable
-            + self.ids.usable
+            + self.norms.memory()
+            + self.ids.memory()
             + self.graph_bytes()
             + self.copies.bytes()
             + self.code_bytes()
             + self.map.room * 4
-            + self.marks.bytes.usable
-            + self.marks.stamps.usable
+            + self.marks.bytes.memory()
+            + self.marks.stamps.memory()
             + self.texts.memory()
             + self.readers.bytes()
         )
@@ -302,15 +318,19 @@ struct Index(Movable):
         before[].older = Int(given_up)
 
     def use_graph(mut self):
-        """Lets searches walk on the links that writers have made; those before stay until no search is on them."""
+        """Lets searches walk on the links that writers have made; those before stay until no search is on them.
+        """
         if Int(self.searched) == Int(self.graph):
             return
         announce_at(self.searched, self.graph)
         at[Graph](self.graph[].older)[].retired = self.readers.retire()
 
     def new_graph(mut self, var graph: Graph) -> Bool:
-        """Gives writers other links to work on, which searches do not see until `use_graph`; returns False when memory is out."""
+        """Gives writers other links to work on, which searches do not see until `use_graph`; returns False when memory is out.
+        """
         var place = allocate[Graph](1)
+        if missing(place):
+            return False
         place.unsafe_write(graph^)
         place[].older = Int(self.graph)
         self.graph = place
@@ -324,6 +344,43 @@ struct Index(Movable):
         given_up[].older = 0
         self.graph = self.searched
         drop_graphs(Int(given_up))
+
+    def free_retired(mut self):
+        """Frees memory that columns have moved out of, once no search that began before is left; for writers, before and after
+        changes.
+        """
+        var mark = self._retired_mark()
+        if mark != self.moved_mark:  # some have moved since the last call
+            self.moved_mark = mark
+            self.moved = self.readers.retire()
+        elif mark != 0 and self.readers.passed(self.moved):
+            self.moved_mark = 0
+            self.vectors.free_retired()
+            self.norms.free_retired()
+            self.ids.free_retired()
+            self.copies.next.free_retired()
+            self.marks.bytes.free_retired()
+            self.marks.stamps.free_retired()
+            self.texts.text.free_retired()
+            self.texts.offsets.free_retired()
+            self.graph[].free_retired()
+            self.codes[].free_retired()
+
+    def _retired_mark(self) -> Int:
+        """Returns a number that changes when a column moves, 0 if none has."""
+        return (
+            self.vectors.retired
+            + self.norms.retired
+            + self.ids.retired
+            + self.copies.next.retired
+            + self.marks.bytes.retired
+            + self.marks.stamps.retired
+            + self.texts.text.retired
+            + self.texts.offsets.retired
+            + self.graph[].retired_mark()
+            + self.codes[].bytes.retired
+            + self.codes[].constants.retired
+        )
 
     def free_replaced(mut self):
         """Frees replaced codes and links that no search is on any more."""
@@ -347,12 +404,13 @@ struct Index(Movable):
 
     def own_vectors(self) -> Int:
         """Returns the bytes of vectors that are not in memory of somebody else."""
-        return 0 if self.borrowed == 1 else self.vectors.usable
+        return 0 if self.borrowed == 1 else self.vectors.memory()
 
-    def know_ids(mut self):
-        """Finds out whether ids are row numbers, and makes the table that finds them if not."""
+    def know_ids(mut self) -> Bool:
+        """Finds out whether ids are row numbers, and makes the table that finds them if not; returns False when memory is out.
+        """
         if self.ids_known:
-            return
+            return True
         var column = self.ids.ptr[Int64]() if self.count != 0 else at[Int64](64)
         var visible = self.marks.present()
         self.automatic = True
@@ -360,19 +418,21 @@ struct Index(Movable):
             if Int(column[unsafe_offset=row]) != row and visible.sees(row):
                 self.automatic = False
                 break
-        if not self.automatic:
-            self.fill_map()
-        self.ids_known = True
+        self.ids_known = self.automatic or self.fill_map()
+        return self.ids_known
 
-    def fill_map(mut self):
-        """Puts all rows that are there into the table; of equal ids, which only a damaged file has, the first counts.
+    def fill_map(mut self) -> Bool:
+        """Puts all rows that are there into the table; of equal ids, which only a damaged file has, the first counts. Returns False
+        when memory is out.
         """
         var column = self.ids.ptr[Int64]()
         var visible = self.marks.present()
-        self.map.make_room(column, self.live())
+        if not self.map.make_room(column, self.live()):
+            return False
         for row in range(self.count):
             if visible.sees(row):
                 _ = self.map.insert(column, row)
+        return True
 
     def next_id(self) -> Int64:
         """Returns the first automatic id: above all ids that are there, and not below the number of rows.
@@ -390,8 +450,7 @@ struct Index(Movable):
         return -1 if largest == Int64.MAX else largest + 1
 
     def row_of(mut self, id: Int64) -> Int:
-        """Returns the row of an id, or -1."""
-        self.know_ids()
+        """Returns the row of an id, or -1; `know_ids` must have said yes."""
         var row = Int(id)
         if not self.automatic:
             row = self.map.find(self.ids.ptr[Int64](), id)

@@ -3,7 +3,7 @@
 The clock is read a few times a round, by the thread that made the call; what workers do is counted in their scratches.
 """
 from vicinal.clock import now
-from vicinal.memory import Ptr, allocate_zeroed, release
+from vicinal.memory import Ptr, allocate_zeroed, missing, release
 from vicinal.scratch import Scratch
 
 comptime STORE = 0
@@ -47,6 +47,10 @@ struct Ledger(Movable):
 
     def __deinit__(deinit self):
         release(self.numbers)
+
+    def failed(self) -> Bool:
+        """Tells whether memory was refused: nothing may be counted then."""
+        return missing(self.numbers)
 
     def add(self, entry: Int, count: Int):
         """Adds to one of the numbers; only a writer does."""

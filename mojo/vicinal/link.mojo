@@ -10,7 +10,7 @@ from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.interleave import LANES
 from vicinal.ledger import FILL, REPAIR, SORT
 from vicinal.marks import stays
-from vicinal.memory import Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, missing, release
 from vicinal.parallel import Team, Watch
 from vicinal.repair import repair
 from vicinal.scratch import Scratch
@@ -65,27 +65,30 @@ struct Linking[V: Watch](Movable):
     var scratches: Ptr[Ptr[Scratch]]
     """LANES for each worker."""
     var watch: Ptr[Self.V]
+    var failed: Bool
+    """Whether memory was refused when it began: nothing may be done then but to end it."""
 
     @staticmethod
     def begin(mut index: Index, team: Team, mut watch: Self.V) -> Self:
         """Takes scratches; `end` must follow."""
         var scratches = allocate[Ptr[Scratch]](team.size() * LANES)
-        for i in range(team.size() * LANES):
-            scratches[unsafe_offset=i] = index.readers.claim_unpinned()
-        index.ledger.count_work(scratches, team.size() * LANES, -1)
+        var claimed = index.readers.claim_many(scratches, team.size() * LANES, 0)
+        if claimed:
+            index.ledger.count_work(scratches, team.size() * LANES, -1)
         return Self(
             Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             scratches,
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+            not claimed,
         )
 
     def end(self):
         """Puts the scratches back and counts what was done with them."""
         ref index = self.index[]
-        index.ledger.count_work(self.scratches, self.team[].size() * LANES, 1)
-        for i in range(self.team[].size() * LANES):
-            index.readers.release(self.scratches[unsafe_offset=i])
+        if not self.failed:
+            index.ledger.count_work(self.scratches, self.team[].size() * LANES, 1)
+            index.readers.release_many(self.scratches, self.team[].size() * LANES)
         release(self.scratches)
 
     def link[
@@ -119,6 +122,8 @@ struct Linking[V: Watch](Movable):
         ref index = self.index[]
         var marks = index.marks.address()
         var places = allocate[UInt32](max(log.linked, 1))
+        if missing(places):
+            return OUT
         var count = 0
         for row in range(log.linked):
             if log.touched[unsafe_offset=row] != 0 and stays(marks, row):
@@ -131,7 +136,8 @@ struct Linking[V: Watch](Movable):
     def fill[L: Linker](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
         """Fills free slots of some rows."""
         var time = now()
-        var outcome = Int(
+        var outcome = told(
+            log,
             fill_slots[L](
                 self.index[].graph[],
                 rows,
@@ -141,7 +147,7 @@ struct Linking[V: Watch](Movable):
                 self.scratches,
                 log,
                 self.watch[],
-            )
+            ),
         )
         _ = self.index[].ledger.spend(FILL, time)
         return outcome
@@ -150,7 +156,8 @@ struct Linking[V: Watch](Movable):
         """Makes all rows reachable."""
         ref index = self.index[]
         var time = now()
-        var outcome = Int(
+        var outcome = told(
+            log,
             repair[L](
                 index.graph[],
                 rows,
@@ -159,7 +166,7 @@ struct Linking[V: Watch](Movable):
                 log,
                 self.scratches[][],
                 self.watch[],
-            )
+            ),
         )
         _ = index.ledger.spend(REPAIR, time)
         return outcome
@@ -167,7 +174,8 @@ struct Linking[V: Watch](Movable):
 
 @fieldwise_init
 struct LinkNew[V: Watch](LinkTask):
-    """Links the new rows of a change, and makes all rows reachable if that is due; undoes all of it if it was ended early."""
+    """Links the new rows of a change, and makes all rows reachable if that is due; undoes all of it if it was ended early.
+    """
 
     var linking: Ptr[Linking[Self.V]]
     var change: Ptr[Change]
@@ -181,6 +189,8 @@ struct LinkNew[V: Watch](LinkTask):
         ref new = self.new[]
         ref watch = self.linking[].watch[]
         var log = UndoLog(graph)
+        if log.failed():
+            return OUT
         var outcome: Int
         if change.origin.count != 0 and new.count != 0:
             outcome = self.link_from_other[L](rows, log)
@@ -217,6 +227,8 @@ struct LinkNew[V: Watch](LinkTask):
         ref new = self.new[]
         var present = index.taking_part()
         var order = new.order(index.graph[], self.change[])
+        if order.failed:
+            return OUT
         var outcome = self.linking[].link[L](
             rows, new, self.change[].until(), present, log, order.seeds(index.ef_construction)
         )
@@ -224,6 +236,12 @@ struct LinkNew[V: Watch](LinkTask):
         if outcome == WRITTEN and new.count * MANY_SHARE >= present:
             return self.linking[].fill_changed[L](rows, log)
         return outcome
+
+
+@always_inline
+def told(log: UndoLog, finished: Bool) -> Int:
+    """Tells how a step went that notes in its log whether memory was refused."""
+    return WRITTEN if finished else (OUT if log.failed() else ENDED)
 
 
 def link_change[
@@ -245,6 +263,9 @@ def link_change[
     var time = now()
     var new = Sorted(index, change)
     _ = index.ledger.spend(SORT, time)
+    if new.failed:
+        new.forget(index)
+        return NO_MEMORY
     if index.graph[].linked == 0:
         if not new.lead_first(index, change):
             new.forget(index)
@@ -256,14 +277,15 @@ def link_change[
     change.linked = True
     if (new.copied == 0 and index.copies.count == 0) or index.copies.grow(change.until()):
         var linking = Linking[V].begin(index, team, watch)
-        outcome = on_codes[S](
-            index,
-            LinkNew[V](
-                Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin](),
-                Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
-                Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
-            ),
-        )
+        if not linking.failed:
+            outcome = on_codes[S](
+                index,
+                LinkNew[V](
+                    Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin](),
+                    Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
+                    Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
+                ),
+            )
         linking.end()
     if outcome == WRITTEN:
         new.append_copies(index)

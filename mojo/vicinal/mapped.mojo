@@ -2,7 +2,7 @@
 from std.atomic import Atomic, Ordering
 
 from vicinal.crc import crc32c
-from vicinal.file import INTERRUPTED, Name, Source, Status, unmap
+from vicinal.file import ENOMEM, INTERRUPTED, Name, Source, Status, unmap
 from vicinal.format import (
     AT_BYTES,
     AT_CHECKSUMS_SUM,
@@ -50,7 +50,7 @@ from vicinal.format import (
     to_page,
     word,
 )
-from vicinal.memory import Bytes, Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Bytes, Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.parallel import Body, Team, Watch
 
 comptime BLOCKS_AT_ONCE = 16
@@ -76,6 +76,8 @@ struct Mapped(Movable):
     """The sections in the order of the file, the last being `checksums`; addresses in the map."""
     var count: Int
     """Their number."""
+    var compared: Int64
+    """1 once the counts of the header were found to agree with the sections, see `trust.counts_agree`."""
 
     def __init__(out self, path: Int):
         """Opens, checks the header, the table and the size, and maps; takes no time by size.
@@ -89,6 +91,8 @@ struct Mapped(Movable):
         var sections = allocate[Section](MAX_SECTIONS)
         var count = 0
         var address = 0
+        if missing(page) or missing(sections):
+            status = Status.system(ENOMEM)
         if status.ok():
             status = source.read_at(Int(page), min(source.bytes, PAGE), 0)
         if status.ok():
@@ -103,9 +107,12 @@ struct Mapped(Movable):
         self.status = status
         self.address = address
         self.bytes = source.bytes
-        self.header = page.unsafe_offset(AT_FIELDS).unsafe_bitcast[Header]()[]
+        self.header = Header.none()
+        if not missing(page):
+            self.header = page.unsafe_offset(AT_FIELDS).unsafe_bitcast[Header]()[]
         self.sections = sections
         self.count = count
+        self.compared = 0
         release(page)
         _ = source^
 
@@ -267,15 +274,18 @@ def verify[V: Watch](mapped: Mapped, threads: Int, mut watch: V) -> Status:
     var list = mapped.sections[unsafe_offset=mapped.count - 1]
     if crc32c(list.address, list.bytes()) != half(page, AT_CHECKSUMS_SUM)[]:
         return Status(BAD_CHECKSUMS, list.address - mapped.address, list.bytes(), list.name)
-    var first_bad = allocate[Int64](1)
-    first_bad[] = Int64(list.rows)
+    var first_bad = Int64(list.rows)
     var start = mapped.address + PAGE
-    var body = _Blocks(start, list.address - start, at[UInt32](list.address), first_bad)
+    var body = _Blocks(
+        start,
+        list.address - start,
+        at[UInt32](list.address),
+        Pointer(to=first_bad).unsafe_origin_cast[MutUntrackedOrigin](),
+    )
     var team = Team(min(threads, list.rows // BLOCKS_AT_ONCE + 1))
     var finished = team.run(list.rows, BLOCKS_AT_ONCE, body, watch)
     _ = team^
-    var bad = Int(first_bad[])
-    release(first_bad)
+    var bad = Int(first_bad)
     if bad < list.rows:
         return _bad_block(mapped, PAGE + bad * BLOCK, list.address - mapped.address)
     if not finished:

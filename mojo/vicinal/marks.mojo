@@ -234,7 +234,8 @@ struct Marks(Movable):
 
     @always_inline
     def live_at(self, moment: UInt64) -> Int:
-        """Returns how many rows were there at a moment that was not over before this call; ask `now` again to be sure."""
+        """Returns how many rows were there at a moment that was not over before this call; ask `now` again to be sure.
+        """
         point["read the number of rows"]()
         return Int(
             Atomic[Int64].load[ordering=Ordering.ACQUIRE](
@@ -262,11 +263,13 @@ struct Marks(Movable):
 
     @always_inline
     def present(self) -> Visibility:
-        """Returns which rows are there now; for writers and those who hold the GIL, beside whom nothing takes effect."""
+        """Returns which rows are there now; for writers and those who hold the GIL, beside whom nothing takes effect.
+        """
         return self.visibility(self.now())
 
     def publish(mut self, version: UInt32, count: Int):
-        """Makes a change take effect: searches that begin from now on see `count` rows but for those removed."""
+        """Makes a change take effect: searches that begin from now on see `count` rows but for those removed.
+        """
         self.version = version
         point["write the number of rows"]()
         Atomic[Int64].store[ordering=Ordering.RELEASE](

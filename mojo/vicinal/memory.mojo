@@ -1,21 +1,40 @@
-"""Memory straight from libc: aligned blocks, and columns that grow without ever moving.
+"""Memory straight from libc, every refusal of which is told: aligned blocks, and columns that grow under their readers.
 
 The standard library's allocator would pull Modular's runtime into the extension; these calls do not.
 """
+from std.atomic import Atomic, Ordering
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memset_zero
+from std.memory import unsafe_memcpy, unsafe_memset_zero
 from std.sys import size_of
 
 comptime Bytes = Pointer[UInt8, MutUntrackedOrigin]
 comptime Ptr[T: AnyType] = Pointer[T, MutUntrackedOrigin]
 
+comptime LINE = 64
+"""Bytes of a cache line, and the boundary of every block."""
+comptime NO_BLOCK = 64
+"""Stands for the address of memory that there is none of; a pointer cannot be null."""
 comptime PROT_NONE: c_int = 0
 comptime PROT_READ_WRITE: c_int = 3
 comptime MAP_PRIVATE_ANONYMOUS_NORESERVE: c_int = 0x02 | 0x20 | 0x4000
 comptime MADV_HUGEPAGE: c_int = 14
+comptime RLIMIT_AS: c_int = 9
 comptime HUGE_PAGE = 2 << 20
-comptime SMALL_STEP = 64 << 10
+comptime STEP = 64 << 10
+"""What maps are multiples of; no machine's pages are larger."""
 comptime MAP_FAILED = -1
+comptime MAPPED_FROM = 1 << 20
+"""Columns of fewer bytes are blocks of the allocator, so that thousands of small indexes need few maps: a process may have 65,530.
+"""
+comptime GROWTH = 16
+"""Addresses that a mapped column reserves, in multiples of its bytes: it moves once in so many doublings that it hardly matters."""
+comptime LARGE_GROWTH = 64
+comptime LARGE = 1 << 30
+"""From so many bytes on it reserves more: to move it would double the memory of the process for a while."""
+comptime LARGEST = 1 << 47
+"""Bytes that no column can have: all addresses of a process."""
+comptime LIMITED_GROWTH = 2
+"""The same where the process has a limit of addresses, which others need as well."""
 
 
 @always_inline
@@ -28,22 +47,34 @@ def at[T: AnyType](address: Int) -> Ptr[T]:
     return Ptr[T](unsafe_from_address=address)
 
 
-def allocate[T: AnyType](count: Int) -> Ptr[T]:
-    """Allocates `count` items on a 64-byte boundary, not initialised; ends the process if memory is out.
+@always_inline
+def no_block[T: AnyType]() -> Ptr[T]:
+    """Returns the pointer that stands for no memory at all; nothing can be read there."""
+    return at[T](NO_BLOCK)
 
-    For small pieces (scratch, tables); large arrays are `Column`s, which report failure instead.
+
+@always_inline
+def missing[T: AnyType](p: Ptr[T]) -> Bool:
+    """Tells whether a pointer leads to no memory: that of an allocation that failed, or of none."""
+    return Int(p) == NO_BLOCK
+
+
+def allocate[T: AnyType](count: Int) -> Ptr[T]:
+    """Allocates `count` items on a 64-byte boundary, not initialised.
+
+    Returns:
+        Their address, or where memory is out what `missing` knows; `release` takes either.
     """
-    var bytes = (max(count, 1) * size_of[T]() + 63) // 64 * 64
-    var address = external_call["aligned_alloc", Int](64, bytes)
-    if address == 0:
-        external_call["abort", NoneType]()
-    return at[T](address)
+    var bytes = (max(count, 1) * size_of[T]() + LINE - 1) // LINE * LINE
+    var address = external_call["aligned_alloc", Int](LINE, bytes)
+    return at[T](address if address != 0 else NO_BLOCK)
 
 
 def allocate_zeroed[T: AnyType](count: Int) -> Ptr[T]:
-    """Allocates `count` items on a 64-byte boundary with every byte zero."""
+    """Allocates as `allocate` does, with every byte zero."""
     var p = allocate[T](count)
-    unsafe_memset_zero(p.unsafe_bitcast[UInt8](), max(count, 1) * size_of[T]())
+    if not missing(p):
+        unsafe_memset_zero(p.unsafe_bitcast[UInt8](), max(count, 1) * size_of[T]())
     return p
 
 
@@ -51,40 +82,55 @@ def release[T: AnyType](p: Ptr[T]):
     """Gives back what `allocate` returned.
 
     Safety:
-        The pointer must come from `allocate` and must not be used again.
+        The pointer must come from `allocate` or `no_block` and must not be used again.
     """
-    external_call["free", NoneType](Int(p))
+    if not missing(p):
+        external_call["free", NoneType](Int(p))
 
 
-def physical_memory() -> Int:
-    """Returns the bytes of memory that this machine has."""
-    # _SC_PAGESIZE = 30 and _SC_PHYS_PAGES = 85 on Linux
-    return external_call["sysconf", Int](c_int(30)) * external_call["sysconf", Int](c_int(85))
+@fieldwise_init
+struct Retired(TrivialRegisterPassable):
+    """Memory that a column has moved out of; the first words of a block of the allocator."""
+
+    var next: Int
+    """Address of the one that was retired before it, or 0."""
+    var address: Int
+    var reserved: Int
+    var usable: Int
+    """See `Column`, as for the two before."""
 
 
 struct Column(Movable):
-    """A large array at a fixed address: anonymous memory that grows in place, or part of a mapped file.
+    """A large array that grows under its readers: memory of its own, or part of a mapped file.
 
-    Address space for the largest size that could ever be wanted is reserved at first use and made usable step by
-    step, so a row never moves and a reader never sees a freed array. Kernels cannot tell the two kinds apart.
+    A small column is a block of the allocator; a larger one has address space for many times its bytes, which is made usable
+    step by step. So it seldom outgrows its place. When it does, its content is copied to a new place that is announced, and the
+    old place is *retired*: it stays as it is, and whoever took the address before reads on there, until `free_retired`. Rows
+    that were there before are the same in both places, since no row is written while a reader may meet it; where more than
+    new rows is written under readers (links, rings of copies, stamps, marks), those in the old place go on seeing what was there
+    when it was retired. The writer must take the address anew after `grow`; a reader must read how many rows there are
+    before it takes the address. Kernels cannot tell the kinds of columns apart.
     """
 
     var address: Int
-    """Start of the array; 0 while nothing was reserved."""
+    """Start of the array; 0 while there is no memory."""
     var reserved: Int
-    """Bytes of address space held; 0 for a view of memory that somebody else owns."""
+    """Bytes held, usable or not; 0 for a view of memory that somebody else owns."""
     var usable: Int
     """Bytes that may be read and written."""
+    var retired: Int
+    """Address of the `Retired` that was retired last, or 0."""
 
     def __init__(out self):
         """Makes an empty column that holds no memory."""
         self.address = 0
         self.reserved = 0
         self.usable = 0
+        self.retired = 0
 
     def __deinit__(deinit self):
-        if self.reserved != 0:
-            _ = external_call["munmap", c_int](self.address, self.reserved)
+        _free_all(self.retired)
+        _free(self.address, self.reserved)
 
     @always_inline
     def ptr[T: AnyType](self) -> Ptr[T]:
@@ -93,7 +139,16 @@ struct Column(Movable):
         Safety:
             Only the first `usable` bytes may be touched.
         """
-        return at[T](self.address)
+        return at[T](
+            Int(
+                Atomic[Int64].load[ordering=Ordering.RELAXED](
+                    Pointer(to=self.address)
+                    .unsafe_mut_cast[True]()
+                    .unsafe_bitcast[Int64]()
+                    .unsafe_origin_cast[MutUntrackedOrigin]()
+                )
+            )
+        )
 
     def view(mut self, address: Int, bytes: Int):
         """Makes the column a view of memory that somebody else owns (a mapped file)."""
@@ -101,49 +156,159 @@ struct Column(Movable):
         self.usable = bytes
         self.reserved = 0
 
+    def memory(self) -> Int:
+        """Returns the bytes of memory that the column takes, retired ones included."""
+        var bytes = self.usable
+        var place = self.retired
+        while place != 0:
+            bytes += at[Retired](place)[].usable
+            place = at[Retired](place)[].next
+        return bytes
+
+    def free_retired(mut self):
+        """Gives back what the column has moved out of.
+
+        Safety:
+            No reader may be left that took the address before.
+        """
+        _free_all(self.retired)
+        self.retired = 0
+
     def grow(mut self, bytes: Int) -> Bool:
-        """Makes at least `bytes` usable, new ones zero; returns False when memory or address space is out.
+        """Makes at least `bytes` usable, new ones zero; a cache line behind them may be read as well.
+
+        Returns:
+            False when memory or address space is out, or for a view; the column is as it was then.
         """
         if bytes <= self.usable:
             return True
-        if self.address == 0 and not self._reserve(bytes):
+        if self.address != 0 and self.reserved == 0:
             return False
-        if bytes > self.reserved:
-            return False
+        if (
+            bytes <= self.reserved - LINE
+        ):  # a map: all of a small block is usable from the beginning
+            return self._open(bytes)
+        return bytes <= LARGEST and self._move(bytes)
+
+    def _open(mut self, bytes: Int) -> Bool:
+        """Makes more of a map usable."""
         # Steps of a quarter keep the number of system calls small; pages count as used only when touched.
-        var step = HUGE_PAGE if bytes >= 2 * HUGE_PAGE else SMALL_STEP
-        var target = min(
-            (max(bytes, self.usable + self.usable // 4) + step - 1) // step * step, self.reserved
-        )
-        if external_call["mprotect", c_int](self.address, target, PROT_READ_WRITE) != 0:
-            return False
+        var step = HUGE_PAGE if bytes >= 2 * HUGE_PAGE else STEP
+        var most = self.reserved - LINE
+        var target = min(_up(max(bytes, self.usable + self.usable // 4), step), most)
+        if not _make_usable(self.address, target + LINE):
+            target = min(_up(bytes, STEP), most)
+            if not _make_usable(self.address, target + LINE):
+                return False
         if target >= 2 * HUGE_PAGE:  # without huge pages it is only slower
             _ = external_call["madvise", c_int](self.address, target, MADV_HUGEPAGE)
         self.usable = target
         return True
 
-    def _reserve(mut self, bytes: Int) -> Bool:
-        """Reserves address space for twice the machine's memory, or what the system grants down to `bytes`.
+    def _move(mut self, bytes: Int) -> Bool:
+        """Goes to a larger place, the first one included."""
+        var left = no_block[Retired]()
+        if self.address != 0:
+            left = allocate[Retired](1)
+            if missing(left):
+                return False
+        var new = Column()
+        if not new._take_place(bytes, self.address == 0):
+            release(left)
+            return False
+        if self.address != 0:
+            unsafe_memcpy(
+                dest=at[UInt8](new.address), src=at[UInt8](self.address), count=self.usable
+            )
+            left[] = Retired(self.retired, self.address, self.reserved, self.usable)
+            self.retired = Int(left)
+        # whoever learns of more rows than there were sees this address
+        Atomic[Int64].store[ordering=Ordering.RELEASE](
+            Pointer(to=self.address).unsafe_bitcast[Int64](), Int64(new.address)
+        )
+        self.reserved = new.reserved
+        self.usable = new.usable
+        new.reserved = 0  # it is this column's now
+        return True
+
+    def _take_place(mut self, bytes: Int, first: Bool) -> Bool:
+        """Takes a new place; a small one just large enough the first time and with room to double later.
         """
-        var want = max(2 * physical_memory(), 4 * bytes)
-        while want >= bytes:
-            want = (want + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE
+        var small = _up(bytes if first else 2 * bytes, LINE) + LINE
+        if small < MAPPED_FROM:
+            var block = allocate_zeroed[UInt8](small)
+            if missing(block):
+                return False
+            self.address = Int(block)
+            self.reserved = small
+            self.usable = small - LINE
+            return True
+        return self._reserve(bytes) and self._open(bytes)
+
+    def _reserve(mut self, bytes: Int) -> Bool:
+        """Reserves address space for what the column may become, or what the system grants down to `bytes`.
+        """
+        var least = max(_up(bytes + LINE, STEP), MAPPED_FROM)
+        var want = _up(least * _growth(bytes), HUGE_PAGE)
+        while True:
+            # whole huge pages, but for the last try
+            var slack = HUGE_PAGE if want > least else 0
             var raw = external_call["mmap", Int](
                 Int(0),
-                want + HUGE_PAGE,
+                want + slack,
                 PROT_NONE,
                 MAP_PRIVATE_ANONYMOUS_NORESERVE,
                 c_int(-1),
                 Int(0),
             )
             if raw != MAP_FAILED:
-                var start = (raw + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE
+                var start = _up(raw, HUGE_PAGE) if slack != 0 else raw
                 if start > raw:
                     _ = external_call["munmap", c_int](raw, start - raw)
-                if raw + HUGE_PAGE > start:
-                    _ = external_call["munmap", c_int](start + want, raw + HUGE_PAGE - start)
+                if raw + slack > start:
+                    _ = external_call["munmap", c_int](start + want, raw + slack - start)
                 self.address = start
                 self.reserved = want
                 return True
-            want //= 2
-        return False
+            if want == least:
+                return False
+            want = max(_up(want // 2, STEP), least)
+
+
+@always_inline
+def _up(bytes: Int, step: Int) -> Int:
+    """Rounds up to a multiple of `step`."""
+    return (bytes + step - 1) // step * step
+
+
+def _make_usable(address: Int, bytes: Int) -> Bool:
+    """Makes pages readable and writable."""
+    return external_call["mprotect", c_int](address, bytes, PROT_READ_WRITE) == 0
+
+
+def _growth(bytes: Int) -> Int:
+    """Returns how many times its bytes a column reserves."""
+    var limits = SIMD[DType.uint64, 2](UInt64.MAX)
+    if external_call["getrlimit", c_int](RLIMIT_AS, Pointer(to=limits)) == 0:
+        if limits[0] != UInt64.MAX:
+            return LIMITED_GROWTH
+    return LARGE_GROWTH if bytes >= LARGE else GROWTH
+
+
+def _free(address: Int, reserved: Int):
+    """Gives back a place; nothing if it is somebody else's."""
+    if reserved >= MAPPED_FROM:
+        _ = external_call["munmap", c_int](address, reserved)
+    elif reserved != 0:
+        external_call["free", NoneType](address)
+
+
+def _free_all(newest: Int):
+    """Gives back retired places and what tells of them."""
+    var place = newest
+    while place != 0:
+        var left = at[Retired](place)
+        var next = left[].next
+        _free(left[].address, left[].reserved)
+        release(left)
+        place = next

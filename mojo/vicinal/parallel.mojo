@@ -8,13 +8,11 @@ from std.ffi import c_int, external_call
 from std.memory import MutOpaquePointer
 from std.sys import CompilationTarget, llvm_intrinsic
 
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import NO_BLOCK, Ptr, allocate, allocate_zeroed, at, missing, no_block, release
 from vicinal.shared import announce, seen
 
 comptime Entry = def(MutOpaquePointer[MutUntrackedOrigin]) abi("C") thin -> Int
 comptime MAX_THREADS = 256
-comptime NOWHERE = 64
-"""Stands for an address that is never used; a pointer cannot be null."""
 comptime LINE = 8
 """64-bit words of a cache line."""
 comptime SPINS = 400
@@ -130,10 +128,15 @@ struct Shared(Movable):
         self.left = 0
         self.stop = False
 
+    def failed(self) -> Bool:
+        """Tells whether memory was refused: no thread may be started then."""
+        return missing(self.mutex) or missing(self.start) or missing(self.done)
+
     def __deinit__(deinit self):
         # glibc's oldest condition variables, to which a symbol without version binds, hold memory of their own
-        _ = external_call["pthread_cond_destroy", c_int](self.start)
-        _ = external_call["pthread_cond_destroy", c_int](self.done)
+        if not self.failed():
+            _ = external_call["pthread_cond_destroy", c_int](self.start)
+            _ = external_call["pthread_cond_destroy", c_int](self.done)
         release(self.mutex)
         release(self.start)
         release(self.done)
@@ -205,18 +208,22 @@ struct Team(Movable):
     def __init__(out self, size: Int):
         """Starts `size` - 1 threads, or as many as the system grants."""
         var others = max(0, min(size, MAX_THREADS) - 1)
+        self.shared = no_block[Shared]()
+        self.members = no_block[Member]()
+        self.threads = no_block[UInt64]()
+        self.started = 0
         if others == 0:
-            self.shared = at[Shared](NOWHERE)
-            self.members = at[Member](NOWHERE)
-            self.threads = at[UInt64](NOWHERE)
-            self.started = 0
             return
         var shared = allocate[Shared](1)
+        if missing(shared):
+            return
         shared.unsafe_write(Shared())
         var members = allocate[Member](others)
         var threads = allocate[UInt64](others)
         var entry: Entry = _member
         var started = 0
+        if shared[].failed() or missing(members) or missing(threads):
+            others = 0
         while started < others:
             var member = members.unsafe_offset(started)
             member.unsafe_write(Member(started + 1, 0, shared))
@@ -234,8 +241,17 @@ struct Team(Movable):
         self.started = started
 
     def __deinit__(deinit self):
-        if Int(self.shared) == NOWHERE:
+        if missing(self.shared):
             return
+        if self.started != 0:
+            self._stop()
+        self.shared.unsafe_deinit_pointee()
+        release(self.shared)
+        release(self.members)
+        release(self.threads)
+
+    def _stop(self):
+        """Ends the threads."""
         self.shared[].lock()
         self.shared[].stop = True
         announce(self.shared[].generation, self.shared[].generation + 1)
@@ -243,10 +259,6 @@ struct Team(Movable):
         self.shared[].unlock()
         for i in range(self.started):
             _ = external_call["pthread_join", c_int](self.threads[unsafe_offset=i], Int(0))
-        self.shared.unsafe_deinit_pointee()
-        release(self.shared)
-        release(self.members)
-        release(self.threads)
 
     @always_inline
     def size(self) -> Int:
@@ -310,6 +322,8 @@ def usable_cores() -> Int:
     """Returns how many cores this process may run on (its affinity mask counts, a cgroup's quota does not).
     """
     var mask = allocate_zeroed[UInt64](128)
+    if missing(mask):
+        return 1
     var rc = external_call["sched_getaffinity", c_int](c_int(0), Int(1024), mask)
     var cores = 0
     if rc >= 0:

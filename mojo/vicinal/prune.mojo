@@ -35,11 +35,13 @@ def select_diverse[
         scratch: Receives the picked nodes in `picked`, those of each go nearest first; `fresh` is used, too.
 
     Returns:
-        The number of nodes picked.
+        The number of nodes picked; 0 if the scratch has failed.
     """
     var picked = scratch.picked
     var spare = scratch.fresh
     var queries = scratch.queries_for(wanted * S.query_bytes(rows))
+    if scratch.failed():
+        return 0
     var kept = 0
     var spared = 0
     for i in range(count):

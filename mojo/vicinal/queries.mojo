@@ -1,12 +1,12 @@
 """Answering the queries of one call: all are checked, then threads share them."""
 from vicinal.flat import search_exact
-from vicinal.index import DONE, STOPPED, Index
+from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.interleave import LANES, lanes_for
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.memory import Ptr, allocate, at, missing, release
 from vicinal.parallel import Team, Watch
 from vicinal.query import PIECE, Answer
 from vicinal.scan import Source
-from vicinal.scratch import Scratch
+from vicinal.scratch import Scratch, any_failed
 from vicinal.snapshot import Snapshot
 from vicinal.space import FINE, Space, SpaceTask, in_space, inspect_row
 
@@ -53,27 +53,37 @@ struct SearchMany[V: Watch](SpaceTask):
         )
         if team.size() * lanes > LANES:
             scratches = allocate[Ptr[Scratch]](team.size() * lanes)
-        for i in range(team.size() * lanes):
-            # the first of a worker pins what the others are at as well
-            var pinned = i % lanes == 0
-            scratches[unsafe_offset=i] = (
-                index.readers.claim() if pinned else index.readers.claim_unpinned()
+        # the first of a worker pins what the others are at as well
+        if index.readers.claim_many(scratches, team.size() * lanes, lanes):
+            var answer = Answer[S](
+                self.index,
+                self.queries,
+                self.k,
+                self.ef,
+                self.ids,
+                self.distances,
+                scratches,
+                lanes,
             )
-        var answer = Answer[S](
-            self.index, self.queries, self.k, self.ef, self.ids, self.distances, scratches, lanes
-        )
-        if not team.run(self.count, PIECE, answer, self.watch[]):
-            self.status = STOPPED
-        for i in range(team.size() * lanes):
-            index.readers.release(scratches[unsafe_offset=i])
+            if not team.run(self.count, PIECE, answer, self.watch[]):
+                self.status = STOPPED
+            elif any_failed(scratches, team.size() * lanes):
+                self.status = NO_MEMORY
+            index.readers.release_many(scratches, team.size() * lanes)
+        else:
+            self.status = NO_MEMORY
         if team.size() * lanes > LANES:
             release(scratches)
         _ = few
 
     def scan_all[S: Space](mut self) -> Bool:
-        """Measures all rows for many queries at once; returns False if a search of this width makes walks."""
+        """Measures all rows for many queries at once; returns False if a search of this width makes walks.
+        """
         ref index = self.index[]
         var scratch = index.readers.claim()
+        if missing(scratch):
+            self.status = NO_MEMORY
+            return True
         var snapshot = index.snapshot()
         var scans = snapshot.exact(max(self.k, self.ef))
         if scans:
@@ -136,7 +146,7 @@ def search_many[
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, or 8 * position + kind of a query that was refused.
+        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
     """
     var task = SearchMany[V](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),

@@ -88,7 +88,10 @@ struct Answer[S: Space](Body):
         if snapshot.exact(max(self.k, self.ef)):
             ref scratch = scratches[][]
             for i in range(begin, end):
-                self.scan_for(i, self.query(i, scratch), snapshot, scratch)
+                var query = self.query(i, scratch)
+                if scratch.failed():
+                    return
+                self.scan_for(i, query, snapshot, scratch)
         elif kind == STORED_ROWS:
             self.walk[Self.S, coded=False](begin, end, snapshot, scratches)
         elif kind == EXACT:
@@ -116,7 +119,8 @@ struct Answer[S: Space](Body):
 
     @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
-        """Returns query i for measuring stored rows: of unit length for cosine, and on a cache line for float types.
+        """Returns query i for measuring stored rows: of unit length for cosine, and on a cache line for float types. Worth nothing
+        if the scratch has failed.
         """
         var given = at[Scalar[Self.S.Q]](self.queries).unsafe_offset(i * self.index[].dim)
         var query = Query(Int(given), 1)
@@ -124,6 +128,8 @@ struct Answer[S: Space](Body):
             _ = inspect_row[Self.S, Self.S.Q](given, self.index[].dim, query.norm)
         comptime if Self.S.T.is_floating_point():
             var vector = scratch.work(2 * padded_dim(self.index[].dim))
+            if scratch.failed():
+                return query
             var elements = given.unsafe_bitcast[Float32]()
             for j in range(self.index[].dim):
                 vector[unsafe_offset=j] = elements[unsafe_offset=j] * query.norm
@@ -231,6 +237,10 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         var exact = not Self.coded or codes.kind == EXACT
         comptime if Self.coded:
             prepared = Query(scratch[].room(codes.query_bytes()), 1)
+        if scratch[].failed():
+            scratch[].beam.reset(1)  # nothing in it: the walk is done
+            return self.idle(scratch)
+        comptime if Self.coded:
             codes.prepare[Self.Stored.Q](
                 at[Scalar[Self.Stored.Q]](query.address),
                 at[UInt8](prepared.address),
@@ -251,6 +261,8 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         """Writes the result of a walk that is done; estimated candidates are measured again first.
         """
         ref answer = self.answer[]
+        if scratch.failed():
+            return  # who made the call looks for it, too
         var found = not self.snapshot.hides() or self.sift(task, scratch)
         if found:
             if not task.exact:

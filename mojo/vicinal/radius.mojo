@@ -11,13 +11,13 @@ from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS
 from vicinal.found import Found
 from vicinal.filter import EVERYTHING, SCAN, Filter
-from vicinal.filtered_query import put_scratches, refused, take_scratches
+from vicinal.filtered_query import refused
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.memory import Ptr, allocate, at, missing, release
 from vicinal.parallel import Body, Team, Watch
 from vicinal.query import Answer
 from vicinal.rotation import padded_dim
-from vicinal.scratch import Scratch
+from vicinal.scratch import Scratch, any_failed
 from vicinal.search import LOOK_AHEAD, fetch_row, start_walk
 from vicinal.snapshot import Snapshot
 from vicinal.space import COSINE, L2, Measure, Query, Rows, Space, SpaceTask, in_space
@@ -40,11 +40,11 @@ struct RangeResult(Movable):
         """Makes room for so many queries."""
         self.ids = allocate[Found](queries)
         self.distances = allocate[Found](queries)
-        for i in range(queries):
+        self.out_of_memory = Int64(Int(missing(self.ids) or missing(self.distances)))
+        self.queries = 0 if self.out_of_memory != 0 else queries
+        for i in range(self.queries):
             self.ids.unsafe_offset(i).unsafe_write(Found())
             self.distances.unsafe_offset(i).unsafe_write(Found())
-        self.queries = queries
-        self.out_of_memory = 0
 
     def __deinit__(deinit self):
         for i in range(self.queries):
@@ -97,7 +97,7 @@ struct AnswerRange[S: Space](Body):
             self.answer(i, filter, scratch, found)
             ref ids = self.result[].ids[unsafe_offset=i]
             self.finish(filter, found, ids)
-            if found.full or ids.full:
+            if found.full or ids.full or scratch.failed():
                 Atomic[Int64].store[ordering=Ordering.RELAXED](self.result[].gone(), 1)
 
     @always_inline
@@ -128,6 +128,8 @@ struct AnswerRange[S: Space](Body):
         var kind = self.snapshot.codes[].kind
         scratch.queries += 1
         var query = self.plain.query(i, scratch)
+        if scratch.failed():
+            return
         if self.snapshot.exact(self.plain.ef) or filter.plan == SCAN:
             self.scan(query, filter, scratch, found)
         elif kind == STORED_ROWS:
@@ -182,6 +184,8 @@ struct AnswerRange[S: Space](Body):
         var limit = Int32.MAX
         comptime if coded:
             prepared = Query(scratch.room(codes.query_bytes()), 1)
+            if scratch.failed():
+                return
             codes.prepare[Self.S.Q](
                 at[Scalar[Self.S.Q]](query.address),
                 at[UInt8](prepared.address),
@@ -309,7 +313,14 @@ struct SearchRange[V: Watch](SpaceTask):
         if self.status != DONE:
             return
         var team = Team(min(self.threads, self.count))
-        var scratches = take_scratches(index, team.size())
+        # under the pin of whoever took the snapshot
+        var scratches = allocate[Ptr[Scratch]](team.size())
+        if self.result[].out_of_memory != 0 or not index.readers.claim_many(
+            scratches, team.size(), 0
+        ):
+            release(scratches)
+            self.status = NO_MEMORY
+            return
         var nothing = at[Int64](Int(scratches))  # no result is written by it
         var plain = Answer[S](
             self.index,
@@ -326,9 +337,10 @@ struct SearchRange[V: Watch](SpaceTask):
         )
         if not team.run(self.count, 1, answer, self.watch[]):
             self.status = STOPPED
-        elif self.result[].out_of_memory != 0:
+        elif self.result[].out_of_memory != 0 or any_failed(scratches, team.size()):
             self.status = NO_MEMORY
-        put_scratches(index, scratches, team.size())
+        index.readers.release_many(scratches, team.size())
+        release(scratches)
 
 
 def search_range[

@@ -15,7 +15,7 @@ from std.atomic import Atomic, Ordering, fence
 from std.ffi import c_int, external_call
 
 from vicinal.clock import now
-from vicinal.memory import Ptr, allocate_zeroed, at, release
+from vicinal.memory import Ptr, allocate_zeroed, at, missing, release
 from vicinal.point import EXPLORED, all_seen, may_be_late, point, wait_point
 from vicinal.scratch import Scratch, discard
 
@@ -35,7 +35,8 @@ comptime COUNTS = 5
 
 
 struct Readers(Movable):
-    """The scratches of one index: a list that only grows, taken from and put back without a lock."""
+    """The scratches of one index: a list that only grows, taken from and put back without a lock.
+    """
 
     var words: Ptr[Int64]
     """The epoch, and a cache line later the address of the newest scratch."""
@@ -43,10 +44,15 @@ struct Readers(Movable):
     def __init__(out self):
         """Makes a list of none."""
         self.words = allocate_zeroed[Int64](16)
-        self.words[] = FIRST_EPOCH
+        if not missing(self.words):
+            self.words[] = FIRST_EPOCH
+
+    def failed(self) -> Bool:
+        """Tells whether memory was refused: nothing may be claimed then."""
+        return missing(self.words)
 
     def __deinit__(deinit self):
-        var address = Int(self.words[unsafe_offset=8])
+        var address = 0 if self.failed() else Int(self.words[unsafe_offset=8])
         while address != 0:
             var scratch = at[Scratch](address)
             address = Int(scratch[].next)
@@ -64,12 +70,34 @@ struct Readers(Movable):
         return Int(Atomic[Int64].load[ordering=Ordering.ACQUIRE](self.words.unsafe_offset(8)))
 
     def claim(self) -> Ptr[Scratch]:
-        """Takes a scratch, a new one if none is idle, and pins the present epoch."""
+        """Takes a scratch, a new one if none is idle, and pins the present epoch; or returns what `missing` knows.
+        """
         return self._claim(self.epoch())
 
     def claim_unpinned(self) -> Ptr[Scratch]:
-        """Takes a scratch for work that holds nothing back: a writer's own, or one under another's pin."""
+        """Takes a scratch for work that holds nothing back: a writer's own, or one under another's pin; or returns what `missing`
+        knows.
+        """
         return self._claim(UNPINNED)
+
+    def claim_many(self, scratches: Ptr[Ptr[Scratch]], count: Int, group: Int) -> Bool:
+        """Takes scratches, the first of each group with a pin, or none if `group` is 0.
+
+        Returns:
+            False when memory is out: then none is taken.
+        """
+        for i in range(count if not missing(scratches) else 0):
+            var pinned = group != 0 and i % group == 0
+            scratches[unsafe_offset=i] = self.claim() if pinned else self.claim_unpinned()
+            if missing(scratches[unsafe_offset=i]):
+                self.release_many(scratches, i)
+                return False
+        return not missing(scratches)
+
+    def release_many(self, scratches: Ptr[Ptr[Scratch]], count: Int):
+        """Puts scratches back."""
+        for i in range(count):
+            self.release(scratches[unsafe_offset=i])
 
     def _claim(self, pin: Int64) -> Ptr[Scratch]:
         var address = self.newest()
@@ -90,6 +118,8 @@ struct Readers(Movable):
                 return scratch
             address = Int(scratch[].next)
         var scratch = Scratch.on_heap()
+        if missing(scratch):
+            return scratch
         Atomic[Int64].store[ordering=Ordering.RELAXED](scratch[].pin_address(), pin)
         var head = self.words.unsafe_offset(8)
         var before = Atomic[Int64].load[ordering=Ordering.RELAXED](head)
@@ -120,7 +150,8 @@ struct Readers(Movable):
 
     @always_inline
     def renew(self, scratch: Ptr[Scratch]):
-        """Pins the present epoch in place of an older one: what the search has met before may be gone from now on."""
+        """Pins the present epoch in place of an older one: what the search has met before may be gone from now on.
+        """
         self._settle(
             scratch, Atomic[Int64].load[ordering=Ordering.RELAXED](scratch[].pin_address())
         )
@@ -199,11 +230,11 @@ struct Readers(Movable):
         return sum
 
     def count(self, which: Int) -> Int:
-        """Returns one of the numbers that scratches count, over all of them; searches under way may be in it in part."""
+        """Returns one of the numbers that scratches count, over all of them; searches under way may be in it in part.
+        """
         var sum = 0
         var address = self.newest()
         while address != 0:
             sum += at[Scratch](address)[].counted(which)
             address = Int(at[Scratch](address)[].next)
         return sum
-

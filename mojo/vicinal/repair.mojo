@@ -5,7 +5,7 @@ was reached.
 """
 from vicinal.graph import EMPTY, Graph, publish
 from vicinal.marks import stays
-from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, missing, release
 from vicinal.parallel import Unwatched, Watch
 from vicinal.scratch import Scratch
 from vicinal.search import search_level
@@ -31,7 +31,7 @@ struct Flood(Movable):
     """Rows reached."""
 
     def __init__(out self, rows: Int):
-        """Has reached nothing yet."""
+        """Has reached nothing yet; nothing may be done with it if that `failed`."""
         self.reached = allocate_zeroed[UInt8](rows)
         self.links_in = allocate_zeroed[UInt32](rows)
         self.queue = allocate[UInt32](rows)
@@ -41,6 +41,10 @@ struct Flood(Movable):
         release(self.reached)
         release(self.links_in)
         release(self.queue)
+
+    def failed(self) -> Bool:
+        """Tells whether memory was refused."""
+        return missing(self.reached) or missing(self.links_in) or missing(self.queue)
 
     def spread[V: Watch](mut self, graph: Graph, start: Int, mut watch: V) -> Bool:
         """Reaches all that can be reached from a row; returns False if `watch` ended it."""
@@ -80,10 +84,13 @@ struct Flood(Movable):
 
 
 def unreachable(graph: Graph, marks: Int = 0) -> Int:
-    """Returns how many rows that take part cannot be reached from the entry point on level 0."""
+    """Returns how many rows that take part cannot be reached from the entry point on level 0, -1 when memory is out.
+    """
     if graph.linked == 0:
         return 0
     var flood = Flood(graph.linked)
+    if flood.failed():
+        return -1
     var unwatched = Unwatched()
     _ = flood.spread(graph, graph.row_of(graph.entry), unwatched)
     return flood.all_missed(graph, marks)
@@ -108,16 +115,19 @@ def repair[
         rows: The rows.
         marks: Address of the rows' marks, 0 if none has any; only rows that stay must be reached.
         ef_construction: Candidates kept while searching for reached rows.
-        log: Receives what an undo needs.
+        log: Receives what an undo needs, and word of memory that was refused.
         scratch: Buffers.
         watch: May end the work early.
 
     Returns:
-        False if `watch` ended it: then not all rows are reached, and the caller undoes.
+        False if `watch` ended it or memory was refused: then not all rows are reached, and the caller undoes.
     """
     for round in range(ROUNDS):
         var entry = graph.row_of(graph.entry)
         var flood = Flood(graph.linked)
+        if flood.failed():
+            log.fail()
+            return False
         if not flood.spread(graph, entry, watch):
             return False
         if flood.all_missed(graph, marks) == 0:
@@ -125,11 +135,15 @@ def repair[
         for row in range(graph.linked):
             if not flood.missed(graph, marks, row):
                 continue
+            var room = scratch.room(S.query_bytes(rows))
+            if scratch.failed():
+                log.fail()
+                return False
             # every row found from the entry along level 0 has been reached
             search_level[S, True](
                 graph,
                 rows,
-                S.query_of_row(rows, row, scratch.room(S.query_bytes(rows))),
+                S.query_of_row(rows, row, room),
                 scratch,
                 0,
                 graph.linked,
@@ -137,6 +151,9 @@ def repair[
                 ef_construction << round,
             )
             _attach(graph, row, marks, log, flood, scratch)
+            if log.failed() or scratch.failed():
+                log.fail()
+                return False
             if not flood.spread(graph, row, watch):
                 return False
     return True
@@ -159,8 +176,8 @@ def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scra
         var free = cap - 1
         while free > 0 and block[unsafe_offset=free - 1] == EMPTY:
             free -= 1
-        log.keep(graph, 0, from_row, from_row % PARTS)
-        publish(block.unsafe_offset(free), row)
+        if log.keep(graph, 0, from_row, from_row % PARTS):
+            publish(block.unsafe_offset(free), row)
         return
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)
@@ -170,7 +187,7 @@ def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scra
         for j in range(cap - 1, -1, -1):
             var other = Int(block[unsafe_offset=j])
             if flood.links_in[unsafe_offset=other] > 1:
-                log.keep(graph, 0, from_row, from_row % PARTS)
-                flood.links_in[unsafe_offset=other] -= 1
-                publish(block.unsafe_offset(j), row)
+                if log.keep(graph, 0, from_row, from_row % PARTS):
+                    flood.links_in[unsafe_offset=other] -= 1
+                    publish(block.unsafe_offset(j), row)
                 return

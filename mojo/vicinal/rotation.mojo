@@ -8,7 +8,7 @@ the same on every CPU level, so that codes made on one machine serve on another.
 from std.math import sqrt
 
 from vicinal.graph import mix
-from vicinal.memory import Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, missing, release
 
 comptime ROUNDS = 4
 comptime PAIR = 32
@@ -40,11 +40,15 @@ struct Rotation(Movable):
         while self.window * 2 <= self.size:
             self.window *= 2
         self.signs = allocate[Float32](ROUNDS * self.size)
-        for i in range(ROUNDS * self.size):
+        for i in range(0 if missing(self.signs) else ROUNDS * self.size):
             self.signs[unsafe_offset=i] = 1 if mix(seed, i) & 1 == 0 else -1
 
     def __deinit__(deinit self):
         release(self.signs)
+
+    def failed(self) -> Bool:
+        """Tells whether memory was refused: nothing may be rotated then."""
+        return missing(self.signs)
 
     def turn(self, v: Ptr[Float32]):
         """Rotates a vector in place.

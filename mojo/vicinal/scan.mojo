@@ -7,7 +7,7 @@ from std.memory import pack_bits
 from vicinal.bound import Level, QueryBound, exact_keys, row_bound
 from vicinal.candidates import EMPTY_ENTRY, entry_of
 from vicinal.marks import Visibility
-from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, missing, release
 from vicinal.metric import W
 from vicinal.parallel import Body
 from vicinal.space import (
@@ -109,18 +109,22 @@ struct Worker[S: Space](Movable):
     var scores: Ptr[Scalar[Level[Self.S]]]
     """Left sides of the test of one query and one panel of rows."""
     var queries: Int
+    var failed: Bool
+    """Whether memory was refused; nothing may be done with it then."""
 
     def __init__(out self, queries: Int, k: Int, bounds: Ptr[QueryBound], tiles: Int):
         """Makes the scratch of a worker that keeps `tiles` tiles of sums, 0 without tiles."""
-        self.queries = queries
         self.nearest = allocate[TopK](queries)
-        for q in range(queries):
+        self.failed = missing(self.nearest)
+        self.queries = 0 if self.failed else queries
+        for q in range(self.queries):
             self.nearest.unsafe_offset(q).unsafe_write(TopK(k))
+            self.failed = self.failed or self.nearest[unsafe_offset=q].failed()
         var padded = (
             queries + PANEL_QUERIES - 1
         ) // PANEL_QUERIES * PANEL_QUERIES if tiles != 0 else 0
         self.levels = allocate[Scalar[Level[Self.S]]](padded)
-        for q in range(padded):
+        for q in range(0 if missing(self.levels) else padded):
             self.levels[unsafe_offset=q] = Scalar[Level[Self.S]].MIN
             if q < queries:
                 self.levels[unsafe_offset=q] = bounds[unsafe_offset=q].level[Self.S](EMPTY_ENTRY)
@@ -129,6 +133,15 @@ struct Worker[S: Space](Movable):
         self.packed = allocate[Scalar[Sum[Self.S.T]]](BLOCK_ROWS * BLOCK_WORDS if tiles != 0 else 0)
         self.sums = allocate[Scalar[Sum[Self.S.T]]](tiles * TILE)
         self.scores = allocate[Scalar[Level[Self.S]]](PANEL_ROWS)
+        self.failed = (
+            self.failed
+            or missing(self.levels)
+            or missing(self.bounds)
+            or missing(self.norms)
+            or missing(self.packed)
+            or missing(self.sums)
+            or missing(self.scores)
+        )
 
     def __deinit__(deinit self):
         for q in range(self.queries):

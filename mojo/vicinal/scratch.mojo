@@ -3,7 +3,7 @@ from std.atomic import Atomic, Ordering
 from std.sys import size_of
 
 from vicinal.candidates import Candidates
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, at, missing, no_block, release
 from vicinal.space import Linker, Query, Rows
 from vicinal.visited import Visited
 
@@ -70,6 +70,8 @@ struct Scratch(Movable):
     """Times that links were selected for a new row, over the life of the scratch."""
     var prunes: Int
     """Full blocks that were pruned, over the life of the scratch."""
+    var short: Bool
+    """Whether memory was refused for a buffer that belongs to none of the parts; see `failed`."""
 
     def __init__(out self):
         """Makes buffers of the smallest size."""
@@ -97,13 +99,36 @@ struct Scratch(Movable):
         self.queries = 0
         self.walks = 0
         self.scans = 0
+        self.short = (
+            missing(self.links)
+            or missing(self.fresh)
+            or missing(self.picked)
+            or missing(self.query)
+            or missing(self.others)
+            or missing(self.others_bytes)
+            or missing(self.floats)
+        )
 
     @staticmethod
     def on_heap() -> Ptr[Scratch]:
-        """Makes one at an address of its own; `discard` ends it."""
+        """Makes one at an address of its own, or returns what `missing` knows; `discard` ends it.
+        """
         var scratch = allocate[Scratch](1)
+        if missing(scratch):
+            return scratch
         scratch.unsafe_write(Scratch())
+        if scratch[].failed():
+            discard(scratch)
+            return no_block[Scratch]()
         return scratch
+
+    @always_inline
+    def failed(self) -> Bool:
+        """Tells whether memory was refused since the scratch was taken: what is done with it is worth nothing.
+
+        Walks end, and go nowhere else than where there is room; what `work`, `queries_for` and `room` return may not be used.
+        """
+        return self.short or self.beam.failed or self.chosen.failed or self.visited.failed
 
     @always_inline
     def pin_address(self) -> Ptr[Int64]:
@@ -121,9 +146,14 @@ struct Scratch(Movable):
     def trim(mut self):
         """Gives back what a wide search has made grow, and notes what memory is left."""
         if self.beam.allocated > USUAL // 8:
-            self.beam = Candidates()
+            self.beam.shrink()
         if self.chosen.allocated > USUAL // 8:
-            self.chosen = Candidates()
+            self.chosen.shrink()
+        # of memory that was refused the next call need not know
+        self.short = False
+        self.beam.failed = False
+        self.chosen.failed = False
+        self.visited.failed = False
         Atomic[Int64].store[ordering=Ordering.RELAXED](self.bytes_address(), Int64(self.bytes()))
 
     @always_inline
@@ -159,19 +189,16 @@ struct Scratch(Movable):
         release(self.floats)
 
     def work(mut self, floats: Int) -> Ptr[Float32]:
-        """Returns room for floats besides the query."""
-        if floats > self.floats_room:
-            release(self.floats)
-            self.floats = allocate[Float32](floats)
-            self.floats_room = floats
+        """Returns room for floats besides the query, unless it has `failed`."""
+        if floats > self.floats_room and not enlarge(self.floats, self.floats_room, floats):
+            self.short = True
         return self.floats
 
     def queries_for(mut self, bytes: Int) -> Ptr[Query]:
-        """Returns room for HOP rows made queries, which may take so many bytes in all."""
-        if bytes > self.others_room:
-            release(self.others_bytes)
-            self.others_bytes = allocate[UInt8](bytes)
-            self.others_room = bytes
+        """Returns room for HOP rows made queries, which may take so many bytes in all, unless it has `failed`.
+        """
+        if bytes > self.others_room and not enlarge(self.others_bytes, self.others_room, bytes):
+            self.short = True
         return self.others
 
     @always_inline
@@ -181,12 +208,30 @@ struct Scratch(Movable):
         self.others[unsafe_offset=i] = S.query_of_row(rows, row, room)
 
     def room(mut self, bytes: Int) -> Int:
-        """Returns the address of room for a query."""
-        if bytes > self.query_room:
-            release(self.query)
-            self.query = allocate[UInt8](bytes)
-            self.query_room = bytes
+        """Returns the address of room for a query, unless it has `failed`."""
+        if bytes > self.query_room and not enlarge(self.query, self.query_room, bytes):
+            self.short = True
         return Int(self.query)
+
+
+def enlarge[T: AnyType](mut buffer: Ptr[T], mut room: Int, wanted: Int) -> Bool:
+    """Makes a buffer larger, and forgets what it held; returns False, and changes nothing, when memory is out.
+    """
+    var larger = allocate[T](wanted)
+    if missing(larger):
+        return False
+    release(buffer)
+    buffer = larger
+    room = wanted
+    return True
+
+
+def any_failed(scratches: Ptr[Ptr[Scratch]], count: Int) -> Bool:
+    """Tells whether memory was refused to any of some scratches."""
+    for i in range(count):
+        if scratches[unsafe_offset=i][].failed():
+            return True
+    return False
 
 
 def discard(scratch: Ptr[Scratch]):

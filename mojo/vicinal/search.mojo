@@ -3,7 +3,7 @@
 Sources: Malkov and Yashunin, arXiv:1603.09320, algorithms 2 and 5; the order of work inside a hop (collect, prefetch,
 measure, compare, insert) follows the measurements named at each constant.
 """
-from std.bit import count_trailing_zeros
+from std.bit import count_leading_zeros, count_trailing_zeros
 from std.memory import pack_bits
 from std.sys import PrefetchOptions, prefetch
 
@@ -40,6 +40,25 @@ def fetch_links(graph: Graph, level: Int, node: Int):
     var address = Int(graph.links(level, node))
     for offset in range(0, graph.slots_at(level) * 4, CACHE_LINE):
         fetch_line(address + offset)
+
+
+@always_inline
+def clamp_links(block: Ptr[UInt32], width: Int, nodes: Int, into: Ptr[UInt32]) -> Int:
+    """Copies the links of a block; those to nodes that do not exist for the search become `nodes`.
+
+    Beside a writer such links may lie between others: a new row is put where its distance belongs.
+
+    Returns:
+        How many slots there are up to the last link to a node that does exist.
+    """
+    var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(nodes))
+    var used = 0
+    for i in range(0, width, SLOTS_PER_LINE):
+        var ids = min(block.unsafe_load[width=SLOTS_PER_LINE](i), limit)
+        into.unsafe_store(i, ids)
+        var there = pack_bits(ids.lt(limit))
+        used = i + SLOTS_PER_LINE - Int(count_leading_zeros(there)) if there != 0 else used
+    return used
 
 
 def descend[
@@ -180,17 +199,21 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     """Nodes that the present hop has to measure."""
 
     @always_inline
-    def begin(self, start: Int, width: Int):
+    def begin(mut self, start: Int, width: Int):
         """Starts from a node; `width` candidates are kept."""
         ref scratch = self.scratch[]
+        scratch.visited.reset(self.nodes)
+        var node = start
+        if scratch.visited.failed:
+            self.nodes = min(self.nodes, scratch.visited.nodes())
+            node = min(node, self.nodes - 1)
         # there are no more candidates than nodes, however many shall be kept
         scratch.beam.reset(min(width, self.nodes))
-        scratch.visited.reset(self.nodes)
-        _ = scratch.visited.first_visit(start)
-        var row = row_of[Self.ground](self.graph[], start)
+        _ = scratch.visited.first_visit(node)
+        var row = row_of[Self.ground](self.graph[], node)
         point["measure a row"]()
         touches["measure a row"](row)
-        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), start))
+        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), node))
         scratch.distances += 1
 
     @always_inline
@@ -219,13 +242,8 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         point["read links"]()
         touches["links of a row"](row_of[Self.ground](self.graph[], node))
         var block = self.graph[].links(level, node)
-        # Clamp every id to the nodes that exist: node number `nodes` counts as visited.
-        var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(self.nodes))
-        var used = 0
-        for i in range(0, self.graph[].slots_at(level), SLOTS_PER_LINE):
-            var ids = min(block.unsafe_load[width=SLOTS_PER_LINE](i), limit)
-            links.unsafe_store(i, ids)
-            used += Int(ids.lt(limit).reduce_bit_count())
+        # node number `nodes` counts as visited
+        var used = clamp_links(block, self.graph[].slots_at(level), self.nodes, links)
         var count = 0
         for i in range(used):
             var id = Int(links[unsafe_offset=i])

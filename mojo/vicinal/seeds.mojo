@@ -5,7 +5,7 @@ before them. The walk of any other starts from its neighbours in the other graph
 keeps few candidates. Source: merging of graphs through a join set, as in Apache Lucene (pull request 14331).
 """
 from vicinal.graph import EMPTY, Graph
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.places import Places
 
 comptime PLACED: UInt32 = 0x80000000
@@ -110,6 +110,8 @@ struct Order(Movable):
     var origins: Ptr[UInt32]
     var places: Ptr[UInt32]
     var first: Int
+    var failed: Bool
+    """Whether memory was refused: the order is not changed then, and there are no seeds."""
 
     def __init__(
         out self,
@@ -129,7 +131,7 @@ struct Order(Movable):
             added: Where they are put.
             places: All rows that are to be linked; the first stays the first.
             count: Their number.
-            upper: A mark for each of them that reaches level 1.
+            upper: A mark for each of them that reaches level 1; if that was `missing`, so is the order.
             twins: Rows that are not linked since they are copies, each followed by the row it is a copy of.
             copied: Number of copies.
             linked: Rows in the graph before the call.
@@ -139,8 +141,18 @@ struct Order(Movable):
         self.turns = allocate[UInt32](origin.graph[].linked)
         self.origins = allocate[UInt32](count)
         self.first = 0
-        self._sort(origin, added, count, upper)
+        self.failed = True  # until all of it is there
         var turns = allocate[UInt32](origin.count)  # by the number of the added row
+        self.failed = (
+            missing(upper)
+            or missing(self.turns)
+            or missing(self.origins)
+            or missing(turns)
+            or not self._sort(origin, added, count, upper)
+        )
+        if self.failed:
+            release(turns)
+            return
         fill(turns, origin.count)
         for i in range(count):
             var number = added.find(Int(places[unsafe_offset=i]))
@@ -165,11 +177,16 @@ struct Order(Movable):
         release(self.turns)
         release(self.origins)
 
-    def _sort(mut self, origin: Origin, added: Places, count: Int, upper: Ptr[UInt8]):
-        """Brings those to the front that are to be searched for as usual."""
+    def _sort(mut self, origin: Origin, added: Places, count: Int, upper: Ptr[UInt8]) -> Bool:
+        """Brings those to the front that are to be searched for as usual; returns False when memory is out.
+        """
         ref graph = self.graph[]
         var joined = allocate_zeroed[UInt8](graph.linked)
         var rest = allocate[UInt32](2 * count)  # rows, each followed by its origin
+        if missing(joined) or missing(rest):
+            release(joined)
+            release(rest)
+            return False
         var left = 0
         for i in range(count):
             var row = self.places[unsafe_offset=i]
@@ -189,6 +206,7 @@ struct Order(Movable):
             self.origins[unsafe_offset=self.first + i] = rest[unsafe_offset=2 * i + 1]
         release(joined)
         release(rest)
+        return True
 
     def _meets(self, row: Int, joined: Ptr[UInt8]) -> Bool:
         """Tells whether a row of the other graph has a neighbour that comes before it."""

@@ -43,7 +43,8 @@ struct Snapshot(TrivialRegisterPassable):
 
     @always_inline
     def exact(self, width: Int) -> Bool:
-        """Tells whether a search of this width scans all rows: few rows, no links, or so wide that a walk would see most."""
+        """Tells whether a search of this width scans all rows: few rows, no links, or so wide that a walk would see most.
+        """
         return (
             self.live < self.exact_below
             or self.linked < self.visible.bound

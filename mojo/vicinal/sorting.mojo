@@ -1,9 +1,10 @@
 """The rows of a change sorted for the graph: those to be linked, and copies of others, which stay out of it."""
 from vicinal.change import Change
+from vicinal.copies import NO_ROOM
 from vicinal.graph import Graph, draw_level
 from vicinal.index import Index
 from vicinal.marks import settled, stays
-from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.seeds import Order
 
 
@@ -22,6 +23,8 @@ struct Sorted(Movable):
     """The first row that has no block yet."""
     var levels: Ptr[UInt8]
     """The level of each row from `first` on; 0 for those that are not to be linked."""
+    var failed: Bool
+    """Whether memory was refused: nothing may be done then but to `forget` the rows."""
 
     def __init__(out self, mut index: Index, change: Change):
         """Tells copies from other rows, and puts the others into the index's table of rows."""
@@ -35,18 +38,24 @@ struct Sorted(Movable):
         self.levels = allocate_zeroed[UInt8](until - self.first)
         self.count = 0
         self.copied = 0
-        self.set_copies_apart(index, change, most, marks)
+        self.failed = missing(self.places) or missing(self.twins) or missing(self.levels)
+        if not self.failed:
+            self.failed = not self.set_copies_apart(index, change, most, marks)
 
-    def set_copies_apart(mut self, mut index: Index, change: Change, most: Int, marks: Int):
-        """Goes through the rows, which are put into the table of rows unless they are copies."""
+    def set_copies_apart(mut self, mut index: Index, change: Change, most: Int, marks: Int) -> Bool:
+        """Goes through the rows, which are put into the table of rows unless they are copies; returns False when memory is out.
+        """
         var stored = index.rows()
         var whole = self.first == 0
-        index.copies.catch_up(stored, self.first, marks)
+        if not index.copies.catch_up(stored, self.first, marks):
+            return False
         for i in range(most):
             var row = i if whole else change.places().row(i)
             if whole and not stays(marks, row):
                 continue
             var original = index.copies.original(stored, row)
+            if original == NO_ROOM:
+                return False
             if original >= 0:
                 self.twins[unsafe_offset=2 * self.copied] = UInt32(row)
                 self.twins[unsafe_offset=2 * self.copied + 1] = UInt32(original)
@@ -58,17 +67,20 @@ struct Sorted(Movable):
                 )
             self.places[unsafe_offset=self.count] = UInt32(row)
             self.count += 1
+        return True
 
     def __init__(out self, index: Index, anew: Bool):
-        """Lists the rows that take part in the graph and stay, if they are to be linked anew; else none."""
+        """Lists the rows that take part in the graph and stay, if they are to be linked anew; else none.
+        """
         var linked = index.graph[].linked if anew else 0
         self.places = allocate[UInt32](linked)
         self.count = 0
-        self.twins = allocate[UInt32](1)
+        self.twins = no_block[UInt32]()
         self.copied = 0
         self.first = index.graph[].linked
-        self.levels = allocate_zeroed[UInt8](1)
-        for row in range(linked):
+        self.levels = no_block[UInt8]()
+        self.failed = missing(self.places)
+        for row in range(0 if self.failed else linked):
             if settled(index.marks.address(), row) and not index.copies.is_copy(row):
                 self.places[unsafe_offset=self.count] = UInt32(row)
                 self.count += 1
@@ -116,7 +128,7 @@ struct Sorted(Movable):
         """Puts the rows in the order in which those of another index find their neighbours placed.
         """
         var upper = allocate[UInt8](self.count)
-        for i in range(self.count):
+        for i in range(0 if missing(upper) else self.count):
             upper[unsafe_offset=i] = UInt8(
                 self.reaches_up(graph, Int(self.places[unsafe_offset=i]))
             )

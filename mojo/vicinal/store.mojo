@@ -2,11 +2,13 @@
 from std.memory import unsafe_memcpy
 
 from vicinal.coding import AUTO, can_walk
-from vicinal.codes import STORED_ROWS, Codes, drop_codes
-from vicinal.file import Status
+from vicinal.codes import STORED_ROWS, codes_on_heap, drop_codes
+from vicinal.copies import ALONE
+from vicinal.file import ENOMEM, Status
 from vicinal.format import (
     BAD_CONTENT,
     BAD_FIELD,
+    BAD_SECTION,
     INT64_SECTION,
     UINT32_SECTION,
     Header,
@@ -16,19 +18,16 @@ from vicinal.format import (
 from vicinal.graph import MAX_ROWS, slots
 from vicinal.index import TUNING_WORDS, Index
 from vicinal.mapped import Mapped, verify
-from vicinal.marks import FREE, HOLDING, LIVE, PENDING
-from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.memory import Column, Ptr, allocate, at, missing, release
 from vicinal.parallel import Watch, usable_cores
 from vicinal.rotation import padded_dim
 from vicinal.space import item_bytes, row_stride
 from vicinal.texts import MAX_TEXTS
-from vicinal.trust import distrust
+from vicinal.trust import count_marks, distrust
 from vicinal.writer import save, write
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime NO_ROOM = 12
-"""ENOMEM: what a private copy that does not fit memory is reported as."""
 comptime SECTIONS = 15
 comptime MAX_TUNINGS = 4096
 
@@ -45,11 +44,17 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     Returns:
         The writer's status.
     """
+    var copies = Column()
+    if not _settle_copies(index, copies):
+        return Status.system(ENOMEM)
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return Status.system(ENOMEM)
     var count = 0
-    var header = _describe(index, ef_search, sections, count)
+    var header = _describe(index, copies, ef_search, sections, count)
     var status = save(path, header, sections, count, watch)
     release(sections)
+    _ = copies^
     return status
 
 
@@ -65,24 +70,53 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
     Returns:
         The writer's status.
     """
+    var copies = Column()
+    if not _settle_copies(index, copies):
+        return Status.system(ENOMEM)
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return Status.system(ENOMEM)
     var count = 0
-    var header = _describe(index, ef_search, sections, count)
+    var header = _describe(index, copies, ef_search, sections, count)
     var status = write(file, header, sections, count, watch)
     release(sections)
+    _ = copies^
     return status
 
 
 def format_version(index: Index) -> Int:
-    """Returns the format version of the file that an index would be saved as."""
+    """Returns the format version of the file that an index would be saved as, 0 when memory is out.
+    """
     var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return 0
     var count = 0
-    var header = _describe(index, 0, sections, count)
+    var header = _describe(index, Column(), 0, sections, count)
     release(sections)
     return header.version()
 
 
-def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: Int) -> Header:
+def _settle_copies(index: Index, mut column: Column) -> Bool:
+    """Makes the rings of copies as they will be once rows that searches may be at are freed; nothing if there are no such rows.
+
+    Returns:
+        False when memory is out.
+    """
+    ref copies = index.copies
+    if index.unlinked.count == 0 or copies.count == 0:
+        return True
+    if not column.grow(4 * copies.rows):
+        return False
+    unsafe_memcpy(dest=column.ptr[UInt32](), src=copies.next.ptr[UInt32](), count=copies.rows)
+    for i in range(index.unlinked.count):
+        if index.unlinked.row(i) < copies.rows:
+            column.ptr[UInt32]()[unsafe_offset=index.unlinked.row(i)] = ALONE
+    return True
+
+
+def _describe(
+    index: Index, settled: Column, ef_search: Int, sections: Ptr[Section], mut count: Int
+) -> Header:
     """Lists the arrays of an index and returns the header that goes with them."""
     ref graph = index.graph[]
     var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
@@ -134,7 +168,11 @@ def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: I
         count += 2
     if index.copies.count != 0:
         sections[unsafe_offset=count] = Section(
-            name_of("copies"), index.copies.next.address, UINT32_SECTION, graph.linked, 1
+            name_of("copies"),
+            settled.address if settled.address != 0 else index.copies.next.address,
+            UINT32_SECTION,
+            graph.linked,
+            1,
         )
         count += 1
     ref texts = index.texts
@@ -199,8 +237,9 @@ def open_index[
         The index; an empty one of no use unless the status is DONE.
 
     Safety:
-        What is read of a map that was not verified is clamped where it is used: a damaged file may give wrong neighbours,
-        never a read outside the map. A private copy is refused unless its links can be followed without clamping.
+        What is read of a map is clamped where it is used: a damaged file may give wrong neighbours, never a read outside
+        the map. Who relies on its number of rows asks `trust.counts_agree` first. A private copy is refused unless its links
+        can be followed without clamping, and its counts, marks and rings fit each other and the links.
     """
     var mapped = Mapped(path)
     status = mapped.status
@@ -219,21 +258,26 @@ def open_index[
         header.exact_below,
         header.quantization,
     )
-    _attach(mapped, index, status)
+    if index.failed():
+        status = Status.system(ENOMEM)
+    if status.ok():
+        _attach(mapped, index, status)
     if not status.ok():
         return index^
     index.ef_search = header.ef_search
     index.ids_known = False
     if copy:
-        status = distrust(index.graph[], index.copies)
+        status = distrust(index, header)
         if status.ok() and not _make_private(index):
-            status = Status.system(NO_ROOM)
-        elif status.ok():
+            status = Status.system(ENOMEM)
+        if status.ok():
             index.copies.put_in_order()
-            _count_marks(index, status)
+            if not _count_marks(index):
+                status = Status.system(ENOMEM)
         _ = mapped^
     else:
-        index.keep_file(mapped^)
+        if not index.keep_file(mapped^):
+            status = Status.system(ENOMEM)
     return index^
 
 
@@ -278,8 +322,12 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
         _view(mapped, index.copies.next, "copies", UINT32_SECTION, header.linked, 1, status)
         index.copies.rows = header.linked
         index.copies.count = header.copies
+    else:
+        _need_none(mapped, "copies", status)
     if header.removed != 0:
         _view(mapped, index.marks.bytes, "tombstones", BYTES_SECTION, header.count, 1, status)
+    else:
+        _need_none(mapped, "tombstones", status)
     _attach_texts(mapped, index, status)
     _attach_tuning(mapped, index, status)
     if not status.ok():
@@ -309,26 +357,16 @@ def _attach(mapped: Mapped, mut index: Index, mut status: Status):
     index.copies.in_order = header.copies == 0  # nobody has looked
 
 
-def _count_marks(mut index: Index, mut status: Status):
-    """Compares the marks with the header: what an index can be changed by must be right."""
+def _count_marks(mut index: Index) -> Bool:
+    """Counts the marks, whose sums were found right, and makes stamps; returns False when memory is out.
+    """
     ref marks = index.marks
     if not marks.in_use:
-        return
-    marks.pending = 0
-    marks.holding = 0
-    var removed = 0
-    for row in range(index.count):
-        var mark = marks.of(row)
-        if mark != LIVE and mark != PENDING and mark != FREE and mark != HOLDING:
-            status = Status(BAD_CONTENT, row, 0, name_of("tombstones"))
-            return
-        removed += Int(mark != LIVE)
-        marks.pending += Int(mark == PENDING)
-        marks.holding += Int(mark == HOLDING)
-    if removed != marks.removed or marks.pending + marks.holding != marks.shaded:
-        status = Status(BAD_CONTENT, removed, 0, name_of("tombstones"))
-    elif not marks.prepare(index.count, index.count):
-        status = Status.system(NO_ROOM)
+        return True
+    var found = count_marks(marks.bytes.ptr[UInt8](), index.count)
+    marks.pending = found.pending
+    marks.holding = found.holding
+    return marks.prepare(index.count, index.count)
 
 
 def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
@@ -339,11 +377,12 @@ def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
     if not can_walk(header.codes, header.metric, header.dtype):
         status = Status(BAD_FIELD, header.codes, 0, name_of("codes"))
         return
+    var made = codes_on_heap(header.codes, header.metric, header.dtype, header.dim, header.seed)
+    if missing(made):
+        status = Status.system(ENOMEM)
+        return
     drop_codes(index.codes)
-    index.codes = allocate[Codes](1)
-    index.codes.unsafe_write(
-        Codes(header.codes, header.metric, header.dtype, header.dim, header.seed)
-    )
+    index.codes = made
     ref codes = index.codes[]
     if not codes.in_place():
         _view(mapped, codes.bytes, "codes", BYTES_SECTION, header.linked, codes.stride, status)
@@ -356,7 +395,11 @@ def _attach_codes(mapped: Mapped, mut index: Index, mut status: Status):
 
 def _attach_texts(mapped: Mapped, mut index: Index, mut status: Status):
     """Makes the strings views of the map's sections; offsets are looked at when they are used."""
-    if not status.ok() or mapped.header.strings == 0:
+    if mapped.header.strings == 0:
+        _need_none(mapped, "id_text", status)
+        _need_none(mapped, "id_offsets", status)
+        return
+    if not status.ok():
         return
     ref texts = index.texts
     texts.used = True
@@ -412,6 +455,12 @@ def _view(
     var address = mapped.require(name_of(name), dtype, rows, columns, status)
     if status.ok():
         column.view(address, mapped.sections[unsafe_offset=mapped.find(name_of(name))].bytes())
+
+
+def _need_none(mapped: Mapped, name: StringLiteral, mut status: Status):
+    """Refuses a section of which the header says that there is nothing to put into it."""
+    if status.ok() and mapped.find(name_of(name)) >= 0:
+        status = Status(BAD_SECTION, 0, 1, name_of(name))
 
 
 def _make_private(mut index: Index) -> Bool:

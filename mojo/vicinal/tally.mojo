@@ -1,7 +1,7 @@
 """How filtered searches were answered: numbers that any number of threads add to."""
 from std.atomic import Atomic, Ordering
 
-from vicinal.memory import Ptr, allocate_zeroed, release
+from vicinal.memory import Ptr, allocate_zeroed, missing, release
 
 comptime BY_SCAN = 0
 """The rows that the filter allows were all measured."""
@@ -25,6 +25,10 @@ struct Tally(Movable):
 
     def __deinit__(deinit self):
         release(self.numbers)
+
+    def failed(self) -> Bool:
+        """Tells whether memory was refused: nothing may be counted then."""
+        return missing(self.numbers)
 
     def add(self, which: Int, count: Int):
         """Adds to one of the numbers."""

@@ -4,21 +4,22 @@ from std.memory import unsafe_memcpy
 
 from vicinal.crc import crc32c
 from vicinal.graph import mix
-from vicinal.memory import Column, Ptr, allocate, at, release
+from vicinal.memory import Column, Ptr, allocate, at, missing, no_block, release
 
 comptime FREE: UInt32 = 0xFFFFFFFF
 comptime MAX_TEXTS = 0x7FFFFFF0
 comptime NO_NUMBER = -1
 comptime DAMAGED = -2
 """A file's offsets do not ascend inside its text."""
+comptime NO_ROOM = -3
+"""There is no memory for the table."""
 
 
 struct Texts(Movable):
     """All strings in one text, where each begins, and a hash table of numbers that finds them.
 
     The table is made when somebody first looks for a string: an index that was just opened has read nothing of it.
-    Not safe for use by several threads at once: the caller sees to it. Columns do not move, so strings that are there
-    may be read while others are added.
+    Not safe for use by several threads at once: the caller sees to it.
     """
 
     var used: Bool
@@ -45,7 +46,7 @@ struct Texts(Movable):
         self.offsets = Column()
         self.count = 0
         self.bytes = 0
-        self.table = allocate[UInt32](1)
+        self.table = no_block[UInt32]()
         self.room = 0
         self.held = 0
 
@@ -54,7 +55,7 @@ struct Texts(Movable):
 
     def memory(self) -> Int:
         """Returns the bytes of memory that text, offsets and table take."""
-        return self.text.usable + self.offsets.usable + self.room * 4
+        return self.text.memory() + self.offsets.memory() + self.room * 4
 
     @always_inline
     def begin(self, number: Int) -> Int:
@@ -73,9 +74,12 @@ struct Texts(Movable):
         return 0 <= begin and begin <= end and end <= self.bytes
 
     def find(mut self, address: Int, length: Int) -> Int:
-        """Returns the number of a string, NO_NUMBER for one that is not there, or DAMAGED."""
-        if self.held < self.count and not self._hold():
-            return DAMAGED
+        """Returns the number of a string, NO_NUMBER for one that is not there, DAMAGED or NO_ROOM.
+        """
+        if self.held < self.count:
+            var status = self._hold()
+            if status != 0:
+                return status
         if self.room == 0:
             return NO_NUMBER
         var place = hash(address, length) & (self.room - 1)
@@ -88,7 +92,7 @@ struct Texts(Movable):
             place = (place + 1) & (self.room - 1)
 
     def add(mut self, address: Int, length: Int) -> Int:
-        """Returns the number of a string, a new one if it is not there; NO_NUMBER when memory or numbers are out, or DAMAGED.
+        """Returns the number of a string, a new one if it is not there; NO_ROOM when memory or numbers are out, or DAMAGED.
         """
         var number = self.find(address, length)
         if number != NO_NUMBER:
@@ -100,12 +104,14 @@ struct Texts(Movable):
             or not self.text.grow(max(end + length, 1))
             or not self.offsets.grow((number + 2) * 8)
         ):
-            return NO_NUMBER
+            return NO_ROOM
         unsafe_memcpy(dest=at[UInt8](self.text.address + end), src=at[UInt8](address), count=length)
         self.offsets.ptr[Int64]()[unsafe_offset=number + 1] = Int64(end + length)
         self.bytes = end + length
         self.count = number + 1
-        _ = self._hold()
+        if self._hold() == NO_ROOM:
+            self.shrink(number)
+            return NO_ROOM
         return number
 
     def shrink(mut self, until: Int):
@@ -132,18 +138,21 @@ struct Texts(Movable):
             return True
         return external_call["memcmp", c_int](self.text.address + begin, address, length) == 0
 
-    def _hold(mut self) -> Bool:
-        """Takes all strings into the table; returns False if offsets are damaged, and holds none then.
+    def _hold(mut self) -> Int:
+        """Takes all strings into the table; returns 0, or DAMAGED or NO_ROOM, and takes none then.
         """
         for number in range(self.held, self.count):
             if not self.valid(number):
-                return False
+                return DAMAGED
         if 2 * self.count > self.room:
             var room = 64
             while room < 2 * self.count:
                 room *= 2
+            var table = allocate[UInt32](room)
+            if missing(table):
+                return NO_ROOM
             release(self.table)
-            self.table = allocate[UInt32](room)
+            self.table = table
             self.room = room
             self.held = 0
             for i in range(room):
@@ -157,7 +166,7 @@ struct Texts(Movable):
                 place = (place + 1) & (self.room - 1)
             self.table[unsafe_offset=place] = UInt32(number)
         self.held = self.count
-        return True
+        return 0
 
 
 @always_inline

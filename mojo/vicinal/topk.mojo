@@ -1,6 +1,6 @@
 """The k smallest entries of a long scan, for any k."""
 from vicinal.candidates import EMPTY_ENTRY, Candidates
-from vicinal.memory import Ptr, allocate, release
+from vicinal.memory import Ptr, allocate, missing, no_block, release
 
 comptime SORTED_UP_TO = 256
 """Entries that are kept in order at every insertion; more are collected and merged from time to time."""
@@ -23,15 +23,21 @@ struct TopK(Movable):
     """Entries wanted."""
 
     def __init__(out self, k: Int):
-        """Makes room for k >= 1 entries."""
+        """Makes room for k >= 1 entries; nothing may be done with it if that `failed`."""
         self.recent = Candidates()
         self.recent.reset(TopK.recent_room(k))
-        self.merged = allocate[Int64](k + TopK.recent_room(k) if k > SORTED_UP_TO else 1)
+        self.merged = no_block[Int64]()
+        if k > SORTED_UP_TO:
+            self.merged = allocate[Int64](k + TopK.recent_room(k))
         self.size = 0
         self.k = k
 
     def __deinit__(deinit self):
         release(self.merged)
+
+    def failed(self) -> Bool:
+        """Tells whether memory was refused."""
+        return self.recent.failed or (self.k > SORTED_UP_TO and missing(self.merged))
 
     @staticmethod
     def recent_room(k: Int) -> Int:

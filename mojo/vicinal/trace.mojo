@@ -4,8 +4,8 @@ from std.memory import bitcast, unsafe_memcpy
 from vicinal.candidates import entry_of, key_of, node_of
 from vicinal.code_space import Estimate, ExactBytes
 from vicinal.codes import EXACT, ROTATED, STORED_ROWS, Codes
-from vicinal.index import DONE, Index
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.index import DONE, NO_MEMORY, Index
+from vicinal.memory import Ptr, allocate, at, missing, release
 from vicinal.query import Answer, Walks
 from vicinal.scratch import Scratch
 from vicinal.search import Walk
@@ -50,26 +50,39 @@ struct Log(Movable):
     """Words written."""
     var room: Int
     """Words allocated."""
+    var failed: Bool
+    """Whether memory was refused: words are missing."""
 
     def __init__(out self):
         """Makes an empty log."""
         self.words = allocate[Int64](1024)
         self.size = 0
         self.room = 1024
+        self.failed = missing(self.words)
 
     def __deinit__(deinit self):
         release(self.words)
 
     def put(mut self, word: Int64):
         """Writes a word behind those before."""
+        if self.failed:
+            return
         if self.size == self.room:
             var words = allocate[Int64](2 * self.room)
+            if missing(words):
+                self.failed = True
+                return
             unsafe_memcpy(dest=words, src=self.words, count=self.size)
             release(self.words)
             self.words = words
             self.room *= 2
         self.words[unsafe_offset=self.size] = word
         self.size += 1
+
+    def set(self, place: Int, word: Int64):
+        """Writes over a word."""
+        if not self.failed:
+            self.words[unsafe_offset=place] = word
 
     def begin(mut self, kind: Int, estimated: Bool, width: Int, known: Int):
         """Forgets everything and writes what comes first."""
@@ -147,16 +160,19 @@ struct TraceOne(SpaceTask):
         self.status = inspect_row[S, S.Q](at[Scalar[S.Q]](self.query), index.dim, norm)
         if self.status != FINE:
             return
-        var scratch = index.readers.claim()
+        self.status = NO_MEMORY
         var scratches = allocate[Ptr[Scratch]](1)
-        scratches[] = scratch
-        var answer = Answer[S](
-            self.index, self.query, self.k, self.ef, self.ids, self.distances, scratches, 1
-        )
-        scratch[].queries += 1
-        self.follow[S](answer, scratch, index.snapshot())
+        if index.readers.claim_many(scratches, 1, 1):
+            var scratch = scratches[]
+            var answer = Answer[S](
+                self.index, self.query, self.k, self.ef, self.ids, self.distances, scratches, 1
+            )
+            scratch[].queries += 1
+            self.follow[S](answer, scratch, index.snapshot())
+            if not self.log[].failed and not scratch[].failed():
+                self.status = DONE
+            index.readers.release(scratch)
         release(scratches)
-        index.readers.release(scratch)
 
     def follow[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
         """Chooses what to walk on, as `Answer.answer` does."""
@@ -185,7 +201,10 @@ struct TraceOne(SpaceTask):
         ref log = self.log[]
         ref beam = scratch[].beam
         log.begin(SCAN, False, min(self.k, snapshot.live), snapshot.visible.bound)
-        answer.scan_for(0, answer.query(0, scratch[]), snapshot, scratch[])
+        var query = answer.query(0, scratch[])
+        if scratch[].failed():
+            return
+        answer.scan_for(0, query, snapshot, scratch[])
         log.note(0, beam.size)
         if beam.size != 0:
             self.put(beam.entries[], beam.node(0))
@@ -210,12 +229,12 @@ struct TraceOne(SpaceTask):
         var ordinals = seen(snapshot.graph[].ordinals)
         var task = walks.nothing()
         var walk = walks.start(0, scratch, task)
+        if scratch[].failed():
+            return
         var scale = Scale[S, M, coded](task.exact, 0)
         comptime if coded and S.T.is_floating_point():
             if not task.exact:
-                scale.shift = shift_of[S](
-                    codes, at[Float32](task.query.address), self.index[].dim
-                )
+                scale.shift = shift_of[S](codes, at[Float32](task.query.address), self.index[].dim)
         log.begin(WALK, not task.exact, scratch[].beam.limit, walk.nodes)
         self.descend[M](walk, ordinals)
         ref beam = scratch[].beam
@@ -232,7 +251,7 @@ struct TraceOne(SpaceTask):
                 self.put(entry, node_of(entry))
         var before = scratch[].reranked
         walks.finish(task, scratch[])
-        log.words[unsafe_offset=HEADER - 1] = Int64(scratch[].reranked - before)
+        log.set(HEADER - 1, Int64(scratch[].reranked - before))
         self.measure_all[S, M, coded](scale)
 
     def descend[M: Measure](self, walk: Walk[M, True], ordinals: Int):
@@ -264,7 +283,7 @@ struct TraceOne(SpaceTask):
                         best = key
                         nearest = node
                         moved = True
-                log.words[unsafe_offset=place] = Int64(count)
+                log.set(place, Int64(count))
 
     @no_inline  # one for all spaces: speed is no matter here, size is
     def put(self, entry: Int64, row: Int):
@@ -277,6 +296,8 @@ struct TraceOne(SpaceTask):
     def measure_all[S: Space, M: Measure, coded: Bool](self, scale: Scale[S, M, coded]):
         """Writes the distances of all rows in the log."""
         ref log = self.log[]
+        if log.failed:
+            return
         var place = HEADER
         while place < log.size:
             var count = Int(log.words[unsafe_offset=place + 1]) + 1
@@ -309,7 +330,7 @@ def trace(
         log: Receives the steps.
 
     Returns:
-        DONE, or why the query was refused.
+        DONE, NO_MEMORY, or why the query was refused.
     """
     var task = TraceOne(
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),

@@ -14,10 +14,10 @@ from vicinal.build import SLACK, LinkBack, Round
 from vicinal.candidates import entry_of, key_of, node_of
 from vicinal.graph import EMPTY, Graph, publish
 from vicinal.marks import going, staying
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.memory import Ptr, allocate, at, missing, release
 from vicinal.interleave import LANES
 from vicinal.parallel import Body, Team, Watch
-from vicinal.scratch import HOP, Scratch
+from vicinal.scratch import HOP, Scratch, any_failed
 from vicinal.space import Linker, Query, Rows
 from vicinal.undo import PARTS, UndoLog
 
@@ -88,6 +88,8 @@ struct PatchLinks[S: Linker](Body):
         if lost == 0:
             return
         scratch.visited.reset(nodes)
+        if scratch.failed():
+            return  # who made the call looks for it, too
         _ = scratch.visited.first_visit(node)
         var picked = scratch.picked
         var passed = scratch.links
@@ -104,8 +106,12 @@ struct PatchLinks[S: Linker](Body):
                 picked[unsafe_offset=kept] = link
                 kept += 1
         self.offer(level, node, passed, gone, kept, nodes, scratch)
+        if scratch.failed():
+            return
         var before = kept
         kept = self.take(level, kept, max(cap - SLACK, cap // 2), scratch)
+        if scratch.failed():
+            return
         if kept == 0 and level == 0 and node != graph.row_of(graph.entry):
             picked[] = UInt32(graph.row_of(graph.entry))  # without any link it would not take part
             kept = 1
@@ -125,11 +131,10 @@ struct PatchLinks[S: Linker](Body):
         are kept if many are lost.
         """
         scratch.chosen.reset(OFFERED)
-        var query = Self.S.query_of_row(
-            self.rows,
-            self.graph[].row_at(level, node),
-            scratch.room(Self.S.query_bytes(self.rows)),
-        )
+        var room = scratch.room(Self.S.query_bytes(self.rows))
+        if scratch.failed():
+            return
+        var query = Self.S.query_of_row(self.rows, self.graph[].row_at(level, node), room)
         var gone = first
         var next = 0
         var measured = 0
@@ -189,6 +194,8 @@ struct PatchLinks[S: Linker](Body):
         ref graph = self.graph[]
         var picked = scratch.picked
         var queries = scratch.queries_for(max(wanted, before) * Self.S.query_bytes(self.rows))
+        if scratch.failed():
+            return before
         for i in range(before):
             scratch.prepare[Self.S](self.rows, graph.row_at(level, Int(picked[unsafe_offset=i])), i)
         var kept = before
@@ -217,12 +224,15 @@ struct Patches(Movable):
     var used: Int
     """Words."""
     var room: Int
+    var failed: Bool
+    """Whether memory was refused: the list lacks something."""
 
     def __init__(out self):
         """Makes an empty list."""
         self.words = 0
         self.used = 0
         self.room = 0
+        self.failed = False
 
     def __deinit__(deinit self):
         external_call["free", NoneType](self.words)
@@ -233,12 +243,15 @@ struct Patches(Movable):
         return at[UInt32](self.words).unsafe_offset(word)
 
     def append(mut self, level: Int, node: Int, kept: Int, count: Int, links: Ptr[UInt32]):
-        """Adds a block; ends the process if memory is out."""
+        """Adds a block."""
         if self.used + HEAD + count > self.room:
-            self.room = 2 * (self.used + HEAD + count)
-            self.words = external_call["realloc", Int](self.words, 4 * self.room)
-            if self.words == 0:
-                external_call["abort", NoneType]()
+            var room = 2 * (self.used + HEAD + count)
+            var words = external_call["realloc", Int](self.words, 4 * room)
+            if words == 0:
+                self.failed = True
+                return
+            self.words = words
+            self.room = room
         var block = self.at(self.used)
         block[unsafe_offset=0] = UInt32(level)
         block[unsafe_offset=1] = UInt32(node)
@@ -268,7 +281,8 @@ struct WriteBlocks(Body):
                 var level = Int(patch[unsafe_offset=0])
                 var node = Int(patch[unsafe_offset=1])
                 var count = Int(patch[unsafe_offset=3])
-                self.log[].keep(graph, level, node, part)
+                if not self.log[].keep(graph, level, node, part):
+                    return
                 var block = graph.links(level, node)
                 for i in range(count):
                     publish(block.unsafe_offset(i), Int(patch[unsafe_offset=HEAD + i]))
@@ -343,15 +357,18 @@ def patch_links[
         kept: A row that stays though it is removed, or -1.
         team: Workers.
         scratches: LANES for each worker.
-        log: Receives what an undo needs.
+        log: Receives what an undo needs, and word of memory that was refused.
         watch: May end the work early.
 
     Returns:
-        False if `watch` ended it; the caller undoes then.
+        False if `watch` ended it or memory was refused; the caller undoes then.
     """
     var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
     var kept_log = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
     var patches = allocate[Patches](PARTS)
+    if missing(patches):
+        log.fail()
+        return False
     for part in range(PARTS):
         patches.unsafe_offset(part).unsafe_write(Patches())
     var finished = True
@@ -370,13 +387,24 @@ def patch_links[
                 patches,
             )
             finished = finished and watch.proceed(0) and team.run(PARTS, 1, patch, watch)
-    finished = finished and team.run(PARTS, 1, WriteBlocks(shared, kept_log, patches), watch)
+    if any_failed(scratches, team.size() * LANES):
+        log.fail()
+    for part in range(PARTS):
+        if patches[unsafe_offset=part].failed:
+            log.fail()
+    finished = (
+        finished
+        and not log.failed()
+        and team.run(PARTS, 1, WriteBlocks(shared, kept_log, patches), watch)
+    )
     var back = PatchBack[S](shared, rows, scratches, kept_log, patches)
-    finished = finished and team.run(PARTS, 1, back, watch)
+    finished = finished and not log.failed() and team.run(PARTS, 1, back, watch)
+    if any_failed(scratches, team.size() * LANES):
+        log.fail()
     for part in range(PARTS):
         patches.unsafe_offset(part).unsafe_deinit_pointee()
     release(patches)
-    return finished
+    return finished and not log.failed()
 
 
 def move_entry(mut graph: Graph, marks: Int) -> Int:

@@ -1,9 +1,10 @@
 """Removed rows between the moment that nothing leads to them any more and the moment that no search is at them."""
-from vicinal.memory import Ptr, allocate, at, release
+from vicinal.memory import Ptr, no_block, release
 
 
 struct Unlinked(Movable):
-    """A list of rows, pending until the epoch in which searches may have come to them is over; one list at a time."""
+    """A list of rows, pending until the epoch in which searches may have come to them is over; one list at a time.
+    """
 
     var rows: Ptr[UInt32]
     var count: Int
@@ -13,7 +14,7 @@ struct Unlinked(Movable):
 
     def __init__(out self):
         """Makes an empty list."""
-        self.rows = allocate[UInt32](1)
+        self.rows = no_block[UInt32]()
         self.count = 0
         self.epoch = 0
 
@@ -33,4 +34,4 @@ struct Unlinked(Movable):
 
     def clear(mut self):
         """Empties the list."""
-        self.take(allocate[UInt32](1), 0, 0)
+        self.take(no_block[UInt32](), 0, 0)

@@ -1,7 +1,7 @@
 """The visited set of one worker: a byte per node that holds the number of the search that saw it, so that a reset is free."""
 from std.memory import unsafe_memset_zero
 
-from vicinal.memory import Ptr, allocate_zeroed, release
+from vicinal.memory import Ptr, allocate_zeroed, missing, release
 
 
 struct Visited(Movable):
@@ -14,12 +14,16 @@ struct Visited(Movable):
     """Marks allocated."""
     var epoch: UInt8
     """The number of the current search, 1..255."""
+    var failed: Bool
+    """True once memory was refused. Set from the beginning, nothing may be done but to destroy it; set by `reset`, only nodes below
+    `nodes` may be marked, and the search is worth nothing."""
 
     def __init__(out self):
         """Makes an empty set."""
         self.marks = allocate_zeroed[UInt8](64)
         self.room = 64
         self.epoch = 0
+        self.failed = missing(self.marks)
 
     def __deinit__(deinit self):
         release(self.marks)
@@ -27,17 +31,29 @@ struct Visited(Movable):
     def reset(mut self, count: Int):
         """Forgets all marks and makes room for `count` nodes."""
         if count + 1 > self.room:
-            release(self.marks)
-            self.room = count + count // 4 + 64
-            self.marks = allocate_zeroed[UInt8](self.room)
-            self.epoch = 0
-        elif (
-            self.epoch == 255
-        ):  # numbers are used up: marks of old searches must not come back to life
+            self._make_room(count)
+        if self.epoch == 255:  # numbers are used up: marks of old searches must not come back
             unsafe_memset_zero(self.marks, self.room)
             self.epoch = 0
         self.epoch += 1
-        self.marks[unsafe_offset=count] = self.epoch
+        self.marks[unsafe_offset=min(count, self.nodes())] = self.epoch
+
+    def _make_room(mut self, count: Int):
+        """Makes new marks for more nodes."""
+        var room = count + count // 4 + 64
+        var marks = allocate_zeroed[UInt8](room)
+        if missing(marks):
+            self.failed = True
+            return
+        release(self.marks)
+        self.marks = marks
+        self.room = room
+        self.epoch = 0
+
+    @always_inline
+    def nodes(self) -> Int:
+        """Returns how many nodes there is room for."""
+        return self.room - 1
 
     @always_inline
     def first_visit(self, node: Int) -> Bool:

@@ -1,6 +1,6 @@
 """Writes a file: sections, checksums, header; the old file stays until the new one is whole."""
 from vicinal.crc import crc32c
-from vicinal.file import INTERRUPTED, Name, Replacement, Status, write_at
+from vicinal.file import ENOMEM, INTERRUPTED, Name, Replacement, Status, write_at
 from vicinal.format import (
     AT_BYTES,
     AT_CHECKSUMS_SUM,
@@ -28,7 +28,7 @@ from vicinal.format import (
     to_page,
     word,
 )
-from vicinal.memory import Bytes, Ptr, allocate_zeroed, release
+from vicinal.memory import Bytes, Ptr, allocate_zeroed, missing, release
 from vicinal.parallel import Watch
 
 comptime STEP = 1 << 20
@@ -107,12 +107,17 @@ def write[
     if count < 0 or count >= MAX_SECTIONS:
         return Status(BAD_TABLE, count, RULE_COUNT, Name(0))
     var page = allocate_zeroed[UInt8](PAGE)
+    if missing(page):
+        return Status.system(ENOMEM)
     var offset = PAGE
     for i in range(count):
         _put_entry(page, i, sections[unsafe_offset=i], offset)
         offset = to_page(offset + sections[unsafe_offset=i].bytes())
     var blocks = block_count(offset)
     var sums = allocate_zeroed[UInt32](blocks)
+    if missing(sums):
+        release(page)
+        return Status.system(ENOMEM)
     var list = Section(name_of("checksums"), Int(sums), UINT32_SECTION, blocks, 1)
     _put_entry(page, count, list, offset)
 
@@ -151,6 +156,8 @@ def _write_body[
     """Writes the sections with zeros up to the next page behind each, and fills in their checksums.
     """
     var zeros = allocate_zeroed[UInt8](PAGE)
+    if missing(zeros):
+        return Status.system(ENOMEM)
     var stream = _Stream(file, sums)
     var status = Status.done()
     for i in range(count):

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from vicinal import _levels
+from vicinal import _host, _levels
 
 __all__ = ["build_info", "level", "native"]
 
@@ -102,6 +102,7 @@ _flags = _levels.cpu_flags()
 _machine = _levels.machine_name()
 _all_installed = _installed(_FOLDER)
 
+_host.check_this()
 level = choose(os.environ.get(VARIABLE), _all_installed, _machine, _flags)
 if TYPE_CHECKING:
     from vicinal import _native as native

@@ -45,6 +45,8 @@ class Keeping(State):
         ------
         OSError
             If the system refuses; an old file is untouched then and no other is left behind.
+        CorruptError
+            If this index is a mapped file that does not have as many rows as it says.
 
         Notes
         -----
@@ -61,6 +63,7 @@ class Keeping(State):
         vicinal.Index(dim=2, metric='l2', dtype='float32', M=16, ef_construction=200, seed=0) \
 with 0 rows, read-only
         """
+        self._need_right_counts()
         with self._writing.held():
             storage.call(
                 lambda name, status: native.index_save(self._handle, name, self._ef_search, status),
@@ -77,6 +80,8 @@ with 0 rows, read-only
         ------
         OSError
             If the system refuses, for instance because memory is out.
+        CorruptError
+            If this index is a mapped file that contradicts itself, as `open` with mode="copy".
 
         Notes
         -----
@@ -109,6 +114,7 @@ with 0 rows, read-only
 
     def _write(self, file: IO[bytes]) -> None:
         """Save into an open file that is empty."""
+        self._need_right_counts()
         with self._writing.held():
             storage.call(
                 lambda _, status: native.index_write(

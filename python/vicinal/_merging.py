@@ -86,13 +86,23 @@ class Merging(Changing, Searching, Telling):
             raise ValueError(f"other: expected {name}={mine[name]!r}, got {theirs[name]!r}")
         self._must_be_writable()
         threads = _validate.thread_count(num_threads)
-        # in one order whoever merges into whom, so that two threads cannot wait for each other
-        first, second = sorted((self, other), key=id)
-        with first._writing.held(), second._writing.held():
-            ids = other.ids
-            rows, given = _validate.as_rows(other.get(ids), "other", self._dim, self._dtype)
-            origin = (other._handle, other._known_rows(ids))
-            self._put(rows, given, ids, False, threads, progress, origin=origin)
+        while True:
+            with self._writing.held():
+                second = other._writing.held_if_free()
+                if second is not None:
+                    with second:
+                        return self._take_in(other, threads, progress)
+            # holding neither meanwhile, so that two threads cannot wait for each other
+            other._writing.wait()
+
+    def _take_in(
+        self, other: Merging, threads: int, progress: bool | Report | None
+    ) -> NDArray[Any]:
+        """Add all vectors of another index; the caller holds the writer's lock of both."""
+        ids = other.ids
+        rows, given = _validate.as_rows(other.get(ids), "other", self._dim, self._dtype)
+        origin = (other._handle, other._known_rows(ids))
+        self._put(rows, given, ids, False, threads, progress, origin=origin)
         return ids
 
 

@@ -360,6 +360,7 @@ class _Sample:
         """Search all queries; a stored row does not find itself."""
         index, n = self._index, len(self._rows)
         k = self.k if self._own is None else self.k + 1
+        _validate.room_for_results(n, k, len(index))
         ids = np.empty((n, k), np.int64)
         distances = np.empty((n, k), np.float32)
         status = native.index_search(
@@ -379,10 +380,7 @@ class _Sample:
 def _stored(index: State, sample: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return some stored rows as queries, and their ids as the native code knows them."""
     while True:
-        ids = np.empty(len(index), np.int64)
-        count = native.index_ids(index._handle, ids)
-        if count != len(ids):
-            continue
+        ids = index._all_ids()
         own = np.ascontiguousarray(ids[draw(len(ids), sample)])
         out = np.empty((len(own), index._dim), _validate.STORED_DTYPES[index._dtype])
         if native.index_get(index._handle, own, out) < 0:

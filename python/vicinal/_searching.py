@@ -17,6 +17,7 @@ from vicinal.result import RangeResult, SearchResult
 # For the first lines of `search`, where each look-up counts.
 _ndarray = np.ndarray
 _empty = np.empty
+_LARGE = _validate.LARGE_RESULTS
 _new_tuple = tuple.__new__  # the constructor of a NamedTuple takes half as long again
 _native_search = native.index_search
 _INT64 = np.dtype(np.int64)
@@ -86,6 +87,8 @@ class Searching(Quality):
             with metric "cosine"; if the index was not tuned for `recall` and `k`, or `ef_search` is
             given as well; if booleans are not as many as rows, or a list of filters is not as long
             as there are queries.
+        CorruptError
+            If a filter is given and a mapped file does not have as many rows as it says.
 
         Notes
         -----
@@ -130,12 +133,15 @@ class Searching(Quality):
             num_threads = 1 if n == 1 else _validate.thread_count(None)
         elif type(num_threads) is not int or not 0 < num_threads <= _MAX_COUNT:
             num_threads = _validate.thread_count(num_threads)
+        if n * k > _LARGE:
+            _validate.room_for_results(n, k, len(self))
         wanted = k if single else (n, k)
         ids = _empty(wanted, _INT64)
         distances = _empty(wanted, _FLOAT32)
         if filter is None:
             status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
         else:
+            self._need_right_counts()
             status = native.index_search_filtered(
                 self._handle,
                 rows,
@@ -194,6 +200,8 @@ class Searching(Quality):
             If an argument is of the wrong kind.
         ValueError
             As `search`; also if the radius is NaN.
+        CorruptError
+            As `search`.
         MemoryError
             If the result does not fit memory.
 
@@ -221,6 +229,8 @@ class Searching(Quality):
         n = len(rows)
         threads = 1 if num_threads is None and n == 1 else _validate.thread_count(num_threads)
         offsets = _empty(n + 1, _INT64)
+        if filter is not None:
+            self._need_right_counts()
         found = native.index_range(
             self._handle,
             rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _validate, storage
 from vicinal._cpu import native
 from vicinal._string_ids import StringIds, as_strings
 from vicinal._writer_lock import WriterLock
@@ -27,6 +28,21 @@ VECTORS_BYTES, IDS_BYTES, GRAPH_BYTES, CODES_BYTES, REMOVED = range(16, 21)
 FILTERED = 21  # the first of those that `stats` names in "filtered"
 BORROWED_BYTES = 25
 BUILD = 26  # the first of those of `build_stats`
+SEARCHES = 39  # the first of those that `stats` names in "searches"
+SCRATCH_BYTES, CHANGES = 44, 45
+
+
+# All indexes of this process by their `id`: after a fork the child lets go of what searches of threads
+# that are not in it have kept.
+_indexes: weakref.WeakValueDictionary[int, State] = weakref.WeakValueDictionary()
+
+
+def _after_fork() -> None:
+    for index in list(_indexes.values()):
+        native.index_forked(index._handle)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class State:
@@ -69,9 +85,34 @@ class State:
         # search widths by (recall, k), as far as they were asked for; see _quality.py
         self._widths: dict[tuple[float, int], int] = {}
         self._writing = WriterLock()
+        _indexes[id(self)] = self
+
+    def _changes(self) -> int:
+        """Return how many changes have taken effect."""
+        return native.index_info(self._handle, CHANGES)
 
     def __len__(self) -> int:
         return native.index_info(self._handle, COUNT)
+
+    def _need_right_counts(self) -> None:
+        """Compare the counts of a mapped file with its marks; looks once, at all rows.
+
+        Whoever relies on `len` being the number of rows that are there calls it first.
+
+        Raises
+        ------
+        CorruptError
+            If it contradicts itself.
+        """
+        if self._read_only:  # what can be changed was compared when it was opened
+            storage.call(
+                lambda _, status: native.index_compare_counts(self._handle, status), self._path
+            )
+
+    def _all_ids(self) -> NDArray[np.int64]:
+        """Return the ids of all rows in their order as the native code knows them."""
+        self._need_right_counts()
+        return np.frombuffer(native.index_ids(self._handle), dtype=np.int64)
 
     def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row number of each id, -1 for unknown ones."""
@@ -104,7 +145,7 @@ class State:
         if self._strings is None or ids is None:
             yield ids
         else:
-            with self._strings.taken(ids, self.__len__) as numbers:
+            with self._strings.taken(ids, self._changes) as numbers:
                 yield numbers
 
     def _must_be_writable(self) -> None:

@@ -130,22 +130,22 @@ class StringIds:
         return names.reshape(np.shape(numbers))
 
     @contextmanager
-    def taken(self, names: Names, rows: Callable[[], int]) -> Iterator[NDArray[np.int64]]:
+    def taken(self, names: Names, changes: Callable[[], int]) -> Iterator[NDArray[np.int64]]:
         """Give strings numbers, unknown ones new numbers, for a `with` block that adds their rows.
 
         Parameters
         ----------
         names : ndarray of str
             The strings.
-        rows : callable
-            Tells how many rows there are. If there are as many after an exception as before the
-            block, new strings are forgotten again.
+        changes : callable
+            Tells how many changes of the index have taken effect. If it were as many after an
+            exception as before the block, new strings are forgotten again.
         """
-        strings, held = len(self), rows()
+        strings, before = len(self), changes()
         try:
             yield self._numbers(names, True)
         except BaseException:
-            if rows() == held:
+            if changes() == before:
                 native.texts_shrink(self._handle, strings)
             raise
 

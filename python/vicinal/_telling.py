@@ -29,6 +29,8 @@ from vicinal._state import (
     MAX_LEVEL,
     QUANTIZATION,
     REMOVED,
+    SCRATCH_BYTES,
+    SEARCHES,
     VECTORS_BYTES,
 )
 
@@ -44,6 +46,7 @@ _INVARIANTS = {
     8: "a row cannot be reached from the entry point",
     9: "rows without links are not as many as copies of other rows and freed rows",
     10: "a link leads to or from a row that was removed and freed",
+    11: "copies of a row are not found through it, or do not hold the same",
 }
 
 _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers them
@@ -51,6 +54,9 @@ _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as native.index_info numbers the
 
 # as native.index_info numbers them from FILTERED on
 _WAYS_OF_FILTERING = ("scan", "beam", "two_hop", "scan_after_walk")
+
+# likewise from SEARCHES on
+_SEARCHES = ("queries", "walks", "scans", "distances", "hops")
 
 # likewise from BUILD on
 _PHASES = ("store", "encode", "sort", "search", "link_back", "fill", "repair")
@@ -115,15 +121,6 @@ class Telling(Quality):
         """
         return self._named(self._all_ids())
 
-    def _all_ids(self) -> NDArray[np.int64]:
-        """Return all ids as the native code knows them."""
-        handle, count = self._handle, len(self)
-        while True:
-            out = np.empty(count, dtype=np.int64)
-            count = native.index_ids(handle, out)
-            if len(out) == count:  # nobody has added or removed any in between
-                return out
-
     def vectors(self, batch_size: int = 1024) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Go through all rows in the order of `ids`, a batch at a time.
 
@@ -139,6 +136,11 @@ class Telling(Quality):
         vectors : ndarray of shape (n, dim)
             As `get` gives them; new for every batch.
 
+        Raises
+        ------
+        CorruptError
+            As `ids`.
+
         Notes
         -----
         The rows are those that there are at the first batch; one that is gone when its batch comes
@@ -153,11 +155,11 @@ class Telling(Quality):
         dtype = _validate.STORED_DTYPES[self._dtype]
         for start in range(0, len(ids), size):
             batch = ids[start : start + size]
-            while True:
-                batch = batch[self._rows(batch) >= 0]
-                out = np.empty((len(batch), self._dim), dtype)
-                if native.index_get(self._handle, batch, out) < 0:
-                    break
+            out = np.empty((len(batch), self._dim), dtype)
+            present = np.empty(len(batch), np.uint8)
+            native.index_get_present(self._handle, batch, out, present)
+            if not present.all():
+                batch, out = batch[present != 0], out[present != 0]
             yield self._named(batch), out
 
     def __contains__(self, id: object) -> bool:
@@ -267,6 +269,23 @@ class Telling(Quality):
             "filtered": {name: number(FILTERED + i) for i, name in enumerate(_WAYS_OF_FILTERING)},
         }
 
+    def search_stats(self) -> dict[str, int]:
+        """Tell what searches of all kinds have done since the index was made or opened.
+
+        Returns
+        -------
+        dict
+            `queries` answered; `walks` on the graph and `scans` of rows begun for them (a query
+            takes one of either, or more if too much of what it met is not to be shown); `distances`
+            measured and `hops` made, those of additions among them.
+
+        Notes
+        -----
+        Threads: safe at any time; searches under way may be counted in part.
+        """
+        number = partial(native.index_info, self._handle)
+        return {name: number(SEARCHES + i) for i, name in enumerate(_SEARCHES)}
+
     def build_stats(self) -> dict[str, Any]:
         """Tell what changes of the index have done and taken since it was made or opened.
 
@@ -316,7 +335,9 @@ class Telling(Quality):
         dict
             `vectors`, `ids` (with the table that finds them and, once something was removed, the
             marks of rows), `id_strings` (likewise; 0 for integer
-            ids), `graph`, `codes` (what the graph is walked on) and `total`, room to grow included;
+            ids), `graph`, `codes` (what the graph is walked on), both with those that were replaced
+            and are kept for searches under way, `scratch` (what searches and additions work with,
+            kept for the next) and `total`, room to grow included;
             beside these `borrowed`: bytes of vectors that `add(copy=None)` or `copy=False` has left
             where the caller has them.
             For a read-only index these are parts of the file, of which the system keeps in memory
@@ -333,6 +354,7 @@ class Telling(Quality):
             "id_strings": 0 if self._strings is None else self._strings.memory(),
             "graph": number(GRAPH_BYTES),
             "codes": number(CODES_BYTES),
+            "scratch": number(SCRATCH_BYTES),
             "total": number(BYTES),
             "borrowed": number(BORROWED_BYTES),
         }

@@ -52,6 +52,8 @@ DTYPES = tuple(STORED_DTYPES)
 QUANTIZATIONS = ("auto", None, "u8", "sq8", "rabitq4")
 
 MAX_COUNT = 2**31 - 1
+# Results, ids and distances, of which more than there are rows are only given if they take 1.5 GiB.
+LARGE_RESULTS = 2**27
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 # Values converted at a time where temporary arrays are needed: a few MB each.
@@ -84,6 +86,16 @@ def whole_number(value: object, name: str, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ValueError(f"{wanted}{reprlib.repr(number)}")
     return number
+
+
+def room_for_results(queries: int, k: int, rows: int) -> None:
+    """Refuse a k whose results would be gigabytes of nothing: more than there are rows."""
+    if queries * k > LARGE_RESULTS and k > rows:
+        room = queries * k * 12 / 2**30
+        raise MemoryError(
+            f"k: expected at most {rows}, the number of rows, where results are large; {queries} x "
+            f"{k} results would take {room:.1f} GiB"
+        )
 
 
 def thread_count(num_threads: object) -> int:

@@ -289,6 +289,7 @@ class Walking(State):
         width = self._ef_search
         if ef_search is not None:
             width = _validate.whole_number(ef_search, "ef_search", 1, _validate.MAX_COUNT)
+        _validate.room_for_results(1, k, len(self))
         ids, distances = np.empty(k, np.int64), np.empty(k, np.float32)
         log = native.index_trace(self._handle, rows[0], k, width, ids, distances)
         if isinstance(log, int):

@@ -106,6 +106,7 @@ def exact_search(
         raise ValueError(f"base: expected at most {_validate.MAX_COUNT} rows, got {len(given)}")
     name = _stored_dtype(given, dtype)
     rows, given_queries = _validate.as_rows(queries, "queries", given.shape[1], name, queries=True)
+    _validate.room_for_results(len(rows), wanted, len(given))
 
     def refuse(status: int, row: int) -> NoReturn:
         if status & _IN_QUERIES:

@@ -164,7 +164,10 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
         If it is no index, or of a version that this one cannot read.
     CorruptError
         If it is damaged. Without `verify` that is noticed in the header, the section table and the
-        size only; damage elsewhere may give wrong neighbours, never a crash.
+        size only; damage elsewhere may give wrong neighbours, never a crash. A "copy" is refused
+        besides if links, marks of removed rows, copies and counts contradict each other, as damage
+        with right checksums may have it; with "r" the counts are compared where `len(index)` is
+        relied on (`ids`, a filter, `save`).
     ValueError
         If `mode` is unknown.
 

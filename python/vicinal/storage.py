@@ -41,6 +41,7 @@ class Code(IntEnum):
     BAD_PADDING = 15
     BAD_CHECKSUMS = 16
     BAD_CONTENT = 17
+    BAD_COUNT = 18
 
 
 _DAMAGE: dict[int, str] = {
@@ -54,7 +55,11 @@ _DAMAGE: dict[int, str] = {
     Code.BAD_PADDING: "byte {a} must be zero and is not",
     Code.BAD_CHECKSUMS: "the list of checksums, {b} bytes from byte {a} on, does not fit its own",
     Code.BAD_CONTENT: "item {a} of section {name!r} contradicts the rest of the file",
+    Code.BAD_COUNT: "the header gives {name!r} as {a} rows, section {marks!r} marks {b}",
 }
+
+# Which section marks what a field of the header counts
+_MARKS = {"removed": "tombstones", "shaded": "tombstones", "copies": "copies"}
 
 _BROKEN_RULE = {
     1: "there cannot be {a} sections",
@@ -112,6 +117,8 @@ def call(
     ------
     OSError
         If the system refused, as the subclass that fits; `filename` is `path`.
+    MemoryError
+        If memory or addresses are out.
     FormatError
         If the file is no saved index or of another version.
     CorruptError
@@ -138,13 +145,15 @@ def raise_for_status(
 
     Raises
     ------
-    OSError, FormatError, CorruptError
+    OSError, MemoryError, FormatError, CorruptError
         As `call`.
     """
     words = np.asarray(status, np.int64)
     code, a, b = (int(word) for word in words[:3])
     if code == Code.DONE:
         return
+    if code == Code.SYSTEM and a == errno.ENOMEM:
+        raise MemoryError(f"no memory to read or write {os.fsdecode(path)}")
     if code == Code.SYSTEM:
         raise OSError(a, os.strerror(a), os.fspath(path))
     if code == Code.SPECIAL:
@@ -185,4 +194,4 @@ def _damage(code: int, a: int, b: int, name: str) -> str | None:
         rule = _BROKEN_RULE.get(b, "section {a} ({name!r}) is wrong")
         return f"the section table is damaged: {rule.format(a=a, name=name)}"
     text = _DAMAGE.get(code)
-    return None if text is None else text.format(a=a, b=b, name=name)
+    return None if text is None else text.format(a=a, b=b, name=name, marks=_MARKS.get(name))

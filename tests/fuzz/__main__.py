@@ -2,6 +2,7 @@
 
     python -m fuzz --files 100000 --jobs 2        # from tests/, on the installed library
     python -m fuzz --only 4711 --keep bad.vicinal # one file again, kept
+    python -m fuzz --lying                        # only whole files that contradict themselves
 
 With a C compiler on the machine every map gets a page before and behind it that nobody may touch.
 Each job is a process of its own that says what it is about to do, so that one that dies or hangs is
@@ -33,7 +34,7 @@ HANG = 20.0  # seconds that a file may take; a sound one takes a millisecond
 ROOM = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
-def work(folder: str, first: int, step: int, until: int, seconds: float) -> int:
+def work(folder: str, first: int, step: int, until: int, seconds: float, lying: bool) -> int:
     """Be a job: use the files first, first + step, ...; what came of it goes to standard output."""
     faulthandler.enable()
     seeds = make_seeds(folder)
@@ -47,7 +48,7 @@ def work(folder: str, first: int, step: int, until: int, seconds: float) -> int:
             struct.pack_into("<q", number_now, 0, number)
             signal.setitimer(signal.ITIMER_REAL, HANG)  # nobody handles it: it ends the process
             with open(path, "wb") as file:
-                file.write(mutated(seeds, number))
+                file.write(mutated(seeds, number, lying=lying))
             try:
                 use(path, tally, number)
             except Exception:
@@ -77,7 +78,14 @@ def one_job(folder: str, environment: dict[str, str], *numbers: float) -> subpro
     os.makedirs(folder, exist_ok=True)
     Path(folder, "number").write_bytes(struct.pack("<q", int(numbers[0])))
     return subprocess.Popen(
-        [sys.executable, "-m", "fuzz", "--job", folder, *map(str, numbers)],
+        [
+            sys.executable,
+            "-m",
+            "fuzz",
+            "--job",
+            folder,
+            *(str(float(number)) for number in numbers),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,7 +93,9 @@ def one_job(folder: str, environment: dict[str, str], *numbers: float) -> subpro
     )
 
 
-def run(first: int, files: int, jobs: int, seconds: float) -> tuple[Counter[str], list[str]]:
+def run(
+    first: int, files: int, jobs: int, seconds: float, lying: bool = False
+) -> tuple[Counter[str], list[str]]:
     """Run jobs until all files were used, going on behind each that ended one.
 
     Returns
@@ -101,7 +111,7 @@ def run(first: int, files: int, jobs: int, seconds: float) -> tuple[Counter[str]
         deadline = time.monotonic() + seconds
         at = [first + job for job in range(jobs)]
         running = {
-            job: one_job(f"{folder}/{job}", guarded, at[job], jobs, first + files, seconds)
+            job: one_job(f"{folder}/{job}", guarded, at[job], jobs, first + files, seconds, lying)
             for job in range(jobs)
         }
         while running:
@@ -123,7 +133,7 @@ def run(first: int, files: int, jobs: int, seconds: float) -> tuple[Counter[str]
             if len(findings) < 20:
                 left = deadline - time.monotonic()
                 running[job] = one_job(
-                    f"{folder}/{job}", guarded, at[job], jobs, first + files, left
+                    f"{folder}/{job}", guarded, at[job], jobs, first + files, left, lying
                 )
     return total, findings
 
@@ -137,14 +147,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3600.0, help="the most that it may take")
     parser.add_argument("--only", type=int, help="use this one file in this process")
     parser.add_argument("--keep", type=Path, help="with --only: where to leave the file")
-    parser.add_argument("--job", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--lying", action="store_true", help="only files that contradict themselves"
+    )
+    parser.add_argument("--job", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        folder, first, step, until, seconds = options.job
-        return work(folder, int(first), int(step), int(until), float(seconds))
+        folder, *numbers = options.job
+        first, step, until, seconds, lying = map(float, numbers)
+        return work(folder, int(first), int(step), int(until), seconds, bool(lying))
     if options.only is not None:
         with tempfile.TemporaryDirectory(prefix="vicinal-fuzz-", dir=ROOM) as folder:
-            data = mutated(make_seeds(folder), options.only)
+            data = mutated(make_seeds(folder), options.only, lying=options.lying)
             path = options.keep or Path(folder, "file")
             path.write_bytes(data)
             tally: Counter[str] = Counter()
@@ -152,7 +166,9 @@ def main() -> int:
             print(dict(tally))
         return 0
     start = time.monotonic()
-    total, findings = run(options.first, options.files, options.jobs, options.seconds)
+    total, findings = run(
+        options.first, options.files, options.jobs, options.seconds, options.lying
+    )
     for text in findings:
         print(text, "\n")
     for step, count in sorted(total.items()):

@@ -22,7 +22,7 @@ HEADER_SUM = 4092
 FIELDS = (
     *("metric", "dtype", "dim", "count", "linked", "M", "ef_construction", "ef_search"),
     *("seed", "entry", "max_level", "exact_below", "unrepaired", "quantization", "codes"),
-    *("copies", "strings"),
+    *("copies", "strings", "removed", "shaded"),
 )
 ITEM_BYTES = {0: 4, 1: 2, 2: 2, 3: 1, 4: 1, 5: 8, 6: 4}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import struct
 from collections.abc import Callable
 
 import numpy as np
 
+from fuzz import lies
 from fuzz.image import ENTRY, FIELDS, PAGE, TABLE, Image, Part, build, parse, resum
 
 Rng = np.random.Generator
@@ -294,13 +294,19 @@ MEANING = (
 )
 
 
-def mutated(seeds: list[bytes], number: int) -> bytes:
-    """Make the file of a number; the same for the same seeds and number."""
+def mutated(seeds: list[bytes], number: int, *, lying: bool = False) -> bytes:
+    """Make the file of a number; the same for the same seeds and number.
+
+    With `lying` it is always a whole file with right checksums that contradicts itself, see
+    `fuzz.lies`; otherwise it is one in three times.
+    """
     rng = np.random.default_rng(number)
+    if lying or rng.random() < 0.33:
+        return bytes(build(lies.liar(seeds, rng)))
     data = seeds[int(rng.integers(len(seeds)))]
     kind = rng.random()
     if kind < 0.65:
-        image = copy.deepcopy(parse(data))
+        image = parse(data)
         for _ in range(int(rng.integers(1, 5))):
             MEANING[int(rng.integers(len(MEANING)))](image, rng)
             if not image.parts:

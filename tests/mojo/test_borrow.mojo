@@ -17,7 +17,6 @@ from vicinal.change import Change
 from vicinal.index import DONE, Index
 from vicinal.memory import Ptr, allocate, release
 from vicinal.parallel import Unwatched
-from vicinal.scratch import SHELF, Scratch, Shelf, discard
 
 comptime DIM = 8
 
@@ -49,20 +48,19 @@ def test_rows_are_given_back_when_nobody_reads() raises:
     assert_equal(index.rows().base, Int(rows))
     assert_equal(must_copy(index), HAS_ROWS)
     assert_false(returnable(index), "they are in use")
-    var reader = index.shelf.take()
+    var reader = index.readers.claim()
     add(index, rows, 3, False)
     assert_equal(index.borrowed, GIVEN_UP)
     assert_true(index.rows().base != Int(rows))
     for i in range(1200 * DIM):
         assert_equal(index.vectors.ptr[Float32]()[unsafe_offset=i], rows[unsafe_offset=i])
     assert_false(returnable(index), "a search has begun before")
-    var second = index.shelf.take()
-    index.shelf.put(reader)
-    assert_false(returnable(index), "this one may have, too, for all that is known")
-    index.shelf.put(second)
+    var second = index.readers.claim()  # begins when the rows are elsewhere
+    index.readers.release(reader)
     assert_true(returnable(index))
     assert_equal(index.borrowed, OWN)
     assert_false(returnable(index), "they go back once")
+    index.readers.release(second)
     release(rows)
     _ = index^
 
@@ -73,27 +71,6 @@ def test_what_cannot_stay() raises:
     assert_equal(must_copy(Index(0, 0, 65, 8, 20, 0, 1000, 0)), GAPS)
     assert_equal(must_copy(Index(0, 4, 65, 8, 20, 0, 1000, 0)), GAPS)
     assert_equal(must_copy(Index(0, 1, 65, 8, 20, 0, 1000, 0)), FREE_TO_STAY)
-
-
-def test_a_shelf_knows_what_is_missing() raises:
-    var shelf = Shelf()
-    assert_true(shelf.complete(), "nothing was ever taken")
-    var taken = List[Ptr[Scratch]]()
-    for _ in range(SHELF):
-        taken.append(shelf.take())
-    for i in range(SHELF):
-        assert_false(shelf.complete())
-        shelf.put(taken[i])
-    assert_true(shelf.complete())
-    for i in range(SHELF):
-        taken[i] = shelf.take()
-    var more = shelf.take()
-    for i in range(SHELF):
-        shelf.put(taken[i])
-    assert_false(shelf.complete())
-    shelf.put(more)  # there is no place left: it is freed, and its owner is not known to be done
-    assert_false(shelf.complete())
-    _ = shelf^
 
 
 def main() raises:

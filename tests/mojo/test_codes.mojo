@@ -116,7 +116,7 @@ def encoded[T: DType](metric: Int, sample: Sample[T]) raises -> Codes:
     var dim = sample.rows.dim
     var codes = Codes(EXACT, metric, code_of[T](), dim, 0)
     assert_true(codes.grow(sample.count))
-    codes.centre_on[T](sample.rows, 0, sample.count)
+    _ = codes.centre_on[T](sample.rows, 0, sample.count)
     var work = allocate[Float32](padded_dim(dim))
     for row in range(sample.count):
         codes.encode[T](sample.rows, row, work)

@@ -3,8 +3,8 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.candidates import Candidates, entry_of, node_of
-from vicinal.copies import Copies, same_row
-from vicinal.marks import HIDDEN, PENDING, Marks, Sight
+from vicinal.copies import ORIGINAL, Copies, same_row
+from vicinal.marks import HIDDEN, PENDING, Marks, Visibility
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.space import Rows
 
@@ -69,6 +69,21 @@ def test_failed_additions_are_forgotten() raises:
         present[row] = found < 0
 
 
+def test_of_equal_rows_the_one_with_copies_is_found() raises:
+    """Rows that a file of version 1 holds twice are both linked; copies were looked for behind the first of them.
+    """
+    var sample = Bytes(4, 1)  # all rows are equal
+    for first in range(4):
+        var copies = Copies()
+        assert_true(copies.grow(6))
+        copies.append(3, 4)
+        copies.append(3, 5)
+        copies.seen = first
+        copies.catch_up(sample.rows, 6, 0)
+        assert_equal(copies.find(sample.rows, 4), 3)
+        assert_equal(copies.seen, 6)
+
+
 def test_rings() raises:
     seed(3)
     var sample = Bytes(2, 60)
@@ -102,7 +117,7 @@ def test_rings() raises:
             for copy in rings[row]:
                 wanted.append(entry_of(key, copy))
         sort(wanted)
-        copies.expand(found, expanded, k, ROWS, Sight.of_all())
+        copies.expand(found, expanded, k, Visibility.of_all(ROWS))
         assert_equal(expanded.size, min(k, len(wanted)))
         for i in range(expanded.size):
             assert_equal(expanded.entries[unsafe_offset=i], wanted[i])
@@ -139,8 +154,9 @@ def test_rings_get_shorter() raises:
                 assert_equal(copies.stays(row, marks.address()), len(rings[row]) > 0)
                 found.reset(1)
                 found.insert(entry_of(5, row))
-                copies.sweep(marks.sight(0), found)
-                copies.expand(found, expanded, ROWS, ROWS, marks.sight(0))
+                var visible = marks.visibility(UInt64(ROWS))
+                copies.sweep(visible, found)
+                copies.expand(found, expanded, ROWS, visible)
                 assert_equal(expanded.size, 1 + len(rings[row]))
                 for i in range(len(rings[row])):
                     assert_equal(expanded.node(1 + i), rings[row][i])
@@ -172,13 +188,82 @@ def test_rings_of_a_damaged_file() raises:
         found.reset(5)
         for i in range(5):
             found.insert(entry_of(Int32(i), Int(random_ui64(0, ROWS - 1))))
-        copies.expand(found, expanded, 50, ROWS, Sight.of_all())
+        copies.expand(found, expanded, 50, Visibility.of_all(ROWS))
         for i in range(expanded.size):
             assert_true(node_of(expanded.entries[unsafe_offset=i]) < ROWS)
         var row = Int(random_ui64(0, ROWS - 1))
         _ = copies.stays(row, marks.address())
         copies.shorten(row, marks.address())
     _ = marks^
+
+
+def test_copies_put_in_anywhere_are_in_order() raises:
+    """Places of removed rows are used again, so that a new copy may have to go before others."""
+    seed(6)
+    for in_file in range(2):  # whose rings may be in any order until they are put in order
+        var copies = Copies()
+        assert_true(copies.grow(ROWS))
+        var rows = List[Int]()
+        for row in range(1, ROWS):
+            rows.append(row)
+        for i in range(len(rows) - 1, 0, -1):
+            rows.swap_elements(i, Int(random_ui64(0, UInt64(i))))
+        if in_file == 1:
+            var next = copies.next.ptr[UInt32]()
+            for i in range(len(rows)):
+                next[unsafe_offset=rows[i]] = UInt32(rows[(i + 1) % len(rows)])
+            next[] = UInt32(rows[len(rows) - 1]) | ORIGINAL
+            copies.count = len(rows)
+            copies.in_order = False
+            copies.put_in_order()
+        else:
+            for row in rows:
+                copies.append(0, row)
+        var last = copies.last_of(0, ROWS)
+        var copy = copies.first_of(last, ROWS)
+        for row in range(1, ROWS):
+            assert_equal(copy, row)
+            copy = copies.after(copy, last, ROWS)
+        assert_equal(copy, -1)
+        assert_equal(copies.count, ROWS - 1)
+
+
+def test_a_walk_through_a_ring_that_gets_shorter() raises:
+    """Wherever in the ring a search is when copies are taken out, it meets all that stay once, and comes to an end.
+    """
+    comptime COPIES = 12
+    seed(7)
+    for _ in range(300):
+        var copies = Copies()
+        assert_true(copies.grow(ROWS))
+        var marks = Marks()
+        assert_true(marks.prepare(ROWS, 0))
+        for copy in range(1, COPIES + 1):
+            copies.append(0, copy)
+            if random_ui64(0, 1) == 0:
+                marks.set(copy, PENDING)
+        var steps = Int(random_ui64(0, COPIES))
+        var last = copies.last_of(0, ROWS)
+        var copy = copies.first_of(last, ROWS)
+        var met = List[Int]()
+        for step in range(ROWS):
+            if step == steps:
+                copies.shorten(0, marks.address())
+            if copy < 0:
+                break
+            met.append(copy)
+            copy = copies.after(copy, last, ROWS)
+        assert_equal(copy, -1)
+        var next = 0
+        for wanted in range(1, COPIES + 1):
+            if marks.of(wanted) == PENDING:
+                continue
+            while next < len(met) and met[next] < wanted:
+                next += 1
+            assert_true(next < len(met) and met[next] == wanted)
+        for i in range(1, len(met)):
+            assert_true(met[i] > met[i - 1], "no copy is met twice")
+        _ = marks^
 
 
 def main() raises:

@@ -88,7 +88,7 @@ def encoded(kind: Int, metric: Int, sample: Sample, given_seed: Int) raises -> C
     """Returns codes of all rows of a sample."""
     var codes = Codes(kind, metric, 0, sample.rows.dim, given_seed)
     assert_true(codes.grow(sample.count))
-    codes.centre_on[DType.float32](sample.rows, 0, sample.count)
+    _ = codes.centre_on[DType.float32](sample.rows, 0, sample.count)
     var work = allocate[Float32](padded_dim(sample.rows.dim))
     for row in range(sample.count):
         codes.encode[DType.float32](sample.rows, row, work)

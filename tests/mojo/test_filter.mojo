@@ -5,7 +5,7 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 from vicinal.change import Change
 from vicinal.filter import Filter, widened
 from vicinal.index import Index
-from vicinal.marks import Sight
+from vicinal.marks import Visibility
 from vicinal.memory import Ptr, allocate, release
 from vicinal.found import Found
 
@@ -32,8 +32,8 @@ def test_flags() raises:
     for rows in [0, 1, 63, 64, 65, 128, 1000, 4096]:
         for one_in in [1, 2, 40, 5000]:
             var flags = flags_of(rows, one_in)
-            var filter = Filter(rows)
-            filter.allow_flags(flags, Sight.of_all())
+            var filter = Filter(rows, 0)
+            filter.allow_flags(flags, rows, Visibility.of_all(rows))
             var allowed = List[Int]()
             for row in range(rows):
                 assert_equal(filter.has(row), flags[unsafe_offset=row] != 0)
@@ -55,7 +55,8 @@ def test_ids() raises:
     var change = Change()
     assert_equal(change.take(index, Int(given), 6, False), 0)
     index.count = 6
-    var filter = Filter(5)  # made before the last row came
+    index.marks.publish(1, 6)
+    var filter = Filter(5, 6)  # made before the last row came
     for i, id in enumerate([41, 42, 7, 8, 7, 10]):
         given[unsafe_offset=i] = Int64(id)
     filter.allow_ids(index, given, 6)

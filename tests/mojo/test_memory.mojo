@@ -5,24 +5,35 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 from std.time import sleep
 
 from vicinal.ids import NOBODY, IdMap
-from vicinal.memory import HUGE_PAGE, Column, Ptr, allocate, allocate_zeroed, release
+from vicinal.memory import (
+    GROWTH,
+    HUGE_PAGE,
+    MAPPED_FROM,
+    Column,
+    Ptr,
+    allocate,
+    allocate_zeroed,
+    release,
+)
 from vicinal.parallel import MAX_THREADS, Body, Team, Unwatched, Watch, usable_cores
-from vicinal.scratch import SHELF, Scratch, Shelf
+from vicinal.readers import Readers
+from vicinal.scratch import Scratch
 
 
-def test_a_column_grows_where_it_is() raises:
+def test_a_column_keeps_what_was_written() raises:
     for first in [1, 70_000, 5 << 20]:
         var column = Column()
         assert_true(column.grow(0))
         assert_equal(column.address, 0)
         assert_true(column.grow(first))
-        var address = column.address
-        assert_equal(address % 64, 0)
         var written = 0
         var bytes = first
+        var places = 0
         while bytes <= 24 << 20:
+            var before = column.address
             assert_true(column.grow(bytes))
-            assert_equal(column.address, address)
+            assert_equal(column.address % 64, 0)
+            places += Int(column.address != before)
             assert_true(bytes <= column.usable and column.usable <= column.reserved)
             var p = column.ptr[UInt8]()
             # all that may be used: old bytes as they were written, new ones zero
@@ -35,9 +46,40 @@ def test_a_column_grows_where_it_is() raises:
             assert_equal(sum, 0)
             written = column.usable
             bytes += bytes // 3 + 1
+        # doublings while it is small; once it is mapped, one move in a growth of GROWTH
+        assert_true(places <= (16 if first < MAPPED_FROM else 1))
         var usable = column.usable
         assert_true(column.grow(1))  # it never shrinks
         assert_equal(column.usable, usable)
+
+
+def test_a_reader_of_the_old_place_reads_on() raises:
+    var column = Column()
+    var old: List[Ptr[UInt8]] = []
+    for bytes in [1000, 5000, 70_000, 300_000, 2_000_000, 40_000_000]:
+        assert_true(column.grow(bytes))
+        var p = column.ptr[UInt8]()
+        assert_equal(p[], UInt8(len(old)))  # what was written last
+        assert_equal(p[unsafe_offset=bytes - 1], 0)
+        for i in range(len(old)):  # and in each old place what was there when it was left
+            assert_equal(old[i][], UInt8(i + 1))
+        old.append(p)
+        p[] = UInt8(len(old))
+    assert_true(column.memory() - column.usable >= 2_375_000)
+    column.free_retired()
+    assert_equal(column.memory(), column.usable)
+    assert_equal(column.ptr[UInt8]()[], 6)
+    _ = column^
+
+
+def test_a_column_takes_addresses_in_proportion() raises:
+    for bytes in [1, 100, 10_000, 100_000, 1_000_000, 30_000_000]:
+        var column = Column()
+        assert_true(column.grow(bytes))
+        assert_true(column.usable <= bytes + bytes // 4 + 65_536 * Int(bytes >= 900_000) + 64)
+        assert_true(column.reserved <= GROWTH * (bytes + 65_600) + HUGE_PAGE)
+        if bytes <= 100_000:
+            assert_true(column.reserved <= bytes + 127)
 
 
 def test_a_column_refuses_what_cannot_be() raises:
@@ -49,7 +91,6 @@ def test_a_column_refuses_what_cannot_be() raises:
         column.ptr[UInt8]()[unsafe_offset=99] = 7
         var before = (column.address, column.usable, column.reserved)
         assert_false(column.grow(bytes))
-        assert_false(column.grow(column.reserved + 1))
         assert_equal(column.address, before[0])
         assert_equal(column.usable, before[1])
         assert_equal(column.reserved, before[2])
@@ -112,7 +153,7 @@ def test_ids_equal_a_dictionary() raises:
                 var id = random_id(step % 3 != 0)
                 ids[unsafe_offset=row] = id
                 if id not in wanted:
-                    assert_true(map.insert(ids, row))
+                    assert_true(map.make_room(ids, map.held + 1) and map.insert(ids, row))
                     wanted[id] = row
                     row_taken[row] = True
                 else:
@@ -143,7 +184,7 @@ def test_ids_in_a_row() raises:
     var map = IdMap()
     for row in range(COUNT):
         ids[unsafe_offset=row] = Int64(row) + 1
-        assert_true(map.insert(ids, row))
+        assert_true(map.make_room(ids, map.held + 1) and map.insert(ids, row))
     for row in range(COUNT):
         assert_equal(map.find(ids, Int64(row) + 1), row)
     assert_equal(map.find(ids, 0), -1)
@@ -328,41 +369,83 @@ def test_a_watch_ends_a_region() raises:
 
 @fieldwise_init
 struct Borrow(Body):
-    """Takes scratches from a shelf; two who hold the same one would see each other's marks."""
+    """Takes scratches; two who hold the same one would see each other's marks."""
 
-    var shelf: Ptr[Shelf]
+    var readers: Ptr[Readers]
     var wrong: Ptr[Int64]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Takes one for each item."""
         for i in range(begin, end):
-            var scratch = self.shelf[].take()
+            var scratch = self.readers[].claim()
             scratch[].hops = i
             scratch[].beam.reset(3 + i % 5)
             if scratch[].hops != i or scratch[].beam.limit != 3 + i % 5:
                 _ = Atomic[Int64].fetch_add(self.wrong, 1)
-            self.shelf[].put(scratch)
+            self.readers[].release(scratch)
 
 
-def test_a_shelf_gives_each_scratch_to_one() raises:
-    var shelf = Shelf()
+def test_each_scratch_is_given_to_one() raises:
+    var readers = Readers()
     var taken = List[Ptr[Scratch]]()
-    for i in range(SHELF + 5):  # more than it keeps
-        taken.append(shelf.take())
+    for i in range(70):
+        taken.append(readers.claim())
         for j in range(i):
             assert_true(Int(taken[i]) != Int(taken[j]))
     for i in range(len(taken)):
-        shelf.put(taken[i])
-    var again = shelf.take()
-    assert_equal(Int(again), Int(taken[0]))
-    shelf.put(again)
+        readers.release(taken[i])
+    for _ in range(len(taken)):  # none is made anew as long as there are others
+        var again = Int(readers.claim())
+        var known = False
+        for j in range(len(taken)):
+            known = known or Int(taken[j]) == again
+        assert_true(known)
+    for i in range(len(taken)):
+        readers.release(taken[i])
     var wrong = allocate_zeroed[Int64](1)
     var watch = Unwatched()
-    var borrow = Borrow(Pointer(to=shelf).unsafe_origin_cast[MutUntrackedOrigin](), wrong)
+    var borrow = Borrow(Pointer(to=readers).unsafe_origin_cast[MutUntrackedOrigin](), wrong)
     assert_true(Team(4).run(20_000, 10, borrow, watch))
     assert_equal(wrong[], 0)
     release(wrong)
-    _ = shelf^
+    _ = readers^
+
+
+def test_nothing_passes_a_search_that_began_before() raises:
+    var readers = Readers()
+    assert_true(readers.passed(readers.retire()), "nobody reads")
+    var first = readers.claim()
+    var worker = readers.claim_unpinned()
+    var before = readers.retire()
+    var second = readers.claim()
+    var after = readers.retire()
+    assert_false(readers.passed(before))
+    assert_false(readers.wait(before, 1000))
+    readers.renew(first)  # it begins anew, and has let go of what it saw
+    assert_true(readers.passed(before))
+    assert_false(readers.passed(after), "the second one is there still")
+    readers.release(second)
+    assert_true(readers.passed(after))
+    assert_false(readers.passed(readers.retire()), "the first one is, too")
+    readers.forget()  # as after a fork
+    assert_true(readers.passed(readers.retire()))
+    readers.release(first)
+    readers.release(worker)
+    _ = readers^
+
+
+def test_wide_searches_leave_no_memory_behind() raises:
+    var readers = Readers()
+    var scratch = readers.claim()
+    readers.release(scratch)
+    var usual = readers.bytes()
+    assert_true(usual > 0)
+    scratch = readers.claim()
+    scratch[].beam.reset(1_000_000)
+    scratch[].chosen.reset(1_000_000)
+    readers.release(scratch)
+    assert_equal(readers.bytes(), usual)
+    _ = readers^
 
 
 def test_cores() raises:

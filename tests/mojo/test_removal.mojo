@@ -6,11 +6,26 @@ from sample_graph import Countdown, Sample, Stored
 from vicinal.candidates import Candidates, entry_of
 from vicinal.check import SOUND, check_graph
 from vicinal.copies import Copies
-from vicinal.marks import FREE, HIDDEN, LEAVING, LIVE, PENDING, RENEW, Marks, Sight, stamp_of
+from vicinal.marks import (
+    FREE,
+    HIDDEN,
+    LEAVING,
+    LIVE,
+    PENDING,
+    RENEW,
+    Marks,
+    Visibility,
+    stamp_of,
+)
 from vicinal.parallel import Team, Unwatched, Watch
 from vicinal.repair import unreachable
 from vicinal.undo import UndoLog
 from vicinal.unlink import move_entry, patch_links
+
+
+def at_version(marks: Marks, version: UInt32, rows: Int) -> Visibility:
+    """Returns what a search sees that began at a version, when there were so many rows."""
+    return marks.visibility(UInt64(version) << 32 | UInt64(rows))
 
 
 def test_a_search_sees_its_version() raises:
@@ -20,10 +35,11 @@ def test_a_search_sees_its_version() raises:
             assert_true(marks.prepare(2, 0))
             marks.stamp(1, stamp_of(born, died))
             for version in range(9):
-                var sight = marks.sight(UInt32(version))
-                assert_true(sight.sees(0))
+                var visible = at_version(marks, UInt32(version), 2)
+                assert_true(visible.sees(0))
                 var seen = born <= UInt32(version) and UInt32(version) < died
-                assert_equal(sight.sees(1), seen)
+                assert_equal(visible.sees(1), seen)
+                assert_false(at_version(marks, UInt32(version), 1).sees(1), "it came later")
             _ = marks^
     assert_equal(stamp_of(0, ~UInt32(0)), 0)
     assert_equal(stamp_of(0, 0), HIDDEN)
@@ -35,11 +51,14 @@ def test_marks_of_a_file_get_stamps() raises:
     marks.set(1, PENDING)
     marks.set(2, FREE)
     marks.in_use = True
+    marks.removed = 2
+    marks.publish(0, 4)
     for changed in range(2):  # as opened, and once it is to be changed
-        var sight = marks.sight(marks.now())
-        assert_equal(Int(sight.stamps != 0), changed)
-        assert_true(sight.sees(0) and sight.sees(3))
-        assert_false(sight.sees(1) or sight.sees(2))
+        var visible = marks.present()
+        assert_equal(Int(visible.stamps != 0), changed)
+        assert_true(visible.sees(0) and visible.sees(3))
+        assert_false(visible.sees(1) or visible.sees(2))
+        assert_equal(marks.live_at(marks.now()), 2)
         assert_true(marks.prepare(4, 4))
     _ = marks^
 
@@ -47,16 +66,18 @@ def test_marks_of_a_file_get_stamps() raises:
 def test_versions_start_again() raises:
     var marks = Marks()
     assert_true(marks.prepare(3, 0))
-    marks.version = RENEW
+    marks.publish(RENEW, 3)
+    assert_true(marks.version_due())
     marks.stamp(0, stamp_of(RENEW, ~UInt32(0)))
     marks.set(1, PENDING)
     marks.stamp(1, stamp_of(7, RENEW))
     marks.renew(3)
-    assert_equal(marks.now(), 1)
+    assert_equal(marks.now(), UInt64(1) << 32 | 3)
+    assert_false(marks.version_due())
     for version in [UInt32(0), 1, RENEW]:
-        var sight = marks.sight(version)
-        assert_true(sight.sees(0) and sight.sees(2))
-        assert_false(sight.sees(1))
+        var visible = at_version(marks, version, 3)
+        assert_true(visible.sees(0) and visible.sees(2))
+        assert_false(visible.sees(1))
     _ = marks^
 
 
@@ -75,11 +96,11 @@ def test_a_beam_is_swept() raises:
         if row % 3 != 0:
             left.append(row)
     var copies = Copies()
-    copies.sweep(marks.sight(0), beam)
+    copies.sweep(at_version(marks, 0, 100), beam)
     assert_equal(beam.size, len(left))
     for i in range(beam.size):
         assert_equal(beam.node(i), left[i])
-    copies.sweep(Sight.of_all(), beam)
+    copies.sweep(Visibility.of_all(100), beam)
     assert_equal(beam.size, len(left))
     _ = marks^
 
@@ -94,9 +115,11 @@ def test_rows_that_are_all_free() raises:
         for begin in range(0, 200, 7):
             for length in [1, 63, 64, 65, 130]:
                 var end = min(begin + length, 200)
-                assert_equal(marks.sight(0).none_of(begin, end), row < begin or row >= end)
+                assert_equal(
+                    at_version(marks, 0, 200).none_of(begin, end), row < begin or row >= end
+                )
         marks.set(row, FREE)
-    assert_false(Sight.of_all().none_of(0, 10))
+    assert_false(Visibility.of_all(10).none_of(0, 10))
     _ = marks^
 
 

@@ -115,6 +115,7 @@ def test_places_are_found() raises:
         assert_equal(places.find(places.row(i)), i)
     for row in [0, 2, 44, LINKED - 1]:
         assert_equal(places.find(row), -1)
+    _ = merge^
 
 
 def test_order() raises:
@@ -151,6 +152,7 @@ def test_order() raises:
     sort(after)
     assert_equal(before, after)
     _ = order^
+    _ = merge^
 
 
 def test_seeds() raises:
@@ -185,6 +187,7 @@ def test_seeds() raises:
     assert_true(copies > 0)
     release(found)
     _ = order^
+    _ = merge^
 
 
 def main() raises:

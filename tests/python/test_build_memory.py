@@ -57,4 +57,5 @@ def test_peak(dtype: str, metric: str, quantization: str, parts: int, threads: i
         text=True,
         check=True,
     )
-    assert 0.5 < float(done.stdout) < 1.25
+    # the margin is for another allocator; a second copy of the rows would be over it
+    assert 0.4 < float(done.stdout) < 1.4

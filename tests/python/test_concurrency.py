@@ -133,7 +133,7 @@ def test_without_a_gil() -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
     )
     assert (done.returncode, done.stdout) == (0, "3000\n"), done.stderr

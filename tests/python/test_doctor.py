@@ -194,5 +194,5 @@ def doctor(*arguments):
         env={name: value for name, value in os.environ.items() if name != "VICINAL_CPU"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )

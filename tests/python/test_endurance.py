@@ -1,4 +1,4 @@
-"""Short runs of `make endurance`; VICINAL_ENDURANCE_SECONDS makes them longer."""
+"""Short runs of `make endurance`; VICINAL_ENDURANCE_CHANGES makes them longer."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 import pytest
 
-from endurance import mixed_run, turnovers
+from endurance import Limit, mixed_run, turnovers
 
-SECONDS = float(os.environ.get("VICINAL_ENDURANCE_SECONDS", "2"))
+CHANGES = int(os.environ.get("VICINAL_ENDURANCE_CHANGES", "100"))
 
 
 @pytest.mark.parametrize(("metric", "dtype"), [("l2", "uint8"), ("ip", "float32")])
 def test_changes_saves_and_searches_side_by_side(metric: str, dtype: str) -> None:
-    print(mixed_run(metric, dtype, 24, SECONDS))
+    print(mixed_run(metric, dtype, 24, Limit(changes=CHANGES)))
 
 
 def test_memory_is_flat_over_turnovers() -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
 
 import vicinal
 from exact_cases import INTEGERS, assert_right, assert_same, make, make_queries, search
+from support import processes
 from vicinal._cpu import native
 from vicinal._validate import DTYPES, METRICS
 
@@ -221,7 +220,7 @@ def test_peak_memory_is_flat(tmp_path, dtype, num_queries):
     # what the two threads have before them of the file is not counted by max_memory
     mapped = 2 * (8 << 20)
     assert whole <= memory + mapped < size // 2 + mapped, f"{half} and {whole} of {size}"
-    assert whole - half <= 6 << 20, f"{half} and {whole} of {size}"
+    assert whole - half <= 12 << 20, f"{half} and {whole} of {size}"
 
 
 def test_max_memory_is_kept():
@@ -256,24 +255,19 @@ print(peak() - before)
 
 
 def test_ctrl_c_ends_a_long_call():
+    # that it is looked at often enough is counted in tests/mojo
     code = """
 import numpy as np
 import vicinal
-base = np.random.default_rng(0).standard_normal((200_000, 64)).astype(np.float32)
-print("ready", flush=True)
+base = np.tile(np.random.default_rng(0).standard_normal((200_000, 64)).astype(np.float32), (4, 1))
+vicinal.exact_search(base, base[:1], 10, num_threads=2)
+interrupt_in_native_code()
 try:
-    vicinal.exact_search(np.tile(base, (4, 1)), base[:100_000], 10)
+    vicinal.exact_search(base, base[:100_000], 10, num_threads=2)
 except KeyboardInterrupt:
-    print("ended", flush=True)
+    print("ended")
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(1)
-        start = time.monotonic()
-        child.send_signal(signal.SIGINT)
-        assert child.stdout.readline() == "ended\n"
-        assert time.monotonic() - start < 1
-        assert child.wait(20) == 0
+    assert processes.printed(processes.INTERRUPT_IN_NATIVE_CODE + code) == "ended\n"
 
 
 def test_many_threads_at_once():

@@ -75,7 +75,7 @@ def child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -283,7 +283,7 @@ def test_two_processes_read_what_a_third_wrote(
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     found = index.search(QUERIES, 10)
     for reader in readers:
-        out, _ = reader.communicate(timeout=120)
+        out, _ = reader.communicate(timeout=600)
         assert reader.returncode == 0
         assert json.loads(out) == [found.ids.tolist(), found.distances.tolist()]
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+import compiler
+import native_build
 import vicinal
 from vicinal import _levels
 
@@ -49,16 +51,6 @@ needs_objdump = pytest.mark.skipif(
 )
 
 
-def _builder():
-    spec = importlib.util.spec_from_file_location(
-        "native_build", ROOT / "tools" / "native_build.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 CALL = """
 import ctypes, sys
 checks = ctypes.CDLL(sys.argv[1]).run_checks
@@ -75,7 +67,6 @@ class Checks:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.numbers: dict[str, tuple[int, ...]] = {}
-        self.builder = _builder()
 
     def compile(self, levels: list[str]) -> None:
         """Compile the checks for some levels side by side."""
@@ -83,14 +74,8 @@ class Checks:
             list(pool.map(lambda level: self._compile("checks", level), levels))
 
     def _compile(self, source: str, level: str) -> Path:
-        made = self.folder / f"{source}-{level}.o"
-        if not made.exists():
-            target = [*self.builder.OPTIONS, *_levels.LEVELS[level].target]
-            include = ["-I", str(ROOT / "mojo")]
-            options = ["build", "--emit", "object", *target, *include]
-            done = self.builder.mojo([*options, str(BARE / f"{source}.mojo"), "-o", str(made)])
-            assert done.returncode == 0, done.stdout + done.stderr
-        return made
+        options = [*native_build.OPTIONS, *_levels.LEVELS[level].target]
+        return native_build.compile_object(BARE / f"{source}.mojo", options, [ROOT / "mojo"])
 
     def program(self, level: str) -> Path:
         """Return a program for Arm, or a library for this machine."""
@@ -99,16 +84,14 @@ class Checks:
             return made
         machine = _levels.LEVELS[level].machine
         objects = [self._compile("checks", level)]
-        flags = ["-flavor", "gnu", "-m", self.builder.EMULATION[machine], "--gc-sections"]
+        flags = ["--gc-sections"]
         if machine == MACHINE:
             flags += ["-shared"]
         else:
             # Functions for threads stay open: there is one thread only.
             objects += [self._compile("arm_start", level)]
             flags += ["-static", "--unresolved-symbols=ignore-all", "-e", "_start"]
-        command = [str(self.builder.linker()), *flags, "-o", str(made), *map(str, objects)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        compiler.link(objects, made, machine, flags)
         return made
 
     def run(self, level: str, cpu: str | None = None) -> subprocess.CompletedProcess[bytes]:

@@ -88,7 +88,10 @@ def test_hostile_marks(index: vicinal.Index, tmp_path: Path) -> None:
         for shown in (queries, queries[0]):
             for width in (8, 64, 800):
                 assert opened.search(shown, 9, ef_search=width).ids.shape[-1] == 9
-        assert len(opened.ids) == len(opened)
+        try:
+            assert len(opened.ids) == len(opened)
+        except vicinal.CorruptError as error:  # the counts of the header do not fit the marks
+            assert "tombstones" in str(error)
         assert len([i for i in range(1000, 1800) if i in opened]) >= 0
         with pytest.raises(vicinal.CorruptError):
             opened.verify()

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-long beside_rows(void), beside_codes(void), shelf(void), epochs(void), race(void);
+long beside_rows(void), beside_codes(void), scratches(void), epochs(void), race(void);
 
 /* libtsan of gcc lacks these three names; the plain functions do the same and are watched, too. */
 void *__tsan_memcpy(void *to, const void *from, size_t n) { return memcpy(to, from, n); }
@@ -11,7 +11,7 @@ void *__tsan_memmove(void *to, const void *from, size_t n) { return memmove(to, 
 
 int main(int count, char **names) {
     const struct { const char *name; long (*run)(void); } all[] = {
-        {"beside_rows", beside_rows}, {"beside_codes", beside_codes}, {"shelf", shelf},
+        {"beside_rows", beside_rows}, {"beside_codes", beside_codes}, {"scratches", scratches},
         {"epochs", epochs}, {"race", race}};
     int failed = 0;
     for (int i = 1; i < count; i++)

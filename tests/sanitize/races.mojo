@@ -345,7 +345,7 @@ struct TakeAndPut(Body):
 
 
 @export
-def shelf() abi("C") -> Int:
+def scratches() abi("C") -> Int:
     """Passes scratches between four threads; returns 0 if none was in two hands."""
     var readers = Readers()
     var team = Team(4)

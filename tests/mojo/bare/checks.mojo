@@ -388,20 +388,20 @@ def check_index[
     var walked = Found()
     var index = filled[S](dtype, dim, Int(bytes), ROWS, False, STORED_ROWS)
     walked.search[S](index, queries, 1)
-    tally.note(index.graph.linked == ROWS, PLACE, dim)
+    tally.note(index.graph[].linked == ROWS, PLACE, dim)
     var near = 0
     for q in range(QUERIES):
         near += Int(walked.ids[unsafe_offset=q * Found.K] == tiles.ids[unsafe_offset=q * Found.K])
     tally.note(2 * near > QUERIES, PLACE + 2, dim)  # the walk finds its way
-    var links = ROWS * slots(2 * index.graph.M) * 4
-    var graph = crc32c_by_table(index.graph.links0.address, links)
+    var links = ROWS * slots(2 * index.graph[].M) * 4
+    var graph = crc32c_by_table(index.graph[].links0.address, links)
     _ = index^  # not before the links were read
     comptime if metric != COSINE:
         var coded = Found()
         var other = filled[S](dtype, dim, Int(bytes), ROWS, False, EXACT)
         coded.search[S](other, queries, 1)
         tally.note(other.codes[].kind == EXACT, PLACE + 3, dim)
-        var same = crc32c_by_table(other.graph.links0.address, links) == graph
+        var same = crc32c_by_table(other.graph[].links0.address, links) == graph
         tally.note(same, PLACE + 3, dim)
         _ = other^
         tally.note(coded.checksum(0) == walked.checksum(0), PLACE + 4, dim)

@@ -1,0 +1,253 @@
+"""What is tried while memory is refused: every verb of the API, in the states in which it takes different ways."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vicinal
+
+DIM = 32
+FEW = 70  # rows without a graph
+ROWS = 1100  # rows with one
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call and the index that it is made on."""
+
+    name: str
+    state: Callable[[], vicinal.Index]
+    """Makes the index; equal at every call."""
+    call: Callable[[vicinal.Index, Path], Any]
+    """Does it; what it returns can be compared, see `told`."""
+    threads: bool = False
+    """Whether it starts threads, so that the requests come in no fixed order."""
+
+
+@cache
+def rows(n: int, seed: int = 0, copies: int = 0) -> Any:
+    """Return vectors, the last ones equal to the first ones."""
+    generator = np.random.default_rng(seed)
+    heaps = generator.normal(size=(20, DIM)).astype(np.float32)
+    made = heaps[generator.integers(0, 20, n)] + generator.normal(size=(n, DIM)).astype("f4") / 2
+    if copies:
+        made[-copies:] = made[:copies]
+    return made.astype(np.float32)
+
+
+def index(n: int = 0, metric: str = "l2", **options: Any) -> vicinal.Index:
+    """Make an index of n rows."""
+    made = vicinal.Index(DIM, metric, M=4, ef_construction=12, **options)
+    if n:
+        made.add(rows(n, copies=8), num_threads=1)
+    return made
+
+
+def opened(state: Callable[[], vicinal.Index], mode: str) -> Callable[[], vicinal.Index]:
+    """Return what opens a saved index."""
+    return lambda: vicinal.open(saved(state), mode=mode)
+
+
+FOLDER: list[Path] = []
+
+
+@cache
+def saved(state: Callable[[], vicinal.Index]) -> Path:
+    """Save an index once and return where."""
+    path = FOLDER[0] / f"state-{saved.cache_info().currsize}"
+    state().save(path)
+    return path
+
+
+def few() -> vicinal.Index:
+    """An index without a graph."""
+    return index(FEW)
+
+
+@cache
+def _many() -> bytes:
+    return pickle.dumps(index(ROWS))
+
+
+def many() -> vicinal.Index:
+    """An index with a graph, estimating codes and copies."""
+    return pickle.loads(_many())
+
+
+def thinned() -> vicinal.Index:
+    """An index with a graph and removed rows, some of them free."""
+    made = index(ROWS)
+    made.remove(np.arange(100, 400), num_threads=1)
+    made.remove(np.arange(500, 510), num_threads=1)
+    return made
+
+
+def named() -> vicinal.Index:
+    """An index whose ids are not the numbers of rows."""
+    made = index()
+    made.add(rows(FEW), ids=np.arange(FEW) * 3 + 7, num_threads=1)
+    return made
+
+
+def strings() -> vicinal.Index:
+    """An index whose ids are strings."""
+    made = index()
+    made.add(rows(FEW), ids=[f"row {i}" for i in range(FEW)], num_threads=1)
+    return made
+
+
+def bytes_of(given: vicinal.Index, folder: Path) -> bytes:
+    """Return the file that an index is saved as."""
+    path = folder / "bytes"
+    given.save(path)
+    return path.read_bytes()
+
+
+def told(answer: Any, folder: Path) -> Any:
+    """Make what a call returned comparable."""
+    if isinstance(answer, vicinal.Index):
+        return bytes_of(answer, folder)
+    if isinstance(answer, np.ndarray):
+        return (answer.shape, answer.tolist())
+    if hasattr(answer, "_fields"):
+        return tuple(told(part, folder) for part in answer)
+    return repr(answer)
+
+
+def reopened(given: vicinal.Index, folder: Path, mode: str) -> Any:
+    """Save an index and open it."""
+    path = folder / "saved"
+    given.save(path)
+    return vicinal.open(path, mode=mode, verify=True)
+
+
+def _cases() -> list[Case]:
+    one, batch, wide = rows(1, 5)[0], rows(40, 6), rows(9, 7)
+    only = np.arange(0, ROWS, 3)
+    flags = np.arange(ROWS) % 2 == 0
+    each = [np.array([i, i + 1, i + 2]) for i in range(40)]
+    changes = [
+        Case("new", few, lambda i, f: index()),
+        Case("add first", index, lambda i, f: i.add(rows(FEW), num_threads=1)),
+        Case("add first graph", few, lambda i, f: i.add(rows(ROWS, 1, 9), num_threads=1)),
+        Case("add graph at once", index, lambda i, f: i.add(rows(ROWS, 1, 9), num_threads=1)),
+        Case("add two threads", few, lambda i, f: i.add(rows(ROWS, 1), num_threads=2), True),
+        Case("add to graph", many, lambda i, f: i.add(rows(90, 2, 5), num_threads=1)),
+        Case("add copies", many, lambda i, f: i.add(rows(30), num_threads=1)),
+        Case("add over removed", thinned, lambda i, f: i.add(rows(400, 2, 5), num_threads=1)),
+        Case("add ids", many, lambda i, f: i.add(rows(5, 2), ids=[9000, 8000, 7000, 1 << 40, -5])),
+        Case("add lent", index, lambda i, f: i.add(rows(ROWS, 1), copy=False, num_threads=1)),
+        Case(
+            "add strings",
+            strings,
+            lambda i, f: i.add(rows(70, 2), ids=[f"n{j}" for j in range(70)]),
+        ),
+        Case("add first strings", index, lambda i, f: i.add(rows(3, 2), ids=["a", "", "b" * 5000])),
+        Case("update", many, lambda i, f: i.update(rows(20, 3), np.arange(20), num_threads=1)),
+        Case(
+            "update half", many, lambda i, f: i.update(rows(550, 3), np.arange(550), num_threads=1)
+        ),
+        Case(
+            "upsert",
+            named,
+            lambda i, f: i.add(rows(40, 3), ids=np.arange(40) * 2, on_conflict="update"),
+        ),
+        Case("remove few", many, lambda i, f: i.remove(np.arange(6), num_threads=1)),
+        Case("remove", many, lambda i, f: i.remove(np.arange(0, ROWS, 5), num_threads=1)),
+        Case("remove most", many, lambda i, f: i.remove(np.arange(700), num_threads=1)),
+        Case("remove again", thinned, lambda i, f: i.remove(np.arange(600, 700), num_threads=1)),
+        Case("remove named", named, lambda i, f: i.remove(np.arange(60) * 3 + 7)),
+        Case("merge", many, lambda i, f: i.merge(other(), num_threads=1)),
+        Case("compact", thinned, lambda i, f: i.compact(num_threads=1)),
+        Case("compact strings", strings, lambda i, f: i.compact(num_threads=1)),
+        Case(
+            "grow opened", opened(many, "copy"), lambda i, f: i.add(rows(90, 2, 5), num_threads=1)
+        ),
+        Case(
+            "thin opened",
+            opened(thinned, "copy"),
+            lambda i, f: i.remove([3, 7, 1000], num_threads=1),
+        ),
+    ]
+    asks = [
+        Case("search", many, lambda i, f: i.search(one)),
+        Case("search batch", many, lambda i, f: i.search(batch, 5, num_threads=1)),
+        Case("search threads", many, lambda i, f: i.search(batch, 5, num_threads=2), True),
+        Case("search wide", many, lambda i, f: i.search(wide, 100, ef_search=130, num_threads=1)),
+        Case("search all", many, lambda i, f: i.search(wide, 5000, num_threads=1)),
+        Case("search one all", many, lambda i, f: i.search(one, ROWS)),
+        Case("search few", few, lambda i, f: i.search(batch, 5, num_threads=1)),
+        Case("search thinned", thinned, lambda i, f: i.search(batch, 5, num_threads=1)),
+        Case("search strings", strings, lambda i, f: i.search(batch, 5, num_threads=1)),
+        Case("search cosine", cosine, lambda i, f: i.search(batch, 5, num_threads=1)),
+        Case("search bytes", whole, lambda i, f: i.search(np.rint(batch * 9), 5, num_threads=1)),
+        Case("search ids", many, lambda i, f: i.search(batch, 5, filter=only, num_threads=1)),
+        Case(
+            "search ids few", many, lambda i, f: i.search(batch, 5, filter=[5, 6, 9], num_threads=1)
+        ),
+        Case("search flags", many, lambda i, f: i.search(batch, 5, filter=flags, num_threads=1)),
+        Case("search each", many, lambda i, f: i.search(batch, 2, filter=each, num_threads=1)),
+        Case("range", many, lambda i, f: i.range_search(batch, 20.0, num_threads=1)),
+        Case(
+            "range ids", many, lambda i, f: i.range_search(batch, 20.0, filter=only, num_threads=1)
+        ),
+        Case("trace", many, lambda i, f: i.trace(one, 5)),
+        Case("tune", many, lambda i, f: i.tune(0.9, queries=batch, num_threads=1)),
+        Case("get", many, lambda i, f: i.get([3, 5, 1000])),
+        Case("get named", opened(named, "r"), lambda i, f: i.get([7, 10])),
+        Case("get strings", opened(strings, "r"), lambda i, f: (i.get(["row 3"]), "x" in i)),
+        Case("ids", strings, lambda i, f: i.ids),
+        Case("check", many, lambda i, f: i.check()),
+        Case("exact", few, lambda i, f: vicinal.exact_search(rows(ROWS), batch, 7, num_threads=1)),
+        Case(
+            "exact all",
+            few,
+            lambda i, f: vicinal.exact_search(rows(ROWS), wide, ROWS, num_threads=2),
+            True,
+        ),
+    ]
+    keeps = [
+        Case("save", thinned, lambda i, f: bytes_of(i, f)),
+        Case("open", many, lambda i, f: reopened(i, f, "r")),
+        Case("open a copy", thinned, lambda i, f: reopened(i, f, "copy")),
+        Case("open strings", strings, lambda i, f: reopened(i, f, "copy")),
+        Case("verify", opened(many, "r"), lambda i, f: i.verify()),
+        Case("copy", thinned, lambda i, f: copy.copy(i)),
+        Case("pickle", many, lambda i, f: pickle.loads(pickle.dumps(i))),
+    ]
+    return changes + asks + keeps
+
+
+def other() -> vicinal.Index:
+    """Another index with a graph."""
+    return pickle.loads(_other())
+
+
+@cache
+def _other() -> bytes:
+    made = vicinal.Index(DIM, M=4, ef_construction=12)
+    made.add(rows(ROWS, 4), ids=np.arange(ROWS) + 10_000, num_threads=1)
+    return pickle.dumps(made)
+
+
+def cosine() -> vicinal.Index:
+    """An index of another metric."""
+    return index(ROWS, "cosine")
+
+
+def whole() -> vicinal.Index:
+    """An index with exact codes."""
+    made = index()
+    made.add(np.rint(np.abs(rows(ROWS)) * 9), num_threads=1)
+    return made
+
+
+CASES = _cases()
