@@ -47,9 +47,9 @@ def _end(handle: Obj, mut index: Index, mut change: Change, status: Int, threads
     KeyboardInterrupt is raised for a change that is done.
     """
     if status != DONE:
-        if change.linked:  # nothing is written over that a search is at, if it ends soon
+        if change.linked:  # searches may be at its rows
             var gil = NoGil()
-            _ = index.wait_for(index.readers.retire(), PATIENCE)
+            change.met = not index.wait_for(index.readers.retire(), PATIENCE)
             _ = gil^
         change.take_back(index)
         _raise(status)

@@ -64,6 +64,8 @@ struct Change(Movable):
     """Whether the new rows stay where the caller has them; they must be the first, see `borrow.must_copy`."""
     var was_automatic: Bool
     """Whether ids were row numbers before."""
+    var met: Bool
+    """Whether searches may be at places that the call gives back; then they are freed like rows that were removed."""
     var kept: Int
     """A free row that becomes pending again since a first graph needs it as its entry point, or NO_ROW."""
 
@@ -82,6 +84,7 @@ struct Change(Movable):
         self.replaces = False
         self.stamped = False
         self.linked = False
+        self.met = False
         self.lent = False
         self.was_automatic = True
         self.kept = NO_ROW
@@ -394,8 +397,13 @@ struct Change(Movable):
         ref marks = index.marks
         for i in range(self.num_reused):
             var row = Int(self.reused[unsafe_offset=i])
-            wipe(index, row)
             marks.stamp(row, HIDDEN)
+            if self.met:
+                marks.set(row, PENDING)
+                marks.pending += 1
+                index.leftovers = True
+                continue
+            wipe(index, row)
             marks.set(row, FREE)
             marks.lowest_free = min(marks.lowest_free, row)
         for row in range(self.first, self.until() if self.stamped else self.first):

@@ -104,8 +104,8 @@ def prepare_change(mut index: Index):
     index.free_retired()
     if not index.marks.version_due():
         return
-    while not index.readers.wait(index.committed):
-        pass
+    if not index.readers.wait(index.committed):
+        return  # there are as many versions left
     index.marks.renew(index.count)
     index.committed = index.readers.retire()
     while not index.readers.wait(index.committed):

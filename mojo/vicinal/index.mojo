@@ -82,7 +82,8 @@ struct Index(Movable):
     var unlinked: Unlinked
     """Removed rows that nothing leads to any more, which searches may be at still."""
     var leftovers: Bool
-    """Whether rows are pending that a first graph has left out."""
+    """Whether rows are pending that have no links: a first graph has left them out, or their addition was refused while a
+    search was at them."""
     var waited_for: Int64
     """The epoch that a writer waited for last; in vain if it has not passed: nobody waits for it a second time."""
     var moved: Int64

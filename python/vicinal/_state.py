@@ -32,8 +32,8 @@ SEARCHES = 39  # the first of those that `stats` names in "searches"
 SCRATCH_BYTES, CHANGES = 44, 45
 
 
-# All indexes of this process by their `id`: after a fork the child lets go of what searches of threads
-# that are not in it have kept.
+# All indexes of this process by their `id`: after a fork the child lets go of what searches of
+# threads that stayed behind have kept.
 _indexes: weakref.WeakValueDictionary[int, State] = weakref.WeakValueDictionary()
 
 

@@ -1,4 +1,4 @@
-"""What is tried while memory is refused: every verb of the API, in the states in which it takes different ways."""
+"""What is tried while memory is refused: every verb, in the states in which it differs."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def build(folder: Path) -> Path:
 
 
 class Refusal:
-    """Refuses memory to one module of this process, which must have been started with the library."""
+    """Refuses memory to a module of this process, which was started with the library."""
 
     def __init__(self, module: str) -> None:
         self._library = ctypes.CDLL(os.environ["LD_PRELOAD"])

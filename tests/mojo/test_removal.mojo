@@ -3,9 +3,13 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import Countdown, Sample, Stored
+from vicinal.add import add_rows
 from vicinal.candidates import Candidates, entry_of
+from vicinal.change import Change
 from vicinal.check import SOUND, check_graph
+from vicinal.consolidate import prepare_change
 from vicinal.copies import Copies
+from vicinal.index import Index
 from vicinal.marks import (
     FREE,
     HIDDEN,
@@ -17,6 +21,7 @@ from vicinal.marks import (
     Visibility,
     stamp_of,
 )
+from vicinal.memory import allocate, release
 from vicinal.parallel import Team, Unwatched, Watch
 from vicinal.repair import unreachable
 from vicinal.undo import UndoLog
@@ -79,6 +84,44 @@ def test_versions_start_again() raises:
         assert_true(visible.sees(0) and visible.sees(2))
         assert_false(visible.sees(1))
     _ = marks^
+
+
+def test_an_index_outlives_its_versions() raises:
+    var index = Index(0, 0, 2, 16, 200, 0, 1000, 0)
+    var watch = Unwatched()
+    var rows = allocate[Float32](8)
+    for i in range(8):
+        rows[unsafe_offset=i] = Float32(i)
+    assert_equal(add_rows(index, Int(rows), 0, 4, 1, watch), 0)
+    var gone = Int64(1)
+    for renewed in range(2):
+        prepare_change(index)
+        var change = Change()
+        assert_equal(
+            change.leave(index, Pointer(to=gone).unsafe_origin_cast[MutUntrackedOrigin](), 1),
+            0,
+        )
+        change.commit(index)
+        change.finish(index)
+        gone = 2
+        if renewed == 0:
+            index.marks.publish(RENEW, index.count)
+    assert_equal(index.marks.version, 2)
+    assert_equal(index.live(), 2)
+    var visible = index.marks.present()
+    for row in range(4):
+        assert_equal(visible.sees(row), row == 0 or row == 3)
+    # a search that is under way keeps versions from beginning anew
+    index.marks.publish(RENEW, index.count)
+    var search = index.readers.claim()
+    index.committed = index.readers.retire()
+    prepare_change(index)
+    assert_equal(index.marks.version, RENEW)
+    index.readers.release(search)
+    prepare_change(index)
+    assert_equal(index.marks.version, 1)
+    release(rows)
+    _ = index^
 
 
 def test_a_beam_is_swept() raises:

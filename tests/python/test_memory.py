@@ -1,4 +1,4 @@
-"""Memory and addresses: in proportion to what indexes hold, and MemoryError where they are refused."""
+"""Memory and addresses are in proportion to what indexes hold; refused, MemoryError."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ for i in range(300):
     if i == 20: before = status('VmSize'), len(open('/proc/self/maps').readlines())
     index = vicinal.Index(64, M=4, ef_construction=8); index.add(rows[:1200], num_threads=1)
     held.append(index)
-print((status('VmSize') - before[0]) / 280, (len(open('/proc/self/maps').readlines()) - before[1]) / 280)
+maps = len(open('/proc/self/maps').readlines())
+print((status('VmSize') - before[0]) / 280, (maps - before[1]) / 280)
 """)
     kib, maps = map(float, out.split())
     assert kib < 4096
