@@ -98,8 +98,8 @@ RULES = [
     Rule(
         "rows that leave a ring lead on",
         "copies.mojo",
-        "                self.count -= 1\n            else:\n",
-        "                self.count -= 1\n"
+        "                announce(self.count, self.count - 1)\n            else:\n",
+        "                announce(self.count, self.count - 1)\n"
         "                if BROKEN:\n"
         "                    next[unsafe_offset=copy] = ALONE\n"
         "            else:\n",

@@ -78,7 +78,7 @@ struct Copies(Movable):
         """Tells whether a row is the original of others."""
         if row >= self.rows:
             return False
-        var next = self.next.ptr[UInt32]()[unsafe_offset=row]
+        var next = UInt32(slot(self.next.ptr[UInt32](), row))
         return next >= ORIGINAL and next != ALONE
 
     def find(self, stored: Rows, row: Int) -> Int:
@@ -124,7 +124,7 @@ struct Copies(Movable):
         while copy >= 0:
             var after = self.after(copy, last, known)
             if going(at[UInt8](marks)[unsafe_offset=copy]):
-                self.count -= 1
+                announce(self.count, self.count - 1)
             else:
                 if before >= 0:
                     publish(next.unsafe_offset(before), copy)
