@@ -76,9 +76,9 @@ struct Copies(Movable):
     @always_inline
     def has_copies(self, row: Int) -> Bool:
         """Tells whether a row is the original of others."""
-        if row >= self.rows:
+        if row >= seen(self.rows):
             return False
-        var next = UInt32(slot(self.next.ptr[UInt32](), row))
+        var next = UInt32(slot(at[UInt32](seen(self.next.address)), row))
         return next >= ORIGINAL and next != ALONE
 
     def find(self, stored: Rows, row: Int) -> Int:

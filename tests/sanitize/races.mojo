@@ -122,7 +122,7 @@ struct Beside(Body):
         var watch = Refusing()
         _ = self.work(change, first, watch)
         if change.linked:
-            _ = index.wait_for(index.readers.retire(), PATIENCE)
+            change.met = not index.wait_for(index.readers.retire(), PATIENCE)
         change.take_back(index)
         if status != 0:
             _ = Atomic[Int64].fetch_add(self.wrong, 1)

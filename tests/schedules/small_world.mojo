@@ -176,7 +176,7 @@ def change(it: Ptr[World], step: Step):
         fail(explorer(), "a change ends with " + String(status))
     if status != DONE:
         if one.linked:
-            _ = index.wait_for(index.readers.retire(), PATIENCE)
+            one.met = not index.wait_for(index.readers.retire(), PATIENCE)
         one.take_back(index)
         return
     one.commit(index)
