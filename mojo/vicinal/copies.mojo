@@ -253,7 +253,7 @@ struct Copies(Movable):
             while not new_last and after < row:
                 before = after
                 after = Int(next[unsafe_offset=before])
-            next[unsafe_offset=row] = UInt32(after)
+            publish(next.unsafe_offset(row), after)
             publish(next.unsafe_offset(before), row)
             if new_last:
                 publish(next.unsafe_offset(original), row | Int(ORIGINAL))
