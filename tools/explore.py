@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import compiler
 import native_build
 
 FOLDER = native_build.ROOT / "tests" / "schedules"
@@ -48,15 +49,14 @@ RULES = [
     Rule(
         "a search pins before its snapshot",
         "query.mojo",
-        "        var snapshot = index.snapshot()\n        self.answer(",
-        "        var pin = self.scratches[unsafe_offset=worker * self.lanes][].pin_address()\n"
-        "        var kept = pin[]\n"
-        "        if BROKEN:\n"
-        "            pin[] = Int64.MAX\n"
+        "        index.readers.renew(self.scratches[unsafe_offset=worker * self.lanes])\n"
+        "        var snapshot = index.snapshot()\n",
+        "        if not BROKEN:\n"
+        "            index.readers.renew(self.scratches[unsafe_offset=worker * self.lanes])\n"
         "        var snapshot = index.snapshot()\n"
-        "        pin[] = kept\n"
-        "        self.answer(",
-        "remove and use again",
+        "        if BROKEN:\n"
+        "            index.readers.renew(self.scratches[unsafe_offset=worker * self.lanes])\n",
+        "replace, the nearest wanted",
     ),
     Rule(
         "searches of the epoch that ended are waited for",
@@ -79,32 +79,31 @@ RULES = [
         "index.mojo",
         "            if self.marks.now() == moment:\n",
         "            if BROKEN or self.marks.now() == moment:\n",
-        "add to a scan",
-        3,
+        "remove from a scan",
     ),
     Rule(
         "rows are unlinked when no older search is left",
         "consolidate.mojo",
         "    if not index.wait_for(index.committed, patience):\n",
         "    if not BROKEN and not index.wait_for(index.committed, patience):\n",
-        "remove, the nearest wanted",
+        "replace, the nearest wanted",
     ),
     Rule(
         "rows are wiped when no search is at them",
         "consolidate.mojo",
         "    if not index.wait_for(index.unlinked.epoch, PATIENCE):\n",
         "    if not BROKEN and not index.wait_for(index.unlinked.epoch, PATIENCE):\n",
-        "remove and use again",
+        "remove",
     ),
     Rule(
         "rows that leave a ring lead on",
         "copies.mojo",
-        "                self.count -= 1\n            else:\n",
-        "                self.count -= 1\n"
+        "                announce(self.count, self.count - 1)\n            else:\n",
+        "                announce(self.count, self.count - 1)\n"
         "                if BROKEN:\n"
         "                    next[unsafe_offset=copy] = ALONE\n"
         "            else:\n",
-        "middle of a ring",
+        "first of a ring",
     ),
 ]
 
@@ -117,7 +116,7 @@ def copy_sources(into: Path) -> Path:
         path = folder / "vicinal" / rule.file
         text = path.read_text(encoding="utf-8")
         if text.count(rule.kept) != 1:
-            raise native_build.BuildError(
+            raise compiler.BuildError(
                 f"{path.name}: the text that keeps the rule {rule.name!r} is there "
                 f"{text.count(rule.kept)} times; tools/explore.py has to follow the source"
             )
@@ -143,12 +142,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vicinal-schedules-") as folder:
         try:
             sources = copy_sources(Path(folder))
-            include = ["-I", str(sources), "-I", str(FOLDER)]
+            include = ["-I", str(sources), "-I", str(FOLDER), *native_build.SPACES["few"]]
             start = time.perf_counter()
-            done = native_build.mojo(
+            done = compiler.mojo(
                 ["run", "--Werror", "-D", "EXPLORE", *include, str(FOLDER / "main.mojo"), *words]
             )
-        except native_build.BuildError as error:
+        except compiler.BuildError as error:
             print(error)
             return 1
     print(done.stdout + done.stderr, end="")

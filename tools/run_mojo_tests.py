@@ -26,7 +26,8 @@ FOLDER = ROOT / "tests" / "mojo"
 PROGRAMS = 4  # whatever the machine: a program is compiled again if one of its files has changed
 OPTIONS = ["--Werror", "-D", "ASSERT=all"]
 # What some files need besides, and therefore a program of their own: options, a folder of helpers.
-MORE = {"test_schedules": (["-D", "EXPLORE"], ROOT / "tests" / "schedules")}
+EXPLORE = ["-D", "EXPLORE", *native_build.SPACES["few"]]
+MORE = {"test_schedules": (EXPLORE, ROOT / "tests" / "schedules")}
 VARIABLE = "VICINAL_MOJO_TEST"
 LIMIT = 900  # seconds that a file may run; guards against hanging only
 

@@ -30,6 +30,7 @@ from vicinal.memory import (
 )
 from vicinal.metric import W
 from vicinal.rotation import Rotation, padded_dim
+from vicinal.shared import seen
 from vicinal.space import IP, L2, Rows, is_float
 
 comptime STORED_ROWS = 0
@@ -102,10 +103,11 @@ struct Codes(Movable):
     @always_inline
     def rows(self, stored: Rows) -> Rows:
         """Returns the codes as kernels see them."""
+        var constants = seen(self.constants.address)
         if self.in_place():
-            return Rows(stored.base, stored.stride, self.stride, self.constants.address)
+            return Rows(stored.base, stored.stride, self.stride, constants)
         var dim = self.stride if self.kind == EXACT else padded_dim(self.dim)
-        return Rows(self.bytes.address, self.stride, dim, self.constants.address)
+        return Rows(seen(self.bytes.address), self.stride, dim, constants)
 
     def memory(self) -> Int:
         """Returns the bytes of memory that codes and constants take."""

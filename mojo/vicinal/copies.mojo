@@ -76,9 +76,9 @@ struct Copies(Movable):
     @always_inline
     def has_copies(self, row: Int) -> Bool:
         """Tells whether a row is the original of others."""
-        if row >= self.rows:
+        if row >= seen(self.rows):
             return False
-        var next = self.next.ptr[UInt32]()[unsafe_offset=row]
+        var next = UInt32(slot(at[UInt32](seen(self.next.address)), row))
         return next >= ORIGINAL and next != ALONE
 
     def find(self, stored: Rows, row: Int) -> Int:
@@ -124,7 +124,7 @@ struct Copies(Movable):
         while copy >= 0:
             var after = self.after(copy, last, known)
             if going(at[UInt8](marks)[unsafe_offset=copy]):
-                self.count -= 1
+                announce(self.count, self.count - 1)
             else:
                 if before >= 0:
                     publish(next.unsafe_offset(before), copy)
@@ -262,7 +262,7 @@ struct Copies(Movable):
             while not new_last and after < row:
                 before = after
                 after = Int(next[unsafe_offset=before])
-            next[unsafe_offset=row] = UInt32(after)
+            publish(next.unsafe_offset(row), after)
             publish(next.unsafe_offset(before), row)
             if new_last:
                 publish(next.unsafe_offset(original), row | Int(ORIGINAL))

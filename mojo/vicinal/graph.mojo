@@ -238,11 +238,16 @@ struct Graph(Movable):
     def empty(self, row: Int):
         """Takes all links from a row; readers that are there go no further."""
         point["take the links from a row"]()
-        fill_empty(self.links(0, row), self.slots_at(0))
+        self._empty(0, row)
         var ordinal = self.ordinal_of(row)
         if ordinal >= 0:
             for level in range(1, self.level_of(ordinal) + 1):
-                fill_empty(self.links(level, ordinal), self.slots_at(level))
+                self._empty(level, ordinal)
+
+    def _empty(self, level: Int, node: Int):
+        """Empties a block slot by slot."""
+        for i in range(self.slots_at(level)):
+            publish(self.links(level, node).unsafe_offset(i), Int(EMPTY))
 
     def raise_entry(mut self, ordinal: Int):
         """Makes an ordinal the entry point if it reaches higher than the present one."""

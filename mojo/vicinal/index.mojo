@@ -266,7 +266,8 @@ struct Index(Movable):
 
     def walked_bytes(self) -> Int:
         """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
-        return seen(self.graph[].linked) * (self.walked_row_bytes() + self.graph[].slots_at(0) * 4)
+        ref graph = seen_at(self.searched)[]  # writers may give up theirs at any time
+        return seen(graph.linked) * (self.walked_row_bytes() + graph.slots_at(0) * 4)
 
     def bytes(self) -> Int:
         """Returns the bytes of memory that everything by the row takes."""

@@ -258,7 +258,10 @@ struct Marks(Movable):
         if Atomic[UInt8].load[ordering=Ordering.ACQUIRE](self._in_use()) == 0:
             return Visibility.of_all(bound)
         return Visibility(
-            self.bytes.address, self.stamps.address, UInt32(moment >> VERSION_BITS), bound
+            seen(self.bytes.address),
+            seen(self.stamps.address),
+            UInt32(moment >> VERSION_BITS),
+            bound,
         )
 
     @always_inline

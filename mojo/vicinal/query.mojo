@@ -194,7 +194,7 @@ struct Answer[S: Space](Body):
         var found = min(self.k, nearest.size)
         var ids = self.ids.unsafe_offset(i * self.k)
         var distances = self.distances.unsafe_offset(i * self.k)
-        var known = self.index[].ids.ptr[Int64]() if found != 0 else ids
+        var known = at[Int64](seen(self.index[].ids.address)) if found != 0 else ids
         for j in range(found):
             point["read an id"]()
             touches["read an id"](nearest.node(j))

@@ -19,6 +19,7 @@ from vicinal.query import Answer
 from vicinal.rotation import padded_dim
 from vicinal.scratch import Scratch, any_failed
 from vicinal.search import LOOK_AHEAD, fetch_row, start_walk
+from vicinal.shared import seen
 from vicinal.snapshot import Snapshot
 from vicinal.space import COSINE, L2, Measure, Query, Rows, Space, SpaceTask, in_space
 from vicinal.window import Window
@@ -117,7 +118,9 @@ struct AnswerRange[S: Space](Body):
             kept += Int(self.snapshot.visible.sees(row) and (all or filter.has(row)))
         found.size = kept
         found.sort()
-        var known = self.plain.index[].ids.ptr[Int64]() if found.size != 0 else found.at(0)
+        var known = found.at(0)
+        if found.size != 0:
+            known = at[Int64](seen(self.plain.index[].ids.address))
         for i in range(found.size):
             var entry = found.at(i)[]
             ids.push(known[unsafe_offset=node_of(entry)])

@@ -2,8 +2,9 @@
 from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
-from vicinal.graph import EMPTY, Graph, slots
+from vicinal.graph import EMPTY, Graph, publish, slots
 from vicinal.memory import Ptr, allocate, allocate_zeroed, at, missing, release
+from vicinal.shared import announce
 
 comptime PARTS = 16
 """Owners of reverse links: node modulo PARTS. Fixed, so that nothing depends on the number of threads."""
@@ -122,11 +123,11 @@ struct UndoLog(Movable):
 
     def undo(self, mut graph: Graph):
         """Puts the graph back to what it was when the log was made."""
-        graph.entry = self.entry
-        graph.linked = self.linked
-        graph.rows = self.linked
-        graph.ordinals = self.ordinals
-        graph.blocks = self.blocks
+        announce(graph.entry, self.entry)
+        announce(graph.linked, self.linked)
+        announce(graph.rows, self.linked)
+        announce(graph.ordinals, self.ordinals)
+        announce(graph.blocks, self.blocks)
         for part in range(PARTS):
             var piece = self.lists[unsafe_offset=3 * part]
             while piece != 0:
@@ -147,7 +148,8 @@ struct UndoLog(Movable):
             else:
                 all = slots(graph.M)
                 block = graph.upper_links.ptr[UInt32]().unsafe_offset((mark - self.linked) * all)
-            unsafe_memcpy(dest=block, src=record.unsafe_offset(2), count=words)
-            for i in range(words, all):
-                block[unsafe_offset=i] = EMPTY
+            # one by one: searches may be reading them
+            for i in range(all):
+                var node = record[unsafe_offset=2 + i] if i < words else EMPTY
+                publish(block.unsafe_offset(i), Int(node))
             record = record.unsafe_offset(words + 2)

@@ -6,7 +6,7 @@ from std.atomic import Atomic, Ordering
 
 from vicinal.add import DoChange
 from vicinal.change import Change
-from vicinal.check import check_graph
+from vicinal.check import SOUND, check_index
 from vicinal.consolidate import consolidate, prepare_change
 from vicinal.filter import CHOOSE, Filter
 from vicinal.filtered_query import SearchFiltered
@@ -122,7 +122,7 @@ struct Beside(Body):
         var watch = Refusing()
         _ = self.work(change, first, watch)
         if change.linked:
-            _ = index.wait_for(index.readers.retire(), PATIENCE)
+            change.met = not index.wait_for(index.readers.retire(), PATIENCE)
         change.take_back(index)
         if status != 0:
             _ = Atomic[Int64].fetch_add(self.wrong, 1)
@@ -301,13 +301,9 @@ def _beside(quantization: Int, own_ids: Bool) -> Int:
     var work = Beside(index, rows, state, state.unsafe_offset(8), own_ids)
     _ = team.run(1 + SEARCHERS, 1, work, watch)
     _ = team^
-    var wrong = Int(state[unsafe_offset=8]) + check_graph(
-        index[].graph[],
-        index[].count,
-        False,
-        index[].copies.count,
-        marks=index[].marks.address(),
-    )
+    var wrong = Int(state[unsafe_offset=8])
+    if check_index(index[]) != SOUND:
+        wrong += 1000
     index.unsafe_deinit_pointee()
     release(index)
     release(state)

@@ -326,7 +326,8 @@ def step(it: Ptr[Explorer], name: Int):
 
 
 def wait(it: Ptr[Explorer], name: Int) -> Int:
-    """A thread waits: others run, or it is told that its patience is over."""
+    """A thread waits: others run, or it is told that its patience is over; neither is a preemption.
+    """
     it[].steps += 1
     if it[].steps > MOST_STEPS:
         fail(it, "does not end")
@@ -336,7 +337,7 @@ def wait(it: Ptr[Explorer], name: Int) -> Int:
     if others == 0:
         it[].waits += 1
         return 0
-    var chosen = _choose(it, name, me, others, 1 + others)
+    var chosen = _choose(it, name, me, 1 + others, 1 + others)
     if chosen == others:
         it[].waits += 1
         return 0

@@ -98,13 +98,17 @@ def names() -> List[String]:
         "replace",
         "replace, the nearest wanted",
         "remove, the nearest wanted",
+        "remove from a scan",
+        "remove",
         "remove and use again",
         "remove most",
         "refuse, then add",
         "refuse in a place used again",
+        "refuse in a place used again, then add",
         "refuse to replace",
         "no number",
         "last of a ring",
+        "first of a ring",
         "middle of a ring",
         "original of a ring",
         "whole ring",
@@ -129,13 +133,21 @@ def world(name: String) raises -> World:
     if name == "replace":
         return World(rows(3), [Step(UPDATE, 2, 15)])
     if name == "replace, the nearest wanted":
-        var one = World(rows(4), [Step(UPDATE, 1, 12)])
+        var one = World(rows(4), [Step(UPDATE, 3, 32)])
         one.k = 1
+        one.query = 33
         return one^
     if name == "remove, the nearest wanted":
-        var one = World(rows(4), [Step(REMOVE, 1, 0)])
+        var one = World(rows(4), [Step(REMOVE, 3, 0)])
         one.k = 1
+        one.query = 33
         return one^
+    if name == "remove from a scan":
+        var one = World(rows(3), [Step(REMOVE, 1, 0), Step(REMOVE, 2, 0)])
+        one.exact_below = SCAN
+        return one^
+    if name == "remove":
+        return World(rows(3), [Step(REMOVE, 2, 0)])
     if name == "remove and use again":
         return World(rows(3), [Step(REMOVE, 2, 0), Step(ADD, 9, 16)])
     if name == "remove most":
@@ -143,6 +155,8 @@ def world(name: String) raises -> World:
     if name == "refuse, then add":
         return World(rows(3), [Step(REFUSE, 9, 12), Step(ADD, 10, 17)])
     if name == "refuse in a place used again":
+        return World(with_free_row(), [Step(REFUSE, 9, 12)])
+    if name == "refuse in a place used again, then add":
         return World(with_free_row(), [Step(REFUSE, 9, 12), Step(ADD, 10, 17)])
     if name == "refuse to replace":
         return World(rows(3), [Step(REFUSE_UPDATE, 2, 12), Step(UPDATE, 2, 17)])
@@ -150,6 +164,11 @@ def world(name: String) raises -> World:
         return World(rows(3), [Step(BAD, 9, 12), Step(ADD, 10, 17)])
     if name == "last of a ring":
         return World(ring(), [Step(REMOVE, 5, 0)])
+    if name == "first of a ring":
+        var one = World(ring(), [Step(REMOVE, 3, 0)])
+        one.k = 3
+        one.query = 23
+        return one^
     if name == "middle of a ring":
         return World(ring(), [Step(REMOVE, 4, 0), Step(ADD, 9, 20)])
     if name == "original of a ring":

@@ -69,6 +69,8 @@ struct World(Scenario):
     var searchers: Int
     var searches: Int
     """Searches of each."""
+    var query: Int
+    """Where the first search is; the next are 10 further on."""
     var k: Int
     var exact_below: Int
     var quantization: Int
@@ -83,6 +85,7 @@ struct World(Scenario):
         self.steps = steps^
         self.searchers = 1
         self.searches = 1
+        self.query = 13
         self.k = 8
         self.exact_below = 1
         self.quantization = 1
@@ -114,7 +117,7 @@ struct World(Scenario):
                 change(it, it[].steps[i])
         else:
             for i in range(it[].searches):
-                search(it, 3 + 10 * (thread + i))
+                search(it, it[].query + 10 * (thread - 1 + i))
 
     def end(mut self) -> String:
         """Looks at the index when all is quiet."""
@@ -173,12 +176,13 @@ def change(it: Ptr[World], step: Step):
         fail(explorer(), "a change ends with " + String(status))
     if status != DONE:
         if one.linked:
-            _ = index.wait_for(index.readers.retire(), PATIENCE)
+            one.met = not index.wait_for(index.readers.retire(), PATIENCE)
         one.take_back(index)
         return
     one.commit(index)
     one.finish(index)
-    index.leftovers = True  # not only when enough is due
+    # not only when enough is due
+    index.leftovers = index.leftovers or index.marks.pending > index.unlinked.count
     var watch = Unwatched()
     if consolidate(index, 1, watch) != DONE:
         fail(explorer(), "nothing was taken out")
