@@ -21,7 +21,6 @@ NEVER = 1 << 62
 class Version:
     """One vector of one id, the moments between which it came, and those between which it went."""
 
-    id: int
     value: Any
     coming: int
     came: int = NEVER
@@ -45,7 +44,7 @@ class History:
         now = next(self._moments)
         changed = []
         for id, value in zip(ids, values, strict=True):
-            new = Version(id, value, now)
+            new = Version(value, now)
             old = self.current(id)
             if old is not None:
                 old.going, old.replaced = now, True
@@ -74,16 +73,6 @@ class History:
                 version.came = now
             else:
                 version.gone = now
-
-    def undo(self, changed: list[Version]) -> None:
-        """Note that a change has been taken back: what it would have brought was never there."""
-        for version in changed:
-            if version.came == NEVER:
-                self._versions[version.id] = [
-                    v for v in self._versions[version.id] if v is not version
-                ]
-            else:
-                version.going, version.replaced = NEVER, False
 
     def current(self, id: int) -> Version | None:
         """Return the version that is there; only for the thread that changes the id."""
