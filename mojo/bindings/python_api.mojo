@@ -325,6 +325,8 @@ struct PythonWatch(Watch):
     """When to look again, in nanoseconds of the clock; 0 until the first question, which calls too short to be asked spare."""
     var raised: Bool
     """True once a Python exception has been set: the call must end and raise `Fail`."""
+    var key: Int
+    """A key of this thread whose destructor keeps it, see `look`; 0 until the first look."""
 
     def __init__(out self, progress: Obj, total: Int):
         """Releases the GIL; `progress` is 0 or a callable that outlives the watch."""
@@ -333,7 +335,12 @@ struct PythonWatch(Watch):
         self.offset = 0
         self.next_look = 0
         self.raised = False
+        self.key = 0
         self.gil = NoGil()
+
+    def __deinit__(deinit self):
+        if self.key != 0:
+            _ = external_call["pthread_key_delete", c_int](c_int(self.key - 1))
 
     def proceed(mut self, done: Int) -> Bool:
         """Looks at signals and reports progress, at most every 50 ms."""
@@ -360,8 +367,14 @@ struct PythonWatch(Watch):
         return not self.raised
 
     def look(mut self, done: Int):
-        """Looks at signals and reports progress at once."""
+        """Looks at signals and reports progress at once.
+
+        When the interpreter ends, CPython before 3.14 ends a daemon thread that asks for the GIL, there and then: its stack would
+        go, which other threads of this call work with. A destructor keeps the thread until the process is gone.
+        """
+        self.hold(1)
         external_call["PyEval_RestoreThread", NoneType](self.gil.state)
+        self.hold(0)
         self.raised = external_call["PyErr_CheckSignals", c_int]() != 0
         if not self.raised and self.progress != 0:
             var result = external_call["PyObject_CallFunction", Obj, num_fixed_args=2](
@@ -372,6 +385,25 @@ struct PythonWatch(Watch):
             else:
                 external_call["Py_DecRef", NoneType](result)
         self.gil.state = external_call["PyEval_SaveThread", Int]()
+
+
+    def hold(mut self, value: Int):
+        """Says whether the end of this thread would be the end of its stack as well; without a key it is left to luck."""
+        if self.key == 0:
+            var key = c_int(0)
+            var made = external_call["pthread_key_create", c_int](
+                Pointer(to=key).unsafe_origin_cast[MutUntrackedOrigin](), _stay
+            )
+            if made != 0:
+                return
+            self.key = Int(key) + 1
+        _ = external_call["pthread_setspecific", c_int](c_int(self.key - 1), value)
+
+
+def _stay(value: Int) abi("C") -> None:
+    """Never returns."""
+    while True:
+        _ = external_call["pause", c_int]()
 
 
 # ---- the module
