@@ -13,6 +13,7 @@ from bindings.python_api import (
     capsule_new,
     fail,
     from_int,
+    is_int,
     is_none,
     need,
     none,
@@ -20,8 +21,9 @@ from bindings.python_api import (
 )
 from std.memory import unsafe_memcpy
 
-from vicinal.check import check_graph
-from vicinal.file import Status
+from vicinal.check import ENDED, check_graph_watched
+from vicinal.file import Source, Status
+from vicinal.first_use import KnownIds
 from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
 from vicinal.ledger import ENTRIES
 from vicinal.memory import Ptr, at
@@ -39,6 +41,25 @@ comptime NUMBERS = 7
 def handle_of(o: Obj) raises Fail -> Ptr[Index]:
     """Returns the index of a handle."""
     return capsule_get[Index, TAG](o)
+
+
+def know_ids(mut index: Index) raises Fail:
+    """Makes the table of ids if there is none yet, without the GIL; whoever asks for ids calls it first.
+
+    Raises:
+        KeyboardInterrupt, for instance, if a signal handler has raised it.
+    """
+    if index.ids_known:
+        return
+    var known = KnownIds()
+    var scratch = index.shelf.take()  # not used: it shows that somebody reads
+    var watch = PythonWatch(0, 0)
+    var learnt = known.learn(index, watch)
+    _ = watch^
+    index.shelf.put(scratch)
+    if not learnt:
+        raise Fail()
+    known.give(index)
 
 
 def index_new(args: Args, count: Int) raises Fail -> Obj:
@@ -148,7 +169,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 10:
         value = Int(index.file != 0)
     elif which == 11:
-        index.know_ids()
+        know_ids(index)
         value = 0 if index.automatic else index.live()
     elif which == 12:
         value = index.exact_below
@@ -188,21 +209,28 @@ def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
     ref index = handle_of(args[unsafe_offset=0])[]
-    return from_int(
-        check_graph(
-            index.graph,
-            index.count,
-            index.unrepaired == 0,
-            index.copies.count + index.marks.free(),
-            index.marks.address(),
-        )
+    var watch = PythonWatch(
+        0, 0
+    )  # nobody changes the graph: the caller holds the index for writing
+    var broken = check_graph_watched(
+        index.graph,
+        index.count,
+        index.unrepaired == 0,
+        index.copies.count + index.marks.free(),
+        index.marks.address(),
+        watch,
     )
+    _ = watch^
+    if broken == ENDED:
+        raise Fail()
+    return from_int(broken)
 
 
 def index_rows(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_rows(handle, ids, out) -> None: the row of each id, or -1."""
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
+    know_ids(index[])
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], INT64, 1, writable=True)
     if ids.dim(0) != out.dim(0):
@@ -223,6 +251,7 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
+    know_ids(index[])
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
     var n = ids.dim(0)
@@ -306,16 +335,22 @@ def index_save(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_open(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_open(path, copy, verify, status int64[5]) -> handle, or None if the status says why not.
+    """Implements index_open(path or descriptor, copy, verify, status int64[5]) -> handle, or None if the status says why not.
     """
     need(count, 4)
-    var path = path_bytes(args[unsafe_offset=0])
+    var path = 0
+    var descriptor = -1
+    if is_int(args[unsafe_offset=0]):
+        descriptor = as_int(args[unsafe_offset=0])
+    else:
+        path = path_bytes(args[unsafe_offset=0])
     var copy = as_int(args[unsafe_offset=1]) != 0
     var check = as_int(args[unsafe_offset=2]) != 0
     var out = status_view(args[unsafe_offset=3])
     var watch = PythonWatch(0, 0)
     var status = Status.done()
-    var index = open_index(path, copy, check, status, watch)
+    var source = Source(path) if path != 0 else Source(descriptor=descriptor)
+    var index = open_index(source^, copy, check, status, watch)
     var raised = watch.raised
     _ = watch^
     report(status, out)

@@ -1,4 +1,4 @@
-"""String ids for Python: numbers of strings, strings of numbers. With the GIL held throughout, as the table wants it."""
+"""String ids for Python: numbers of strings, strings of numbers. With the GIL held while the table is used, as it wants it."""
 from std.ffi import external_call
 from std.memory import unsafe_memcpy
 
@@ -8,6 +8,7 @@ from bindings.python_api import (
     Args,
     Fail,
     Obj,
+    PythonWatch,
     View,
     as_int,
     capsule_get,
@@ -16,6 +17,7 @@ from bindings.python_api import (
     need,
     none,
 )
+from vicinal.first_use import KnownTexts
 from vicinal.index import Index
 from vicinal.memory import Ptr, at
 from vicinal.texts import DAMAGED, NO_NUMBER
@@ -45,6 +47,21 @@ def texts_use(args: Args, count: Int) raises Fail -> Obj:
     return none()
 
 
+def _know_texts(mut index: Index) raises Fail:
+    """Makes the table of strings if there is none yet, without the GIL."""
+    if index.texts.held >= index.texts.count:
+        return
+    var known = KnownTexts()
+    var scratch = index.shelf.take()  # not used: it shows that somebody reads
+    var watch = PythonWatch(0, 0)
+    var learnt = known.learn(index.texts, watch)
+    _ = watch^
+    index.shelf.put(scratch)
+    if not learnt:
+        raise Fail()
+    known.give(index.texts)
+
+
 def texts_numbers(args: Args, count: Int) raises Fail -> Obj:
     """Implements texts_numbers(handle, text, offsets[n + 1], add, out[n]) -> 0, or 1 if the file's table is damaged.
 
@@ -53,6 +70,7 @@ def texts_numbers(args: Args, count: Int) raises Fail -> Obj:
     need(count, 5)
     var index = capsule_get[Index, TAG](args[unsafe_offset=0])
     var add = as_int(args[unsafe_offset=3]) != 0
+    _know_texts(index[])
     var text = View(args[unsafe_offset=1], BYTE, 1)
     var offsets = View(args[unsafe_offset=2], INT64, 1)
     var out = View(args[unsafe_offset=4], INT64, 1, writable=True)

@@ -2,8 +2,11 @@
 from vicinal.graph import EMPTY, Graph
 from vicinal.marks import FREE, stays
 from vicinal.memory import at
-from vicinal.repair import unreachable
+from vicinal.parallel import Unwatched, Watch
+from vicinal.repair import LOOK_EVERY, Flood
 
+comptime ENDED = -1
+"""The watch ended the check."""
 comptime SOUND = 0
 comptime TOO_MANY_LINKS = 1
 """A slot beyond the cap is used."""
@@ -38,6 +41,14 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
     Returns:
         SOUND or the number of the first invariant found broken.
     """
+    var unwatched = Unwatched()
+    return check_graph_watched(graph, count, whole, apart, marks, unwatched)
+
+
+def check_graph_watched[
+    V: Watch
+](graph: Graph, count: Int, whole: Bool, apart: Int, marks: Int, mut watch: V) -> Int:
+    """Does the same, or returns ENDED if `watch` ends it."""
     if graph.linked == 0:
         return SOUND if graph.entry < 0 else BAD_ENTRY
     if graph.linked != count:
@@ -47,19 +58,27 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
         return table
     var absent = 0
     for row in range(graph.linked):
+        if row % LOOK_EVERY == 0 and not watch.proceed(0):
+            return ENDED
         absent += Int(graph.absent(row))
         var found = _check_block(graph, 0, row, graph.linked, marks)
         if found != SOUND:
             return found
     for ordinal in range(graph.ordinals):
+        if ordinal % LOOK_EVERY == 0 and not watch.proceed(0):
+            return ENDED
         for level in range(1, graph.level_of(ordinal) + 1):
             var found = _check_block(graph, level, ordinal, graph.ordinals, marks)
             if found != SOUND:
                 return found
     if absent != apart:
         return UNLINKED
-    if whole and unreachable(graph, marks) != 0:
-        return UNREACHABLE
+    if whole:
+        var flood = Flood(graph.linked)
+        if not flood.spread(graph, graph.row_of(graph.entry), watch):
+            return ENDED
+        if flood.all_missed(graph, marks) != 0:
+            return UNREACHABLE
     return SOUND
 
 

@@ -264,6 +264,7 @@ struct Copies(Movable):
                     break
                 if copy == last:
                     break
+        into.arrange()
 
     def sweep(self, sight: Sight, mut beam: Candidates):
         """Takes rows that are not seen out of a beam that is done; originals stay, whose copies may be seen.

@@ -285,7 +285,11 @@ def link_change[
     """
     var time = now()
     var new = Sorted(index, change)
+    var sorted = new.set_copies_apart(index, change, watch)
     _ = index.ledger.spend(SORT, time)
+    if not sorted:
+        new.forget(index)
+        return STOPPED
     if index.graph.linked == 0 and not new.lead_first(index, change):
         new.forget(index)
         return DONE if watch.conclude(change.size()) else STOPPED  # searches go on scanning

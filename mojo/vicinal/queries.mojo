@@ -14,6 +14,8 @@ from vicinal.space import FINE, Space, SpaceTask, in_space, inspect_row
 
 comptime TILED = 8
 """From so many queries on, a scan of all rows measures several rows and queries together."""
+comptime SCAN_WORK = 1 << 24
+"""Products of a scan, a few milliseconds of them, from which on its rows are cut into pieces between which the watch is asked."""
 comptime THREAD_WORK = 1 << 21
 """Products that are worth a thread of their own."""
 comptime SCAN_BYTES = 64 << 20
@@ -45,7 +47,9 @@ struct SearchMany[V: Watch](SpaceTask):
             if found != FINE:
                 self.status = i * 8 + found
                 return
-        if self.count >= TILED and index.exact(max(self.k, self.ef)):
+        if index.exact(max(self.k, self.ef)) and (
+            self.count >= TILED or self.count * seen(index.count) * index.dim >= SCAN_WORK
+        ):
             if self.scan_all[S]():
                 return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))

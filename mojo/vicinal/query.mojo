@@ -45,6 +45,7 @@ def scan[S: Space](rows: Rows, count: Int, sight: Sight, query: Query, mut neare
             var entry = entry_of(S.key(query, rows, row), row)
             if entry < nearest.worst():
                 nearest.insert(entry)
+        nearest.arrange()
         return
     for block in range(0, count, BLOCK):
         var end = min(block + BLOCK, count)
@@ -55,6 +56,7 @@ def scan[S: Space](rows: Rows, count: Int, sight: Sight, query: Query, mut neare
                 var entry = entry_of(S.key(query, rows, row), row)
                 if entry < nearest.worst():
                     nearest.insert(entry)
+    nearest.arrange()
 
 
 @always_inline
@@ -366,4 +368,5 @@ def rerank[S: Space](rows: Rows, query: Query, mut scratch: Scratch, count: Int,
         var entry = entry_of(S.key(query, rows, row), row)
         if entry < chosen.worst():
             chosen.insert(entry)
+    chosen.arrange()
     scratch.reranked += reranked

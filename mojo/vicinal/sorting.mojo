@@ -1,9 +1,11 @@
 """The rows of a change sorted for the graph: those to be linked, and copies of others, which stay out of it."""
 from vicinal.change import Change
+from vicinal.first_use import CHUNK, catch_up
 from vicinal.graph import Graph, draw_level
 from vicinal.index import Index
 from vicinal.marks import settled, stays
 from vicinal.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.parallel import Watch
 from vicinal.seeds import Order
 
 
@@ -24,9 +26,8 @@ struct Sorted(Movable):
     """The level of each row from `first` on; 0 for those that are not to be linked."""
 
     def __init__(out self, mut index: Index, change: Change):
-        """Tells copies from other rows, and puts the others into the index's table of rows."""
+        """Makes room for all rows of a change, none of which is sorted yet."""
         var until = change.until()
-        var marks = index.marks.address()
         self.first = index.graph.linked
         var whole = self.first == 0  # rows from before there was a graph come, too
         var most = until if whole else change.added
@@ -35,14 +36,23 @@ struct Sorted(Movable):
         self.levels = allocate_zeroed[UInt8](until - self.first)
         self.count = 0
         self.copied = 0
-        self.set_copies_apart(index, change, most, marks)
 
-    def set_copies_apart(mut self, mut index: Index, change: Change, most: Int, marks: Int):
-        """Goes through the rows, which are put into the table of rows unless they are copies."""
+    def set_copies_apart[
+        V: Watch
+    ](mut self, mut index: Index, change: Change, mut watch: V) -> Bool:
+        """Goes through the rows, which are put into the index's table of rows unless they are copies.
+
+        Returns:
+            False if `watch` ended it; the caller lets the table `forget` them.
+        """
+        if not catch_up(index, watch):
+            return False
         var stored = index.rows()
+        var marks = index.marks.address()
         var whole = self.first == 0
-        index.copies.catch_up(stored, self.first, marks)
-        for i in range(most):
+        for i in range(change.until() if whole else change.added):
+            if i % CHUNK == 0 and not watch.proceed(0):
+                return False
             var row = i if whole else change.places().row(i)
             if whole and not stays(marks, row):
                 continue
@@ -58,6 +68,7 @@ struct Sorted(Movable):
                 )
             self.places[unsafe_offset=self.count] = UInt32(row)
             self.count += 1
+        return True
 
     def __init__(out self, other: Self, room: Int, until: Int):
         """Makes a list of rows, none yet, that brings no copies and has the same levels."""

@@ -3,7 +3,7 @@ from std.memory import unsafe_memcpy
 
 from vicinal.coding import AUTO, can_walk
 from vicinal.codes import STORED_ROWS, Codes, drop_codes
-from vicinal.file import Status
+from vicinal.file import Source, Status
 from vicinal.format import (
     BAD_CONTENT,
     BAD_FIELD,
@@ -185,11 +185,11 @@ def _describe(index: Index, ef_search: Int, sections: Ptr[Section], mut count: I
 
 def open_index[
     V: Watch
-](path: Int, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
+](var source: Source, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
     """Opens a saved index.
 
     Args:
-        path: Address of a NUL-terminated string.
+        source: The file.
         copy: True for a private copy that can be added to, False to search the map itself.
         check: Whether to compare every byte with the checksums before anything is used.
         status: Receives how it went.
@@ -202,7 +202,7 @@ def open_index[
         What is read of a map that was not verified is clamped where it is used: a damaged file may give wrong neighbours,
         never a read outside the map. A private copy is refused unless its links can be followed without clamping.
     """
-    var mapped = Mapped(path)
+    var mapped = Mapped(source^)
     status = mapped.status
     if status.ok() and check:
         status = verify(mapped, usable_cores(), watch)

@@ -1,5 +1,5 @@
 """The k smallest entries of a long scan, for any k."""
-from vicinal.candidates import EMPTY_ENTRY, Candidates
+from vicinal.candidates import EMPTY_ENTRY, WIDE, Candidates, late_room
 from vicinal.memory import Ptr, allocate, release
 
 comptime SORTED_UP_TO = 256
@@ -42,7 +42,8 @@ struct TopK(Movable):
     def bytes(k: Int) -> Int:
         """Returns the memory that one takes, at most."""
         var recent = TopK.recent_room(k)
-        return 256 + 8 * (recent + recent // 2 + 32) + (8 * (k + recent) if k > SORTED_UP_TO else 0)
+        var room = recent + (late_room(recent) if recent > WIDE else 0) + 32
+        return 256 + 8 * (room + room // 2) + (8 * (k + recent) if k > SORTED_UP_TO else 0)
 
     @always_inline
     def bound(self) -> Int64:
@@ -62,6 +63,7 @@ struct TopK(Movable):
 
     def merge(mut self):
         """Merges the recent entries into the rest, from the back: no second buffer is needed."""
+        self.recent.arrange()
         var i = self.size - 1
         var j = self.recent.size - 1
         var entries = self.recent.entries

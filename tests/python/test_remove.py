@@ -470,9 +470,9 @@ def test_strings_as_ids() -> None:
     index.add([[0, 0], [1, 0], [2, 0]], ["a", "b", "c"])
     index.remove("b")
     assert "b" not in index and index.ids.tolist() == ["a", "c"]
-    with pytest.raises(KeyError, match="ids: b is not in the index"):
+    with pytest.raises(KeyError, match="ids: 'b' is not in the index"):
         index.remove(["a", "b"])
-    with pytest.raises(KeyError, match="ids: never is not in the index"):
+    with pytest.raises(KeyError, match="ids: 'never' is not in the index"):
         index.update([[1, 1]], ["never"])
     with pytest.raises(ValueError, match="ids: 'a' stands at position 0 and again at 1"):
         index.remove(["a", "a"])
