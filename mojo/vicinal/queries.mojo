@@ -49,13 +49,14 @@ struct SearchMany[V: Watch](SpaceTask):
         if (self.count >= TILED or self.is_long()) and self.scan_all[S]():
             return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
-        # what is walked on must not be freed while it is looked at
-        var pinned = index.readers.claim()
-        if missing(pinned):
-            self.status = NO_MEMORY
-            return
-        var lanes = min(lanes_for(index.walked_bytes()), self.count)
-        index.readers.release(pinned)
+        var lanes = 1
+        if self.count > 1:
+            var pinned = index.readers.claim()  # what is walked on must not be freed meanwhile
+            if missing(pinned):
+                self.status = NO_MEMORY
+                return
+            lanes = min(lanes_for(index.walked_bytes()), self.count)
+            index.readers.release(pinned)
         var few = Array[Int, LANES](fill=0)  # a list of no more needs no allocation
         var scratches = (
             Pointer(to=few).unsafe_bitcast[Ptr[Scratch]]().unsafe_origin_cast[MutUntrackedOrigin]()

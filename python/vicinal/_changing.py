@@ -83,7 +83,8 @@ class Changing(State):
 
         Notes
         -----
-        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
 
         Vectors can stay where they are if they are the first of the index and a NumPy array, an
         `np.memmap` of a file for instance, that holds just what would be stored: of the stored
@@ -157,7 +158,8 @@ class Changing(State):
         a search meanwhile finds an id with its old or with its new vector, not with both. Until
         then the index holds both; the rows of the old ones serve later calls.
 
-        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
         Threads: one writer at a time, a second waits; searches go on meanwhile.
         """
         self._must_be_writable()
@@ -208,7 +210,8 @@ class Changing(State):
         them, their content is wiped, and later additions use their place. The index keeps its size
         until `compact`; docs/deleting.md has figures.
 
-        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
         Threads: one writer at a time, a second waits; searches go on meanwhile.
         Source: FreshDiskANN, arXiv:2105.09613.
 
@@ -267,7 +270,8 @@ class Changing(State):
         Notes
         -----
         Takes as long as adding all vectors again, and memory for both indexes until it is done.
-        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
         Threads: one writer at a time, a second waits; searches go on in the old index meanwhile.
         """
         self._must_be_writable()

@@ -61,7 +61,8 @@ class Merging(Changing, Searching, Telling):
         Notes
         -----
         Holds a copy of the vectors of `other` while it works.
-        After any exception, KeyboardInterrupt included, the index is as it was before the call.
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
         Threads: a writer like `add`, of both: calls that change `other` wait, too. Searches go on
         meanwhile, in either. The result is the same for any number of threads.
         Source: join sets and seeds as in Apache Lucene's merges of graphs (pull request 14331).
