@@ -1,7 +1,7 @@
 """Index files: saved and opened by the library, and its statuses in words."""
 from std.ffi import c_int, external_call
 
-from vicinal.file import SPECIAL, SYSTEM, Status
+from vicinal.file import SPECIAL, SYSTEM, Source, Status
 from vicinal.format import (
     BAD_CONTENT,
     BAD_FIELD,
@@ -81,7 +81,7 @@ def open_file(path: String) raises -> Index:
     var name = path
     var status = Status.done()
     var watch = Unwatched()
-    var index = open_index(Int(name.as_c_string_span().ptr()), False, False, status, watch)
+    var index = open_index(Source(Int(name.as_c_string_span().ptr())), False, False, status, watch)
     _ = name^
     if not status.ok():
         raise Error(t"--open {path}: {describe(status)}")

@@ -1,5 +1,5 @@
 """Changes of an index for Python: the steps of `vicinal.change`, each with or without the GIL as it wants it."""
-from bindings.index_api import TAG, handle_of
+from bindings.index_api import TAG, handle_of, know_ids
 from bindings.python_api import (
     INT64,
     Args,
@@ -22,6 +22,7 @@ from vicinal.borrow import FREE_TO_STAY, must_copy, returnable
 from vicinal.change import Change
 from vicinal.compact import compact
 from vicinal.consolidate import consolidate, prepare_change
+from vicinal.first_use import catch_up
 from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.memory import Ptr, at
 from vicinal.readers import PATIENCE
@@ -73,6 +74,18 @@ def _raise(status: Int) raises Fail:
         raise fail("MemoryError", "no memory for the rows of this call; the index is as it was")
 
 
+def _ready(mut index: Index, removes: Bool) raises Fail:
+    """Makes what a change looks rows up in, without the GIL: the steps that follow hold it, and take no time by size then.
+    """
+    know_ids(index)
+    if index.copies.seen >= index.graph[].linked or (removes and index.copies.count == 0):
+        return
+    var watch = PythonWatch(0, 0)
+    var status = catch_up(index, watch)
+    _ = watch^
+    _raise(status)
+
+
 def index_add(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_add(handle, rows, ids, given, replaces, threads, progress or None, lent, other or None, origins) -> 0 or what
     was refused.
@@ -87,6 +100,8 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     var replaces = as_int(args[unsafe_offset=4]) != 0
     var threads = as_int(args[unsafe_offset=5])
     var progress = _report(args[unsafe_offset=6])
+    var other = handle_of(args[unsafe_offset=8]) if not is_none(args[unsafe_offset=8]) else index
+    _ready(index[], False)
     var rows = View(args[unsafe_offset=1], index[].dtype, 2)
     var ids = View(args[unsafe_offset=2], INT64, 1, writable=True)
     var lent = as_int(args[unsafe_offset=7]) != 0
@@ -106,9 +121,8 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
         return from_int(status)
     change.lent = lent
     if not is_none(args[unsafe_offset=8]):
-        ref other = handle_of(args[unsafe_offset=8])[]
-        if other.graph[].linked != 0 and origins.dim(0) == n:
-            change.origin = Origin(other.graph, at[Int64](origins.address()), n)
+        if other[].graph[].linked != 0 and origins.dim(0) == n:
+            change.origin = Origin(other[].graph, at[Int64](origins.address()), n)
     var watch = PythonWatch(progress, n)
     status = do_change(index[], change, rows.address(), threads, watch)
     _ = watch^
@@ -139,6 +153,7 @@ def index_remove(args: Args, count: Int) raises Fail -> Obj:
     var index = handle_of(args[unsafe_offset=0])
     var threads = as_int(args[unsafe_offset=2])
     var progress = _report(args[unsafe_offset=3])
+    _ready(index[], True)
     var rows = View(args[unsafe_offset=1], INT64, 1)
     var n = rows.dim(0)
     _begin(index[])

@@ -1,5 +1,5 @@
 """Filtered search and range search for Python: filters are made with the GIL held, queries answered without it."""
-from bindings.index_api import BYTE_TYPE, handle_of
+from bindings.index_api import BYTE_TYPE, handle_of, know_ids
 from bindings.python_api import (
     EITHER,
     INT64,
@@ -61,10 +61,13 @@ struct Filters(Movable):
         """
         var size = tuple_size(arrays)
         var kind = at[UInt8](path_bytes(kinds))
+        for i in range(size):
+            if kind[unsafe_offset=i] == IDS:
+                know_ids(index[])
+                break
         var items = allocate[Filter](size)
         var made = 0
-        if missing(items) or not index[].know_ids():
-            release(items)
+        if missing(items):
             raise no_memory()
         var pinned = index[].readers.claim()
         if missing(pinned):

@@ -14,6 +14,7 @@ from bindings.python_api import (
     capsule_new,
     fail,
     from_int,
+    is_int,
     is_none,
     need,
     no_memory,
@@ -24,11 +25,12 @@ from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 
 from vicinal.borrow import BORROWED
-from vicinal.check import NOT_KNOWN, check_index
-from vicinal.file import Status
+from vicinal.check import ENDED, NOT_KNOWN, check_index
+from vicinal.file import Source, Status
+from vicinal.first_use import KnownIds
 from vicinal.index import DONE, EXACT_BELOW, NO_MEMORY, STOPPED, Index
 from vicinal.ledger import ENTRIES
-from vicinal.memory import Ptr, at
+from vicinal.memory import Ptr, at, missing
 from vicinal.mapped import Mapped, verify
 from vicinal.queries import search_many
 from vicinal.readers import COUNTS
@@ -46,6 +48,29 @@ comptime NUMBERS = 7
 def handle_of(o: Obj) raises Fail -> Ptr[Index]:
     """Returns the index of a handle."""
     return capsule_get[Index, TAG](o)
+
+
+def know_ids(mut index: Index) raises Fail:
+    """Makes the table of ids if there is none yet, without the GIL; whoever asks for ids calls it first.
+
+    Raises:
+        MemoryError, or KeyboardInterrupt, for instance, if a signal handler has raised it.
+    """
+    if index.ids_known:
+        return
+    var known = KnownIds()
+    var pinned = index.readers.claim()  # nothing that is read is freed or moved meanwhile
+    if missing(pinned):
+        raise no_memory()
+    var watch = PythonWatch(0, 0)
+    var status = known.learn(index, watch)
+    _ = watch^
+    index.readers.release(pinned)
+    if status == STOPPED:
+        raise Fail()
+    if status == NO_MEMORY:
+        raise no_memory()
+    known.give(index)
 
 
 def index_new(args: Args, count: Int) raises Fail -> Obj:
@@ -158,8 +183,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 10:
         value = Int(index.file != 0)
     elif which == 11:
-        if not index.know_ids():
-            raise no_memory()
+        know_ids(index)
         value = 0 if index.automatic else index.live()
     elif which == 12:
         value = index.exact_below
@@ -204,7 +228,11 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
 def index_check(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_check(handle) -> 0 or the number of a broken invariant (`vicinal.check`)."""
     need(count, 1)
-    var found = check_index(handle_of(args[unsafe_offset=0])[])
+    var watch = PythonWatch(0, 0)  # nobody changes the index: the caller holds it for writing
+    var found = check_index(handle_of(args[unsafe_offset=0])[], watch)
+    _ = watch^
+    if found == ENDED:
+        raise Fail()
     if found == NOT_KNOWN:
         raise no_memory()
     return from_int(found)
@@ -214,8 +242,7 @@ def index_rows(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_rows(handle, ids, out) -> None: the row of each id, or -1."""
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
-    if not index[].know_ids():
-        raise no_memory()
+    know_ids(index[])
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], INT64, 1, writable=True)
     if ids.dim(0) != out.dim(0):
@@ -236,8 +263,7 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 3)
     var index = handle_of(args[unsafe_offset=0])
-    if not index[].know_ids():
-        raise no_memory()
+    know_ids(index[])
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
     var n = ids.dim(0)
@@ -287,6 +313,7 @@ def index_get_present(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 4)
     var index = handle_of(args[unsafe_offset=0])
+    know_ids(index[])
     var ids = View(args[unsafe_offset=1], INT64, 1)
     var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
     var present = View(args[unsafe_offset=3], BYTE_TYPE, 1, writable=True)
@@ -364,16 +391,22 @@ def index_save(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_open(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_open(path, copy, verify, status int64[5]) -> handle, or None if the status says why not.
+    """Implements index_open(path or descriptor, copy, verify, status int64[5]) -> handle, or None if the status says why not.
     """
     need(count, 4)
-    var path = path_bytes(args[unsafe_offset=0])
+    var path = 0
+    var descriptor = -1
+    if is_int(args[unsafe_offset=0]):
+        descriptor = as_int(args[unsafe_offset=0])
+    else:
+        path = path_bytes(args[unsafe_offset=0])
     var copy = as_int(args[unsafe_offset=1]) != 0
     var check = as_int(args[unsafe_offset=2]) != 0
     var out = status_view(args[unsafe_offset=3])
     var watch = PythonWatch(0, 0)
     var status = Status.done()
-    var index = open_index(path, copy, check, status, watch)
+    var source = Source(path) if path != 0 else Source(descriptor=descriptor)
+    var index = open_index(source^, copy, check, status, watch)
     var raised = watch.raised
     _ = watch^
     report(status, out)

@@ -69,6 +69,11 @@ def as_int(o: Obj) raises Fail -> Int:
     return value
 
 
+def is_int(o: Obj) -> Bool:
+    """Tells whether an object is an integer."""
+    return external_call["PyIndex_Check", c_int](o) != 0
+
+
 def as_float(o: Obj) raises Fail -> Float64:
     """Converts a Python float."""
     var value = external_call["PyFloat_AsDouble", Float64](o)

@@ -1,4 +1,4 @@
-"""String ids for Python: numbers of strings, strings of numbers. With the GIL held throughout, as the table wants it."""
+"""String ids for Python: numbers of strings, strings of numbers. With the GIL held while the table is used, as it wants it."""
 from std.ffi import external_call
 from std.memory import unsafe_memcpy
 
@@ -8,16 +8,19 @@ from bindings.python_api import (
     Args,
     Fail,
     Obj,
+    PythonWatch,
     View,
     as_int,
     capsule_get,
     fail,
     from_int,
     need,
+    no_memory,
     none,
 )
-from vicinal.index import Index
-from vicinal.memory import Ptr, at
+from vicinal.first_use import KnownTexts
+from vicinal.index import NO_MEMORY, STOPPED, Index
+from vicinal.memory import Ptr, at, missing
 from vicinal.texts import DAMAGED, NO_NUMBER, NO_ROOM
 
 comptime BAD_OFFSETS = NO_ROOM - 1
@@ -46,6 +49,25 @@ def texts_use(args: Args, count: Int) raises Fail -> Obj:
     return none()
 
 
+def _know_texts(mut index: Index) raises Fail:
+    """Makes the table of strings if there is none yet, without the GIL."""
+    if index.texts.held >= index.texts.count:
+        return
+    var known = KnownTexts()
+    var pinned = index.readers.claim()  # nothing that is read is freed or moved meanwhile
+    if missing(pinned):
+        raise no_memory()
+    var watch = PythonWatch(0, 0)
+    var status = known.learn(index.texts, watch)
+    _ = watch^
+    index.readers.release(pinned)
+    if status == STOPPED:
+        raise Fail()
+    if status == NO_MEMORY:
+        raise no_memory()
+    known.give(index.texts)
+
+
 def texts_numbers(args: Args, count: Int) raises Fail -> Obj:
     """Implements texts_numbers(handle, text, offsets[n + 1], add, out[n]) -> 0, or 1 if the file's table is damaged.
 
@@ -54,6 +76,7 @@ def texts_numbers(args: Args, count: Int) raises Fail -> Obj:
     need(count, 5)
     var index = capsule_get[Index, TAG](args[unsafe_offset=0])
     var add = as_int(args[unsafe_offset=3]) != 0
+    _know_texts(index[])
     var text = View(args[unsafe_offset=1], BYTE, 1)
     var offsets = View(args[unsafe_offset=2], INT64, 1)
     var out = View(args[unsafe_offset=4], INT64, 1, writable=True)

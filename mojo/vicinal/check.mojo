@@ -1,10 +1,11 @@
 """The invariants of an index, each with the number that reports it broken."""
-from vicinal.file import SYSTEM
+from vicinal.file import INTERRUPTED, SYSTEM
 from vicinal.graph import EMPTY, Graph
 from vicinal.index import Index
 from vicinal.marks import FREE, LIVE, PENDING, stays
 from vicinal.memory import at
-from vicinal.repair import unreachable
+from vicinal.parallel import Unwatched, Watch
+from vicinal.repair import LOOK_EVERY, Flood
 from vicinal.trust import look_at_rings
 
 comptime SOUND = 0
@@ -30,29 +31,35 @@ comptime BAD_RING = 11
 """Copies of a row are not where they must be, or not of the same content, or what was removed contradicts them."""
 comptime NOT_KNOWN = -1
 """There is no memory to find out."""
+comptime ENDED = -2
+"""The watch ended the check."""
 
 
-def check_index(index: Index) -> Int:
+def check_index[V: Watch](index: Index, mut watch: V) -> Int:
     """Checks all invariants; changes nothing.
 
     Args:
         index: The index; no writer may be at work.
+        watch: May end the check early.
 
     Returns:
-        SOUND or the number of the first invariant found broken.
+        SOUND or the number of the first invariant found broken; NOT_KNOWN or ENDED.
     """
-    var found = check_graph(
+    var found = check_graph_watched(
         index.graph[],
         index.count,
         index.unrepaired == 0,
         _count_apart(index),
         index.marks.address(),
+        watch,
     )
     if found != SOUND:
         return found
-    var rings = look_at_rings(index)
+    var rings = look_at_rings(index, watch)
     if rings.code == SYSTEM:
         return NOT_KNOWN
+    if rings.code == INTERRUPTED:
+        return ENDED
     return SOUND if rings.ok() else BAD_RING
 
 
@@ -78,6 +85,14 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
     Returns:
         SOUND or the number of the first invariant found broken, or NOT_KNOWN.
     """
+    var unwatched = Unwatched()
+    return check_graph_watched(graph, count, whole, apart, marks, unwatched)
+
+
+def check_graph_watched[
+    V: Watch
+](graph: Graph, count: Int, whole: Bool, apart: Int, marks: Int, mut watch: V) -> Int:
+    """Does the same; returns ENDED if `watch` ends it."""
     if graph.linked == 0:
         return SOUND if graph.entry < 0 else BAD_ENTRY
     if graph.linked != count:
@@ -87,22 +102,31 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
         return table
     var absent = 0
     for row in range(graph.linked):
+        if row % LOOK_EVERY == 0 and not watch.proceed(0):
+            return ENDED
         # a pending row may have links or none: it was a copy, or no graph has had it
         absent += Int(graph.absent(row) and not _is(marks, row, PENDING))
         var found = _check_block(graph, 0, row, graph.linked, marks)
         if found != SOUND:
             return found
     for ordinal in range(graph.ordinals):
+        if ordinal % LOOK_EVERY == 0 and not watch.proceed(0):
+            return ENDED
         for level in range(1, graph.level_of(ordinal) + 1):
             var found = _check_block(graph, level, ordinal, graph.ordinals, marks)
             if found != SOUND:
                 return found
     if absent != apart:
         return UNLINKED
-    var missed = unreachable(graph, marks) if whole else 0
-    if missed < 0:
-        return NOT_KNOWN
-    return SOUND if missed == 0 else UNREACHABLE
+    if whole:
+        var flood = Flood(graph.linked)
+        if flood.failed():
+            return NOT_KNOWN
+        if not flood.spread(graph, graph.row_of(graph.entry), watch):
+            return ENDED
+        if flood.all_missed(graph, marks) != 0:
+            return UNREACHABLE
+    return SOUND
 
 
 @always_inline

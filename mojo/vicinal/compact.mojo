@@ -6,6 +6,7 @@ from vicinal.change import Change
 from vicinal.code_space import CODE_LINE
 from vicinal.index import DONE, NO_MEMORY, STOPPED, TUNING_WORDS, Index
 from vicinal.parallel import Watch
+from vicinal.repair import LOOK_EVERY
 from vicinal.space import row_stride
 
 
@@ -46,6 +47,8 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
     var visible = old.marks.present()
     var to = 0
     for row in range(old.count):
+        if row % LOOK_EVERY == 0 and not watch.proceed(0):
+            return STOPPED
         if not visible.sees(row) or to == live:
             continue
         unsafe_memcpy(

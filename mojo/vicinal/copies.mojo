@@ -184,9 +184,13 @@ struct Copies(Movable):
         Returns:
             The row in the table that holds the same; or -1, and then this one was put into it; or NO_ROOM.
         """
+        self.seen = max(self.seen, row + 1)
+        return self._put(stored, row)
+
+    def _put(mut self, stored: Rows, row: Int) -> Int:
+        """Does what `original` does, but that the row need not count as `seen`."""
         if not self._make_room(stored, self.held + 1):
             return NO_ROOM
-        self.seen = max(self.seen, row + 1)
         var place = self._home(stored, row)
         while True:
             var other = self.table[unsafe_offset=place]
@@ -202,16 +206,28 @@ struct Copies(Movable):
         """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first, or the one
         that has copies: it has to be found through them. Returns False when memory is out; it can be tried again.
         """
-        var first = self.seen
-        for row in range(first, min(rows, self.rows)):
+        return self.put_originals(stored, self.seen, rows, marks) and self.put_others(
+            stored, rows, marks
+        )
+
+    def put_originals(mut self, stored: Rows, first: Int, until: Int, marks: Int) -> Bool:
+        """Puts those of some rows into the table that have copies; first half of `catch_up`, which may be done again.
+        """
+        for row in range(first, min(until, self.rows)):
             if self.has_copies(row) and settled(marks, row):
-                if self.original(stored, row) == NO_ROOM:
+                if self._put(stored, row) == NO_ROOM:
                     return False
-        for row in range(first, rows):
+        return True
+
+    def put_others(mut self, stored: Rows, until: Int, marks: Int) -> Bool:
+        """Puts rows `seen` .. until-1 into the table that have no copies and are none, once all originals are there that there
+        will be; second half of `catch_up`.
+        """
+        for row in range(self.seen, until):
             if not self.is_copy(row) and not self.has_copies(row) and settled(marks, row):
-                if self.original(stored, row) == NO_ROOM:
+                if self._put(stored, row) == NO_ROOM:
                     return False
-        self.seen = max(self.seen, rows)
+        self.seen = max(self.seen, until)
         return True
 
     def forget(mut self, stored: Rows, row: Int):
@@ -329,6 +345,7 @@ struct Copies(Movable):
                         into.insert(other)
                 copy = self.after(copy, last, room)
                 steps -= 1
+        into.arrange()
 
     def sweep(self, visible: Visibility, mut beam: Candidates):
         """Takes rows that are not seen out of a beam that is done; originals stay, whose copies may be seen.

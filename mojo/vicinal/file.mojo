@@ -404,6 +404,18 @@ struct Source(Movable):
             self.status = kind.problem()
             self.bytes = kind.bytes
 
+    def __init__(out self, *, descriptor: Int):
+        """Takes a file that is open for reading already; the descriptor stays open when this one is closed.
+        """
+        var file = external_call["dup", c_int](c_int(descriptor))
+        self.bytes = 0
+        self.file = file
+        self.status = Status.system(last_errno() if file < 0 else 0)
+        if file >= 0:
+            var kind = look(self.file, Int("".ptr()), AT_EMPTY_PATH)
+            self.status = kind.problem()
+            self.bytes = kind.bytes
+
     def __deinit__(deinit self):
         if self.file >= 0:
             _ = _close(self.file)

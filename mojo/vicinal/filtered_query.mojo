@@ -75,6 +75,7 @@ def scan_allowed[
     """
     if filter.plan == SCAN:
         scanner.scan(filter.listed, filter.num_listed, nearest)
+        nearest.arrange()
         return
     # listed bit by bit: a walk was to have done it
     var count = 0
@@ -88,6 +89,7 @@ def scan_allowed[
             scanner.scan(piece, count, nearest)
             count = 0
     scanner.scan(piece, count, nearest)
+    nearest.arrange()
 
 
 def expand_allowed(
@@ -114,6 +116,7 @@ def expand_allowed(
             if copy < filter.rows and filter.has(copy):
                 into.insert(other)
             copy = copies.after(copy, last, known)
+    into.arrange()
 
 
 def settle[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
@@ -137,6 +140,7 @@ def settle[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> 
         if entry < chosen.worst():
             chosen.insert(entry)
             idle = 0
+    chosen.arrange()
     scratch.reranked += size
     return idle >= RUN
 

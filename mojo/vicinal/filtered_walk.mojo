@@ -86,6 +86,8 @@ def walk_plain[
         seen += walk.count
         hops += 1
         if hops == PROBE_HOPS and choose:
+            found.arrange()  # all who end here, or go on with another walk, read what was found
+            beam.arrange()
             if filter.plan == TWO_HOP:
                 return SPARSE
             if met * UNUSUAL * filter.rows < seen * filter.matches:
@@ -93,6 +95,7 @@ def walk_plain[
             if met * SPARSE_BELOW < seen:
                 return SPARSE if filter.two_hop_pays else AGAINST
             beam.narrow(max(widened(width, met, seen), width + width // 2))
+    found.arrange()
     if not choose:
         return COMPLETE
     # what was met on the way there counts no more

@@ -262,10 +262,11 @@ def link_change[
     """
     var time = now()
     var new = Sorted(index, change)
+    var status = new.set_copies_apart(index, change, watch)
     _ = index.ledger.spend(SORT, time)
-    if new.failed:
+    if status != DONE:
         new.forget(index)
-        return NO_MEMORY
+        return status
     if index.graph[].linked == 0:
         if not new.lead_first(index, change):
             new.forget(index)

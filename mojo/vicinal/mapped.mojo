@@ -85,7 +85,10 @@ struct Mapped(Movable):
         Safety:
             `path` must be the address of a NUL-terminated string.
         """
-        var source = Source(path)
+        self = Self(Source(path))
+
+    def __init__(out self, var source: Source):
+        """Does the same with a file that is open."""
         var status = source.status
         var page = allocate_zeroed[UInt8](PAGE)
         var sections = allocate[Section](MAX_SECTIONS)

@@ -7,11 +7,14 @@ from vicinal.parallel import Team, Watch
 from vicinal.query import PIECE, Answer
 from vicinal.scan import Source
 from vicinal.scratch import Scratch, any_failed
-from vicinal.snapshot import Snapshot
+from vicinal.shared import seen
+from vicinal.snapshot import WIDE, Snapshot
 from vicinal.space import FINE, Space, SpaceTask, in_space, inspect_row
 
 comptime TILED = 8
 """From so many queries on, a scan of all rows measures several rows and queries together."""
+comptime SCAN_WORK = 1 << 24
+"""Products of a scan, a few milliseconds of them, from which on its rows are cut into pieces between which the watch is asked."""
 comptime THREAD_WORK = 1 << 21
 """Products that are worth a thread of their own."""
 comptime SCAN_BYTES = 64 << 20
@@ -43,7 +46,7 @@ struct SearchMany[V: Watch](SpaceTask):
             if found != FINE:
                 self.status = i * 8 + found
                 return
-        if self.count >= TILED and self.scan_all[S]():
+        if (self.count >= TILED or self.is_long()) and self.scan_all[S]():
             return
         var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
         var lanes = 1
@@ -82,6 +85,16 @@ struct SearchMany[V: Watch](SpaceTask):
         if team.size() * lanes > LANES:
             release(scratches)
         _ = few
+
+    @always_inline
+    def is_long(self) -> Bool:
+        """Tells whether the queries look as if to scan for them took long; a snapshot decides whether they are scanned for.
+        """
+        ref index = self.index[]
+        if self.count * seen(index.count) * index.dim < SCAN_WORK:
+            return False
+        var live = index.live()
+        return live < index.exact_below or max(self.k, self.ef) * WIDE >= live
 
     def scan_all[S: Space](mut self) -> Bool:
         """Measures all rows for many queries at once; returns False if a search of this width makes walks.

@@ -44,6 +44,7 @@ def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: C
             var entry = entry_of(S.key(query, rows, row), row)
             if entry < nearest.worst():
                 nearest.insert(entry)
+        nearest.arrange()
         return
     for block in range(0, visible.bound, BLOCK):
         var end = min(block + BLOCK, visible.bound)
@@ -56,6 +57,7 @@ def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: C
                 var entry = entry_of(S.key(query, rows, row), row)
                 if entry < nearest.worst():
                     nearest.insert(entry)
+    nearest.arrange()
 
 
 @fieldwise_init
@@ -343,4 +345,5 @@ def rerank[S: Space](rows: Rows, query: Query, mut scratch: Scratch, count: Int,
         var entry = entry_of(S.key(query, rows, row), row)
         if entry < chosen.worst():
             chosen.insert(entry)
+    chosen.arrange()
     scratch.reranked += reranked

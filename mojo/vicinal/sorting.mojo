@@ -1,10 +1,12 @@
 """The rows of a change sorted for the graph: those to be linked, and copies of others, which stay out of it."""
 from vicinal.change import Change
 from vicinal.copies import NO_ROOM
+from vicinal.first_use import CHUNK, catch_up
 from vicinal.graph import Graph, draw_level
-from vicinal.index import Index
+from vicinal.index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.marks import settled, stays
 from vicinal.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
+from vicinal.parallel import Watch
 from vicinal.seeds import Order
 
 
@@ -27,9 +29,8 @@ struct Sorted(Movable):
     """Whether memory was refused: nothing may be done then but to `forget` the rows."""
 
     def __init__(out self, mut index: Index, change: Change):
-        """Tells copies from other rows, and puts the others into the index's table of rows."""
+        """Makes room for all rows of a change, none of which is sorted yet."""
         var until = change.until()
-        var marks = index.marks.address()
         self.first = index.graph[].linked
         var whole = self.first == 0  # rows from before there was a graph come, too
         var most = until if whole else change.added
@@ -39,23 +40,30 @@ struct Sorted(Movable):
         self.count = 0
         self.copied = 0
         self.failed = missing(self.places) or missing(self.twins) or missing(self.levels)
-        if not self.failed:
-            self.failed = not self.set_copies_apart(index, change, most, marks)
 
-    def set_copies_apart(mut self, mut index: Index, change: Change, most: Int, marks: Int) -> Bool:
-        """Goes through the rows, which are put into the table of rows unless they are copies; returns False when memory is out.
+    def set_copies_apart[V: Watch](mut self, mut index: Index, change: Change, mut watch: V) -> Int:
+        """Goes through the rows, which are put into the index's table of rows unless they are copies.
+
+        Returns:
+            DONE; or STOPPED or NO_MEMORY, and then the caller lets the table `forget` them.
         """
+        if self.failed:
+            return NO_MEMORY
+        var status = catch_up(index, watch)
+        if status != DONE:
+            return status
         var stored = index.rows()
+        var marks = index.marks.address()
         var whole = self.first == 0
-        if not index.copies.catch_up(stored, self.first, marks):
-            return False
-        for i in range(most):
+        for i in range(change.until() if whole else change.added):
+            if i % CHUNK == 0 and not watch.proceed(0):
+                return STOPPED
             var row = i if whole else change.places().row(i)
             if whole and not stays(marks, row):
                 continue
             var original = index.copies.original(stored, row)
             if original == NO_ROOM:
-                return False
+                return NO_MEMORY
             if original >= 0:
                 self.twins[unsafe_offset=2 * self.copied] = UInt32(row)
                 self.twins[unsafe_offset=2 * self.copied + 1] = UInt32(original)
@@ -67,7 +75,7 @@ struct Sorted(Movable):
                 )
             self.places[unsafe_offset=self.count] = UInt32(row)
             self.count += 1
-        return True
+        return DONE
 
     def __init__(out self, index: Index, anew: Bool):
         """Lists the rows that take part in the graph and stay, if they are to be linked anew; else none.

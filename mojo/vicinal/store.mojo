@@ -4,7 +4,7 @@ from std.memory import unsafe_memcpy
 from vicinal.coding import AUTO, can_walk
 from vicinal.codes import STORED_ROWS, codes_on_heap, drop_codes
 from vicinal.copies import ALONE
-from vicinal.file import ENOMEM, Status
+from vicinal.file import ENOMEM, Source, Status
 from vicinal.format import (
     BAD_CONTENT,
     BAD_FIELD,
@@ -223,11 +223,11 @@ def _describe(
 
 def open_index[
     V: Watch
-](path: Int, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
+](var source: Source, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
     """Opens a saved index.
 
     Args:
-        path: Address of a NUL-terminated string.
+        source: The file.
         copy: True for a private copy that can be added to, False to search the map itself.
         check: Whether to compare every byte with the checksums before anything is used.
         status: Receives how it went.
@@ -241,7 +241,7 @@ def open_index[
         the map. Who relies on its number of rows asks `trust.counts_agree` first. A private copy is refused unless its links
         can be followed without clamping, and its counts, marks and rings fit each other and the links.
     """
-    var mapped = Mapped(path)
+    var mapped = Mapped(source^)
     status = mapped.status
     if status.ok() and check:
         status = verify(mapped, usable_cores(), watch)

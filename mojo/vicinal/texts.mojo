@@ -158,15 +158,19 @@ struct Texts(Movable):
             for i in range(room):
                 self.table[unsafe_offset=i] = FREE
         for number in range(self.held, self.count):
-            var begin = self.begin(number)
-            var place = hash(self.text.address + begin, self.begin(number + 1) - begin) & (
-                self.room - 1
-            )
-            while self.table[unsafe_offset=place] != FREE:
-                place = (place + 1) & (self.room - 1)
-            self.table[unsafe_offset=place] = UInt32(number)
+            hold(self.table, self.room, self, number)
         self.held = self.count
         return 0
+
+
+@always_inline
+def hold(table: Ptr[UInt32], room: Int, texts: Texts, number: Int):
+    """Puts a string that is valid and not there into a table with a free place."""
+    var begin = texts.begin(number)
+    var place = hash(texts.text.address + begin, texts.begin(number + 1) - begin) & (room - 1)
+    while table[unsafe_offset=place] != FREE:
+        place = (place + 1) & (room - 1)
+    table[unsafe_offset=place] = UInt32(number)
 
 
 @always_inline

@@ -1,5 +1,5 @@
 """The k smallest entries of a long scan, for any k."""
-from vicinal.candidates import EMPTY_ENTRY, Candidates
+from vicinal.candidates import EMPTY_ENTRY, Candidates, room_for
 from vicinal.memory import Ptr, allocate, missing, no_block, release
 
 comptime SORTED_UP_TO = 256
@@ -48,7 +48,8 @@ struct TopK(Movable):
     def bytes(k: Int) -> Int:
         """Returns the memory that one takes, at most."""
         var recent = TopK.recent_room(k)
-        return 256 + 8 * (recent + recent // 2 + 32) + (8 * (k + recent) if k > SORTED_UP_TO else 0)
+        var room = room_for(recent)
+        return 256 + 8 * (room + room // 2) + (8 * (k + recent) if k > SORTED_UP_TO else 0)
 
     @always_inline
     def bound(self) -> Int64:
@@ -68,6 +69,7 @@ struct TopK(Movable):
 
     def merge(mut self):
         """Merges the recent entries into the rest, from the back: no second buffer is needed."""
+        self.recent.arrange()
         var i = self.size - 1
         var j = self.recent.size - 1
         var entries = self.recent.entries

@@ -242,7 +242,10 @@ struct TraceOne(SpaceTask):
         # the step that begins on level 0 expands nothing yet: its one row stands for both
         for _ in range(2):
             self.put(beam.entries[], beam.node(0))
-        while walk.collect():
+        while True:
+            beam.arrange()  # so that the row expanded is the one at the cursor
+            if not walk.collect():
+                break
             log.note(0, walk.count)
             self.put(beam.entries[unsafe_offset=beam.cursor], beam.node(beam.cursor))
             walk.measure_apart()

@@ -12,13 +12,15 @@ from std.bit import pop_count
 from std.memory import pack_bits
 
 from vicinal.copies import NO_ROOM, ORIGINAL, Copies, same_row
-from vicinal.file import ENOMEM, Status
+from vicinal.file import ENOMEM, INTERRUPTED, Name, Status
 from vicinal.format import BAD_CONTENT, BAD_COUNT, BAD_FIELD, Header, name_of
 from vicinal.graph import EMPTY, MAX_LEVEL, Graph
 from vicinal.index import Index
 from vicinal.mapped import Mapped
 from vicinal.marks import FREE, HOLDING, LIVE, PENDING, settled, stays
 from vicinal.memory import Column, Ptr, at
+from vicinal.parallel import Unwatched, Watch
+from vicinal.repair import LOOK_EVERY
 
 comptime BLOCK = 64
 """Marks counted together."""
@@ -52,7 +54,8 @@ def distrust(index: Index, header: Header) -> Status:
             if status.ok() and not _sound(graph, level, ordinal, graph.ordinals, apart.address):
                 status = Status(BAD_CONTENT, ordinal, 0, name_of("upper_links"))
     _ = apart^
-    return look_at_rings(index) if status.ok() else status
+    var unwatched = Unwatched()
+    return look_at_rings(index, unwatched) if status.ok() else status
 
 
 # ---- counts
@@ -270,10 +273,14 @@ def _sound(graph: Graph, level: Int, node: Int, nodes: Int, apart: Int) -> Bool:
 # ---- rings of copies
 
 
-def look_at_rings(index: Index) -> Status:
+def look_at_rings[V: Watch](index: Index, mut watch: V) -> Status:
     """Checks that each copy is in the ring of one original, which holds the same and is removed only if that suits its copies.
 
     Changes find the original of a copy by what it holds, so there must be one only.
+
+    Args:
+        index: The index; no writer may be at work.
+        watch: May end the work early, with INTERRUPTED.
 
     Returns:
         DONE, BAD_CONTENT with the section and the row that is wrong in it, or a refusal by the system if memory is out.
@@ -285,6 +292,8 @@ def look_at_rings(index: Index) -> Status:
         return Status.system(ENOMEM)
     var originals = Copies()  # only its table is used
     for row in range(index.count):
+        if row % LOOK_EVERY == 0 and not watch.proceed(0):
+            return Status(INTERRUPTED, 0, 0, Name(0))
         var mark = marks.of(row) if marks.in_use else LIVE
         var has_copies = copies.count != 0 and copies.has_copies(row)
         if mark == HOLDING and not has_copies:

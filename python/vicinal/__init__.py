@@ -3,6 +3,7 @@
 from vicinal._cpu import build_info
 from vicinal._merging import merge
 from vicinal._quality import MeasuredRecall, Tuning
+from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._walking import Trace, TraceStep, WhyNot
 from vicinal.errors import CorruptError, FormatError
 from vicinal.exact import exact_search
@@ -24,9 +25,11 @@ __all__ = [
     "__version__",
     "build_info",
     "exact_search",
+    "get_num_threads",
     "merge",
     "open",
     "recall_at_k",
+    "set_num_threads",
 ]
 
 __version__ = "0.1.0"

@@ -16,6 +16,7 @@ from vicinal._state import State
 from vicinal._string_ids import StringIds, as_strings
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
+_MISSING = ("error", "ignore")
 _CONFLICTS = ("error", "update", "skip")
 
 
@@ -43,7 +44,7 @@ class Changing(State):
             dtype by rounding to nearest, to an integer dtype only if every value fits exactly. A
             bfloat16 index takes uint16 as the bits of bfloat16 values, and other dtypes by value
             (through float32).
-        ids : array_like of int, shape (n,), optional
+        ids : int or array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
             was never given ids has 0, 1, 2, ... Only ids that are in the index count: that of the
@@ -57,7 +58,7 @@ class Changing(State):
             True stores the vectors in memory of the index. None lets it read them where they are,
             if it can; False refuses the call if it cannot. See Notes.
         num_threads : int, optional
-            Threads to use, at least 1; all cores this process may run on by default.
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
         progress : bool or callable, optional
             True draws a bar (needs tqdm). A callable is called with (rows done, rows in all), from
             the calling thread and a few times a second; an exception in it ends the call.
@@ -107,6 +108,8 @@ class Changing(State):
         mode = copy if copy is True else copy_mode(copy)
         rows, given = _validate.as_rows(vectors, "vectors", self._dim, self._dtype)
         wanted = self._new_ids(ids)
+        if wanted is not None and wanted.ndim == 0 and len(rows) == 1:
+            wanted = wanted.reshape(1)
         if wanted is not None and wanted.shape != (len(rows),):
             raise ValueError(f"ids: expected ({len(rows)},), got {wanted.shape}")
         with self._writing.held():
@@ -173,6 +176,7 @@ class Changing(State):
         self,
         ids: ArrayLike,
         *,
+        missing: str = "error",
         num_threads: int | None = None,
         progress: bool | Report | None = None,
     ) -> None:
@@ -182,20 +186,22 @@ class Changing(State):
         ----------
         ids : int or array_like of int, shape (n,)
             Ids that are in the index, each once; strings with `Index(..., ids="str")`.
+        missing : {"error", "ignore"}
+            What to do about ids that are not in the index: refuse the call, or leave them out.
         num_threads : int, optional
-            Threads to use, at least 1; all cores this process may run on by default.
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
         progress : bool or callable, optional
             As for `add`.
 
         Raises
         ------
         KeyError
-            If an id is not in the index; the first such id is named.
+            If an id is not in the index and `missing` is "error"; the first such id is named.
         TypeError
             If an argument is of the wrong kind.
         ValueError
-            If ids have another shape or do not fit int64, an id is repeated, or the index is
-            read-only.
+            If ids have another shape or do not fit int64, an id is repeated, `missing` is unknown,
+            or the index is read-only.
 
         Notes
         -----
@@ -220,10 +226,16 @@ class Changing(State):
         SearchResult(ids=array([ 1, -1]), distances=array([25., inf], dtype=float32))
         """
         self._must_be_writable()
+        if missing not in _MISSING:
+            raise ValueError(f"missing: expected 'error' or 'ignore', got {reprlib.repr(missing)}")
         threads = _validate.thread_count(num_threads)
         wanted = self._wanted(ids)
         with self._writing.held():
-            rows = self._known_rows(wanted)
+            if missing == "ignore":
+                rows = self._rows(self._numbers(wanted))
+                rows = rows[rows >= 0]
+            else:
+                rows = self._known_rows(wanted)
             _validate.refuse_repeats(wanted)
             with reporting(progress, len(rows)) as report:
                 status = native.index_remove(self._handle, rows, threads, report)
@@ -242,7 +254,7 @@ class Changing(State):
         Parameters
         ----------
         num_threads : int, optional
-            Threads to use, at least 1; all cores this process may run on by default.
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
         progress : bool or callable, optional
             As for `add`.
 
@@ -329,12 +341,16 @@ class Changing(State):
             raise ValueError(f"ids: expected one id or shape (n,), got {wanted.shape}")
         return wanted.reshape(-1)
 
+    def _numbers(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """Return ids that may be there as the native code knows them."""
+        return ids if self._strings is None else self._strings.to_numbers(ids)
+
     def _known_rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         """Return the row of each id, all of which must be there."""
-        rows = self._rows(ids if self._strings is None else self._strings.to_numbers(ids))
+        rows = self._rows(self._numbers(ids))
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):
-            raise KeyError(f"ids: {ids[unknown[0]]} is not in the index")
+            raise KeyError(f"ids: {_validate.shown(ids[unknown[0]])} is not in the index")
         return rows
 
     def _new_ids(self, ids: ArrayLike | None) -> NDArray[Any] | None:
@@ -349,5 +365,5 @@ class Changing(State):
         if ids is None:
             raise ValueError("ids: no automatic ones are left below 2**63; give ids of your own")
         _validate.refuse_repeats(ids[: position + 1])
-        value = repr(ids[position]) if self._strings is not None else ids[position]
+        value = _validate.shown(ids[position])
         raise ValueError(f"ids: {value} at position {position} is already in the index")

@@ -14,6 +14,8 @@ __all__ = ["NativeFilters", "as_filters"]
 
 _FLAGS, _IDS, _NONE = b"b", b"i", b"n"
 
+_PLAIN = (int, float, str, bytes, np.generic)  # what is one id, or none that can be
+
 Known = Callable[[Any, str], tuple[NDArray[np.int64], Any]]
 
 
@@ -73,9 +75,14 @@ def as_filters(given: Any, rows: int, queries: int, known: Known) -> NativeFilte
 
 
 def _is_list(given: Any) -> bool:
-    """Tell whether it is one filter for each query; a list of plain numbers is a single one."""
-    return isinstance(given, (list, tuple)) and any(
-        item is None or isinstance(item, (list, tuple)) or np.ndim(item) != 0 for item in given
+    """Tell whether it is one filter for each query; a list of plain ids is a single one."""
+    if not isinstance(given, (list, tuple)):
+        return False
+    # Lists of ids are long and of few types: only of others each item is asked.
+    others = tuple(kind for kind in set(map(type, given)) if not issubclass(kind, _PLAIN))
+    asked = filter(lambda item: isinstance(item, others), given) if others else ()
+    return any(
+        item is None or isinstance(item, (list, tuple)) or np.ndim(item) != 0 for item in asked
     )
 
 
@@ -86,16 +93,28 @@ def _as_filter(given: Any, name: str, rows: int, known: Known) -> tuple[NDArray[
     if isinstance(given, (list, tuple)) and len(given) == 0:
         return np.empty(0, dtype=np.int64), _IDS
     wanted = f"{name}: expected booleans of shape ({rows},) or ids of shape (n,), got "
-    if isinstance(given, (str, bytes)) or np.ndim(given) != 1:
-        shape = np.shape(given)
-        kind = ValueError if isinstance(given, np.ndarray) or len(shape) > 1 else TypeError
-        raise kind(f"{wanted}{f'shape {shape}' if kind is ValueError else type(given).__name__}")
-    if not isinstance(given, (list, tuple, np.ndarray)):
-        given = _validate.as_array(given, name, "booleans or ids")
-    if all(isinstance(item, (bool, np.bool_)) for item in given[:1]):
-        array = _validate.as_array(given, name, "booleans or ids")
-        if array.dtype.kind == "b":
-            if len(array) != rows:
-                raise ValueError(f"{wanted}{len(array)} booleans")
-            return np.ascontiguousarray(array).view(np.uint8), _FLAGS
+    if isinstance(given, (list, tuple)) and isinstance(given[0], str):
+        return known(given, name)[0], _IDS
+    array = _validate.as_array(given, name, "booleans or ids")
+    _validate.refuse_unordered(given, array, name, "booleans or ids")
+    if isinstance(given, (str, bytes)) or array.ndim != 1:
+        kind = ValueError if isinstance(given, np.ndarray) or array.ndim > 1 else TypeError
+        what = f"shape {array.shape}" if kind is ValueError else type(given).__name__
+        raise kind(f"{wanted}{what}")
+    if array.dtype.kind == "b":
+        if len(array) != rows:
+            raise ValueError(f"{wanted}{len(array)} booleans")
+        return np.ascontiguousarray(array).view(np.uint8), _FLAGS
+    if array.dtype.kind in "iu":
+        if len(array) == rows and _is_mask(array):
+            raise ValueError(
+                f"{wanted}{rows} integers, all of them 0 or 1: booleans are made of them by "
+                "np.asarray(filter, dtype=bool); as ids, 0 and 1 need to be given once only"
+            )
+        given = array  # made once; other lists are for `known` to look at
     return known(given, name)[0], _IDS
+
+
+def _is_mask(array: NDArray[Any]) -> bool:
+    """Tell whether integers, one for each row, are meant for booleans: 0 and 1, not each once."""
+    return len(array) > len(set(array[:3].tolist())) and bool(((array == 0) | (array == 1)).all())

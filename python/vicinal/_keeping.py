@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import reprlib
 import tempfile
@@ -23,9 +24,24 @@ def _nameless_file() -> IO[bytes]:
         return tempfile.TemporaryFile(prefix="vicinal-")
 
 
-def _name_of(file: IO[bytes]) -> str:
-    """Return a path by which this process can open a nameless file."""
-    return f"/proc/self/fd/{file.fileno()}"
+Attributes = dict[str, Any] | tuple[dict[str, Any] | None, dict[str, Any]] | None
+
+
+def own_attributes(index: State) -> Attributes:
+    """Return what a subclass has added to an index, as `pickle` takes a state, or None."""
+    slots = {}
+    for kind in type(index).__mro__:
+        names = kind.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            if name.startswith("__") and not name.endswith("__"):
+                name = f"_{kind.__name__.lstrip('_')}{name}"
+            if name not in _OURS and hasattr(index, name):
+                slots[name] = getattr(index, name)
+    kept = dict(getattr(index, "__dict__", None) or {}) or None
+    return (kept, slots) if slots else kept
+
+
+_OURS = (*State.__slots__, "__dict__")
 
 
 class Keeping(State):
@@ -74,7 +90,8 @@ with 0 rows, read-only
         """Return an independent copy in memory that can be changed, also of a read-only index.
 
         The copy holds everything that `save` writes; it takes memory for two copies while it is
-        made. `copy.copy` and `copy.deepcopy` do the same.
+        made. `copy.copy` does the same; so does `copy.deepcopy`, but that it copies deeply what a
+        subclass has added. Attributes of a subclass go with pickles, too.
 
         Raises
         ------
@@ -87,22 +104,38 @@ with 0 rows, read-only
         -----
         Threads: a writer like `add`; searches go on meanwhile.
         """
+        new = self._copy()
+        new._take_on(own_attributes(self))
+        return new
+
+    def _copy(self) -> Self:
         with _nameless_file() as file:
             self._write(file)
-            return self._open(_name_of(file), "copy", False)
+            return self._open(file.fileno(), "copy", False)
+
+    def _take_on(self, attributes: Attributes) -> None:
+        """Set what a subclass has added."""
+        for part in attributes if isinstance(attributes, tuple) else (attributes,):
+            for name, value in (part or {}).items():
+                setattr(self, name, value)
 
     def __copy__(self) -> Self:
         return self.copy()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self.copy()
+        new = memo[id(self)] = self._copy()
+        new._take_on(copy.deepcopy(own_attributes(self), memo))
+        return new
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle holds the bytes of a file, so there is one format to check and to keep readable.
         with _nameless_file() as file:
             self._write(file)
             file.seek(0)
-            return type(self)._from_bytes, (file.read(),)
+            data = file.read()
+        attributes = own_attributes(self)
+        made = (type(self)._from_bytes, (data,))
+        return made if attributes is None else (*made, attributes)
 
     @classmethod
     def _from_bytes(cls, data: bytes) -> Self:
@@ -110,7 +143,7 @@ with 0 rows, read-only
         with _nameless_file() as file:
             file.write(data)
             file.flush()
-            return cls._open(_name_of(file), "copy", False)
+            return cls._open(file.fileno(), "copy", False)
 
     def _write(self, file: IO[bytes]) -> None:
         """Save into an open file that is empty."""
@@ -124,16 +157,20 @@ with 0 rows, read-only
             )
 
     @classmethod
-    def _open(cls, path: PathLike, mode: str, verify: bool) -> Self:
-        """Open a file; `vicinal.open` says what the arguments are."""
+    def _open(cls, path: PathLike | int, mode: str, verify: bool) -> Self:
+        """Open a file; `vicinal.open` says what the arguments are. Ours may have no name."""
         if mode not in ("r", "copy"):
             raise ValueError(f"mode: expected 'r' or 'copy', got {reprlib.repr(mode)}")
+        file = path if isinstance(path, int) else None  # its descriptor
+        named = "" if isinstance(path, int) else path
         index = cls.__new__(cls)
         index._adopt(
             storage.call(
-                lambda name, status: native.index_open(name, mode == "copy", bool(verify), status),
-                path,
+                lambda name, status: native.index_open(
+                    name if file is None else file, mode == "copy", bool(verify), status
+                ),
+                named,
             ),
-            path,
+            named,
         )
         return index

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from vicinal import _validate
 from vicinal._changing import Changing
 from vicinal._cpu import native
+from vicinal._keeping import own_attributes
 from vicinal._progress import Report
 from vicinal._searching import Searching
 from vicinal._state import EXACT_BELOW, QUANTIZATION
@@ -152,7 +153,8 @@ def merge(a: Index, b: Index, *, num_threads: int | None = None) -> Index:
         raise TypeError(f"a: expected an Index, got {type(a).__name__}")
     if not isinstance(b, Merging):
         raise TypeError(f"b: expected an Index, got {type(b).__name__}")
-    if len(b) > len(a) and _kind(a) == _kind(b) and _parameters(a) == _parameters(b):
+    plain = own_attributes(a) is None and own_attributes(b) is None and type(a) is type(b)
+    if plain and len(b) > len(a) and _kind(a) == _kind(b) and _parameters(a) == _parameters(b):
         a, b = b, a
     merged = a.copy()
     merged.merge(b, num_threads=num_threads)

@@ -154,7 +154,7 @@ class Quality(State):
         ef_search : int, optional
             Width to measure; `index.ef_search` by default.
         num_threads : int, optional
-            Threads to use, at least 1; all cores this process may run on by default.
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
 
         Returns
         -------
@@ -201,7 +201,7 @@ class Quality(State):
         sample : int
             Queries to measure, at least 1; all if there are no more.
         num_threads : int, optional
-            Threads to use, at least 1; all cores this process may run on by default.
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
 
         Returns
         -------

@@ -67,8 +67,8 @@ class Searching(Quality):
             ids in any order, of which unknown ones stand for nothing. A list has one of either, or
             None, for each query; the same object for several queries is prepared once.
         num_threads : int, optional
-            Threads that share the queries, at least 1; by default one for one query, else all
-            cores this process may run on. Results do not depend on it.
+            Threads that share the queries, at least 1; by default one for one query, else as many
+            as `vicinal.get_num_threads` tells. Results do not depend on it.
 
         Returns
         -------
@@ -283,5 +283,7 @@ class Searching(Quality):
         out = np.empty((len(flat), self._dim), dtype=_validate.STORED_DTYPES[self._dtype])
         unknown = native.index_get(self._handle, flat, out)
         if unknown >= 0:
-            raise KeyError(f"ids: {given.reshape(-1)[unknown]} is not in the index")
+            raise KeyError(
+                f"ids: {_validate.shown(given.reshape(-1)[unknown])} is not in the index"
+            )
         return out if wanted.ndim else out[0]

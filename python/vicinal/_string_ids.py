@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vicinal._cpu import native
+from vicinal._validate import refuse_unordered
 from vicinal.errors import CorruptError
 
 __all__ = ["ID_KINDS", "StringIds", "as_strings", "id_kind"]
@@ -59,6 +60,7 @@ def as_strings(data: object, name: str = "ids") -> Names:
     else:
         try:
             names = np.array(data, dtype=object)
+            refuse_unordered(data, names, name, "strings")
         except ValueError as error:
             raise TypeError(f"{name}: expected strings, got ragged ones: {error}") from None
     flat = names.reshape(-1)
@@ -67,7 +69,7 @@ def as_strings(data: object, name: str = "ids") -> Names:
             if not isinstance(item, str):
                 shown = reprlib.repr(item)
                 raise TypeError(f"{name}: expected strings, got {shown} at position {position}")
-            flat[position] = str(item)
+            flat[position] = str.__str__(item)  # of an enum `str` would be its name
     return flat.reshape(names.shape)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-import os
 import reprlib
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vicinal._threads import default_threads
 
 __all__ = [
     "DTYPES",
@@ -33,6 +35,8 @@ __all__ = [
     "real_number",
     "refuse_repeats",
     "refuse_rows",
+    "refuse_unordered",
+    "shown",
     "thread_count",
     "whole_number",
 ]
@@ -49,6 +53,21 @@ STORED_DTYPES: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype(np.uint8),
 }
 DTYPES = tuple(STORED_DTYPES)
+# What other libraries call metrics, in lower case and without signs between words.
+_OTHER_NAMES = {
+    "l2 euclidean euclid l2norm 2norm euclideandistance": (
+        "; Euclidean distance is 'l2', which gives the squares: their roots are the distances"
+    ),
+    "sqeuclidean squaredeuclidean euclideansquared l2sq sql2 l2sqr l2squared squaredl2": (
+        "; squared Euclidean distance is 'l2'"
+    ),
+    "ip dot dotproduct dotp inner innerproduct maxinnerproduct maximuminnerproduct mips": (
+        "; the inner product is 'ip', which gives 1 - dot, so that smaller is nearer"
+    ),
+    "cosine cos cosinesim cosinesimil cosinesimilarity cosinedistance angular angle": (
+        "; the cosine is 'cosine', which gives 1 - cos, so that smaller is nearer"
+    ),
+}
 QUANTIZATIONS = ("auto", None, "u8", "sq8", "rabitq4")
 
 MAX_COUNT = 2**31 - 1
@@ -99,9 +118,9 @@ def room_for_results(queries: int, k: int, rows: int) -> None:
 
 
 def thread_count(num_threads: object) -> int:
-    """Return the number of threads to use; None means every core this process may run on."""
+    """Return the number of threads to use; None means as many as `get_num_threads` tells."""
     if num_threads is None:
-        return len(os.sched_getaffinity(0))
+        return default_threads()
     return whole_number(num_threads, "num_threads", 1, MAX_COUNT)
 
 
@@ -123,7 +142,11 @@ def metric_name(metric: object) -> str:
     if isinstance(metric, str) and metric in METRICS:
         return metric
     kind = ValueError if isinstance(metric, str) else TypeError
-    raise kind(f"metric: expected {_listed(METRICS)}, got {reprlib.repr(metric)}")
+    hint = ""
+    if isinstance(metric, str):
+        plain = "".join(letter for letter in metric.lower() if letter.isalnum())
+        hint = next((said for names, said in _OTHER_NAMES.items() if plain in names.split()), "")
+    raise kind(f"metric: expected {_listed(METRICS)}, got {reprlib.repr(metric)}{hint}")
 
 
 def dtype_name(dtype: object) -> str:
@@ -218,6 +241,8 @@ def as_rows(
         If its shape is wrong, or a value does not fit an integer dtype exactly.
     """
     given = as_numbers(data, name)
+    if given.shape == (0,):
+        given = given.reshape(0, dim)  # [] is no vector but no vectors
     if given.ndim not in (1, 2) or given.shape[-1] != dim:
         raise ValueError(f"{name}: expected (n, {dim}) or ({dim},), got {given.shape}")
     target = query_dtype(dtype) if queries else STORED_DTYPES[dtype]
@@ -369,6 +394,20 @@ def _from_bfloat16_bits(bits: Array) -> NDArray[np.float32]:
 # ---- ids
 
 
+def shown(id: object) -> str:
+    """Return an id as messages show it: strings in quotes, and the middle of long ones left out."""
+    return reprlib.repr(id) if isinstance(id, str) else str(id)
+
+
+def refuse_unordered(data: object, array: Array, name: str, wanted: str) -> None:
+    """Raise TypeError for ids that NumPy takes for one thing, such as a set or a generator."""
+    if array.ndim == 0 and isinstance(data, Iterable) and not isinstance(data, (str, np.ndarray)):
+        kind = type(data).__name__
+        raise TypeError(
+            f"{name}: expected {wanted} in a list or an array, got a {kind}; list({name}) makes one"
+        )
+
+
 def refuse_repeats(ids: NDArray[Any]) -> None:
     """Raise ValueError if an id stands in a batch twice, naming the first that does so."""
     if len(ids) < 2:
@@ -378,8 +417,9 @@ def refuse_repeats(ids: NDArray[Any]) -> None:
     if len(again):
         position = again.min()
         earlier = np.flatnonzero(ids[:position] == ids[position])[0]
-        value = ids[position] if ids.dtype != object else repr(ids[position])
-        raise ValueError(f"ids: {value} stands at position {earlier} and again at {position}")
+        raise ValueError(
+            f"ids: {shown(ids[position])} stands at position {earlier} and again at {position}"
+        )
 
 
 def as_ids(data: object, name: str = "ids") -> NDArray[np.int64]:
@@ -393,6 +433,9 @@ def as_ids(data: object, name: str = "ids") -> NDArray[np.int64]:
         If one does not fit int64.
     """
     array = as_array(data, name, "integers")
+    refuse_unordered(data, array, name, "integers")
+    if array.size == 0:
+        return np.empty(array.shape, np.int64)
     kind = array.dtype.kind
     if kind == "i":
         return _plain(array, np.dtype(np.int64))

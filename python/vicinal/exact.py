@@ -50,7 +50,7 @@ def exact_search(
     metric : {"l2", "ip", "cosine"}
         Squared Euclidean distance, 1 - dot product or 1 - cosine. Smaller is nearer for each.
     num_threads : int, >= 1, optional
-        Threads to use; all cores by default.
+        Threads to use; by default as many as `vicinal.get_num_threads` tells.
     max_memory : int, >= 1, optional
         Bytes that the call may use besides `base`, `queries` converted and the result; by default
         256 MiB. The need does not grow with n. Less memory means more passes over `base`; what one

@@ -176,4 +176,6 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
     The file may be replaced or removed while it is open. It must not be changed or shortened in
     place: `save` never does.
     """
+    if isinstance(path, int):
+        raise TypeError(f"path: expected str, bytes or os.PathLike, got {type(path).__name__}")
     return Index._open(path, mode, verify)

@@ -5,6 +5,7 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 from vicinal.candidates import (
     EMPTY_ENTRY,
     STRAIGHT,
+    WIDE,
     Candidates,
     entry_of,
     key_of,
@@ -51,8 +52,10 @@ struct SortedList(Movable):
         return -1
 
 
-def compare(beam: Candidates, wanted: SortedList) raises:
+def compare(mut beam: Candidates, wanted: SortedList) raises:
     """Compares all that the two hold."""
+    assert_equal(beam.size, len(wanted.entries))
+    beam.arrange()
     assert_equal(beam.size, len(wanted.entries))
     for i in range(beam.size):
         assert_equal(beam.entries[unsafe_offset=i] & ~1, wanted.entries[i])
@@ -61,7 +64,7 @@ def compare(beam: Candidates, wanted: SortedList) raises:
         assert_equal(beam.node(i), node_of(wanted.entries[i]))
 
 
-def work(mut beam: Candidates, limit: Int, distinct_keys: Int64) raises:
+def work(mut beam: Candidates, limit: Int, distinct_keys: Int64, every: Int = 16) raises:
     """Fills a beam well beyond its limit, taking nodes out on the way, and compares with the list.
     """
     beam.reset(limit)
@@ -80,7 +83,7 @@ def work(mut beam: Candidates, limit: Int, distinct_keys: Int64) raises:
             wanted.insert(entry)
         if random_ui64(0, 2) == 0:
             assert_equal(beam.next(), wanted.next())
-        if node % 16 == 0:
+        if node % every == 0:
             compare(beam, wanted)
     compare(beam, wanted)
     while True:
@@ -98,6 +101,39 @@ def test_equals_a_sorted_list() raises:
         work(beam, limit, 1 << 30)
     for limit in [300, 1, STRAIGHT - 1, STRAIGHT, STRAIGHT + 1, 2, 1000, 3]:
         work(beam, limit, 1 << 30)
+
+
+def test_many_entries_that_come_late() raises:
+    """Above WIDE entries lie in two buffers, which nobody can tell who asks in the middle of it."""
+    seed(3)
+    var beam = Candidates()
+    for limit in [WIDE, WIDE + 1, 1500, 64, 6000, WIDE + 1]:
+        for distinct_keys in [Int64(1 << 30), 3]:
+            for every in [1000000, 997, 16]:
+                work(beam, limit, distinct_keys, every)
+
+
+def test_narrowing_keeps_the_nearest() raises:
+    seed(4)
+    var beam = Candidates()
+    for limit in [20, 2000, 5000]:
+        for narrower in [5, 1500, 6000]:
+            beam.reset(limit)
+            var wanted = SortedList(limit)
+            for node in range(3 * limit):
+                var entry = entry_of(Int32(random_si64(-1 << 30, 1 << 30)), node)
+                if entry < beam.worst():
+                    beam.insert(entry)
+                    wanted.insert(entry)
+                if node % 3 == 0:
+                    assert_equal(beam.next(), wanted.next())
+                if node == 2 * limit:
+                    beam.narrow(narrower)
+                    wanted.limit = min(limit, narrower)
+                    while len(wanted.entries) > wanted.limit:
+                        _ = wanted.entries.pop()
+                        _ = wanted.expanded.pop()
+            compare(beam, wanted)
 
 
 def test_equal_keys_are_in_order_of_node() raises:

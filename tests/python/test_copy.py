@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +200,41 @@ def test_repr(options: dict[str, Any], inside: str, behind: str, tmp_path: Path)
     # what stands before "with" makes such an index
     made = eval(expected.split(" with ")[0], {"vicinal": vicinal})
     assert repr(made).split(" with ")[0] == expected.split(" with ")[0]
+
+
+def test_copies_and_pickles_need_no_proc() -> None:
+    """As in a chroot without it; `save` never needed it."""
+    code = """
+        import ctypes, os, pickle, sys
+        import numpy as np, vicinal
+        libc = ctypes.CDLL(None, use_errno=True)
+        CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_PRIVATE = 0x20000, 0x10000000, 0x4000, 1 << 18
+        if libc.unshare(CLONE_NEWNS) and libc.unshare(CLONE_NEWUSER | CLONE_NEWNS):
+            sys.exit("not permitted")
+        if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+            sys.exit("not permitted")
+        if libc.mount(b"none", b"/proc", b"tmpfs", 0, None):
+            sys.exit("not permitted")
+        assert not os.path.exists("/proc/self")
+        index, other = vicinal.Index(2), vicinal.Index(2)
+        index.add(np.eye(2)), other.add(np.eye(2), ids=[7, 8])
+        for new in (index.copy(), pickle.loads(pickle.dumps(index))):
+            assert new.ids.tolist() == [0, 1]
+        assert vicinal.merge(index, other).ids.tolist() == [0, 1, 7, 8]
+        assert len(os.listdir("/proc")) == 0
+        print("copied")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+    )
+    if done.stderr == "not permitted\n":
+        pytest.skip("this system does not let a process hide /proc from itself")
+    assert (done.returncode, done.stdout) == (0, "copied\n"), done.stderr
+
+
+def test_copies_leave_no_descriptor_open() -> None:
+    index = vicinal.Index(2)
+    index.add(np.eye(2))
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [index.copy() for _ in range(5)] + [pickle.loads(pickle.dumps(index)) for _ in range(5)]
+    assert len(os.listdir("/proc/self/fd")) == before and len(kept) == 10

@@ -285,7 +285,7 @@ def test_more_wanted_than_allowed(plain: Any) -> None:
         ("abc", TypeError, "got str"),
         (7, TypeError, "got int"),
         (np.int64(7), TypeError, "got int64"),
-        ({1, 2}, TypeError, "got set"),
+        ({1, 2}, TypeError, "got a set"),
         ([2**63], ValueError, "-2\\*\\*63"),
         (np.ma.array([1, 2]), TypeError, "masked"),
     ],

@@ -92,13 +92,13 @@ class Model:
 HISTORY = 60
 
 
-@pytest.mark.parametrize("exact_below", [0, 1000])
+@pytest.mark.parametrize("graph_from", [0, 1000])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", METRICS)
 def test_any_history(
-    metric: str, dtype: str, exact_below: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    metric: str, dtype: str, graph_from: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    exact_below(monkeypatch, exact_below)
+    exact_below(monkeypatch, graph_from)
     rng = np.random.default_rng(METRICS.index(metric) * 5 + DTYPES.index(dtype))
     model = Model(metric, dtype, M=8, ef_construction=60)
     least = 0.8 if metric == "ip" else 0.9  # M=8 makes poor graphs of inner products
@@ -463,9 +463,9 @@ def test_strings_as_ids() -> None:
     index.add([[0, 0], [1, 0], [2, 0]], ["a", "b", "c"])
     index.remove("b")
     assert "b" not in index and index.ids.tolist() == ["a", "c"]
-    with pytest.raises(KeyError, match="ids: b is not in the index"):
+    with pytest.raises(KeyError, match="ids: 'b' is not in the index"):
         index.remove(["a", "b"])
-    with pytest.raises(KeyError, match="ids: never is not in the index"):
+    with pytest.raises(KeyError, match="ids: 'never' is not in the index"):
         index.update([[1, 1]], ["never"])
     with pytest.raises(ValueError, match="ids: 'a' stands at position 0 and again at 1"):
         index.remove(["a", "a"])

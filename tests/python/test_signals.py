@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dis
 import faulthandler
+import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -297,3 +299,81 @@ def test_a_progress_function_may_write_to_an_index_that_is_free() -> None:
     index, other = pair()
     index.add(ROWS[:2], progress=lambda done, total: other.add(ROWS[:1]))
     assert len(index) == 22 and len(other) > 20
+
+
+# ---- Ctrl-C inside native code
+
+PRESS_AT_RANDOM = """
+    import os, random, signal, sys, threading, time
+    import numpy as np, vicinal
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((6000, 64), dtype=np.float32)
+    strings = sys.argv[1] == "str"
+    def names(numbers):
+        return [f"n{i}" for i in numbers] if strings else list(numbers)
+    index = vicinal.Index(64, M=4, ef_construction=8, ids=sys.argv[1])
+    index.add(rows, names(range(6000)))
+
+    def content():
+        assert len(index) == len(index.ids) and all(each in index for each in index.ids[::97])
+        return dict(zip(index.ids.tolist(), index.get(index.ids)[:, 0].tolist()))
+
+    added = names(range(10_000, 10_600))
+    written = {
+        "add": (added, rows[:600]),
+        "update": (names(range(600)), -rows[:600]),
+        "back": (names(range(600)), rows[:600]),
+        "upsert": (names(range(300, 900)), -rows[:600]),
+    }
+    calls = {
+        "add": lambda: index.add(rows[:600], added),
+        "remove": lambda: index.remove(added),
+        "update": lambda: index.update(-rows[:600], names(range(600))),
+        "back": lambda: index.update(rows[:600], names(range(600))),
+        "upsert": lambda: index.add(-rows[:600], names(range(300, 900)), on_conflict="update"),
+    }
+    random.seed(int(sys.argv[2]))
+    pressed = ended = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for _ in range(40):
+        for name, call in calls.items():
+            before = content()
+            if name == "add" and len(before) > 6000:
+                continue
+            if name == "remove" and len(before) == 6000:
+                continue
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, signal.default_int_handler)
+                signal.setitimer(signal.ITIMER_REAL, random.random() * 0.12)
+                call()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                pressed += 1
+            after = content()
+            new = dict(before)
+            if name == "remove":
+                for each in added:
+                    del new[each]
+            else:
+                which, values = written[name]
+                new.update(zip(which, values[:, 0].tolist()))
+            assert after in (before, new), name
+            ended += after != before
+    index.check()
+    assert pressed and ended, (pressed, ended)
+    print("sound")
+"""
+
+
+@pytest.mark.parametrize("kind", ["int64", "str"])
+def test_ctrl_c_inside_a_change_leaves_it_whole_or_undone(kind: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PRESS_AT_RANDOM), kind, "1"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (0, "sound\n"), done.stderr

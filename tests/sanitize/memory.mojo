@@ -13,7 +13,7 @@ from vicinal.parallel import Unwatched
 from vicinal.queries import SearchMany
 from vicinal.space import L2, Of, Space, item_bytes
 from vicinal.store import open_index, save_index
-from vicinal.file import Status
+from vicinal.file import Source, Status
 
 comptime ROWS = 400
 comptime K = 7
@@ -90,7 +90,7 @@ def _live[S: Space](metric: Int, dtype: Int, dim: Int, quantization: Int, path: 
     index.unsafe_deinit_pointee()
     for copy in range(2):
         var status = Status.done()
-        index.unsafe_write(open_index(Int(path), copy == 1, True, status, watch))
+        index.unsafe_write(open_index(Source(Int(path)), copy == 1, True, status, watch))
         wrong += status.code + _search[S](index, rows, 13)
         if copy == 1:
             wrong += _add[S](index, rows, half) + _search[S](index, rows, 13)

@@ -302,7 +302,7 @@ def _beside(quantization: Int, own_ids: Bool) -> Int:
     _ = team.run(1 + SEARCHERS, 1, work, watch)
     _ = team^
     var wrong = Int(state[unsafe_offset=8])
-    if check_index(index[]) != SOUND:
+    if check_index(index[], watch) != SOUND:
         wrong += 1000
     index.unsafe_deinit_pointee()
     release(index)
