@@ -100,9 +100,14 @@ def named() -> vicinal.Index:
 
 def strings() -> vicinal.Index:
     """An index whose ids are strings."""
-    made = index()
+    made = index(ids="str")
     made.add(rows(FEW), ids=[f"row {i}" for i in range(FEW)], **ONE)
     return made
+
+
+def no_strings() -> vicinal.Index:
+    """An index that waits for strings."""
+    return index(ids="str")
 
 
 def bytes_of(given: vicinal.Index, folder: Path) -> bytes:
@@ -157,7 +162,7 @@ def _cases() -> list[Case]:
             strings,
             lambda i, f: i.add(rows(70, 2), ids=[f"n{j}" for j in range(70)]),
         ),
-        Case("add first strings", index, lambda i, f: i.add(rows(3, 2), ids=["a", "", "b" * 5000])),
+        Case("add first strings", no_strings, lambda i, f: i.add(rows(3, 2), ids=["a", "", "b" * 5000])),
         Case("update", many, lambda i, f: i.update(rows(20, 3), np.arange(20), **ONE)),
         Case("update half", many, lambda i, f: i.update(rows(550, 3), np.arange(550), **ONE)),
         Case(
