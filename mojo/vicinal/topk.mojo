@@ -25,7 +25,8 @@ struct TopK(Movable):
     def __init__(out self, k: Int):
         """Makes room for k >= 1 entries; nothing may be done with it if that `failed`."""
         self.recent = Candidates()
-        self.recent.reset(TopK.recent_room(k))
+        if not self.recent.failed:
+            self.recent.reset(TopK.recent_room(k))
         self.merged = no_block[Int64]()
         if k > SORTED_UP_TO:
             self.merged = allocate[Int64](k + TopK.recent_room(k))

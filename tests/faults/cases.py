@@ -18,6 +18,7 @@ DIM = 32
 FEW = 70  # rows without a graph
 ROWS = 1100  # rows with one
 EVEN = np.arange(40) * 2
+LONG = "b" * 5000
 NAMES = [f"n{j}" for j in range(70)]
 ONE: dict[str, Any] = {"num_threads": 1}
 
@@ -100,9 +101,14 @@ def named() -> vicinal.Index:
 
 def strings() -> vicinal.Index:
     """An index whose ids are strings."""
-    made = index()
+    made = index(ids="str")
     made.add(rows(FEW), ids=[f"row {i}" for i in range(FEW)], **ONE)
     return made
+
+
+def no_strings() -> vicinal.Index:
+    """An index that waits for strings."""
+    return index(ids="str")
 
 
 def bytes_of(given: vicinal.Index, folder: Path) -> bytes:
@@ -157,7 +163,7 @@ def _cases() -> list[Case]:
             strings,
             lambda i, f: i.add(rows(70, 2), ids=[f"n{j}" for j in range(70)]),
         ),
-        Case("add first strings", index, lambda i, f: i.add(rows(3, 2), ids=["a", "", "b" * 5000])),
+        Case("add first strings", no_strings, lambda i, f: i.add(rows(3, 2), ids=["a", "", LONG])),
         Case("update", many, lambda i, f: i.update(rows(20, 3), np.arange(20), **ONE)),
         Case("update half", many, lambda i, f: i.update(rows(550, 3), np.arange(550), **ONE)),
         Case(
