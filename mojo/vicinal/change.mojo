@@ -13,6 +13,7 @@ from vicinal.codes import STORED_ROWS
 from vicinal.graph import MAX_ROWS
 from vicinal.index import DONE, KNOWN_ID, NO_MEMORY, Index
 from vicinal.marks import (
+    ASKED,
     COMING,
     FREE,
     HIDDEN,
@@ -285,15 +286,18 @@ struct Change(Movable):
             self.released = allocate[UInt32](self.num_leaving)
             if missing(self.released) or not copies.catch_up(stored, index.graph[].linked, marks):
                 return False
-        var known = NO_ROW  # copies of one row often come one after the other
+        var asked = 0  # originals that stay, at the end of `released`: each is asked once
         for i in range(self.num_leaving):
             var row = Int(self.leaving[unsafe_offset=i])
             if copies.is_copy(row):
                 var original = copies.find(stored, row)
-                if original == known or original < 0 or index.marks.of(original) != HOLDING:
+                if original < 0 or index.marks.of(original) != HOLDING:
                     continue
-                known = original
-                if not copies.stays(original, marks):
+                if copies.stays(original, marks):
+                    index.marks.set(original, ASKED)
+                    asked += 1
+                    self.released[unsafe_offset=self.num_leaving - asked] = UInt32(original)
+                else:
                     index.marks.set(original, PENDING)
                     copies.forget(stored, original)
                     self.released[unsafe_offset=self.num_released] = UInt32(original)
@@ -303,6 +307,8 @@ struct Change(Movable):
                 _ = copies.original(stored, row)
             else:  # an equal row that comes later is no copy of this one
                 copies.forget(stored, row)
+        for i in range(asked):
+            index.marks.set(Int(self.released[unsafe_offset=self.num_leaving - 1 - i]), HOLDING)
         return True
 
     def _unsort_copies(mut self, mut index: Index):

@@ -101,6 +101,7 @@ def prepare_change(mut index: Index):
     before version numbers are used up they begin anew.
     """
     _ = free_unlinked(index)
+    index.free_replaced()
     index.free_retired()
     if not index.marks.version_due():
         return

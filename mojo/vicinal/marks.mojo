@@ -26,6 +26,8 @@ comptime COMING: UInt8 = 4
 """Being written by the call under way; not there until it takes effect."""
 comptime HOLDING: UInt8 = 5
 """Removed, but in the graph for good: copies of the row are there, and are found through it."""
+comptime ASKED: UInt8 = 6
+"""Holding, for a moment, while the copies of rows that leave are gone through."""
 comptime HIDDEN: UInt64 = 0xFFFFFFFF
 """The stamp of a row that no search sees."""
 comptime RENEW: UInt32 = 1 << 31

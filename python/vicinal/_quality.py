@@ -171,12 +171,13 @@ class Quality(State):
         Notes
         -----
         Takes `sample` exact searches: each measures all rows. Ends on Ctrl-C.
-        Threads: waits for a writer, and writers wait for it; searches go on meanwhile.
+        Threads: waits for a writer, and writers wait for it; searches go on meanwhile. A progress
+        function may ask, too.
         """
         width = self._ef_search
         if ef_search is not None:
             width = _validate.whole_number(ef_search, "ef_search", 1, _validate.MAX_COUNT)
-        with self._writing.held():
+        with self._writing.still():
             return _Sample(self, queries, k, sample, num_threads).measure(width)
 
     def tune(

@@ -345,15 +345,17 @@ class Walking(State):
 
         Notes
         -----
-        Takes a trace and an exact search. Threads: safe at any time, also during `add`.
+        Takes a trace and an exact search. Threads: waits for a writer, and writers wait for it, so
+        that all it tells is of one moment; a progress function may ask, too.
         """
         number, given = self._known(id, "id")
         if number.ndim:
             raise ValueError(f"id: expected one id, got shape {number.shape}")
-        if self._rows(number.reshape(1))[0] < 0:
-            raise KeyError(f"id: {given[()]} is not in the index")
-        trace = self.trace(query, k, ef_search=ef_search)
-        return _why_not(self, trace, int(number), given.reshape(1).tolist()[0])
+        with self._writing.still():
+            if self._rows(number.reshape(1))[0] < 0:
+                raise KeyError(f"id: {given[()]} is not in the index")
+            trace = self.trace(query, k, ef_search=ef_search)
+            return _why_not(self, trace, int(number), given.reshape(1).tolist()[0])
 
 
 def _why_not(index: State, trace: Trace, number: int, id: Any) -> WhyNot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 __all__ = ["WriterLock"]
@@ -73,6 +73,10 @@ class WriterLock:
                 "progress function, cannot wait for a second one"
             )
         return self._given(others)
+
+    def still(self) -> AbstractContextManager[Any]:
+        """Return what keeps others from writing in a `with` block; a writer itself may read."""
+        return nullcontext() if self._lock._is_owned() else self.held()
 
     def held_if_free(self) -> AbstractContextManager[Any] | None:
         """Return what `held` does, or None if another thread holds the lock at the moment.

@@ -20,7 +20,7 @@ from beside import Writer, rounds_beside, work_of
 DIM = 16
 WALKED = 4000  # rows of an index that is searched through its graph
 SCANNED = 900  # of one that is not
-MOST = {"refused": 4000, "known": 4000, "stopped": 1500, "turnover": 800, "update": 800}
+MOST = {"refused": 40000, "known": 40000, "stopped": 1500, "turnover": 800, "update": 800}
 
 
 class Stop(Exception):
