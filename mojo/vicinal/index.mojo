@@ -75,6 +75,10 @@ struct Index(Movable):
     """Rows linked since all rows were last made reachable."""
     var mended: Int
     """Rows taken out of the graph since all rows were last linked anew, less those added since."""
+    var replaced_links: Int
+    """Bytes of links that were replaced and are kept for searches."""
+    var replaced_codes: Int
+    """The same of codes."""
     var changes: Int
     """Changes that took effect in this process."""
     var committed: Int64
@@ -140,6 +144,8 @@ struct Index(Movable):
         self.copies = Copies()
         self.unrepaired = 0
         self.mended = 0
+        self.replaced_links = 0
+        self.replaced_codes = 0
         self.changes = 0
         self.committed = 0
         self.unlinked = Unlinked()
@@ -286,21 +292,21 @@ struct Index(Movable):
         )
 
     def graph_bytes(self) -> Int:
-        """Returns the bytes of all links, replaced ones that searches may be on still included."""
-        var sum = 0
-        var address = Int(self.graph)
-        while address != 0:
-            sum += at[Graph](address)[].bytes()
-            address = at[Graph](address)[].older
+        """Returns the bytes of all links, replaced ones that searches may be on still included; safe beside a writer.
+        """
+        var pinned = self.readers.claim()
+        var sum = seen(self.replaced_links) + seen_at(self.searched)[].bytes()
+        if not missing(pinned):
+            self.readers.release(pinned)
         return sum
 
     def code_bytes(self) -> Int:
-        """Returns the bytes of all codes, replaced ones that searches may be on still included."""
-        var sum = 0
-        var address = Int(self.codes)
-        while address != 0:
-            sum += at[Codes](address)[].memory()
-            address = at[Codes](address)[].older
+        """Returns the bytes of all codes, replaced ones that searches may be on still included; safe beside a writer.
+        """
+        var pinned = self.readers.claim()
+        var sum = seen(self.replaced_codes) + seen_at(self.codes)[].memory()
+        if not missing(pinned):
+            self.readers.release(pinned)
         return sum
 
     def use_codes(mut self, codes: Ptr[Codes]):
@@ -308,6 +314,7 @@ struct Index(Movable):
         codes[].older = Int(self.codes)
         announce_at(self.codes, codes)
         at[Codes](codes[].older)[].retired = self.readers.retire()
+        self._count_replaced()
 
     def give_up_codes(mut self):
         """Goes back to the codes before."""
@@ -318,6 +325,7 @@ struct Index(Movable):
         # behind those that stay: from now on it is one of the replaced ones
         given_up[].older = before[].older
         before[].older = Int(given_up)
+        self._count_replaced()
 
     def use_graph(mut self):
         """Lets searches walk on the links that writers have made; those before stay until no search is on them.
@@ -326,6 +334,7 @@ struct Index(Movable):
             return
         announce_at(self.searched, self.graph)
         at[Graph](self.graph[].older)[].retired = self.readers.retire()
+        self._count_replaced()
 
     def new_graph(mut self, var graph: Graph) -> Bool:
         """Gives writers other links to work on, which searches do not see until `use_graph`; returns False when memory is out.
@@ -399,10 +408,26 @@ struct Index(Movable):
         while at[Graph](address)[].older != 0:
             ref graph = at[Graph](address)[]
             if self.readers.passed(at[Graph](graph.older)[].retired):
-                drop_graphs(graph.older)
+                drop_graphs(graph.older)  # those before are older still
                 graph.older = 0
             else:
                 address = graph.older
+        self._count_replaced()
+
+    def _count_replaced(mut self):
+        """Counts the bytes of what was replaced and is kept."""
+        var links = 0
+        var address = self.graph[].older
+        while address != 0:
+            links += at[Graph](address)[].bytes()
+            address = at[Graph](address)[].older
+        var codes = 0
+        address = self.codes[].older
+        while address != 0:
+            codes += at[Codes](address)[].memory()
+            address = at[Codes](address)[].older
+        announce(self.replaced_links, links)
+        announce(self.replaced_codes, codes)
 
     def own_vectors(self) -> Int:
         """Returns the bytes of vectors that are not in memory of somebody else."""
