@@ -391,9 +391,9 @@ struct PythonWatch(Watch):
                 external_call["Py_DecRef", NoneType](result)
         self.gil.state = external_call["PyEval_SaveThread", Int]()
 
-
     def hold(mut self, value: Int):
-        """Says whether the end of this thread would be the end of its stack as well; without a key it is left to luck."""
+        """Says whether the end of this thread would be the end of its stack as well; without a key it is left to luck.
+        """
         if self.key == 0:
             var key = c_int(0)
             var made = external_call["pthread_key_create", c_int](
