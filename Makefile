@@ -34,7 +34,7 @@ MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize tests/schedules bench 
 BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
 
 .NOTPARALLEL:
-.PHONY: help demo test quick figures sanitize fuzz endurance wheels build bench bench-native lint \
+.PHONY: help demo test quick figures sanitize explore fuzz endurance wheels build bench bench-native lint \
 	format doc clean
 
 help:
@@ -42,8 +42,8 @@ help:
 	@echo "make test          Mojo tests, pytest on the installed wheel, lint"
 	@echo "make quick         after a small change: three spaces compiled, the quick tests on the tree"
 	@echo "make figures       times of import, open, one call and save, beside hnswlib where it is"
-	@echo "make sanitize      lock-free parts under ThreadSanitizer and in every order of their steps,"
-	@echo "                   a whole life under AddressSanitizer"
+	@echo "make sanitize      lock-free parts under ThreadSanitizer, a whole life under AddressSanitizer"
+	@echo "make explore       a writer beside searches in every order of their steps that has few preemptions"
 	@echo "make fuzz          100,000 damaged files opened and used; ARGS=\"--files N --jobs N\""
 	@echo "make endurance     ten minutes of changes, saves and searches; 2,000 kills during save"
 	@echo "make wheels        wheels with all CPU levels for x86-64 and Arm into dist, and their checks"
@@ -77,10 +77,10 @@ figures: $(VENV)/stamp-demo
 
 # Skips what gcc on this machine does not have, and says so.
 sanitize: $(VENV)/stamp-venv
-	@status=0; \
-	$(PY) tools/sanitize.py || status=1; \
-	$(PY) tools/explore.py || status=1; \
-	exit $$status
+	$(PY) tools/sanitize.py
+
+explore: $(VENV)/stamp-venv
+	$(PY) tools/explore.py $(ARGS)
 
 fuzz: $(VENV)/stamp-test
 	cd tests && $(abspath $(PY)) -m fuzz $(or $(ARGS),--files 100000)
