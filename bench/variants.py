@@ -50,7 +50,7 @@ class Variant(NamedTuple):
         tree = native_build.SOURCE.parent.parent
         shutil.rmtree(folder / "mojo", ignore_errors=True)
         copy = Path(shutil.copytree(tree, folder / "mojo"))
-        self.replace(copy / "vicinal/space.mojo", ALL_TYPES, ONE_TYPE)
+        self.replace(copy / "vicinal/kernels/space.mojo", ALL_TYPES, ONE_TYPE)
         if self.file:
             self.replace(copy / self.file, self.old, self.new)
         return copy / native_build.SOURCE.relative_to(tree)
@@ -71,35 +71,35 @@ CHANGES = (
     Variant(
         "rows-linked",
         "links on the stored rows, walks on codes",
-        "vicinal/link.mojo",
+        "vicinal/update/linking.mojo",
         "comptime if S.metric != IP and S.T.is_floating_point():",
         "comptime if False:",
     ),
     Variant(
         "row-by-row",
         "measures the rows of a hop one by one",
-        "vicinal/search.mojo",
+        "vicinal/walk/beam_search.mojo",
         "comptime if S.by_fours:",
         "comptime if False:",
     ),
     Variant(
         "no-look-ahead",
         "asks for the memory of a row just before it is measured",
-        "vicinal/search.mojo",
+        "vicinal/walk/beam_search.mojo",
         "comptime LOOK_AHEAD = 8",
         "comptime LOOK_AHEAD = 0",
     ),
     Variant(
         "no-link-fetch",
         "does not ask for the links of a row when it becomes a candidate",
-        "vicinal/search.mojo",
+        "vicinal/walk/beam_search.mojo",
         "fetch_links(self.graph[], 0 if Self.ground else self.level, node_of(entry))",
         "pass",
     ),
     Variant(
         "no-fetches",
         "asks for no memory before it is read",
-        "vicinal/search.mojo",
+        "vicinal/system/prefetch.mojo",
         "prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()]"
         "(at[UInt8](address))",
         "pass",
@@ -107,35 +107,35 @@ CHANGES = (
     Variant(
         "one-walk",
         "one walk at a time in batches and builds",
-        "vicinal/interleave.mojo",
+        "vicinal/walk/interleaved.mojo",
         "return 1 if bytes <= CACHED else LANES",
         "return 1",
     ),
     Variant(
         "small-pages",
         "no huge pages",
-        "vicinal/memory.mojo",
+        "vicinal/system/memory.mojo",
         "comptime MADV_HUGEPAGE: c_int = 14",
         "comptime MADV_HUGEPAGE: c_int = 15",
     ),
     Variant(
         "no-spread",
         "links are selected in one go, with a factor of 1",
-        "vicinal/space.mojo",
+        "vicinal/kernels/space.mojo",
         "comptime SPREAD = 7",
         "comptime SPREAD = 5",
     ),
     Variant(
         "no-fill",
         "free slots stay free",
-        "vicinal/fill.mojo",
+        "vicinal/construct/fill.mojo",
         "comptime LEFT_FREE = 2",
         "comptime LEFT_FREE = 1 << 20",
     ),
     Variant(
         "find-place",
         "an insertion looks for its place first, however few candidates there are",
-        "vicinal/candidates.mojo",
+        "vicinal/kernels/candidates.mojo",
         "comptime STRAIGHT = 256",
         "comptime STRAIGHT = 0",
     ),

@@ -40,7 +40,7 @@ class Rule:
 RULES = [
     Rule(
         "the epoch is read again after the pin",
-        "readers.mojo",
+        "walk/readers.mojo",
         "        var pinned = pin\n",
         "        var pinned = UNPINNED if BROKEN else pin\n",
         "pins",
@@ -48,7 +48,7 @@ RULES = [
     ),
     Rule(
         "a search pins before its snapshot",
-        "query.mojo",
+        "search/answer.mojo",
         "        index.readers.renew(self.scratches[unsafe_offset=worker * self.lanes])\n"
         "        var snapshot = index.snapshot()\n",
         "        if not BROKEN:\n"
@@ -60,14 +60,14 @@ RULES = [
     ),
     Rule(
         "searches of the epoch that ended are waited for",
-        "readers.mojo",
+        "walk/readers.mojo",
         "            if pin != IDLE and pin <= epoch:\n",
         "            if pin != IDLE and (pin < epoch if BROKEN else pin <= epoch):\n",
         "pins",
     ),
     Rule(
         "the number of rows is written before the moment",
-        "marks.mojo",
+        "rows/visibility.mojo",
         "        self.version = version\n",
         "        self.version = version\n"
         "        if BROKEN:\n"
@@ -76,28 +76,28 @@ RULES = [
     ),
     Rule(
         "the moment is read twice",
-        "index.mojo",
+        "index/vector_index.mojo",
         "            if self.marks.now() == moment:\n",
         "            if BROKEN or self.marks.now() == moment:\n",
         "remove from a scan",
     ),
     Rule(
         "rows are unlinked when no older search is left",
-        "consolidate.mojo",
+        "update/consolidate.mojo",
         "    if not index.wait_for(index.committed, patience):\n",
         "    if not BROKEN and not index.wait_for(index.committed, patience):\n",
         "replace, the nearest wanted",
     ),
     Rule(
         "rows are wiped when no search is at them",
-        "consolidate.mojo",
+        "update/consolidate.mojo",
         "    if not index.wait_for(index.unlinked.epoch, PATIENCE):\n",
         "    if not BROKEN and not index.wait_for(index.unlinked.epoch, PATIENCE):\n",
         "remove",
     ),
     Rule(
         "rows that leave a ring lead on",
-        "copies.mojo",
+        "rows/duplicates.mojo",
         "                announce(self.count, self.count - 1)\n            else:\n",
         "                announce(self.count, self.count - 1)\n"
         "                if BROKEN:\n"
@@ -123,7 +123,7 @@ def copy_sources(into: Path) -> Path:
         text = text.replace(rule.kept, rule.broken.replace("BROKEN", f'broken["{rule.name}"]()'))
         if "import broken" not in text:
             at = text.index("\nfrom vicinal.") + 1
-            text = text[:at] + "from vicinal.point import broken\n" + text[at:]
+            text = text[:at] + "from vicinal.system.point import broken\n" + text[at:]
         path.write_text(text, encoding="utf-8")
     return folder
 

@@ -3,11 +3,11 @@ from std.ffi import external_call
 from std.sys import size_of
 
 from files import describe
-from vicinal.convert import from_float, to_float
-from vicinal.distance import MAX_DIM
-from vicinal.file import Source
-from vicinal.memory import Column, at
-from vicinal.space import STORED, STORED_TYPES
+from vicinal.file.posix import Source
+from vicinal.kernels.convert import from_float, to_float
+from vicinal.kernels.distance import MAX_DIM
+from vicinal.kernels.space import STORED, STORED_TYPES
+from vicinal.system.memory import Column, at
 
 comptime ELEMENTS = [
     DType.float32,

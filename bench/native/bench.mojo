@@ -20,11 +20,11 @@ from questions import Questions
 from report import Report, fixed
 from sweep import index_record, run_sweep
 from phases import show_phases
-from vicinal.add import add_rows
-from vicinal.index import EXACT_BELOW, NO_MEMORY, Index
-from vicinal.ledger import DISTANCES
-from vicinal.parallel import MAX_THREADS, Unwatched
-from vicinal.space import COSINE, is_float
+from vicinal.construct.build_statistics import DISTANCES
+from vicinal.index.vector_index import EXACT_BELOW, NO_MEMORY, Index
+from vicinal.kernels.space import COSINE, is_float
+from vicinal.system.parallel import MAX_THREADS, Unwatched
+from vicinal.update.add import add_rows
 
 comptime USAGE = """usage: bench-native COMMAND [--OPTION VALUE ...]
        bench-native FOLDER [--OPTION VALUE ...]

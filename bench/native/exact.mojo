@@ -6,11 +6,9 @@ from options import dtype_names, metric_names
 from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, median
-from vicinal.flat import search_exact
-from vicinal.memory import Column, Ptr, at
-from vicinal.parallel import Team, Unwatched
-from vicinal.scan import Source
-from vicinal.space import (
+from vicinal.exact.flat import search_exact
+from vicinal.exact.scan import Source
+from vicinal.kernels.space import (
     FINE,
     NOT_FINITE,
     TOO_LARGE,
@@ -21,6 +19,8 @@ from vicinal.space import (
     inspect_row,
     item_bytes,
 )
+from vicinal.system.memory import Column, Ptr, at
+from vicinal.system.parallel import Team, Unwatched
 
 comptime SCRATCH_BYTES = 256 << 20
 

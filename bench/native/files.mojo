@@ -1,8 +1,7 @@
 """Index files: saved and opened by the library, and its statuses in words."""
 from std.ffi import c_int, external_call
 
-from vicinal.file import SPECIAL, SYSTEM, Source, Status
-from vicinal.format import (
+from vicinal.file.format import (
     BAD_CONTENT,
     BAD_FIELD,
     BAD_HEADER,
@@ -16,10 +15,11 @@ from vicinal.format import (
     TRUNCATED,
     VERSION,
 )
-from vicinal.index import Index
-from vicinal.memory import Bytes
-from vicinal.parallel import Unwatched
-from vicinal.store import open_index, save_index
+from vicinal.file.posix import SPECIAL, SYSTEM, Source, Status
+from vicinal.index.persistence import open_index, save_index
+from vicinal.index.vector_index import Index
+from vicinal.system.memory import Bytes
+from vicinal.system.parallel import Unwatched
 
 
 def c_text(start: Bytes) -> String:

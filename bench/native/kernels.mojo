@@ -7,11 +7,10 @@ from std.time import perf_counter_ns
 
 from options import Options, dtype_names, metric_names
 from report import Record, Report, cell
-from vicinal.convert import from_float
-from vicinal.distance import MAX_DIM
-from vicinal.memory import Column, at
-from vicinal.metric import W
-from vicinal.space import (
+from vicinal.kernels.convert import from_float
+from vicinal.kernels.distance import MAX_DIM
+from vicinal.kernels.products import W
+from vicinal.kernels.space import (
     Query,
     Rows,
     Space,
@@ -21,6 +20,7 @@ from vicinal.space import (
     item_bytes,
     row_stride,
 )
+from vicinal.system.memory import Column, at
 
 comptime PATTERN = 1 << 20
 """Bytes of numbers that are drawn; a larger array repeats them."""

@@ -1,5 +1,5 @@
 """The command line: `--name value` pairs, and the words that name metrics and stored types."""
-from vicinal.parallel import MAX_THREADS
+from vicinal.system.parallel import MAX_THREADS
 
 comptime LARGEST = 1 << 31
 

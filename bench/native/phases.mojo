@@ -1,6 +1,6 @@
 """What a build was made of: the times of its phases, and counts."""
 from report import Record, fixed
-from vicinal.ledger import (
+from vicinal.construct.build_statistics import (
     DISTANCES,
     HOPS,
     PHASES,

@@ -1,9 +1,9 @@
 """Recall: the share of the true neighbours that were found."""
 from arrays import Matrix
 from questions import Questions
-from vicinal.convert import to_float
-from vicinal.memory import Ptr, at
-from vicinal.space import IP, L2, Rows, Space, SpaceTask, in_space
+from vicinal.kernels.convert import to_float
+from vicinal.kernels.space import IP, L2, Rows, Space, SpaceTask, in_space
+from vicinal.system.memory import Ptr, at
 
 
 @no_inline

@@ -1,7 +1,7 @@
 """What comes out: text in columns for people, JSON lines for programs."""
 from std.sys import CompilationTarget
 
-from vicinal.metric import W
+from vicinal.kernels.products import W
 
 comptime INDEX_NAME = "vicinal-native"
 """What stands for this program in records, beside the names of other libraries."""

@@ -7,13 +7,13 @@ from options import dtype_names, metric_names
 from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, fixed, median
-from vicinal.index import Index
-from vicinal.memory import Column
-from vicinal.parallel import Unwatched
-from vicinal.queries import search_many
-from vicinal.scan import Source
-from vicinal.scratch import DISTANCES, HOPS
-from vicinal.space import is_float
+from vicinal.exact.scan import Source
+from vicinal.index.vector_index import Index
+from vicinal.kernels.space import is_float
+from vicinal.search.batch import search_many
+from vicinal.system.memory import Column
+from vicinal.system.parallel import Unwatched
+from vicinal.walk.scratch import DISTANCES, HOPS
 
 
 @fieldwise_init

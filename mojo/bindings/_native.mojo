@@ -1,29 +1,42 @@
 """The extension module: the table of what Python may call."""
-from bindings.change_api import index_add, index_compact, index_must_copy, index_remove
-from bindings.exact_api import exact_search
-from bindings.file_api import crc32c
-from bindings.filter_api import index_range, index_search_filtered, range_take
-from bindings.index_api import (
+from bindings.exact_api import cpu_lanes, distance, exact_search, spaces
+from bindings.file_api import (
+    crc32c,
+    index_open,
+    index_save,
+    index_verify,
+    index_version,
+    index_write,
+)
+from bindings.ids_api import (
+    index_ids,
+    texts_info,
+    texts_numbers,
+    texts_read,
+    texts_shrink,
+    texts_use,
+)
+from bindings.info_api import (
     exact_below,
     index_check,
     index_compare_counts,
     index_forked,
     index_get,
     index_get_present,
-    index_ids,
     index_info,
-    index_new,
-    index_open,
     index_rows,
-    index_save,
-    index_search,
-    index_verify,
+    index_set_tuning,
+    index_tuning,
 )
-from bindings.keep_api import index_set_tuning, index_tuning, index_version, index_write
-from bindings.kernel_api import cpu_lanes, distance, spaces
 from bindings.python_api import Methods, Obj
-from bindings.texts_api import texts_info, texts_numbers, texts_read, texts_shrink, texts_use
-from bindings.trace_api import index_trace
+from bindings.search_api import (
+    index_range,
+    index_search,
+    index_search_filtered,
+    index_trace,
+    range_take,
+)
+from bindings.update_api import index_add, index_compact, index_must_copy, index_new, index_remove
 
 
 @export

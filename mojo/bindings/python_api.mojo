@@ -3,17 +3,15 @@
 Nothing here needs a Modular runtime library. `PyObject*` is a plain Int, 0 being NULL.
 """
 from std.ffi import c_int, external_call
-
 from std.sys import size_of
 
-from vicinal.clock import now
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, missing, release
-from vicinal.parallel import Watch
+from vicinal.system.clock import now
+from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
+from vicinal.system.parallel import Watch
 
 comptime Obj = Int
 comptime Args = Ptr[Int]
 comptime FastFunction = def(Obj, Args, Int) abi("C") thin -> Obj
-
 comptime INT64 = 5
 """Array type code beyond the stored types: ids."""
 comptime EITHER = 0
@@ -21,6 +19,8 @@ comptime EITHER = 0
 comptime FLOAT_KIND: UInt8 = 1
 comptime SIGNED_KIND: UInt8 = 2
 comptime UNSIGNED_KIND: UInt8 = 3
+comptime LOOK_EVERY = 50_000_000
+"""Nanoseconds between looks at signals and calls of `progress`."""
 
 
 struct Fail(TrivialRegisterPassable):
@@ -309,10 +309,6 @@ struct NoGil(Movable):
 
     def __deinit__(deinit self):
         external_call["PyEval_RestoreThread", NoneType](self.state)
-
-
-comptime LOOK_EVERY = 50_000_000
-"""Nanoseconds between looks at signals and calls of `progress`."""
 
 
 struct PythonWatch(Watch):

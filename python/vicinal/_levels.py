@@ -45,7 +45,7 @@ _V4 = _V3 | {
 }
 # Every aarch64. CPUs with dot products have checksums and atomics in one instruction as well:
 # Cortex-A76, Neoverse N1, Apple M1 and all later ones. Products of unlike signs (i8mm) would gain
-# nothing, see products.mojo.
+# nothing, see kernels/products.mojo.
 _NEON = frozenset({"fp", "asimd"})
 
 # Bits of the word AT_HWCAP of the auxiliary vector, by their names in /proc/cpuinfo (Linux,

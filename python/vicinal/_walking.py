@@ -17,7 +17,7 @@ from vicinal.result import SearchResult
 
 __all__ = ["Trace", "TraceStep", "Walking", "WhyNot"]
 
-# The words of a log, see mojo/vicinal/trace.mojo.
+# The words of a log, see mojo/vicinal/search/trace.mojo.
 _SCAN = 0
 _HEADER, _NOTE, _ROW = 5, 2, 3
 _EXACT = _validate.MAX_COUNT  # so wide a search is a scan of all rows

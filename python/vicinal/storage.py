@@ -21,7 +21,7 @@ FORMAT_VERSION = 2
 
 
 class Code(IntEnum):
-    """How native code on a file ended; format.mojo and file.mojo say what the details mean."""
+    """How native code on a file ended; `mojo/vicinal/file` says what the details mean."""
 
     DONE = 0
     SYSTEM = 1

@@ -2,16 +2,16 @@
 from std.random import random_si64
 from std.testing import assert_equal
 
-from vicinal.build import link_rows
-from vicinal.graph import EMPTY, Graph, draw_level, slots
-from vicinal.interleave import LANES
-from vicinal.ledger import Ledger
-from vicinal.memory import Ptr, allocate, release
-from vicinal.parallel import Team, Unwatched, Watch
-from vicinal.repair import repair
-from vicinal.scratch import Scratch
-from vicinal.space import L2, Of, Rows
-from vicinal.undo import UndoLog
+from vicinal.construct.build_statistics import Ledger
+from vicinal.construct.connect import repair
+from vicinal.construct.insertion import link_rows
+from vicinal.graph.links import EMPTY, Graph, draw_level, slots
+from vicinal.graph.undo import UndoLog
+from vicinal.kernels.space import L2, Of, Rows
+from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.parallel import Team, Unwatched, Watch
+from vicinal.walk.interleaved import LANES
+from vicinal.walk.scratch import Scratch
 
 comptime Stored = Of[L2, DType.int8]
 """Whole numbers, so that distances are exact and many of them equal."""

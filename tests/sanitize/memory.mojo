@@ -4,16 +4,16 @@ Bare code and few spaces only, as in `races.mojo`.
 """
 from std.ffi import external_call
 
-from vicinal.add import DoChange
-from vicinal.change import Change
-from vicinal.check import check_graph
-from vicinal.index import Index
-from vicinal.memory import Ptr, allocate, at, release
-from vicinal.parallel import Unwatched
-from vicinal.queries import SearchMany
-from vicinal.space import L2, Of, Space, item_bytes
-from vicinal.store import open_index, save_index
-from vicinal.file import Source, Status
+from vicinal.file.posix import Source, Status
+from vicinal.index.invariants import check_graph
+from vicinal.index.persistence import open_index, save_index
+from vicinal.index.vector_index import Index
+from vicinal.kernels.space import L2, Of, Space, item_bytes
+from vicinal.search.batch import SearchMany
+from vicinal.system.memory import Ptr, allocate, at, release
+from vicinal.system.parallel import Unwatched
+from vicinal.update.add import DoChange
+from vicinal.update.transaction import Change
 
 comptime ROWS = 400
 comptime K = 7

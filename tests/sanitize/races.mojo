@@ -4,20 +4,20 @@ Bare code only: the sanitizer does not bear Modular's run-time libraries. One sp
 """
 from std.atomic import Atomic, Ordering
 
-from vicinal.add import DoChange
-from vicinal.change import Change
-from vicinal.check import SOUND, check_index
-from vicinal.consolidate import consolidate, prepare_change
-from vicinal.filter import CHOOSE, Filter
-from vicinal.filtered_query import SearchFiltered
-from vicinal.index import Index
-from vicinal.memory import Ptr, allocate, allocate_zeroed, at, release
-from vicinal.parallel import Body, Team, Unwatched, Watch
-from vicinal.queries import SearchMany
-from vicinal.radius import RangeResult, SearchRange
-from vicinal.readers import PATIENCE, Readers
-from vicinal.scratch import DISTANCES
-from vicinal.space import L2, Of
+from vicinal.index.invariants import SOUND, check_index
+from vicinal.index.vector_index import Index
+from vicinal.kernels.space import L2, Of
+from vicinal.search.batch import SearchMany
+from vicinal.search.filter import CHOOSE, Filter
+from vicinal.search.filtered import SearchFiltered
+from vicinal.search.range_search import RangeResult, SearchRange
+from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.system.parallel import Body, Team, Unwatched, Watch
+from vicinal.update.add import DoChange
+from vicinal.update.consolidate import consolidate, prepare_change
+from vicinal.update.transaction import Change
+from vicinal.walk.readers import PATIENCE, Readers
+from vicinal.walk.scratch import DISTANCES
 
 comptime Float = Of[L2, DType.float32]
 comptime DIM = 24

@@ -1,7 +1,7 @@
 """A schedule explorer: runs the threads of a small scenario in every order that has few preemptions.
 
 The threads are stacks of their own inside one thread of the system, so that exactly one runs at a time and a schedule can be
-repeated exactly. The code under test says where a switch matters (`point.mojo`). Schedules are searched depth first, without
+repeated exactly. The code under test says where a switch matters (`system/point.mojo`). Schedules are searched depth first, without
 memory of states, up to a bound of preemptions: switches away from a thread that could have gone on.
 
 Sources: M. Musuvathi et al., "Finding and reproducing Heisenbugs in concurrent programs" (CHESS, OSDI 2008), for the search by
@@ -11,8 +11,8 @@ thought that few of them find most faults.
 from std.ffi import _Global, c_int, external_call
 from std.os import abort
 
-from vicinal.memory import Ptr, allocate, at
-from vicinal.point import BROKEN, HOOK, LATE, RECLAIM, REUSE, SEEN, STEP, TOUCH, WAIT
+from vicinal.system.memory import Ptr, allocate, at
+from vicinal.system.point import BROKEN, HOOK, LATE, RECLAIM, REUSE, SEEN, STEP, TOUCH, WAIT
 
 comptime STACK = 1 << 20
 """Bytes of a thread's stack."""

@@ -12,7 +12,7 @@ from std.time import perf_counter_ns
 
 from explorer import Scenario, explore, new_explorer, replay
 from scenarios import Pins, names, on_heap, world
-from vicinal.memory import Ptr
+from vicinal.system.memory import Ptr
 
 
 def look[

@@ -3,9 +3,9 @@ from std.atomic import Atomic, Ordering
 
 from explorer import Explorer, Scenario, explore, explorer, fail, new_explorer, replay
 from small_world import ADD, BAD, REFUSE, REFUSE_UPDATE, REMOVE, UPDATE, Step, World
-from vicinal.memory import Ptr, allocate
-from vicinal.point import point, reclaims, touches
-from vicinal.readers import Readers
+from vicinal.system.memory import Ptr, allocate
+from vicinal.system.point import point, reclaims, touches
+from vicinal.walk.readers import Readers
 
 comptime SCAN = 1000
 """Rows below which everything is scanned."""

@@ -6,15 +6,15 @@ enough to meet every row.
 from std.math import nan
 
 from explorer import Scenario, explorer, fail
-from vicinal.add import do_change
-from vicinal.change import Change
-from vicinal.consolidate import consolidate, prepare_change
-from vicinal.index import DONE, Index
-from vicinal.memory import Ptr, allocate, release
-from vicinal.parallel import Unwatched, Watch
-from vicinal.queries import SearchMany
-from vicinal.readers import PATIENCE
-from vicinal.space import L2, Of
+from vicinal.index.vector_index import DONE, Index
+from vicinal.kernels.space import L2, Of
+from vicinal.search.batch import SearchMany
+from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.parallel import Unwatched, Watch
+from vicinal.update.add import do_change
+from vicinal.update.consolidate import consolidate, prepare_change
+from vicinal.update.transaction import Change
+from vicinal.walk.readers import PATIENCE
 
 comptime Float = Of[L2, DType.float32]
 comptime DIM = 4

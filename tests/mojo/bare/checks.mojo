@@ -6,27 +6,10 @@ what must be equal everywhere (graphs over integers, what searches of them find)
 from std.math import sqrt
 from std.memory import bitcast
 
-from vicinal.add import DoChange
-from vicinal.change import Change
-from vicinal.code_space import (
-    CODE_LINE,
-    BetweenCodes,
-    Estimate,
-    EstimateConstants,
-    PreparedEstimate,
-    dot_bytes,
-    dot_nibbles,
-)
-from vicinal.codes import EXACT, ROTATED, SCALED, STORED_ROWS, Codes
-from vicinal.convert import from_float, to_float
-from vicinal.crc import crc32c, crc32c_by_table
-from vicinal.graph import slots
-from vicinal.index import Index
-from vicinal.memory import Ptr, allocate, at, release
-from vicinal.parallel import Unwatched
-from vicinal.queries import SearchMany
-from vicinal.rotation import padded_dim
-from vicinal.space import (
+from vicinal.graph.links import slots
+from vicinal.index.vector_index import Index
+from vicinal.kernels.convert import from_float, to_float
+from vicinal.kernels.space import (
     COSINE,
     IP,
     L2,
@@ -42,6 +25,23 @@ from vicinal.space import (
     in_space,
     inspect_row,
 )
+from vicinal.quantization.code_space import (
+    CODE_LINE,
+    BetweenCodes,
+    Estimate,
+    EstimateConstants,
+    PreparedEstimate,
+    dot_bytes,
+    dot_nibbles,
+)
+from vicinal.quantization.code_table import EXACT, ROTATED, SCALED, STORED_ROWS, Codes
+from vicinal.quantization.rotation import padded_dim
+from vicinal.search.batch import SearchMany
+from vicinal.system.crc import crc32c, crc32c_by_table
+from vicinal.system.memory import Ptr, allocate, at, release
+from vicinal.system.parallel import Unwatched
+from vicinal.update.add import DoChange
+from vicinal.update.transaction import Change
 
 comptime CHECKSUMS = 16
 """Room for them behind the three counts of a `Tally`."""

@@ -1,0 +1,393 @@
+"""Searches: arrays in, GIL released, one call of the library each; also the trace of one search."""
+from std.ffi import external_call
+
+from bindings.handles import TAG, handle_of
+from bindings.info_api import BYTE_TYPE, know_ids
+from bindings.python_api import (
+    EITHER,
+    INT64,
+    Args,
+    Fail,
+    NoGil,
+    Obj,
+    PythonWatch,
+    View,
+    as_float,
+    as_int,
+    capsule_get,
+    capsule_new,
+    fail,
+    from_int,
+    need,
+    no_memory,
+    none,
+    path_bytes,
+    tuple_item,
+    tuple_size,
+)
+from vicinal.index.snapshot import Snapshot
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.search.batch import search_many
+from vicinal.search.filter import CHOOSE, EVERYTHING, Filter
+from vicinal.search.filtered import search_filtered
+from vicinal.search.range_search import RangeResult, search_range
+from vicinal.search.trace import Log, trace
+from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.walk.scratch import Scratch
+
+comptime FLAGS: UInt8 = 98
+"""Kind `b`: a byte for each row."""
+comptime IDS: UInt8 = 105
+"""Kind `i`: ids."""
+comptime RANGE_TAG = "vicinal.RangeResult"
+comptime NUMBERS = 7
+"""Answer of a search that went well on an index with string ids: what it found are numbers of strings."""
+
+
+struct Filters(Movable):
+    """The filters of one call and the snapshot that they were made of, which is pinned as long as this is there.
+    """
+
+    var index: Ptr[Index]
+    var pinned: Ptr[Scratch]
+    var snapshot: Snapshot
+    var items: Ptr[Filter]
+    var count: Int
+
+    def __init__(out self, index: Ptr[Index], arrays: Obj, kinds: Obj) raises Fail:
+        """Takes a snapshot and makes a filter of each array.
+
+        The GIL is held, so that ids are looked up as they were when the snapshot was taken.
+
+        Args:
+            index: The index.
+            arrays: Tuple of arrays: uint8 with a byte for each row, or int64 ids; anything else stands for no filter.
+            kinds: As many bytes: `b`, `i`, or another letter for no filter.
+
+        Raises:
+            ValueError if there are not as many bytes as rows; MemoryError.
+        """
+        var size = tuple_size(arrays)
+        var kind = at[UInt8](path_bytes(kinds))
+        for i in range(size):
+            if kind[unsafe_offset=i] == IDS:
+                know_ids(index[])
+                break
+        var items = allocate[Filter](size)
+        var made = 0
+        if missing(items):
+            raise no_memory()
+        var pinned = index[].readers.claim()
+        if missing(pinned):
+            release(items)
+            raise no_memory()
+        var snapshot = index[].snapshot()
+        try:
+            for i in range(size):
+                var filter = Filter(snapshot.visible.bound, snapshot.linked)
+                if filter.failed:
+                    raise no_memory()
+                if kind[unsafe_offset=i] == FLAGS:
+                    fill_flags(filter, tuple_item(arrays, i), snapshot)
+                elif kind[unsafe_offset=i] == IDS:
+                    var ids = View(tuple_item(arrays, i), INT64, 1)
+                    filter.allow_ids(index[], at[Int64](ids.address()), ids.dim(0))
+                    _ = ids^
+                else:
+                    filter.plan = EVERYTHING
+                items.unsafe_offset(i).unsafe_write(filter^)
+                made += 1
+        except failed:
+            for i in range(made):
+                items.unsafe_offset(i).unsafe_deinit_pointee()
+            release(items)
+            index[].readers.release(pinned)
+            raise failed
+        self.index = index
+        self.pinned = pinned
+        self.snapshot = snapshot
+        self.items = items
+        self.count = size
+
+    def __deinit__(deinit self):
+        for i in range(self.count):
+            self.items.unsafe_offset(i).unsafe_deinit_pointee()
+        release(self.items)
+        self.index[].readers.release(self.pinned)
+
+    def prepare(self, k: Int, width: Int, plan: Int) -> Bool:
+        """Decides how each is answered; returns False when memory is out."""
+        for i in range(self.count):
+            ref filter = self.items[unsafe_offset=i]
+            if filter.plan != EVERYTHING:
+                filter.prepare(self.index[], self.snapshot, k, width, plan)
+                if filter.failed:
+                    return False
+        return True
+
+
+def fill_flags(mut filter: Filter, array: Obj, snapshot: Snapshot) raises Fail:
+    """Allows the rows whose byte is not zero, of those that are there."""
+    var flags = View(array, BYTE_TYPE, 1)
+    var length = flags.dim(0)
+    if length == snapshot.live:
+        filter.allow_flags(at[UInt8](flags.address()), length, snapshot.visible)
+    _ = flags^
+    if length != snapshot.live:
+        raise fail(
+            "ValueError",
+            "filter: expected a boolean for each of %zd rows, got %zd",
+            snapshot.live,
+            length,
+        )
+
+
+def need_which(which: View, queries: Int, filters: Int) raises Fail:
+    """Raises ValueError unless each query names one of the filters."""
+    if which.dim(0) != queries:
+        raise fail("ValueError", "%zd filter numbers for %zd queries", which.dim(0), queries)
+    for i in range(queries):
+        var number = Int(at[Int64](which.address())[unsafe_offset=i])
+        if number < 0 or number >= filters:
+            raise fail("ValueError", "filter %zd of %zd", number, filters)
+
+
+def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_search_filtered(handle, queries, k, ef, threads, filters, kinds, which, plan, out_ids, out_distances)
+    -> 0 or what was refused; `plan` is -1, or one of `vicinal.filter` to be used wherever it can be.
+    """
+    need(count, 11)
+    var index = handle_of(args[unsafe_offset=0])
+    var dtype = index[].dtype
+    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var k = as_int(args[unsafe_offset=2])
+    var ef = as_int(args[unsafe_offset=3])
+    var threads = as_int(args[unsafe_offset=4])
+    var which = View(args[unsafe_offset=7], INT64, 1)
+    var plan = as_int(args[unsafe_offset=8])
+    var ids = View(args[unsafe_offset=9], INT64, EITHER, writable=True)
+    var distances = View(args[unsafe_offset=10], 0, EITHER, writable=True)
+    var n = queries.rows()
+    if queries.columns() != index[].dim:
+        raise fail(
+            "ValueError",
+            "queries have dimension %zd, the index %zd",
+            queries.columns(),
+            index[].dim,
+        )
+    if (
+        ids.rows() != n
+        or distances.rows() != n
+        or ids.columns() != k
+        or distances.columns() != k
+        or k < 1
+    ):
+        raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
+    var filters = Filters(index, args[unsafe_offset=5], args[unsafe_offset=6])
+    need_which(which, n, filters.count)
+    var watch = PythonWatch(0, n)
+    var status = NO_MEMORY
+    if filters.prepare(k, max(k, ef), plan):
+        status = search_filtered(
+            index[],
+            queries.address(),
+            n,
+            k,
+            ef,
+            filters.snapshot,
+            filters.items,
+            at[Int64](which.address()),
+            at[Int64](ids.address()),
+            at[Float32](distances.address()),
+            threads,
+            watch,
+        )
+    _ = watch^
+    _ = filters^
+    _ = queries^
+    _ = which^
+    _ = ids^
+    _ = distances^
+    if status == STOPPED:
+        raise Fail()
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
+    return from_int(status)
+
+
+def index_range(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_range(handle, queries, radius, ef, threads, filters, kinds, which, offsets) -> result or what was
+    refused; offsets[i + 1] - offsets[i] rows were found for query i.
+    """
+    need(count, 9)
+    var index = handle_of(args[unsafe_offset=0])
+    var dtype = index[].dtype
+    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var radius = Float32(as_float(args[unsafe_offset=2]))
+    var ef = as_int(args[unsafe_offset=3])
+    var threads = as_int(args[unsafe_offset=4])
+    var which = View(args[unsafe_offset=7], INT64, 1)
+    var offsets = View(args[unsafe_offset=8], INT64, 1, writable=True)
+    var n = queries.rows()
+    if queries.columns() != index[].dim:
+        raise fail(
+            "ValueError",
+            "queries have dimension %zd, the index %zd",
+            queries.columns(),
+            index[].dim,
+        )
+    if offsets.dim(0) != n + 1:
+        raise fail("ValueError", "%zd offsets for %zd queries", offsets.dim(0), n)
+    var result = RangeResult(n)
+    var filters = Filters(index, args[unsafe_offset=5], args[unsafe_offset=6])
+    need_which(which, n, filters.count)
+    var watch = PythonWatch(0, n)
+    var status = NO_MEMORY
+    if filters.prepare(1, ef, CHOOSE):
+        status = search_range(
+            index[],
+            queries.address(),
+            n,
+            radius,
+            ef,
+            filters.snapshot,
+            filters.items,
+            at[Int64](which.address()),
+            threads,
+            result,
+            watch,
+        )
+    _ = watch^
+    _ = filters^
+    var next = at[Int64](offsets.address())
+    next[] = 0
+    for i in range(result.queries):
+        next[unsafe_offset=i + 1] = next[unsafe_offset=i] + Int64(result.total(i))
+    _ = queries^
+    _ = which^
+    _ = offsets^
+    if status == STOPPED:
+        raise Fail()
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for the rows within the radius")
+    if status != DONE:
+        return from_int(status)
+    return capsule_new[RangeResult, RANGE_TAG](result^)
+
+
+def range_take(args: Args, count: Int) raises Fail -> Obj:
+    """Implements range_take(result, out_ids, out_distances) -> None: copies what `index_range` found.
+    """
+    need(count, 3)
+    var result = capsule_get[RangeResult, RANGE_TAG](args[unsafe_offset=0])
+    var ids = View(args[unsafe_offset=1], INT64, 1, writable=True)
+    var distances = View(args[unsafe_offset=2], 0, 1, writable=True)
+    var total = 0
+    for i in range(result[].queries):
+        total += result[].total(i)
+    if ids.dim(0) != total or distances.dim(0) != total:
+        raise fail("ValueError", "%zd rows were found, there is room for %zd", total, ids.dim(0))
+    result[].copy_to(at[Int64](ids.address()), at[Float32](distances.address()))
+    _ = ids^
+    _ = distances^
+    return none()
+
+
+def index_search(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0, NUMBERS or what was refused.
+    """
+    need(count, 7)
+    var index = handle_of(args[unsafe_offset=0])
+    var dtype = index[].dtype
+    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var k = as_int(args[unsafe_offset=2])
+    var ef = as_int(args[unsafe_offset=3])
+    var threads = as_int(args[unsafe_offset=4])
+    var ids = View(args[unsafe_offset=5], INT64, EITHER, writable=True)
+    var distances = View(args[unsafe_offset=6], 0, EITHER, writable=True)
+    var n = queries.rows()
+    if queries.columns() != index[].dim:
+        raise fail(
+            "ValueError",
+            "queries have dimension %zd, the index %zd",
+            queries.columns(),
+            index[].dim,
+        )
+    if (
+        ids.rows() != n
+        or distances.rows() != n
+        or ids.columns() != k
+        or distances.columns() != k
+        or k < 1
+    ):
+        raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
+    var watch = PythonWatch(0, n)
+    var status = search_many(
+        index[],
+        queries.address(),
+        n,
+        k,
+        ef,
+        at[Int64](ids.address()),
+        at[Float32](distances.address()),
+        threads,
+        watch,
+    )
+    _ = watch^
+    _ = queries^
+    _ = ids^
+    _ = distances^
+    if status == STOPPED:
+        raise Fail()
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
+    if status == DONE and index[].texts.used:
+        return from_int(
+            NUMBERS
+        )  # a status that the caller looks at anyway: integer ids pay nothing
+    return from_int(status)
+
+
+def index_trace(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_trace(handle, query, k, ef, out_ids, out_distances) -> bytes, or an int that says what was refused.
+
+    The bytes are the words of `vicinal.trace.Log`.
+    """
+    need(count, 6)
+    var index = capsule_get[Index, TAG](args[unsafe_offset=0])
+    var dtype = index[].dtype
+    var k = as_int(args[unsafe_offset=2])
+    var ef = as_int(args[unsafe_offset=3])
+    var query = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, 1)
+    var ids = View(args[unsafe_offset=4], INT64, 1, writable=True)
+    var distances = View(args[unsafe_offset=5], 0, 1, writable=True)
+    if query.dim(0) != index[].dim:
+        raise fail(
+            "ValueError", "the query has dimension %zd, the index %zd", query.dim(0), index[].dim
+        )
+    if ids.dim(0) != k or distances.dim(0) != k or k < 1:
+        raise fail("ValueError", "results must have shape (%zd,)", k)
+    var log = Log()
+    var gil = NoGil()
+    var status = trace(
+        index[],
+        query.address(),
+        k,
+        ef,
+        at[Int64](ids.address()),
+        at[Float32](distances.address()),
+        log,
+    )
+    _ = gil^
+    _ = query^
+    _ = ids^
+    _ = distances^
+    if status == NO_MEMORY:
+        raise fail("MemoryError", "no memory for a trace with k = %zd", k)
+    if status != DONE:
+        return from_int(status)
+    var result = external_call["PyBytes_FromStringAndSize", Obj](Int(log.words), log.size * 8)
+    _ = log^
+    if result == 0:
+        raise Fail()
+    return result

@@ -1,0 +1,114 @@
+"""Reachability: every row can be reached from the entry point along links of level 0.
+
+Pruning can take the last link to a row. A flood from the entry finds such rows; each is linked from the nearest row that
+was reached.
+"""
+from vicinal.graph.links import EMPTY, Graph
+from vicinal.graph.reachability import Flood
+from vicinal.graph.undo import PARTS, UndoLog
+from vicinal.kernels.space import Linker, Rows
+from vicinal.rows.row_states import stays
+from vicinal.system.atomics import publish
+from vicinal.system.parallel import Watch
+from vicinal.walk.beam_search import search_level
+from vicinal.walk.scratch import Scratch
+
+comptime ROUNDS = 16
+"""Repairs tried; each but the last may cut off a row whose link it replaces."""
+
+
+@no_inline
+def repair[
+    S: Linker, V: Watch
+](
+    graph: Graph,
+    rows: Rows,
+    marks: Int,
+    ef_construction: Int,
+    log: UndoLog,
+    mut scratch: Scratch,
+    mut watch: V,
+) -> Bool:
+    """Links every row that cannot be reached from the entry point; readers may search meanwhile.
+
+    Args:
+        graph: The links.
+        rows: The rows.
+        marks: Address of the rows' marks, 0 if none has any; only rows that stay must be reached.
+        ef_construction: Candidates kept while searching for reached rows.
+        log: Receives what an undo needs, and word of memory that was refused.
+        scratch: Buffers.
+        watch: May end the work early.
+
+    Returns:
+        False if `watch` ended it or memory was refused: then not all rows are reached, and the caller undoes.
+    """
+    for round in range(ROUNDS):
+        var entry = graph.row_of(graph.entry)
+        var flood = Flood(graph.linked)
+        if flood.failed():
+            log.fail()
+            return False
+        if not flood.spread(graph, entry, watch):
+            return False
+        if flood.all_missed(graph, marks) == 0:
+            break
+        for row in range(graph.linked):
+            if not flood.missed(graph, marks, row):
+                continue
+            var room = scratch.room(S.query_bytes(rows))
+            if scratch.failed():
+                log.fail()
+                return False
+            # every row found from the entry along level 0 has been reached
+            search_level[S, True](
+                graph,
+                rows,
+                S.query_of_row(rows, row, room),
+                scratch,
+                0,
+                graph.linked,
+                entry,
+                ef_construction << round,
+            )
+            _attach(graph, row, marks, log, flood, scratch)
+            if log.failed() or scratch.failed():
+                log.fail()
+                return False
+            if not flood.spread(graph, row, watch):
+                return False
+    return True
+
+
+def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scratch: Scratch):
+    """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others.
+
+    Candidates are rows that stay, or the entry point if that is a removed row: nothing else leads to the row for long.
+    """
+    var entry = graph.row_of(graph.entry)
+    var cap = graph.cap(0)
+    for i in range(scratch.beam.size):
+        var from_row = scratch.beam.node(i)
+        if from_row != entry and not stays(marks, from_row):
+            continue
+        var block = graph.links(0, from_row)
+        if block[unsafe_offset=cap - 1] != EMPTY:
+            continue
+        var free = cap - 1
+        while free > 0 and block[unsafe_offset=free - 1] == EMPTY:
+            free -= 1
+        if log.keep(graph, 0, from_row, from_row % PARTS):
+            publish(block.unsafe_offset(free), row)
+        return
+    for i in range(scratch.beam.size):
+        var from_row = scratch.beam.node(i)
+        if from_row != entry and not stays(marks, from_row):
+            continue
+        var block = graph.links(0, from_row)
+        for j in range(cap - 1, -1, -1):
+            var other = Int(block[unsafe_offset=j])
+            if flood.links_in[unsafe_offset=other] > 1:
+                if log.keep(graph, 0, from_row, from_row % PARTS):
+                    flood.links_in[unsafe_offset=other] -= 1
+                    publish(block.unsafe_offset(j), row)
+                return

@@ -1,0 +1,198 @@
+"""A second look at rows that were linked: free slots of their blocks go to rows two links away.
+
+Selection sees the graph of the moment when a row comes, and leaves slots free that cost a walk nothing but a distance each.
+Filled, a walk finds as much in fewer hops: .95 recall in 1.2 times less time on SIFT, .999 in 1.1 times less on
+Fashion-MNIST. The new links are not answered by links back.
+"""
+from vicinal.graph.links import EMPTY, Graph, fetch_links
+from vicinal.graph.undo import PARTS, UndoLog
+from vicinal.kernels.candidates import key_of, node_of
+from vicinal.kernels.space import Linker, Rows, fetch_row
+from vicinal.system.atomics import publish
+from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.parallel import Body, Team, Unwatched, Watch
+from vicinal.walk.beam_search import measure_nodes
+from vicinal.walk.interleaved import LANES
+from vicinal.walk.scratch import HOP, Scratch, any_failed
+
+comptime BATCH = 4096
+"""Rows looked at before any of them is changed."""
+comptime PIECE = 16
+comptime NEAREST = 48
+"""Candidates kept of a row."""
+comptime THROUGH = 8
+"""Links that are looked through, the first and nearest; more found no more that mattered."""
+comptime LEFT_FREE = 2
+"""Slots left for reverse links of rows to come."""
+
+
+@fieldwise_init
+struct Look[S: Linker](Body):
+    """Finds what to put into the free slots of rows; changes nothing that others read."""
+
+    var graph: Ptr[Graph]
+    var rows: Rows
+    """What is measured: stored rows or codes."""
+    var places: Ptr[UInt32]
+    """The rows."""
+    var found: Ptr[UInt32]
+    """Receives the new links of each row, `cap` slots, EMPTY behind them."""
+    var scratches: Ptr[Ptr[Scratch]]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Looks from rows number begin .. end-1."""
+        var cap = self.graph[].cap(0)
+        ref scratch = self.scratches[unsafe_offset=worker * LANES][]
+        for i in range(begin, end):
+            var row = Int(self.places[unsafe_offset=i])
+            var found = self.found.unsafe_offset(i * cap)
+            var block = self.graph[].links(0, row)
+            var used = 0
+            for j in range(cap):
+                found[unsafe_offset=j] = EMPTY
+                used += Int(block[unsafe_offset=j] != EMPTY)
+            if used > 0 and used < cap - LEFT_FREE:
+                self.collect(row, used, scratch)
+                if scratch.failed():
+                    return  # who made the call looks for it, too
+                self.choose(block, used, found, scratch)
+
+    def collect(self, row: Int, used: Int, mut scratch: Scratch):
+        """Leaves the nearest rows two links away from a row in the beam."""
+        ref graph = self.graph[]
+        var block = graph.links(0, row)
+        var room = scratch.room(Self.S.query_bytes(self.rows))
+        scratch.visited.reset(graph.linked)
+        scratch.beam.reset(NEAREST)
+        if scratch.failed():
+            return
+        var query = Self.S.query_of_row(self.rows, row, room)
+        _ = scratch.visited.first_visit(row)
+        for i in range(used):
+            _ = scratch.visited.first_visit(Int(block[unsafe_offset=i]))
+            fetch_links(graph, 0, Int(block[unsafe_offset=i]))
+        var cap = graph.cap(0)
+        var waiting = 0
+        var through = min(used, THROUGH)
+        for i in range(through):
+            var next = graph.links(0, Int(block[unsafe_offset=i]))
+            for j in range(cap):
+                var other = Int(next[unsafe_offset=j])
+                if other < graph.linked and scratch.visited.first_visit(other):
+                    fetch_row(self.rows, other)
+                    scratch.fresh[unsafe_offset=waiting] = Int64(other)
+                    waiting += 1
+            # what waits must have room for another block
+            if waiting < HOP - cap and i + 1 < through:
+                continue
+            measure_nodes[Self.S, True](graph, self.rows, query, scratch.fresh, waiting, waiting)
+            for j in range(waiting):
+                var entry = scratch.fresh[unsafe_offset=j]
+                if entry < scratch.beam.worst():
+                    scratch.beam.insert(entry)
+            waiting = 0
+
+    def choose(self, block: Ptr[UInt32], used: Int, found: Ptr[UInt32], mut scratch: Scratch):
+        """Picks of the beam what is not much nearer to a link than to the row (`space.SPREAD`)."""
+        var kept = used
+        var bytes = self.graph[].cap(0) * Self.S.query_bytes(self.rows)
+        var queries = scratch.queries_for(bytes)
+        if scratch.failed():
+            return
+        for i in range(used):
+            scratch.prepare[Self.S](self.rows, Int(block[unsafe_offset=i]), i)
+        for i in range(scratch.beam.size):
+            if kept == self.graph[].cap(0) - LEFT_FREE:
+                break
+            var entry = scratch.beam.entries[unsafe_offset=i]
+            var good = True
+            var j = 0
+            while j < kept and good:
+                var key = Self.S.key(queries[unsafe_offset=j], self.rows, node_of(entry))
+                good = not Self.S.well_below(key, key_of(entry))
+                j += 1
+            if good:
+                scratch.prepare[Self.S](self.rows, node_of(entry), kept)
+                found[unsafe_offset=kept - used] = UInt32(node_of(entry))
+                kept += 1
+
+
+@fieldwise_init
+struct Put(Body):
+    """Writes new links into free slots. Item p changes the blocks of rows with row % PARTS == p only.
+    """
+
+    var graph: Ptr[Graph]
+    var places: Ptr[UInt32]
+    var count: Int
+    var found: Ptr[UInt32]
+    var log: Ptr[UndoLog]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Writes the links of rows of parts begin .. end-1."""
+        ref graph = self.graph[]
+        var cap = graph.cap(0)
+        for part in range(begin, end):
+            for i in range(self.count):
+                var row = Int(self.places[unsafe_offset=i])
+                var new = self.found.unsafe_offset(i * cap)
+                if row % PARTS != part or new[] == EMPTY:
+                    continue
+                if not self.log[].keep(graph, 0, row, part):
+                    return
+                var block = graph.links(0, row)
+                var free = 0
+                while block[unsafe_offset=free] != EMPTY:
+                    free += 1
+                for j in range(cap - free):
+                    if new[unsafe_offset=j] == EMPTY:
+                        break
+                    publish(block.unsafe_offset(free + j), Int(new[unsafe_offset=j]))
+
+
+def fill_slots[
+    S: Linker, V: Watch
+](
+    graph: Graph,
+    rows: Rows,
+    places: Ptr[UInt32],
+    count: Int,
+    team: Team,
+    scratches: Ptr[Ptr[Scratch]],
+    log: UndoLog,
+    mut watch: V,
+) -> Bool:
+    """Fills free slots on level 0; the result does not depend on the number of workers.
+
+    Args:
+        graph: The links; readers may search it meanwhile.
+        rows: What is measured, stored rows or codes.
+        places: Rows that were linked.
+        count: Their number.
+        team: Workers.
+        scratches: LANES for each worker.
+        log: Receives what an undo needs, and word of memory that was refused.
+        watch: May end the work early.
+
+    Returns:
+        False if `watch` ended it or memory was refused; the caller undoes.
+    """
+    var found = allocate[UInt32](min(BATCH, count) * graph.cap(0))
+    if missing(found):
+        log.fail()
+        return False
+    var shared = Pointer(to=graph).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+    var undo = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+    var unwatched = Unwatched()
+    var done = 0
+    while done < count and watch.proceed(0) and not log.failed():
+        var here = places.unsafe_offset(done)
+        var size = min(BATCH, count - done)
+        _ = team.run(size, PIECE, Look[S](shared, rows, here, found, scratches), unwatched)
+        if any_failed(scratches, team.size() * LANES):
+            log.fail()
+            break
+        _ = team.run(PARTS, 1, Put(shared, here, size, found, undo), unwatched)
+        done += size
+    release(found)
+    return done == count

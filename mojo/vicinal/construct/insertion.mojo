@@ -1,0 +1,393 @@
+"""Insertion in rounds: rows search a graph that stands still, then each target of new links is changed by one owner.
+
+A round holds at most a small share of the rows already linked, so that its rows lose little by not seeing each other.
+Nothing depends on the order in which threads finish: the same rows, seed and parameters give the same links for any
+number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoPP 2024), arXiv:2305.04359.
+"""
+from vicinal.construct.build_statistics import LINK_BACK, ROUNDS, ROWS, SEARCH, Ledger
+from vicinal.construct.merge_order import Seeds
+from vicinal.construct.prune import select_diverse
+from vicinal.graph.links import EMPTY, Graph
+from vicinal.graph.undo import PARTS, UndoLog
+from vicinal.kernels.space import Linker, Query, Rows, fetch_row
+from vicinal.system.atomics import announce, publish
+from vicinal.system.clock import now
+from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.parallel import Body, Team, Unwatched, Watch
+from vicinal.walk.beam_search import Walk, descend, measure_nodes, search_level
+from vicinal.walk.interleaved import LANES, Errands, lanes_for, run_errands
+from vicinal.walk.scratch import Scratch, any_failed
+
+comptime ROUND_SHARE = 256
+"""A round holds 1 / ROUND_SHARE of the rows present: 0.4 %, which costs less than 0.001 of recall."""
+comptime CONSIDERED = 5
+"""Candidates that a selection looks at, in multiples of M: of more, hardly any is chosen."""
+comptime LARGEST_ROUND = 4096
+comptime PIECE = 4 * LANES
+"""Most rows that a worker takes at once."""
+comptime FEW = 8
+"""Rounds of no more rows link back on one thread: waking the others would take longer."""
+comptime SLACK = 6
+"""Slots that a pruned block keeps free, so that the next reverse links need no pruning."""
+
+
+@fieldwise_init
+struct Round(TrivialRegisterPassable):
+    """The rows of one round, and what all who work on it share."""
+
+    var graph: Ptr[Graph]
+    var rows: Rows
+    """What is measured: stored rows or codes."""
+    var places: Ptr[UInt32]
+    """The rows to be linked, none of which a link leads to."""
+    var own: Ptr[Int32]
+    """The ordinal of each, -1 if it lives on level 0 alone."""
+    var count: Int
+    """Their number."""
+    var ordinals: Int
+    """Ordinals that were there before."""
+    var scratches: Ptr[Ptr[Scratch]]
+    """LANES for each worker."""
+    var ef_construction: Int
+
+    @always_inline
+    def row(self, i: Int) -> Int:
+        """Returns row number i."""
+        return Int(self.places[unsafe_offset=i])
+
+    @always_inline
+    def ordinal(self, i: Int) -> Int:
+        """Returns the ordinal of row number i, or -1."""
+        return Int(self.own[unsafe_offset=i])
+
+    @always_inline
+    def level(self, i: Int) -> Int:
+        """Returns the highest level of row number i."""
+        var ordinal = self.ordinal(i)
+        return 0 if ordinal < 0 else self.graph[].level_of(ordinal)
+
+
+@fieldwise_init
+struct FindLinks[S_: Linker](Body, Errands):
+    """First half of a round: each new row searches the graph and writes its own links, which nobody follows yet.
+    """
+
+    comptime S = Self.S_
+    comptime Note = Int
+
+    var round: Round
+    var done: Int
+    """Rows linked by this call in rounds before."""
+    var seeds: Seeds
+    """Where else than at the entry point walks can start."""
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Does rows number begin .. end-1."""
+        ref graph = self.round.graph[]
+        var walked = graph.linked * (self.round.rows.stride + graph.slots_at(0) * 4)
+        run_errands(
+            self,
+            begin,
+            end,
+            self.round.scratches.unsafe_offset(worker * LANES),
+            lanes_for(walked),
+        )
+
+    def nothing(self) -> Int:
+        """Returns no row."""
+        return -1
+
+    def idle(self, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
+        """Returns a walk that is never made."""
+        return Walk[Self.S, True](self.round.graph, self.round.rows, Query(0, 1), scratch, 0, 0, 0)
+
+    def start(self, number: Int, scratch: Ptr[Scratch], mut row: Int) -> Walk[Self.S, True]:
+        """Selects the links of one row on its upper levels, then starts its walk on level 0."""
+        var round = self.round
+        ref graph = round.graph[]
+        row = round.row(number)
+        var room = scratch[].room(Self.S.query_bytes(round.rows))
+        if scratch[].failed():
+            scratch[].beam.reset(1)  # nothing in it: the walk is done
+            return self.idle(scratch)
+        var query = Self.S.query_of_row(round.rows, row, room)
+        if self.seeds.any():
+            scratch[].chosen.reset(CONSIDERED * graph.M)
+            var position = self.done + number
+            if position >= self.seeds.first:
+                var count = self.seeds.placed(position, self.done, scratch[].picked)
+                if count != 0:
+                    return self.start_near(count, query, scratch)
+        var highest = min(round.level(number), graph.top())
+        var node = descend[Self.S](
+            graph,
+            round.rows,
+            query,
+            scratch[],
+            round.ordinals,
+            graph.linked,
+            graph.entry,
+            highest,
+        )
+        for level in range(highest, 0, -1):
+            search_level[Self.S, False](
+                graph,
+                round.rows,
+                query,
+                scratch[],
+                level,
+                round.ordinals,
+                node,
+                round.ef_construction,
+            )
+            node = scratch[].beam.node(0)
+            self.choose(level, round.ordinal(number), scratch[])
+        var walk = Walk[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
+        walk.begin(graph.row_of(node), round.ef_construction)
+        return walk
+
+    def start_near(self, count: Int, query: Query, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
+        """Starts a walk on level 0 from the `count` rows in `scratch.picked`, which are candidates whatever it finds.
+        """
+        var round = self.round
+        ref graph = round.graph[]
+        ref beam = scratch[].beam
+        beam.reset(min(self.seeds.width, graph.linked))
+        scratch[].visited.reset(graph.linked)
+        if scratch[].failed():
+            return self.idle(scratch)
+        var fresh = scratch[].fresh
+        var seeds = 0
+        for i in range(count):
+            var near = Int(scratch[].picked[unsafe_offset=i])
+            if scratch[].visited.first_visit(near):
+                fetch_row(round.rows, near)
+                fresh[unsafe_offset=seeds] = Int64(near)
+                seeds += 1
+        measure_nodes[Self.S, True](graph, round.rows, query, fresh, seeds, seeds)
+        for i in range(seeds):
+            var entry = fresh[unsafe_offset=i]
+            if entry < beam.worst():
+                beam.insert(entry)
+            if entry < scratch[].chosen.worst():
+                scratch[].chosen.insert(entry)
+        scratch[].distances += seeds
+        return Walk[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
+
+    def finish(self, row: Int, mut scratch: Scratch):
+        """Selects the links of a row on level 0."""
+        if scratch.failed():
+            return
+        if self.seeds.any() and scratch.chosen.size != 0:
+            self.take_seeds(scratch)
+        self.choose(0, row, scratch)
+
+    def take_seeds(self, mut scratch: Scratch):
+        """Adds what the walk has started from to what is left of it in the beam, and leaves all in the beam.
+        """
+        ref beam = scratch.beam
+        ref chosen = scratch.chosen
+        for i in range(beam.size):
+            var entry = beam.entries[unsafe_offset=i] & ~1
+            if entry >= chosen.worst():
+                break
+            var known = False
+            for j in range(chosen.size):
+                if chosen.entries[unsafe_offset=j] == entry:
+                    known = True
+                    break
+            if not known:
+                chosen.insert(entry)
+        beam.reset(chosen.size)
+        for i in range(chosen.size):
+            beam.insert(chosen.entries[unsafe_offset=i])
+
+    def choose(self, level: Int, node: Int, mut scratch: Scratch):
+        """Writes the diverse ones of the beam into the node's own block."""
+        ref graph = self.round.graph[]
+        scratch.selections += 1
+        var kept = select_diverse[Self.S](
+            graph,
+            self.round.rows,
+            level,
+            scratch.beam.entries,
+            min(scratch.beam.size, CONSIDERED * graph.M),
+            graph.M,
+            scratch,
+        )
+        var block = graph.links(level, node)
+        for i in range(kept):
+            block[unsafe_offset=i] = scratch.picked[unsafe_offset=i]
+
+
+@fieldwise_init
+struct LinkBack[S: Linker](Body):
+    """Second half of a round: the reverse links. Item p changes the blocks of nodes with node % PARTS == p only.
+    """
+
+    var round: Round
+    var log: Ptr[UndoLog]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Goes through the round's rows in order once for each owner."""
+        var round = self.round
+        ref graph = round.graph[]
+        ref scratch = round.scratches[unsafe_offset=worker * LANES][]
+        for part in range(begin, end):
+            for number in range(round.count):
+                for level in range(round.level(number) + 1):
+                    var node = round.row(number) if level == 0 else round.ordinal(number)
+                    var block = graph.links(level, node)
+                    for i in range(graph.M):
+                        var target = block[unsafe_offset=i]
+                        if target == EMPTY:
+                            break
+                        if Int(target) % PARTS == part:
+                            self.link(level, Int(target), node, part, scratch)
+
+    def link(self, level: Int, target: Int, node: Int, part: Int, mut scratch: Scratch):
+        """Adds one link target -> node, pruning the target's block when it is full."""
+        var rows = self.round.rows
+        ref graph = self.round.graph[]
+        var block = graph.links(level, target)
+        if not self.log[].keep(graph, level, target, part):
+            return
+        var cap = graph.cap(level)
+        for i in range(cap):
+            if block[unsafe_offset=i] == EMPTY:
+                publish(block.unsafe_offset(i), node)
+                return
+        scratch.prunes += 1
+        var centre = graph.row_at(level, target)
+        var room = scratch.room(Self.S.query_bytes(rows))
+        if scratch.failed():
+            return
+        var query = Self.S.query_of_row(rows, centre, room)
+        var fresh = scratch.fresh
+        for i in range(cap + 1):
+            var other = node if i == cap else Int(block[unsafe_offset=i])
+            fetch_row(rows, graph.row_at(level, other))
+            fresh[unsafe_offset=i] = Int64(other)
+        if level == 0:
+            measure_nodes[Self.S, True](graph, rows, query, fresh, cap + 1, cap + 1)
+        else:
+            measure_nodes[Self.S, False](graph, rows, query, fresh, cap + 1, cap + 1)
+        scratch.chosen.reset(cap + 1)
+        if scratch.failed():
+            return
+        for i in range(cap + 1):
+            scratch.chosen.insert(fresh[unsafe_offset=i])
+        var wanted = max(cap - SLACK, cap // 2)
+        var kept = select_diverse[Self.S](
+            graph, rows, level, scratch.chosen.entries, cap + 1, wanted, scratch
+        )
+        if scratch.failed():
+            return
+        for i in range(kept):
+            publish(block.unsafe_offset(i), Int(scratch.picked[unsafe_offset=i]))
+        for i in range(kept, cap):
+            publish(block.unsafe_offset(i), Int(EMPTY))
+
+
+@no_inline
+def link_rows[
+    S: Linker, V: Watch
+](
+    mut graph: Graph,
+    rows: Rows,
+    places: Ptr[UInt32],
+    count: Int,
+    until: Int,
+    levels: Ptr[UInt8],
+    present: Int,
+    ef_construction: Int,
+    team: Team,
+    scratches: Ptr[Ptr[Scratch]],
+    log: UndoLog,
+    ledger: Ledger,
+    mut watch: V,
+    seeds: Seeds = Seeds.none(),
+) -> Int:
+    """Links rows, and gives blocks to all rows below `until`.
+
+    Args:
+        graph: The links; readers may search it meanwhile.
+        rows: What is measured, stored rows or codes, those to be linked included.
+        places: The rows to be linked, ascending but for the first unless there are seeds. No link leads to them; their blocks
+            are empty, or they have none yet. If no row takes part, the first must reach level 1: it becomes the entry point.
+        count: Their number.
+        until: The rows that the graph shall have.
+        levels: The level of each row from graph.linked on; 0 for those that are not to be linked.
+        present: Rows that take part in the graph already.
+        ef_construction: Candidates kept while searching for neighbours.
+        team: Workers.
+        scratches: LANES for each worker.
+        log: Made of the same graph; receives what an undo needs, and word of memory that was refused.
+        ledger: Receives what it costs.
+        watch: May end the work early.
+        seeds: Where walks for some of the rows start.
+
+    Returns:
+        1 when done, 0 when `watch` ended it, -1 when memory is out; the caller undoes in both cases.
+    """
+    var start = graph.linked
+    var unwatched = Unwatched()
+    var own = allocate[Int32](LARGEST_ROUND)
+    if missing(own) or log.failed():
+        release(own)
+        return -1
+    var outcome = 1
+    var done = 0
+    var time = now()
+    while done < count or graph.linked < until:
+        var size = min(min(max((present + done) // ROUND_SHARE, 1), LARGEST_ROUND), count - done)
+        var here = places.unsafe_offset(done)
+        var reach = until
+        if done + size < count and not seeds.any():
+            reach = max(graph.linked, Int(here[unsafe_offset=size - 1]) + 1)
+        var ordinals = graph.ordinals
+        if not graph.reserve(reach, levels.unsafe_offset(graph.linked - start), graph.linked):
+            outcome = -1
+            break
+        for i in range(size):
+            own[unsafe_offset=i] = Int32(graph.ordinal_of(Int(here[unsafe_offset=i])))
+        watch.advance(done)
+        if not watch.proceed(0):  # rounds of one row are pieces that nobody asks about
+            outcome = 0
+            break
+        var round = Round(
+            Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin](),
+            rows,
+            here,
+            own,
+            size,
+            ordinals,
+            scratches,
+            ef_construction,
+        )
+        if present + done > 0:
+            var piece = max(min(PIECE, size // (2 * team.size())), 1)
+            if not team.run(size, piece, FindLinks[S](round, done, seeds), watch):
+                outcome = 0
+                break
+            time = ledger.spend(SEARCH, time)
+            var back = LinkBack[S](
+                round,
+                Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            )
+            _ = team.run(PARTS, 1 if size > FEW else PARTS, back, unwatched)
+            time = ledger.spend(LINK_BACK, time)
+            if log.failed() or any_failed(scratches, team.size() * LANES):
+                outcome = -1
+                break
+        announce(graph.linked, reach)
+        for i in range(size):
+            if round.ordinal(i) >= 0:
+                if present + done == 0:  # the entry point may be that of a graph that is made anew
+                    graph.entry = round.ordinal(0)
+                graph.raise_entry(round.ordinal(i))
+        done += size
+        ledger.add(ROUNDS, 1)
+    ledger.add(ROWS, done)
+    release(own)
+    return outcome

@@ -1,0 +1,123 @@
+"""Rows that are read where their owner has put them: an array of the caller serves as the column of vectors.
+
+Nothing is ever written there. Before rows are to be written or to follow the last one, all of them are copied into memory of
+the index; searches under way may go on in the array, so whoever lent it must keep it until `returnable`.
+"""
+from std.memory import unsafe_memcpy
+
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.space import COSINE, is_float, item_bytes, row_stride
+from vicinal.quantization.code_space import CODE_LINE
+from vicinal.system.atomics import announce
+from vicinal.system.memory import Column, at
+from vicinal.system.parallel import Body, Team, Watch
+
+comptime OWN = 0
+"""The rows are in memory of the index, or in its file."""
+comptime BORROWED = 1
+"""The rows are in memory of somebody else."""
+comptime GIVEN_UP = 2
+"""They were copied, but searches that began before may still read them there."""
+comptime FREE_TO_STAY = 0
+comptime HAS_ROWS = 1
+comptime UNIT_LENGTH = 2
+comptime GAPS = 3
+comptime PIECE = 1 << 20
+"""Bytes that a worker copies at once."""
+
+
+def must_copy(index: Index) -> Int:
+    """Tells why the next rows of an index cannot stay where they are: FREE_TO_STAY if they can.
+
+    HAS_ROWS: all rows lie in one piece. UNIT_LENGTH: float rows are changed for cosine. GAPS: long rows begin on cache lines.
+    """
+    if index.count != 0 or index.borrowed != OWN:
+        return HAS_ROWS
+    if index.metric == COSINE and is_float(index.dtype):
+        return UNIT_LENGTH
+    if row_stride(index.dim, index.dtype) != index.dim * item_bytes(index.dtype):
+        return GAPS
+    return FREE_TO_STAY
+
+
+def borrow(mut index: Index, address: Int, rows: Int):
+    """Makes rows at an address those of an index that has none.
+
+    Preconditions:
+        `must_copy(index)` is FREE_TO_STAY.
+
+    Safety:
+        The memory must stay as it is until `returnable`. No kernel reads behind the last row.
+    """
+    index.vectors = (
+        Column()
+    )  # an addition that was taken back may have left memory; nobody reads rows of an empty index
+    index.vectors.view(address, rows * row_stride(index.dim, index.dtype))
+    index.borrowed = BORROWED
+
+
+def forget_borrowed(mut index: Index):
+    """Takes `borrow` back; no row has shown meanwhile."""
+    if index.borrowed == BORROWED and index.count == 0:
+        index.vectors.view(0, 0)
+        index.borrowed = OWN
+
+
+@fieldwise_init
+struct CopyBytes(Body):
+    """Copies memory."""
+
+    var source: Int
+    var target: Int
+    var bytes: Int
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Copies pieces begin .. end-1."""
+        var first = begin * PIECE
+        unsafe_memcpy(
+            dest=at[UInt8](self.target + first),
+            src=at[UInt8](self.source + first),
+            count=min(end * PIECE, self.bytes) - first,
+        )
+
+
+def own_rows[V: Watch](mut index: Index, until: Int, team: Team, mut watch: V) -> Int:
+    """Copies borrowed rows into memory of the index; searches may run meanwhile.
+
+    Args:
+        index: The index.
+        until: Rows to make room for.
+        team: Workers.
+        watch: May end the work early.
+
+    Returns:
+        DONE, STOPPED or NO_MEMORY; the index is as it was unless DONE.
+    """
+    if index.borrowed != BORROWED:
+        return DONE
+    var own = Column()
+    var bytes = index.vectors.usable
+    if not own.grow(until * row_stride(index.dim, index.dtype) + CODE_LINE):
+        return NO_MEMORY
+    var copy = CopyBytes(index.vectors.address, own.address, bytes)
+    if not team.run((bytes + PIECE - 1) // PIECE, 1, copy, watch):
+        return STOPPED
+    # rows behind these are announced later: who sees one of them sees the new address
+    announce(index.vectors.address, own.address)
+    index.vectors.reserved = own.reserved
+    index.vectors.usable = own.usable
+    own.reserved = 0  # it is the index's now
+    index.borrowed = GIVEN_UP
+    index.lent_until = index.readers.retire()
+    return DONE
+
+
+def returnable(mut index: Index) -> Bool:
+    """Tells, once, that no search reads given up rows any more.
+
+    To be asked by a writer, or by somebody who keeps writers away.
+    """
+    if index.borrowed != GIVEN_UP or not index.readers.passed(index.lent_until):
+        return False
+    index.borrowed = OWN
+    return True

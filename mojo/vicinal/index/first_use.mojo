@@ -1,0 +1,150 @@
+"""What an opened index makes of its rows when somebody first needs it: by the number of rows, so without a lock and in pieces.
+
+Tables that the GIL guards are made apart, while others may use the index, and then handed over with the GIL held. Whoever changes
+the index makes or meets them first, so that what was read for a table that is handed over was not changed meanwhile.
+"""
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.rows.id_map import IdMap
+from vicinal.rows.string_ids import FREE, Texts, hold
+from vicinal.system.atomics import seen
+from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.parallel import Watch
+
+comptime CHUNK = 1 << 16
+"""Rows between looks at the watch."""
+
+
+struct KnownIds(Movable):
+    """The table that finds rows by their ids, made apart."""
+
+    var map: IdMap
+    var automatic: Bool
+    """Whether ids are row numbers, and the table is not needed."""
+
+    def __init__(out self):
+        """Knows nothing."""
+        self.map = IdMap()
+        self.automatic = True
+
+    def learn[V: Watch](mut self, index: Index, mut watch: V) -> Int:
+        """Looks at all ids.
+
+        Returns:
+            DONE; or STOPPED or NO_MEMORY, and then there is nothing to `give`.
+
+        Safety:
+            The caller has claimed a scratch, which is pinned, or keeps writers away.
+        """
+        var visible = index.snapshot().visible
+        if visible.bound == 0:
+            return DONE
+        var column = at[Int64](seen(index.ids.address))
+        var rows = 0  # what a mapped file counts may be wrong, and a full table has no end
+        for row in range(visible.bound):
+            if row % CHUNK == 0 and not watch.proceed(0):
+                return STOPPED
+            if visible.sees(row):
+                rows += 1
+                self.automatic = self.automatic and Int(column[unsafe_offset=row]) == row
+        if self.automatic:
+            return DONE
+        if not self.map.make_room(column, rows):
+            return NO_MEMORY
+        for row in range(visible.bound):
+            if row % CHUNK == 0 and not watch.proceed(0):
+                return STOPPED
+            # beside a writer more may be seen: then the table is of no use, but must not be full
+            if visible.sees(row) and self.map.held < rows:
+                _ = self.map.insert(column, row)
+        return DONE
+
+    def give(mut self, mut index: Index):
+        """Hands the table over, unless the index has one by now."""
+        if index.ids_known:
+            return
+        swap(index.map, self.map)
+        index.automatic = self.automatic
+        index.ids_known = True
+
+
+def catch_up[V: Watch](mut index: Index, mut watch: V) -> Int:
+    """Puts all rows of the graph into the table that tells copies; for callers that hold the index for writing.
+
+    A change needs the table, and an index that was opened has none yet: to make it reads all rows.
+
+    Returns:
+        DONE; or STOPPED or NO_MEMORY, and then the rest can be put in later.
+    """
+    var linked = index.graph[].linked
+    var stored = index.rows()
+    var marks = index.marks.address()
+    ref copies = index.copies
+    if copies.count != 0 and copies.seen < linked:
+        for first in range(copies.seen, linked, CHUNK):
+            if not watch.proceed(0):
+                return STOPPED
+            if not copies.put_originals(stored, first, min(first + CHUNK, linked), marks):
+                return NO_MEMORY
+    while copies.seen < linked:
+        if not watch.proceed(0):
+            return STOPPED
+        if not copies.put_others(stored, min(copies.seen + CHUNK, linked), marks):
+            return NO_MEMORY
+    return DONE
+
+
+struct KnownTexts(Movable):
+    """The table that finds strings, made apart."""
+
+    var table: Ptr[UInt32]
+    var room: Int
+    var held: Int
+    """Strings in the table; 0 if offsets are damaged, of which whoever looks for a string will tell."""
+
+    def __init__(out self):
+        """Knows nothing."""
+        self.table = no_block[UInt32]()
+        self.room = 0
+        self.held = 0
+
+    def __deinit__(deinit self):
+        release(self.table)
+
+    def learn[V: Watch](mut self, texts: Texts, mut watch: V) -> Int:
+        """Looks at all strings.
+
+        Returns:
+            DONE; or STOPPED or NO_MEMORY, and then there is nothing to `give`.
+
+        Safety:
+            Strings may not be freed meanwhile: the caller has claimed a scratch, which is pinned, or keeps writers away.
+        """
+        var count = texts.count
+        for number in range(count):
+            if number % CHUNK == 0 and not watch.proceed(0):
+                return STOPPED
+            if not texts.valid(number):
+                return DONE
+        var room = 64
+        while room < 2 * count:
+            room *= 2
+        release(self.table)
+        self.table = allocate[UInt32](room)
+        if missing(self.table):
+            return NO_MEMORY
+        self.room = room
+        for i in range(room):
+            self.table[unsafe_offset=i] = FREE
+        for number in range(count):
+            if number % CHUNK == 0 and not watch.proceed(0):
+                return STOPPED
+            hold(self.table, room, texts, number)
+        self.held = count
+        return DONE
+
+    def give(mut self, mut texts: Texts):
+        """Hands the table over, unless there is one by now."""
+        if texts.held < texts.count and self.held == texts.count:
+            swap(texts.table, self.table)
+            swap(texts.room, self.room)
+            texts.held = self.held

@@ -1,0 +1,183 @@
+"""The invariants of an index, each with the number that reports it broken."""
+from vicinal.file.posix import INTERRUPTED, SYSTEM
+from vicinal.graph.links import EMPTY, Graph
+from vicinal.graph.reachability import LOOK_EVERY, Flood
+from vicinal.index.untrusted_links import look_at_rings
+from vicinal.index.vector_index import Index
+from vicinal.rows.row_states import FREE, LIVE, PENDING, stays
+from vicinal.system.memory import at
+from vicinal.system.parallel import Unwatched, Watch
+
+comptime SOUND = 0
+comptime TOO_MANY_LINKS = 1
+"""A slot beyond the cap is used."""
+comptime HOLE = 2
+"""An EMPTY slot stands before a used one."""
+comptime NO_SUCH_NODE = 3
+"""A link leads to a node that does not exist on its level."""
+comptime SELF_LINK = 4
+comptime DOUBLE_LINK = 5
+comptime BAD_TABLE = 6
+"""The rows or starts of the upper levels are out of order."""
+comptime BAD_ENTRY = 7
+"""The entry point does not exist or does not have the highest level."""
+comptime UNREACHABLE = 8
+"""A row cannot be reached from the entry point on level 0."""
+comptime UNLINKED = 9
+"""More or fewer rows have no links than are copies of others or free."""
+comptime FREE_ROW_LINKED = 10
+"""A link leads to or from a row that was freed."""
+comptime BAD_RING = 11
+"""Copies of a row are not where they must be, or not of the same content, or what was removed contradicts them."""
+comptime NOT_KNOWN = -1
+"""There is no memory to find out."""
+comptime ENDED = -2
+"""The watch ended the check."""
+
+
+def check_index[V: Watch](index: Index, mut watch: V) -> Int:
+    """Checks all invariants; changes nothing.
+
+    Args:
+        index: The index; no writer may be at work.
+        watch: May end the check early.
+
+    Returns:
+        SOUND or the number of the first invariant found broken; NOT_KNOWN or ENDED.
+    """
+    var found = check_graph_watched(
+        index.graph[],
+        index.count,
+        index.unrepaired == 0,
+        _count_apart(index),
+        index.marks.address(),
+        watch,
+    )
+    if found != SOUND:
+        return found
+    var rings = look_at_rings(index, watch)
+    if rings.code == SYSTEM:
+        return NOT_KNOWN
+    if rings.code == INTERRUPTED:
+        return ENDED
+    return SOUND if rings.ok() else BAD_RING
+
+
+def _count_apart(index: Index) -> Int:
+    """Counts the rows that are free, and the copies that are there."""
+    var count = 0
+    for row in range(index.count):
+        var mark = index.marks.of(row) if index.marks.in_use else LIVE
+        count += Int(mark == FREE or (mark != PENDING and index.copies.is_copy(row)))
+    return count
+
+
+def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: Int = 0) -> Int:
+    """Checks the invariants of the links; changes nothing.
+
+    Args:
+        graph: The links; no writer may be at work.
+        count: Rows of the index, removed ones included.
+        whole: Whether rows were repaired since the last insertion, so that all must be reachable.
+        apart: Rows that take no part in the graph, pending ones not counted.
+        marks: Address of the rows' marks, 0 if none was removed.
+
+    Returns:
+        SOUND or the number of the first invariant found broken, or NOT_KNOWN.
+    """
+    var unwatched = Unwatched()
+    return check_graph_watched(graph, count, whole, apart, marks, unwatched)
+
+
+def check_graph_watched[
+    V: Watch
+](graph: Graph, count: Int, whole: Bool, apart: Int, marks: Int, mut watch: V) -> Int:
+    """Does the same; returns ENDED if `watch` ends it."""
+    if graph.linked == 0:
+        return SOUND if graph.entry < 0 else BAD_ENTRY
+    if graph.linked != count:
+        return NO_SUCH_NODE
+    var table = _check_table(graph, marks)
+    if table != SOUND:
+        return table
+    var absent = 0
+    for row in range(graph.linked):
+        if row % LOOK_EVERY == 0 and not watch.proceed(0):
+            return ENDED
+        # a pending row may have links or none: it was a copy, or no graph has had it
+        absent += Int(graph.absent(row) and not _is(marks, row, PENDING))
+        var found = _check_block(graph, 0, row, graph.linked, marks)
+        if found != SOUND:
+            return found
+    for ordinal in range(graph.ordinals):
+        if ordinal % LOOK_EVERY == 0 and not watch.proceed(0):
+            return ENDED
+        for level in range(1, graph.level_of(ordinal) + 1):
+            var found = _check_block(graph, level, ordinal, graph.ordinals, marks)
+            if found != SOUND:
+                return found
+    if absent != apart:
+        return UNLINKED
+    if whole:
+        var flood = Flood(graph.linked)
+        if flood.failed():
+            return NOT_KNOWN
+        if not flood.spread(graph, graph.row_of(graph.entry), watch):
+            return ENDED
+        if flood.all_missed(graph, marks) != 0:
+            return UNREACHABLE
+    return SOUND
+
+
+@always_inline
+def _is(marks: Int, row: Int, mark: UInt8) -> Bool:
+    return marks != 0 and at[UInt8](marks)[unsafe_offset=row] == mark
+
+
+def _check_table(graph: Graph, marks: Int) -> Int:
+    var upper_rows = graph.upper_rows.ptr[UInt32]()
+    var start = graph.upper_start.ptr[UInt32]()
+    if graph.entry < 0 or graph.entry >= graph.ordinals:
+        return BAD_ENTRY
+    if start[] != 0 or Int(start[unsafe_offset=graph.ordinals]) != graph.blocks:
+        return BAD_TABLE
+    for ordinal in range(graph.ordinals):
+        var row = Int(upper_rows[unsafe_offset=ordinal])
+        if row >= graph.linked or (
+            ordinal > 0 and row <= Int(upper_rows[unsafe_offset=ordinal - 1])
+        ):
+            return BAD_TABLE
+        if start[unsafe_offset=ordinal + 1] <= start[unsafe_offset=ordinal]:
+            return BAD_TABLE
+        if graph.level_of(ordinal) > graph.top() and stays(marks, row) and not graph.absent(row):
+            return BAD_ENTRY
+    # a free row leads nowhere, so that no search could begin there
+    return FREE_ROW_LINKED if _is(marks, graph.row_of(graph.entry), FREE) else SOUND
+
+
+def _check_block(graph: Graph, level: Int, node: Int, nodes: Int, marks: Int) -> Int:
+    var block = graph.links(level, node)
+    var cap = graph.cap(level)
+    for i in range(cap, graph.slots_at(level)):
+        if block[unsafe_offset=i] != EMPTY:
+            return TOO_MANY_LINKS
+    var ended = False
+    for i in range(cap):
+        var link = block[unsafe_offset=i]
+        if link == EMPTY:
+            ended = True
+            continue
+        if ended:
+            return HOLE
+        if Int(link) >= nodes or (level > 0 and graph.level_of(Int(link)) < level):
+            return NO_SUCH_NODE
+        if Int(link) == node:
+            return SELF_LINK
+        if _is(marks, graph.row_at(level, node), FREE) or _is(
+            marks, graph.row_at(level, Int(link)), FREE
+        ):
+            return FREE_ROW_LINKED
+        for j in range(i):
+            if block[unsafe_offset=j] == link:
+                return DOUBLE_LINK
+    return SOUND

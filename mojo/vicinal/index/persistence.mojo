@@ -1,0 +1,492 @@
+"""Between an index and a file: which arrays are saved under which names, and what a file must hold to be searched."""
+from std.memory import unsafe_memcpy
+
+from vicinal.file.format import (
+    BAD_CONTENT,
+    BAD_FIELD,
+    BAD_SECTION,
+    INT64_SECTION,
+    UINT32_SECTION,
+    Section,
+    name_of,
+)
+from vicinal.file.mapped import verify
+from vicinal.file.posix import ENOMEM, Source, Status
+from vicinal.file.writer import save, write
+from vicinal.graph.links import MAX_ROWS, slots
+from vicinal.index.header import Header, IndexFile
+from vicinal.index.untrusted_links import count_marks, distrust
+from vicinal.index.vector_index import TUNING_WORDS, Index
+from vicinal.kernels.space import item_bytes, row_stride
+from vicinal.quantization.choice import AUTO, can_walk
+from vicinal.quantization.code_table import STORED_ROWS, codes_on_heap, drop_codes
+from vicinal.quantization.rotation import padded_dim
+from vicinal.rows.duplicates import ALONE
+from vicinal.rows.string_ids import MAX_TEXTS
+from vicinal.system.memory import Column, Ptr, allocate, at, missing, release
+from vicinal.system.parallel import Watch, usable_cores
+
+comptime BYTES_SECTION = 4
+"""Type of a section of bytes: that of uint8 rows."""
+comptime SECTIONS = 15
+comptime MAX_TUNINGS = 4096
+
+
+def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) -> Status:
+    """Saves an index, so that the file at `path` is the old one or the new one, whole, at any moment.
+
+    Args:
+        index: The index; no writer may be at work, searches may.
+        path: Address of a NUL-terminated string. May be the file that the index was opened from.
+        ef_search: Default search width to remember.
+        watch: May end the call early; the old file is untouched then.
+
+    Returns:
+        The writer's status.
+    """
+    var copies = Column()
+    if not _settle_copies(index, copies):
+        return Status.system(ENOMEM)
+    var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return Status.system(ENOMEM)
+    var count = 0
+    var header = _describe(index, copies, ef_search, sections, count)
+    var status = save(path, header, sections, count, watch)
+    release(sections)
+    _ = copies^
+    return status
+
+
+def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: V) -> Status:
+    """Writes an index into an open file that is empty; for files that have no name.
+
+    Args:
+        index: The index; no writer may be at work, searches may.
+        file: Descriptor of a regular file, open for writing.
+        ef_search: Default search width to remember.
+        watch: May end the call early.
+
+    Returns:
+        The writer's status.
+    """
+    var copies = Column()
+    if not _settle_copies(index, copies):
+        return Status.system(ENOMEM)
+    var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return Status.system(ENOMEM)
+    var count = 0
+    var header = _describe(index, copies, ef_search, sections, count)
+    var status = write(file, header, sections, count, watch)
+    release(sections)
+    _ = copies^
+    return status
+
+
+def format_version(index: Index) -> Int:
+    """Returns the format version of the file that an index would be saved as, 0 when memory is out.
+    """
+    var sections = allocate[Section](SECTIONS)
+    if missing(sections):
+        return 0
+    var count = 0
+    var header = _describe(index, Column(), 0, sections, count)
+    release(sections)
+    return header.version()
+
+
+def _settle_copies(index: Index, mut column: Column) -> Bool:
+    """Makes the rings of copies as they will be once rows that searches may be at are freed; nothing if there are no such rows.
+
+    Returns:
+        False when memory is out.
+    """
+    ref copies = index.copies
+    if index.unlinked.count == 0 or copies.count == 0:
+        return True
+    if not column.grow(4 * copies.rows):
+        return False
+    unsafe_memcpy(dest=column.ptr[UInt32](), src=copies.next.ptr[UInt32](), count=copies.rows)
+    for i in range(index.unlinked.count):
+        if index.unlinked.row(i) < copies.rows:
+            column.ptr[UInt32]()[unsafe_offset=index.unlinked.row(i)] = ALONE
+    return True
+
+
+def _describe(
+    index: Index, settled: Column, ef_search: Int, sections: Ptr[Section], mut count: Int
+) -> Header:
+    """Lists the arrays of an index and returns the header that goes with them."""
+    ref graph = index.graph[]
+    var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
+    sections[unsafe_offset=0] = Section(
+        name_of("vectors"), index.vectors.address, index.dtype, index.count, stride
+    )
+    sections[unsafe_offset=1] = Section(
+        name_of("links0"), graph.links0.address, UINT32_SECTION, graph.linked, slots(2 * graph.M)
+    )
+    sections[unsafe_offset=2] = Section(
+        name_of("upper_rows"), graph.upper_rows.address, UINT32_SECTION, graph.ordinals, 1
+    )
+    sections[unsafe_offset=3] = Section(
+        name_of("upper_start"),
+        graph.upper_start.address,
+        UINT32_SECTION,
+        graph.ordinals + 1 if graph.ordinals > 0 else 0,
+        1,
+    )
+    sections[unsafe_offset=4] = Section(
+        name_of("upper_links"),
+        graph.upper_links.address,
+        UINT32_SECTION,
+        graph.blocks,
+        slots(graph.M),
+    )
+    sections[unsafe_offset=5] = Section(
+        name_of("ids"), index.ids.address, INT64_SECTION, index.count, 1
+    )
+    count = 6
+    if index.has_norms():
+        sections[unsafe_offset=6] = Section(
+            name_of("norms"), index.norms.address, 0, index.count, 1
+        )
+        count = 7
+    ref codes = index.codes[]
+    if codes.kind != STORED_ROWS:
+        if not codes.in_place():
+            sections[unsafe_offset=count] = Section(
+                name_of("codes"), codes.bytes.address, BYTES_SECTION, codes.count, codes.stride
+            )
+            count += 1
+        sections[unsafe_offset=count] = Section(
+            name_of("code_constants"), codes.constants.address, UINT32_SECTION, codes.count, 2
+        )
+        sections[unsafe_offset=count + 1] = Section(
+            name_of("code_centre"), Int(codes.centre), 0, 1, padded_dim(index.dim)
+        )
+        count += 2
+    if index.copies.count != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("copies"),
+            settled.address if settled.address != 0 else index.copies.next.address,
+            UINT32_SECTION,
+            graph.linked,
+            1,
+        )
+        count += 1
+    ref texts = index.texts
+    if texts.used:
+        sections[unsafe_offset=count] = Section(
+            name_of("id_text"), texts.text.address, BYTES_SECTION, texts.begin(texts.count), 1
+        )
+        sections[unsafe_offset=count + 1] = Section(
+            name_of("id_offsets"),
+            texts.offsets.address,
+            INT64_SECTION,
+            texts.count + 1 if texts.count > 0 else 0,
+            1,
+        )
+        count += 2
+    if index.tunings != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("tuning"), index.tuning.address, INT64_SECTION, index.tunings, TUNING_WORDS
+        )
+        count += 1
+    if index.marks.removed != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("tombstones"), index.marks.bytes.address, BYTES_SECTION, index.count, 1
+        )
+        count += 1
+    return Header(
+        index.metric,
+        index.dtype,
+        index.dim,
+        index.count,
+        graph.linked,
+        graph.M,
+        index.ef_construction,
+        ef_search,
+        index.seed,
+        graph.entry,
+        graph.top(),
+        index.exact_below,
+        index.unrepaired,
+        index.quantization,
+        codes.kind,
+        index.copies.count,
+        Int(texts.used),
+        index.marks.removed,
+        index.marks.pending + index.marks.holding,
+    )
+
+
+def open_index[
+    V: Watch
+](var source: Source, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
+    """Opens a saved index.
+
+    Args:
+        source: The file.
+        copy: True for a private copy that can be added to, False to search the map itself.
+        check: Whether to compare every byte with the checksums before anything is used.
+        status: Receives how it went.
+        watch: May end the checking early.
+
+    Returns:
+        The index; an empty one of no use unless the status is DONE.
+
+    Safety:
+        What is read of a map is clamped where it is used: a damaged file may give wrong neighbours, never a read outside
+        the map. Who relies on its number of rows asks `trust.counts_agree` first. A private copy is refused unless its links
+        can be followed without clamping, and its counts, marks and rings fit each other and the links.
+    """
+    var mapped = IndexFile(source^)
+    status = mapped.status
+    if status.ok() and check:
+        status = verify(mapped, usable_cores(), watch)
+    if not status.ok():
+        return Index(0, 0, 1, 2, 1, 0, 0, 0)
+    var header = mapped.header
+    var index = Index(
+        header.metric,
+        header.dtype,
+        header.dim,
+        header.M,
+        header.ef_construction,
+        header.seed,
+        header.exact_below,
+        header.quantization,
+    )
+    if index.failed():
+        status = Status.system(ENOMEM)
+    if status.ok():
+        _attach(mapped, index, status)
+    if not status.ok():
+        return index^
+    index.ef_search = header.ef_search
+    index.ids_known = False
+    if copy:
+        status = distrust(index, header)
+        if status.ok() and not (
+            _make_private(index) and index.copies.put_in_order() and _count_marks(index)
+        ):
+            status = Status.system(ENOMEM)
+        _ = mapped^
+    else:
+        if not index.keep_file(mapped^):
+            status = Status.system(ENOMEM)
+    return index^
+
+
+def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
+    """Makes the index's columns views of the map's sections."""
+    var header = mapped.header
+    ref graph = index.graph[]
+    if header.M < 2 or header.M > 128:
+        status = Status(BAD_FIELD, header.M, 0, name_of("M"))
+        return
+    if header.quantization != AUTO and not can_walk(
+        header.quantization - 1, header.metric, header.dtype
+    ):
+        status = Status(BAD_FIELD, header.quantization, 0, name_of("quantization"))
+        return
+    if header.count > MAX_ROWS:
+        status = Status(BAD_FIELD, header.count, 0, name_of("count"))
+        return
+    var stride = row_stride(header.dim, header.dtype) // item_bytes(header.dtype)
+    _view(mapped, index.vectors, "vectors", header.dtype, header.count, stride, status)
+    _view(mapped, index.ids, "ids", INT64_SECTION, header.count, 1, status)
+    if index.has_norms():
+        _view(mapped, index.norms, "norms", 0, header.count, 1, status)
+    var ordinals = _rows_of(mapped, "upper_rows")
+    var blocks = _rows_of(mapped, "upper_links")
+    _view(
+        mapped, graph.links0, "links0", UINT32_SECTION, header.linked, slots(2 * header.M), status
+    )
+    _view(mapped, graph.upper_rows, "upper_rows", UINT32_SECTION, ordinals, 1, status)
+    _view(
+        mapped,
+        graph.upper_start,
+        "upper_start",
+        UINT32_SECTION,
+        ordinals + 1 if ordinals > 0 else 0,
+        1,
+        status,
+    )
+    _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
+    _attach_codes(mapped, index, status)
+    if header.copies != 0:
+        _view(mapped, index.copies.next, "copies", UINT32_SECTION, header.linked, 1, status)
+        index.copies.rows = header.linked
+        index.copies.count = header.copies
+    else:
+        _need_none(mapped, "copies", status)
+    if header.removed != 0:
+        _view(mapped, index.marks.bytes, "tombstones", BYTES_SECTION, header.count, 1, status)
+    else:
+        _need_none(mapped, "tombstones", status)
+    _attach_texts(mapped, index, status)
+    _attach_tuning(mapped, index, status)
+    if not status.ok():
+        return
+    if (
+        (header.linked > 0) != (ordinals > 0)
+        or (ordinals > 0) != (blocks > 0)
+        or ordinals > header.linked
+    ):
+        status = Status(BAD_CONTENT, ordinals, 0, name_of("upper_rows"))
+        return
+    if header.entry >= ordinals or (header.entry < 0) != (ordinals == 0):
+        status = Status(BAD_FIELD, header.entry, 0, name_of("entry"))
+        return
+    graph.linked = header.linked
+    graph.rows = header.linked
+    graph.ordinals = ordinals
+    graph.blocks = blocks
+    graph.entry = header.entry
+    index.count = header.count
+    index.unrepaired = header.unrepaired
+    index.marks.removed = header.removed
+    index.marks.pending = header.shaded  # until somebody counts
+    index.marks.shaded = header.shaded
+    index.marks.in_use = header.removed != 0
+    index.marks.publish(0, header.count)
+    index.copies.in_order = header.copies == 0  # nobody has looked
+
+
+def _count_marks(mut index: Index) -> Bool:
+    """Counts the marks, whose sums were found right, and makes stamps; returns False when memory is out.
+    """
+    ref marks = index.marks
+    if not marks.in_use:
+        return True
+    var found = count_marks(marks.bytes.ptr[UInt8](), index.count)
+    marks.pending = found.pending
+    marks.holding = found.holding
+    return marks.prepare(index.count, index.count)
+
+
+def _attach_codes(mapped: IndexFile, mut index: Index, mut status: Status):
+    """Makes the codes' columns views of the map's sections; the centre is small and copied."""
+    var header = mapped.header
+    if not status.ok() or header.codes == STORED_ROWS:
+        return
+    if not can_walk(header.codes, header.metric, header.dtype):
+        status = Status(BAD_FIELD, header.codes, 0, name_of("codes"))
+        return
+    var made = codes_on_heap(header.codes, header.metric, header.dtype, header.dim, header.seed)
+    if missing(made):
+        status = Status.system(ENOMEM)
+        return
+    drop_codes(index.codes)
+    index.codes = made
+    ref codes = index.codes[]
+    if not codes.in_place():
+        _view(mapped, codes.bytes, "codes", BYTES_SECTION, header.linked, codes.stride, status)
+    _view(mapped, codes.constants, "code_constants", UINT32_SECTION, header.linked, 2, status)
+    var centre = mapped.require(name_of("code_centre"), 0, 1, padded_dim(header.dim), status)
+    if status.ok():
+        unsafe_memcpy(dest=codes.centre, src=at[Float32](centre), count=padded_dim(header.dim))
+        codes.count = header.linked
+
+
+def _attach_texts(mapped: IndexFile, mut index: Index, mut status: Status):
+    """Makes the strings views of the map's sections; offsets are looked at when they are used."""
+    if mapped.header.strings == 0:
+        _need_none(mapped, "id_text", status)
+        _need_none(mapped, "id_offsets", status)
+        return
+    if not status.ok():
+        return
+    ref texts = index.texts
+    texts.used = True
+    var bytes = _rows_of(mapped, "id_text")
+    var offsets = _rows_of(mapped, "id_offsets")
+    _view(mapped, texts.text, "id_text", BYTES_SECTION, bytes, 1, status)
+    _view(mapped, texts.offsets, "id_offsets", INT64_SECTION, offsets, 1, status)
+    if not status.ok():
+        return
+    if offsets == 0:
+        if bytes != 0:
+            status = Status(BAD_CONTENT, 0, 0, name_of("id_offsets"))
+        # empty sections have addresses, but there is nothing to read at them
+        texts.text.view(0, 0)
+        texts.offsets.view(0, 0)
+        return
+    if offsets > MAX_TEXTS or texts.begin(0) != 0 or texts.begin(offsets - 1) != bytes:
+        status = Status(BAD_CONTENT, 0, 0, name_of("id_offsets"))
+        return
+    texts.count = offsets - 1
+    texts.bytes = bytes
+
+
+def _attach_tuning(mapped: IndexFile, mut index: Index, mut status: Status):
+    """Makes the table of search widths a view of the map's section, if there is one."""
+    var rows = _rows_of(mapped, "tuning")
+    if not status.ok() or rows == 0:
+        return
+    if rows > MAX_TUNINGS:
+        status = Status(BAD_CONTENT, rows, 0, name_of("tuning"))
+        return
+    _view(mapped, index.tuning, "tuning", INT64_SECTION, rows, TUNING_WORDS, status)
+    if status.ok():
+        index.tunings = rows
+
+
+def _rows_of(mapped: IndexFile, name: StringLiteral) -> Int:
+    """Returns the rows of a section, 0 if there is none."""
+    var i = mapped.find(name_of(name))
+    return 0 if i < 0 else mapped.sections[unsafe_offset=i].rows
+
+
+def _view(
+    mapped: IndexFile,
+    mut column: Column,
+    name: StringLiteral,
+    dtype: Int,
+    rows: Int,
+    columns: Int,
+    mut status: Status,
+):
+    """Makes a column a view of a section that must have the given type and shape."""
+    var address = mapped.require(name_of(name), dtype, rows, columns, status)
+    if status.ok():
+        column.view(address, mapped.sections[unsafe_offset=mapped.find(name_of(name))].bytes())
+
+
+def _need_none(mapped: IndexFile, name: StringLiteral, mut status: Status):
+    """Refuses a section of which the header says that there is nothing to put into it."""
+    if status.ok() and mapped.find(name_of(name)) >= 0:
+        status = Status(BAD_SECTION, 0, 1, name_of(name))
+
+
+def _make_private(mut index: Index) -> Bool:
+    """Replaces views by memory of the index's own; returns False when memory is out."""
+    ref graph = index.graph[]
+    return (
+        _own(index.vectors)
+        and _own(index.ids)
+        and _own(index.norms)
+        and _own(index.copies.next)
+        and _own(index.marks.bytes)
+        and _own(graph.links0)
+        and _own(graph.upper_rows)
+        and _own(graph.upper_start)
+        and _own(graph.upper_links)
+        and _own(index.codes[].bytes)
+        and _own(index.codes[].constants)
+        and _own(index.texts.text)
+        and _own(index.texts.offsets)
+        and _own(index.tuning)
+    )
+
+
+def _own(mut column: Column) -> Bool:
+    var own = Column()
+    if column.usable != 0:
+        if not own.grow(column.usable):
+            return False
+        unsafe_memcpy(dest=own.ptr[UInt8](), src=column.ptr[UInt8](), count=column.usable)
+    column = own^
+    return True

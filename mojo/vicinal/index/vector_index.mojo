@@ -1,0 +1,495 @@
+"""The index: owns the parts, knows its rows by number and by id; nothing clever."""
+from std.atomic import Ordering, fence
+
+from vicinal.construct.build_statistics import Ledger
+from vicinal.graph.links import Graph, drop_graphs, graph_on_heap
+from vicinal.index.filter_statistics import Tally
+from vicinal.index.header import IndexFile
+from vicinal.index.snapshot import Snapshot
+from vicinal.kernels.space import COSINE, Rows, is_float, row_stride
+from vicinal.quantization.code_table import (
+    STORED_ROWS,
+    Codes,
+    codes_on_heap,
+    drop_all_codes,
+    drop_codes,
+)
+from vicinal.rows.duplicates import Copies
+from vicinal.rows.id_map import IdMap
+from vicinal.rows.string_ids import Texts
+from vicinal.rows.unlinked import Unlinked
+from vicinal.rows.visibility import Marks
+from vicinal.system.atomics import announce, announce_at, seen, seen_at
+from vicinal.system.memory import Column, Ptr, allocate, at, missing, release
+from vicinal.walk.readers import Readers
+
+comptime EXACT_BELOW = 1000
+"""Rows from which on the graph pays, and is built, unless a caller says otherwise.
+
+One query at a time, the graph (ef 64) overtook a scan between 500 and 1,300 rows on three real
+sets (d 784, 384, 128), and at 1,000 rows was 3.8, 1.5 and 0.8 times as fast.
+"""
+comptime TUNING_WORDS = 8
+"""Words, int64, of one row of `Index.tuning`."""
+comptime DONE = 0
+comptime STOPPED = -1
+"""A watch ended the call; the index is as it was."""
+comptime NO_MEMORY = -2
+"""Memory, address space or row numbers are out; the index is as it was."""
+comptime KNOWN_ID = 4
+"""Kind of refusal beside those of `inspect_row`: an id that is present already or twice in its batch."""
+
+
+struct Index(Movable):
+    """Vectors, ids and graph. One writer at a time; searches may run beside it."""
+
+    var metric: Int
+    var dtype: Int
+    var dim: Int
+    var ef_construction: Int
+    var seed: Int
+    var exact_below: Int
+    """The graph is built once there are this many rows; until then search is exact."""
+    var count: Int
+    """Rows that searches look at, removed ones included."""
+    var marks: Marks
+    """Which of them are removed."""
+    var vectors: Column
+    """`row_stride` bytes a row."""
+    var borrowed: Int
+    """Whose memory the vectors are in, see `index/borrowed_rows.mojo`."""
+    var norms: Column
+    """Reciprocal norms, float32; only for cosine over integers."""
+    var ids: Column
+    """The user's ids, int64."""
+    var automatic: Bool
+    """True while the id of every row that is there is its number; means nothing unless `ids_known`."""
+    var ids_known: Bool
+    """False after opening a file, until somebody asks for an id: looking at all of them takes time by size."""
+    var map: IdMap
+    var graph: Ptr[Graph]
+    """The links that writers work on; not yet those of searches while a graph is made for the first time or anew."""
+    var searched: Ptr[Graph]
+    """The links that searches walk on."""
+    var quantization: Int
+    """What the user asked to walk on: `coding.AUTO`, or 1 + a kind of codes."""
+    var codes: Ptr[Codes]
+    """What searches walk on; of kind STORED_ROWS until the graph is built."""
+    var copies: Copies
+    """Rows of the graph's range that hold the same as earlier ones, and are found through those."""
+    var unrepaired: Int
+    """Rows linked since all rows were last made reachable."""
+    var mended: Int
+    """Rows taken out of the graph since all rows were last linked anew, less those added since."""
+    var replaced_links: Int
+    """Bytes of links that were replaced and are kept for searches."""
+    var replaced_codes: Int
+    """The same of codes."""
+    var changes: Int
+    """Changes that took effect in this process."""
+    var committed: Int64
+    """The epoch that ended when the last change took effect: searches that began in it or before may see what was before."""
+    var unlinked: Unlinked
+    """Removed rows that nothing leads to any more, which searches may be at still."""
+    var leftovers: Bool
+    """Whether rows are pending that have no links: a first graph has left them out, or their addition was refused while a
+    search was at them."""
+    var waited_for: Int64
+    """The epoch that a writer waited for last; in vain if it has not passed: nobody waits for it a second time."""
+    var moved: Int64
+    """The epoch in which searches may have begun to read where columns have moved out since."""
+    var moved_mark: Int
+    """What tells which have, see `free_retired`; 0 if none has."""
+    var lent_until: Int64
+    """The epoch in which searches may have read rows of somebody else's that were copied since."""
+    var ef_search: Int
+    """Default search width that the file remembered, 0 for none."""
+    var texts: Texts
+    """The strings that ids stand for, if rows are named by strings."""
+    var tuning: Column
+    """Search widths that were found for a wanted recall, rows of TUNING_WORDS int64; the caller's matter."""
+    var tunings: Int
+    """Rows of it."""
+    var readers: Readers
+    var tally: Tally
+    var ledger: Ledger
+    var file: Int
+    """Address of the `IndexFile` that the columns are views of, 0 if they are the index's own memory."""
+
+    def __init__(
+        out self,
+        metric: Int,
+        dtype: Int,
+        dim: Int,
+        M: Int,
+        ef_construction: Int,
+        seed: Int,
+        exact_below: Int,
+        quantization: Int,
+    ):
+        """Makes an empty index."""
+        self.metric = metric
+        self.dtype = dtype
+        self.dim = dim
+        self.ef_construction = ef_construction
+        self.seed = seed
+        self.exact_below = exact_below
+        self.count = 0
+        self.marks = Marks()
+        self.vectors = Column()
+        self.borrowed = 0
+        self.norms = Column()
+        self.ids = Column()
+        self.automatic = True
+        self.ids_known = True
+        self.map = IdMap()
+        self.graph = graph_on_heap(M)
+        self.searched = self.graph
+        self.quantization = quantization
+        self.codes = codes_on_heap(STORED_ROWS, metric, dtype, 1, 0)
+        self.copies = Copies()
+        self.unrepaired = 0
+        self.mended = 0
+        self.replaced_links = 0
+        self.replaced_codes = 0
+        self.changes = 0
+        self.committed = 0
+        self.unlinked = Unlinked()
+        self.leftovers = False
+        self.waited_for = 0
+        self.moved = 0
+        self.moved_mark = 0
+        self.lent_until = 0
+        self.ef_search = 0
+        self.texts = Texts()
+        self.tuning = Column()
+        self.tunings = 0
+        self.readers = Readers()
+        self.tally = Tally()
+        self.ledger = Ledger()
+        self.file = 0
+
+    def __deinit__(deinit self):
+        drop_all_codes(Int(self.codes))
+        drop_graphs(Int(self.graph))
+        if self.file != 0:
+            var mapped = at[IndexFile](self.file)
+            mapped.unsafe_deinit_pointee()
+            release(mapped)
+
+    def keep_file(mut self, var mapped: IndexFile) -> Bool:
+        """Takes over the map that the columns are views of; the index is read-only from now on. Returns False when memory is out: then
+        it is of no use.
+        """
+        var kept = allocate[IndexFile](1)
+        if missing(kept):
+            return False
+        kept.unsafe_write(mapped^)
+        self.file = Int(kept)
+        return True
+
+    def failed(self) -> Bool:
+        """Tells whether memory was refused when the index was made: then it is of no use."""
+        return (
+            missing(self.codes)
+            or self.tally.failed()
+            or self.ledger.failed()
+            or missing(self.graph)
+            or self.readers.failed()
+        )
+
+    @always_inline
+    def has_norms(self) -> Bool:
+        """Tells whether rows carry reciprocal norms."""
+        return self.metric == COSINE and not is_float(self.dtype)
+
+    @always_inline
+    def rows(self) -> Rows:
+        """Returns the rows as kernels see them."""
+        return Rows(
+            seen(self.vectors.address),
+            row_stride(self.dim, self.dtype),
+            self.dim,
+            self.norms.address,
+        )
+
+    @always_inline
+    def snapshot(self) -> Snapshot:
+        """Takes a snapshot of the index as it is now.
+
+        The moment is read before and after all that goes with it, and all again if a change took effect in between. The rows that
+        are linked are read before the address of the rows: those that come later may lie elsewhere.
+
+        Safety:
+            The caller has claimed a scratch, which is pinned, or keeps writers away.
+        """
+        while True:
+            var moment = self.marks.now()
+            var live = self.marks.live_at(moment)
+            var graph = seen_at(self.searched)
+            var linked = seen(graph[].linked) if seen(graph[].entry) >= 0 else 0
+            var codes = seen_at(self.codes)
+            var coded = seen(codes[].count)
+            var rows = self.rows()
+            var visible = self.marks.visibility(moment)
+            fence[Ordering.ACQUIRE]()
+            if self.marks.now() == moment:
+                return Snapshot(visible, live, graph, linked, codes, coded, rows, self.exact_below)
+
+    def walked_row_bytes(self) -> Int:
+        """Returns the bytes of what a search measures of a row: its code, or the stored row."""
+        ref codes = seen_at(self.codes)[]
+        if codes.kind != STORED_ROWS and not codes.in_place():
+            return codes.stride
+        return row_stride(self.dim, self.dtype)
+
+    @always_inline
+    def live(self) -> Int:
+        """Returns how many rows there are, removed ones left out."""
+        return Int(self.marks.live_at(self.marks.now()))
+
+    def taking_part(self) -> Int:
+        """Returns how many rows take part in the graph."""
+        if self.graph[].linked == 0:
+            return 0
+        return self.graph[].linked - self.copies.count - self.marks.free() - self.unlinked.count
+
+    def count_hidden(mut self):
+        """Tells searches how many rows they may meet but not show, while no change is under way."""
+        announce(
+            self.marks.shaded,
+            self.marks.pending - self.unlinked.count + self.marks.holding,
+        )
+
+    def wait_for(mut self, epoch: Int64, patience: Int) -> Bool:
+        """Waits for the searches that began in an epoch or before, unless a wait for one of them has been in vain.
+
+        The GIL must not be held.
+
+        Returns:
+            Whether none is left.
+        """
+        if self.readers.passed(epoch):
+            return True
+        if not self.readers.passed(self.waited_for):
+            return False
+        self.waited_for = epoch
+        return self.readers.wait(epoch, patience)
+
+    def walked_bytes(self) -> Int:
+        """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
+        ref graph = seen_at(self.searched)[]  # writers may give up theirs at any time
+        return seen(graph.linked) * (self.walked_row_bytes() + graph.slots_at(0) * 4)
+
+    def bytes(self) -> Int:
+        """Returns the bytes of memory that everything by the row takes."""
+        return (
+            self.own_vectors()
+            + self.norms.memory()
+            + self.ids.memory()
+            + self.graph_bytes()
+            + self.copies.bytes()
+            + self.code_bytes()
+            + self.map.room * 4
+            + self.marks.bytes.memory()
+            + self.marks.stamps.memory()
+            + self.texts.memory()
+            + self.readers.bytes()
+        )
+
+    def graph_bytes(self) -> Int:
+        """Returns the bytes of all links, replaced ones that searches may be on still included; safe beside a writer.
+        """
+        var pinned = self.readers.claim()
+        var sum = seen(self.replaced_links) + seen_at(self.searched)[].bytes()
+        if not missing(pinned):
+            self.readers.release(pinned)
+        return sum
+
+    def code_bytes(self) -> Int:
+        """Returns the bytes of all codes, replaced ones that searches may be on still included; safe beside a writer.
+        """
+        var pinned = self.readers.claim()
+        var sum = seen(self.replaced_codes) + seen_at(self.codes)[].memory()
+        if not missing(pinned):
+            self.readers.release(pinned)
+        return sum
+
+    def use_codes(mut self, codes: Ptr[Codes]):
+        """Lets searches walk on other codes; those before stay until no search is on them."""
+        codes[].older = Int(self.codes)
+        announce_at(self.codes, codes)
+        at[Codes](codes[].older)[].retired = self.readers.retire()
+        self._count_replaced()
+
+    def give_up_codes(mut self):
+        """Goes back to the codes before."""
+        var given_up = self.codes
+        var before = at[Codes](given_up[].older)
+        announce_at(self.codes, before)
+        given_up[].retired = self.readers.retire()
+        # behind those that stay: from now on it is one of the replaced ones
+        given_up[].older = before[].older
+        before[].older = Int(given_up)
+        self._count_replaced()
+
+    def use_graph(mut self):
+        """Lets searches walk on the links that writers have made; those before stay until no search is on them.
+        """
+        if Int(self.searched) == Int(self.graph):
+            return
+        announce_at(self.searched, self.graph)
+        at[Graph](self.graph[].older)[].retired = self.readers.retire()
+        self._count_replaced()
+
+    def new_graph(mut self, var graph: Graph) -> Bool:
+        """Gives writers other links to work on, which searches do not see until `use_graph`; returns False when memory is out.
+        """
+        var place = allocate[Graph](1)
+        if missing(place):
+            return False
+        place.unsafe_write(graph^)
+        place[].older = Int(self.graph)
+        self.graph = place
+        return True
+
+    def give_up_graph(mut self):
+        """Goes back to the links before; no search has seen the others."""
+        if Int(self.searched) == Int(self.graph):
+            return
+        var given_up = self.graph
+        given_up[].older = 0
+        self.graph = self.searched
+        drop_graphs(Int(given_up))
+
+    def free_retired(mut self):
+        """Frees memory that columns have moved out of, once no search that began before is left; for writers, before and after
+        changes.
+        """
+        var mark = self._retired_mark()
+        if mark != self.moved_mark:  # some have moved since the last call
+            self.moved_mark = mark
+            self.moved = self.readers.retire()
+        elif mark != 0 and self.readers.passed(self.moved):
+            self.moved_mark = 0
+            self.vectors.free_retired()
+            self.norms.free_retired()
+            self.ids.free_retired()
+            self.copies.next.free_retired()
+            self.marks.bytes.free_retired()
+            self.marks.stamps.free_retired()
+            self.texts.text.free_retired()
+            self.texts.offsets.free_retired()
+            self.graph[].free_retired()
+            self.codes[].free_retired()
+
+    def _retired_mark(self) -> Int:
+        """Returns a number that changes when a column moves, 0 if none has."""
+        return (
+            self.vectors.retired
+            + self.norms.retired
+            + self.ids.retired
+            + self.copies.next.retired
+            + self.marks.bytes.retired
+            + self.marks.stamps.retired
+            + self.texts.text.retired
+            + self.texts.offsets.retired
+            + self.graph[].retired_mark()
+            + self.codes[].bytes.retired
+            + self.codes[].constants.retired
+        )
+
+    def free_replaced(mut self):
+        """Frees replaced codes and links that no search is on any more."""
+        var address = Int(self.codes)
+        while at[Codes](address)[].older != 0:
+            ref codes = at[Codes](address)[]
+            if self.readers.passed(at[Codes](codes.older)[].retired):
+                var gone = codes.older
+                codes.older = at[Codes](gone)[].older
+                drop_codes(at[Codes](gone))
+            else:
+                address = codes.older
+        address = Int(self.graph)
+        while at[Graph](address)[].older != 0:
+            ref graph = at[Graph](address)[]
+            if self.readers.passed(at[Graph](graph.older)[].retired):
+                drop_graphs(graph.older)  # those before are older still
+                graph.older = 0
+            else:
+                address = graph.older
+        self._count_replaced()
+
+    def _count_replaced(mut self):
+        """Counts the bytes of what was replaced and is kept."""
+        var links = 0
+        var address = self.graph[].older
+        while address != 0:
+            links += at[Graph](address)[].bytes()
+            address = at[Graph](address)[].older
+        var codes = 0
+        address = self.codes[].older
+        while address != 0:
+            codes += at[Codes](address)[].memory()
+            address = at[Codes](address)[].older
+        announce(self.replaced_links, links)
+        announce(self.replaced_codes, codes)
+
+    def own_vectors(self) -> Int:
+        """Returns the bytes of vectors that are not in memory of somebody else."""
+        return 0 if self.borrowed == 1 else self.vectors.memory()
+
+    def know_ids(mut self) -> Bool:
+        """Finds out whether ids are row numbers, and makes the table that finds them if not; returns False when memory is out.
+        """
+        if self.ids_known:
+            return True
+        var column = self.ids.ptr[Int64]() if self.count != 0 else at[Int64](64)
+        var visible = self.marks.present()
+        self.automatic = True
+        for row in range(self.count):
+            if Int(column[unsafe_offset=row]) != row and visible.sees(row):
+                self.automatic = False
+                break
+        self.ids_known = self.automatic or self.fill_map()
+        return self.ids_known
+
+    def fill_map(mut self) -> Bool:
+        """Puts all rows that are there into the table; of equal ids, which only a damaged file has, the first counts. Returns False
+        when memory is out.
+        """
+        var column = self.ids.ptr[Int64]()
+        var visible = self.marks.present()
+        var rows = 0  # what a mapped file counts may be wrong, and a full table has no end
+        for row in range(self.count):
+            rows += Int(visible.sees(row))
+        if not self.map.make_room(column, rows):
+            return False
+        for row in range(self.count):
+            if visible.sees(row):
+                _ = self.map.insert(column, row)
+        return True
+
+    def next_id(self) -> Int64:
+        """Returns the first automatic id: above all ids that are there, and not below the number of rows.
+
+        Negative if there is no id above the largest.
+        """
+        if self.automatic and self.marks.removed == 0:
+            return Int64(self.count)
+        var column = self.ids.ptr[Int64]()
+        var visible = self.marks.present()
+        var largest = Int64(self.live()) - 1
+        for row in range(self.count):
+            if visible.sees(row):
+                largest = max(largest, column[unsafe_offset=row])
+        return -1 if largest == Int64.MAX else largest + 1
+
+    def row_of(mut self, id: Int64) -> Int:
+        """Returns the row of an id, or -1; `know_ids` must have said yes."""
+        var row = Int(id)
+        if not self.automatic:
+            row = self.map.find(self.ids.ptr[Int64](), id)
+        if row < 0 or row >= self.count:
+            return -1
+        return row if self.marks.present().sees(row) else -1

@@ -1,0 +1,251 @@
+"""Which codes an index walks on: the choice, making them for new rows, changing the choice when data want it."""
+from std.atomic import Atomic, Ordering
+
+from vicinal.kernels.candidates import Candidates, entry_of
+from vicinal.kernels.space import COSINE, Measure, Query, Rows, Space, is_float
+from vicinal.quantization.code_space import CODE_LINE, Estimate
+from vicinal.quantization.code_table import (
+    EXACT,
+    ROTATED,
+    SCALED,
+    STORED_ROWS,
+    Codes,
+    codes_on_heap,
+    drop_codes,
+    is_bytes,
+)
+from vicinal.quantization.rotation import padded_dim
+from vicinal.rows.row_states import stays
+from vicinal.rows.row_targets import Places
+from vicinal.system.atomics import announce
+from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.parallel import Body, Team, Watch
+
+comptime AUTO = 0
+"""What a user may ask for; the others are 1 + the kind of codes."""
+comptime LEAST_SCALED = 32
+"""Below this dimension walking on codes, padded to a line, was no faster than on float32 rows (10,000 SIFT rows cut short)."""
+comptime LEAST_ROTATED = 96
+"""From this dimension on 4 bits of a rotated row suffice; below, a padded code of 8 bits is as small and finer."""
+comptime GRAIN = 64
+comptime SAMPLE_QUERIES = 64
+comptime SAMPLE_ROWS = 2048
+comptime NEAREST = 10
+comptime ALLOWED = 20
+"""Places among which the estimates must have the nearest rows of the sample. Fewer than a search measures again, because
+neighbours lie closer together among all rows than in a sample."""
+comptime ENOUGH = 0.98
+comptime UNFIT = 0
+comptime FIT = 1
+comptime UNKNOWN = -1
+
+
+def can_walk(kind: Int, metric: Int, dtype: Int) -> Bool:
+    """Tells whether a kind of codes exists for a metric and a stored type."""
+    if kind == STORED_ROWS:
+        return True
+    if kind == EXACT:  # cosine over integers divides by both norms, which exact codes do not carry
+        return metric != COSINE
+    return is_float(dtype)
+
+
+def choose_kind(wanted: Int, metric: Int, dtype: Int, dim: Int, bytes_only: Bool) -> Int:
+    """Decides what to walk on.
+
+    Args:
+        wanted: AUTO, or 1 + a kind of codes.
+        metric: Code of the metric.
+        dtype: Code of the stored type.
+        dim: Elements of a row.
+        bytes_only: Whether all rows hold whole numbers from 0 to 255 only.
+
+    Returns:
+        The kind of codes.
+    """
+    if wanted != AUTO:
+        return wanted - 1
+    if not is_float(dtype):
+        return EXACT if can_walk(EXACT, metric, dtype) else STORED_ROWS
+    if bytes_only and can_walk(EXACT, metric, dtype):
+        return EXACT
+    if dim < LEAST_SCALED:
+        return STORED_ROWS
+    return ROTATED if dim >= LEAST_ROTATED else SCALED
+
+
+@fieldwise_init
+struct LookForFractions[S: Space](Body):
+    """Finds out whether rows hold anything but whole numbers from 0 to 255."""
+
+    var rows: Rows
+    var places: Places
+    var found: Ptr[Int64]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Looks at places begin .. end-1."""
+        for i in range(begin, end):
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](self.found) != 0:
+                return
+            if not is_bytes[Self.S.T](self.rows.row[Self.S.T](self.places.row(i)), self.rows.dim):
+                Atomic[Int64].store[ordering=Ordering.RELAXED](self.found, 1)
+
+
+def all_bytes[
+    S: Space, V: Watch
+](rows: Rows, places: Places, count: Int, team: Team, mut watch: V) -> Bool:
+    """Tells whether the rows of so many places hold whole numbers from 0 to 255 only."""
+    comptime if not S.T.is_floating_point() or S.metric == COSINE:
+        return False
+    var found = Int64(0)
+    var look = LookForFractions[S](
+        rows, places, Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin]()
+    )
+    _ = team.run(count, GRAIN, look, watch)
+    return found == 0
+
+
+@fieldwise_init
+struct Encode[S: Space](Body):
+    """Encodes rows."""
+
+    var codes: Ptr[Codes]
+    var rows: Rows
+    var places: Places
+    var work: Ptr[Float32]
+    """Room for `padded_dim(dim)` floats for each worker."""
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Encodes the rows of places begin .. end-1."""
+        var work = self.work.unsafe_offset(worker * padded_dim(self.rows.dim))
+        for i in range(begin, end):
+            self.codes[].encode[Self.S.T](self.rows, self.places.row(i), work)
+
+
+def encode_rows[
+    S: Space, V: Watch
+](codes: Ptr[Codes], rows: Rows, written: Places, until: Int, team: Team, mut watch: V) -> Int:
+    """Encodes rows that have no codes yet, and those that were written over.
+
+    Args:
+        codes: The codes.
+        rows: The rows.
+        written: A list of rows that were written over.
+        until: The rows that there will be.
+        team: Workers.
+        watch: May end the work early.
+
+    Returns:
+        1 when done, 0 when `watch` ended it, -1 when memory is out; codes of other rows stand in any case.
+    """
+    if codes[].kind == STORED_ROWS:
+        return 1
+    if not codes[].grow(until):
+        return -1
+    var first = codes[].count
+    var work = allocate[Float32](team.size() * padded_dim(rows.dim))
+    if missing(work):
+        return -1
+    var again = Encode[S](codes, rows, written, work)
+    var new = Encode[S](codes, rows, Places.from_row(first), work)
+    var finished = (first == 0 or team.run(written.listed, GRAIN, again, watch)) and team.run(
+        until - first, GRAIN, new, watch
+    )
+    release(work)
+    if finished:
+        announce(codes[].count, until)
+    return Int(finished)
+
+
+def new_codes[
+    S: Space
+](kind: Int, dtype: Int, rows: Rows, marks: Int, count: Int, seed: Int) -> Ptr[Codes]:
+    """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of those that are there.
+
+    Returns:
+        The codes, or what `missing` knows.
+    """
+    var codes = codes_on_heap(kind, S.metric, dtype, rows.dim, seed)
+    if missing(codes) or codes[].centre_on[S.T](rows, marks, count):
+        return codes
+    drop_codes(codes)
+    return no_block[Codes]()
+
+
+def finer(kind: Int) -> Int:
+    """Returns the kind to try when the estimates of a kind are too coarse for the data."""
+    return SCALED if kind == ROTATED else STORED_ROWS
+
+
+def check_due(codes: Codes, until: Int) -> Bool:
+    """Tells whether estimates have to be checked again: a quarter of the rows is new since they were.
+    """
+    return codes.kind > EXACT and 4 * codes.checked <= 3 * until
+
+
+def estimates_fit[S: Space](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Int:
+    """Tells, by FIT, UNFIT or UNKNOWN when memory is out, whether estimated distances find the neighbours of rows first .. until-1 in a sample of all rows.
+
+    Removed rows, which `marks` tells unless it is 0, are left out.
+
+    They do not where rows lie so far from the codes' centre that the error, which grows with that distance, is as large as
+    the differences between near neighbours: heaps far apart, or rows that have moved since the centre was taken.
+    """
+    comptime if not S.T.is_floating_point():
+        return FIT
+    if codes.kind == SCALED:
+        return _sample_fits[S, Estimate[8]](codes, rows, marks, first, until)
+    return _sample_fits[S, Estimate[4]](codes, rows, marks, first, until)
+
+
+def _sample_fits[
+    S: Space, M: Measure
+](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Int:
+    var exact = Candidates()
+    var estimated = Candidates()
+    var size = padded_dim(rows.dim)
+    var widened = allocate[UInt8](4 * size + CODE_LINE)
+    var work = allocate[Float32](size)
+    var prepared = allocate[UInt8](codes.query_bytes())
+    if exact.failed or estimated.failed or missing(widened) or missing(work) or missing(prepared):
+        release(widened)
+        release(work)
+        release(prepared)
+        return UNKNOWN
+    var coded = codes.rows(rows)
+    var queries = min(SAMPLE_QUERIES, until - first)
+    var sampled = min(SAMPLE_ROWS, until)
+    var found = 0
+    var wanted = 0
+    for i in range(queries):
+        var row = first + i * (until - first) // queries
+        if not stays(marks, row):
+            continue
+        var query = S.query_of_row(rows, row, Int(widened))
+        codes.prepare[S.Q](at[Scalar[S.Q]](query.address), prepared, work)
+        exact.reset(NEAREST)
+        estimated.reset(ALLOWED)
+        for j in range(sampled):
+            var other = j * until // sampled
+            if other == row or not stays(marks, other):
+                continue
+            _offer(exact, entry_of(S.key(query, rows, other), other))
+            _offer(estimated, entry_of(M.key(Query(Int(prepared), 1), coded, other), other))
+        wanted += exact.size
+        if exact.size == 0:
+            continue
+        var near = 0  # counted by distance: of rows equally near, any will do
+        for j in range(estimated.size):
+            near += Int(S.key(query, rows, estimated.node(j)) <= exact.key(exact.size - 1))
+        found += min(near, exact.size)
+    release(widened)
+    release(work)
+    release(prepared)
+    if exact.failed or estimated.failed:
+        return UNKNOWN
+    return FIT if Float64(found) >= ENOUGH * Float64(wanted) else UNFIT
+
+
+@always_inline
+def _offer(mut nearest: Candidates, entry: Int64):
+    if entry < nearest.worst():
+        nearest.insert(entry)

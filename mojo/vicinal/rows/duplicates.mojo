@@ -1,0 +1,417 @@
+"""Rows that hold the same bytes as an earlier one: kept out of the graph, in a ring behind that row.
+
+Many equal rows linked like others fill each other's blocks and every beam that comes near, and seal themselves off. So
+only the first of them, the *original*, is in the graph; a search that finds it gets the others with it.
+"""
+from std.ffi import c_int, external_call
+
+from vicinal.kernels.candidates import Candidates, entry_of, key_of, node_of
+from vicinal.kernels.space import Rows
+from vicinal.rows.row_states import going, settled, staying
+from vicinal.rows.visibility import Visibility
+from vicinal.system.atomics import announce, publish, seen, slot
+from vicinal.system.memory import Column, Ptr, allocate, at, missing, no_block, release
+from vicinal.system.point import point, touches
+
+comptime ALONE: UInt32 = 0xFFFFFFFF
+"""The row has no copies and is none."""
+comptime ORIGINAL: UInt32 = 0x80000000
+"""Set where the row is the original; the rest is the row of its newest copy."""
+comptime FREE: UInt32 = 0xFFFFFFFF
+"""A place of the table that holds no row."""
+comptime NO_ROOM = -2
+"""There is no memory for the table."""
+comptime HASH_FACTOR: UInt64 = 0x9E3779B97F4A7C15
+comptime HASH_LANES = 4
+
+
+struct Copies(Movable):
+    """The rings of copies, and a table that finds a row by what it holds.
+
+    The original leads to its last copy, the last to the first, each to the next, in order of rows. Readers may be in a ring while
+    copies are put in and taken out: one that is taken out goes on leading to where it led, and whoever comes to a row that is not
+    behind the one before has been round.
+    """
+
+    var next: Column
+    """UInt32 for each row; no memory as long as there are no copies."""
+    var rows: Int
+    """Rows that `next` has values of."""
+    var count: Int
+    """Rows that are copies."""
+    var table: Ptr[UInt32]
+    """Open addressing with linear probing: rows that are no copies, or FREE."""
+    var room: Int
+    """Places in the table, a power of two, at least twice the rows held; 0 while there is no table."""
+    var held: Int
+    """Rows in the table."""
+    var seen: Int
+    """Rows 0 .. seen-1 are in the table unless they are copies."""
+    var in_order: Bool
+    """Whether copies follow each other in order of rows; not so in some files, which are put in order before they are changed."""
+
+    def __init__(out self):
+        """Knows no rows."""
+        self.next = Column()
+        self.rows = 0
+        self.count = 0
+        self.table = no_block[UInt32]()
+        self.room = 0
+        self.held = 0
+        self.seen = 0
+        self.in_order = True
+
+    def __deinit__(deinit self):
+        release(self.table)
+
+    def bytes(self) -> Int:
+        """Returns the bytes of memory taken."""
+        return self.next.memory() + 4 * self.room
+
+    @always_inline
+    def is_copy(self, row: Int) -> Bool:
+        """Tells whether a row is a copy of an earlier one."""
+        return row < self.rows and self.next.ptr[UInt32]()[unsafe_offset=row] < ORIGINAL
+
+    @always_inline
+    def has_copies(self, row: Int) -> Bool:
+        """Tells whether a row is the original of others."""
+        if row >= seen(self.rows):
+            return False
+        var next = UInt32(slot(at[UInt32](seen(self.next.address)), row))
+        return next >= ORIGINAL and next != ALONE
+
+    def find(self, stored: Rows, row: Int) -> Int:
+        """Returns the row in the table that holds the same as a row, which may be itself; -1 if there is none.
+        """
+        if self.room == 0:
+            return -1
+        var place = self._home(stored, row)
+        while True:
+            var other = self.table[unsafe_offset=place]
+            if other == FREE:
+                return -1
+            if same_row(stored, Int(other), row):
+                return Int(other)
+            place = (place + 1) & (self.room - 1)
+
+    @always_inline
+    def _after(self, row: Int) -> Int:
+        """Returns the row that a ring, or an original, leads to, whatever a damaged file says."""
+        var next = self.next.ptr[UInt32]()[unsafe_offset=row]
+        return min(Int(next & ~ORIGINAL), self.rows - 1)
+
+    def stays(self, original: Int, marks: Int) -> Bool:
+        """Tells whether a row has copies that are there and stay."""
+        var known = self.known()
+        var last = self.last_of(original, known)
+        var copy = self.first_of(last, known)
+        while copy >= 0:
+            if staying(at[UInt8](marks)[unsafe_offset=copy]):
+                return True
+            copy = self.after(copy, last, known)
+        return False
+
+    def shorten(mut self, original: Int, marks: Int):
+        """Takes the copies that go out of the ring of a row, which lead on to where they led for searches that are at them.
+        """
+        var known = self.known()
+        var next = self.next.ptr[UInt32]()
+        var last = self.last_of(original, known)
+        var copy = self.first_of(last, known)
+        var first = -1
+        var before = -1
+        while copy >= 0:
+            var after = self.after(copy, last, known)
+            if going(at[UInt8](marks)[unsafe_offset=copy]):
+                announce(self.count, self.count - 1)
+            else:
+                if before >= 0:
+                    publish(next.unsafe_offset(before), copy)
+                else:
+                    first = copy
+                before = copy
+            copy = after
+        if before < 0:
+            if last >= 0:
+                publish(next.unsafe_offset(original), Int(ALONE))
+            return
+        publish(next.unsafe_offset(before), first)
+        publish(next.unsafe_offset(original), before | Int(ORIGINAL))
+
+    def set_alone(mut self, row: Int):
+        """Forgets where a row led that nothing leads to any more."""
+        if row < self.rows:
+            publish(self.next.ptr[UInt32]().unsafe_offset(row), Int(ALONE))
+
+    def put_in_order(mut self) -> Bool:
+        """Makes copies follow each other in order of rows, looking at each row twice whatever the order was; nobody may be
+        searching. Returns False when memory is out.
+        """
+        if self.in_order:
+            return True
+        var owners = Column()  # of each copy its original, plus one
+        if not owners.grow(4 * self.rows):
+            return False
+        var owner = owners.ptr[UInt32]()
+        var next = self.next.ptr[UInt32]()
+        for original in range(self.rows):
+            if not self.has_copies(original):
+                continue
+            var last = self._after(original)
+            var copy = last
+            for _ in range(self.rows):
+                copy = self._after(copy)
+                owner[unsafe_offset=copy] = UInt32(original + 1)
+                if copy == last:
+                    break
+            next[unsafe_offset=original] = ALONE
+        self.count = 0
+        for row in range(self.rows):
+            if owner[unsafe_offset=row] != 0:
+                self.append(Int(owner[unsafe_offset=row]) - 1, row)
+        _ = owners^
+        self.in_order = True
+        return True
+
+    def original(mut self, stored: Rows, row: Int) -> Int:
+        """Looks up a row that is not in the table.
+
+        Args:
+            stored: The rows.
+            row: The row.
+
+        Returns:
+            The row in the table that holds the same; or -1, and then this one was put into it; or NO_ROOM.
+        """
+        self.seen = max(self.seen, row + 1)
+        return self._put(stored, row)
+
+    def _put(mut self, stored: Rows, row: Int) -> Int:
+        """Does what `original` does, but that the row need not count as `seen`."""
+        if not self._make_room(stored, self.held + 1):
+            return NO_ROOM
+        var place = self._home(stored, row)
+        while True:
+            var other = self.table[unsafe_offset=place]
+            if other == FREE:
+                self.table[unsafe_offset=place] = UInt32(row)
+                self.held += 1
+                return -1
+            if same_row(stored, Int(other), row):
+                return Int(other)
+            place = (place + 1) & (self.room - 1)
+
+    def catch_up(mut self, stored: Rows, rows: Int, marks: Int) -> Bool:
+        """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first, or the one
+        that has copies: it has to be found through them. Returns False when memory is out; it can be tried again.
+        """
+        return self.put_originals(stored, self.seen, rows, marks) and self.put_others(
+            stored, rows, marks
+        )
+
+    def put_originals(mut self, stored: Rows, first: Int, until: Int, marks: Int) -> Bool:
+        """Puts those of some rows into the table that have copies; first half of `catch_up`, which may be done again.
+        """
+        for row in range(first, min(until, self.rows)):
+            if self.has_copies(row) and settled(marks, row):
+                if self._put(stored, row) == NO_ROOM:
+                    return False
+        return True
+
+    def put_others(mut self, stored: Rows, until: Int, marks: Int) -> Bool:
+        """Puts rows `seen` .. until-1 into the table that have no copies and are none, once all originals are there that there
+        will be; second half of `catch_up`.
+        """
+        for row in range(self.seen, until):
+            if not self.is_copy(row) and not self.has_copies(row) and settled(marks, row):
+                if self._put(stored, row) == NO_ROOM:
+                    return False
+        self.seen = max(self.seen, until)
+        return True
+
+    def forget(mut self, stored: Rows, row: Int):
+        """Takes a row out of the table if it is there; those that it stood in the way of move up.
+        """
+        if self.room == 0:
+            return
+        var place = self._home(stored, row)
+        while self.table[unsafe_offset=place] != UInt32(row):
+            if self.table[unsafe_offset=place] == FREE:
+                return
+            place = (place + 1) & (self.room - 1)
+        self.held -= 1
+        var hole = place
+        while True:
+            place = (place + 1) & (self.room - 1)
+            var other = self.table[unsafe_offset=place]
+            if other == FREE:
+                break
+            # a row may not move before its home
+            var home = self._home(stored, Int(other))
+            if ((place - home) & (self.room - 1)) >= ((place - hole) & (self.room - 1)):
+                self.table[unsafe_offset=hole] = other
+                hole = place
+        self.table[unsafe_offset=hole] = FREE
+
+    def grow(mut self, rows: Int) -> Bool:
+        """Makes room for rings among so many rows; returns False when memory is out."""
+        if not self.next.grow(4 * rows):
+            return False
+        for row in range(self.rows, rows):
+            self.next.ptr[UInt32]()[unsafe_offset=row] = ALONE
+        announce(self.rows, max(self.rows, rows))
+        return True
+
+    def append(mut self, original: Int, row: Int):
+        """Puts a row among the copies of another, which is in the table."""
+        var next = self.next.ptr[UInt32]()
+        var last = next[unsafe_offset=original]
+        if last == ALONE:
+            next[unsafe_offset=row] = UInt32(row)
+            publish(next.unsafe_offset(original), row | Int(ORIGINAL))
+        else:
+            # behind the last, or, in a place that was free, somewhere before
+            var before = Int(last & ~ORIGINAL)
+            var new_last = row > before
+            var after = Int(next[unsafe_offset=before])
+            while not new_last and after < row:
+                before = after
+                after = Int(next[unsafe_offset=before])
+            publish(next.unsafe_offset(row), after)
+            publish(next.unsafe_offset(before), row)
+            if new_last:
+                publish(next.unsafe_offset(original), row | Int(ORIGINAL))
+        announce(self.count, self.count + 1)
+
+    @always_inline
+    def last_of(self, row: Int, rows: Int) -> Int:
+        """Returns the last copy of an original among the first `rows` rows, or -1 if the row has no copies.
+        """
+        var last = UInt32(slot(self.next.ptr[UInt32](), row)) if row < rows else ALONE
+        if last < ORIGINAL or last == ALONE:
+            return -1
+        return min(Int(last & ~ORIGINAL), rows - 1)
+
+    @always_inline
+    def first_of(self, last: Int, rows: Int) -> Int:
+        """Returns the first copy of a ring whose last one is given; -1 if that is."""
+        return min(slot(self.next.ptr[UInt32](), last), rows - 1) if last >= 0 else -1
+
+    @always_inline
+    def after(self, copy: Int, last: Int, rows: Int) -> Int:
+        """Returns the copy that follows another in its ring, whose last one was given when the walk through it began; -1 at the end.
+
+        A ring of a damaged file may have no end: count the steps where nobody has looked at it.
+        """
+        var next = min(slot(self.next.ptr[UInt32](), copy), rows - 1)
+        return -1 if copy == last or (self.in_order and next <= copy) else next
+
+    def known(self) -> Int:
+        """Returns how many rows may be asked for copies; 0 if there are none at all."""
+        return seen(self.rows) if seen(self.count) != 0 else 0
+
+    def expand(self, found: Candidates, mut into: Candidates, k: Int, visible: Visibility):
+        """Adds the copies of rows found.
+
+        Args:
+            found: Rows of the graph by distance.
+            into: Receives the k nearest of these and their copies, equal distances in the order of rows.
+            k: The most wanted.
+            visible: Which of them the search sees.
+        """
+        into.reset(k)
+        var room = seen(self.rows)
+        var steps = (
+            room  # all rings together have no more, but those of a damaged file may have no end
+        )
+        for i in range(found.size):
+            var entry = found.entries[unsafe_offset=i] & ~1
+            if entry >= into.worst():
+                break
+            var row = node_of(entry)
+            if visible.sees(row):
+                into.insert(entry)
+            var last = self.last_of(row, room)
+            var copy = self.first_of(last, room)
+            var left = k
+            while copy >= 0 and left > 0 and steps > 0:
+                point["at a copy"]()
+                touches["at a copy"](copy)
+                if visible.sees(copy):
+                    left -= 1
+                    var other = entry_of(key_of(entry), copy)
+                    if other < into.worst():
+                        into.insert(other)
+                copy = self.after(copy, last, room)
+                steps -= 1
+        into.arrange()
+
+    def sweep(self, visible: Visibility, mut beam: Candidates):
+        """Takes rows that are not seen out of a beam that is done; originals stay, whose copies may be seen.
+        """
+        var kept = 0
+        for i in range(beam.size):
+            var entry = beam.entries[unsafe_offset=i]
+            beam.entries[unsafe_offset=kept] = entry
+            kept += Int(visible.sees(node_of(entry)) or self.has_copies(node_of(entry)))
+        beam.size = kept
+
+    def _home(self, stored: Rows, row: Int) -> Int:
+        return Int(hash_row(stored, row)) & (self.room - 1)
+
+    def _make_room(mut self, stored: Rows, rows: Int) -> Bool:
+        if 2 * rows <= self.room:
+            return True
+        var room = max(64, 2 * self.room)
+        var table = allocate[UInt32](room)
+        if missing(table):
+            return False
+        var old = self.table
+        var places = self.room
+        self.room = room
+        self.table = table
+        for i in range(self.room):
+            self.table[unsafe_offset=i] = FREE
+        for i in range(places):
+            var row = old[unsafe_offset=i]
+            if row != FREE:
+                var place = self._home(stored, Int(row))
+                while self.table[unsafe_offset=place] != FREE:
+                    place = (place + 1) & (self.room - 1)
+                self.table[unsafe_offset=place] = row
+        release(old)
+        return True
+
+
+@always_inline
+def same_row(stored: Rows, a: Int, b: Int) -> Bool:
+    """Tells whether two stored rows hold the same bytes."""
+    return (
+        external_call["memcmp", c_int](
+            stored.base + a * stored.stride, stored.base + b * stored.stride, stored.stride
+        )
+        == 0
+    )
+
+
+def hash_row(stored: Rows, row: Int) -> UInt64:
+    """Returns a hash of the bytes of a row: words multiplied and mixed, several chains side by side.
+    """
+    var words = at[UInt64](stored.base + row * stored.stride)
+    var state = SIMD[DType.uint64, HASH_LANES](1, 2, 3, 4) * HASH_FACTOR
+    var count = stored.stride // 8
+    var i = 0
+    while i + HASH_LANES <= count:
+        state = (state ^ words.unsafe_load[width=HASH_LANES](i)) * HASH_FACTOR
+        state ^= state >> 29
+        i += HASH_LANES
+    var sum = UInt64(0)
+    comptime for lane in range(HASH_LANES):
+        sum = (sum ^ state[lane]) * HASH_FACTOR
+        sum ^= sum >> 31
+    var bytes = at[UInt8](stored.base + row * stored.stride)
+    for j in range(8 * i, stored.stride):
+        sum = (sum ^ bytes[unsafe_offset=j].cast[DType.uint64]()) * HASH_FACTOR
+        sum ^= sum >> 32
+    return sum

@@ -1,0 +1,184 @@
+"""Answering the queries of one call: all are checked, then threads share them."""
+from vicinal.exact.flat import search_exact
+from vicinal.exact.scan import Source
+from vicinal.index.snapshot import WIDE, Snapshot
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.space import FINE, Space, SpaceTask, in_space, inspect_row
+from vicinal.search.answer import PIECE, Answer
+from vicinal.system.atomics import seen
+from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.parallel import Team, Watch
+from vicinal.walk.interleaved import LANES, lanes_for
+from vicinal.walk.scratch import Scratch, any_failed
+
+comptime TILED = 8
+"""From so many queries on, a scan of all rows measures several rows and queries together."""
+comptime SCAN_WORK = 1 << 24
+"""Products of a scan, a few milliseconds of them, from which on its rows are cut into pieces between which the watch is asked."""
+comptime THREAD_WORK = 1 << 21
+"""Products that are worth a thread of their own."""
+comptime SCAN_BYTES = 64 << 20
+"""Scratch of such a scan."""
+
+
+@fieldwise_init
+struct SearchMany[V: Watch](SpaceTask):
+    """Checks all queries, then answers them."""
+
+    var index: Ptr[Index]
+    var queries: Int
+    var count: Int
+    var k: Int
+    var ef: Int
+    var ids: Ptr[Int64]
+    var distances: Ptr[Float32]
+    var threads: Int
+    var watch: Ptr[Self.V]
+    var status: Int
+
+    def run[S: Space](mut self):
+        """Does it in one space."""
+        ref index = self.index[]
+        var norm = Float32(1)
+        for i in range(self.count):
+            var query = at[Scalar[S.Q]](self.queries).unsafe_offset(i * index.dim)
+            var found = inspect_row[S, S.Q](query, index.dim, norm)
+            if found != FINE:
+                self.status = i * 8 + found
+                return
+        if (self.count >= TILED or self.is_long()) and self.scan_all[S]():
+            return
+        var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
+        var lanes = 1
+        if self.count > 1:
+            var pinned = index.readers.claim()  # what is walked on must not be freed meanwhile
+            if missing(pinned):
+                self.status = NO_MEMORY
+                return
+            lanes = min(lanes_for(index.walked_bytes()), self.count)
+            index.readers.release(pinned)
+        var few = Array[Int, LANES](fill=0)  # a list of no more needs no allocation
+        var scratches = (
+            Pointer(to=few).unsafe_bitcast[Ptr[Scratch]]().unsafe_origin_cast[MutUntrackedOrigin]()
+        )
+        if team.size() * lanes > LANES:
+            scratches = allocate[Ptr[Scratch]](team.size() * lanes)
+        # the first of a worker pins what the others are at as well
+        if index.readers.claim_many(scratches, team.size() * lanes, lanes):
+            var answer = Answer[S](
+                self.index,
+                self.queries,
+                self.k,
+                self.ef,
+                self.ids,
+                self.distances,
+                scratches,
+                lanes,
+            )
+            if not team.run(self.count, PIECE, answer, self.watch[]):
+                self.status = STOPPED
+            elif any_failed(scratches, team.size() * lanes):
+                self.status = NO_MEMORY
+            index.readers.release_many(scratches, team.size() * lanes)
+        else:
+            self.status = NO_MEMORY
+        if team.size() * lanes > LANES:
+            release(scratches)
+        _ = few
+
+    @always_inline
+    def is_long(self) -> Bool:
+        """Tells whether the queries look as if to scan for them took long; a snapshot decides whether they are scanned for.
+        """
+        ref index = self.index[]
+        if self.count * seen(index.count) * index.dim < SCAN_WORK:
+            return False
+        var live = index.live()
+        return live < index.exact_below or max(self.k, self.ef) * WIDE >= live
+
+    def scan_all[S: Space](mut self) -> Bool:
+        """Measures all rows for many queries at once; returns False if a search of this width makes walks.
+        """
+        ref index = self.index[]
+        var scratch = index.readers.claim()
+        if missing(scratch):
+            self.status = NO_MEMORY
+            return True
+        var snapshot = index.snapshot()
+        var scans = snapshot.exact(max(self.k, self.ef))
+        if scans:
+            self.scan_snapshot[S](snapshot)
+            scratch[].queries += self.count
+            scratch[].scans += self.count
+            scratch[].distances += self.count * snapshot.live
+        index.readers.release(scratch)
+        return scans
+
+    def scan_snapshot[S: Space](mut self, snapshot: Snapshot):
+        """Measures all rows of a snapshot."""
+        ref index = self.index[]
+        var rows = snapshot.visible.bound
+        var team = Team(min(self.threads, 1 + rows * index.dim * self.count // THREAD_WORK))
+        self.status = search_exact[S, Self.V, raw=False](
+            Source(snapshot.rows, snapshot.visible),
+            self.queries,
+            self.count,
+            self.k,
+            team,
+            SCAN_BYTES,
+            self.ids,
+            self.distances,
+            self.watch[],
+        )
+        if self.status != DONE or rows == 0:
+            return
+        var known = index.ids.ptr[Int64]()
+        for i in range(self.count * self.k):
+            var row = self.ids[unsafe_offset=i]
+            if row >= 0:
+                self.ids[unsafe_offset=i] = known[unsafe_offset=Int(row)]
+
+
+def search_many[
+    V: Watch
+](
+    mut index: Index,
+    queries: Int,
+    count: Int,
+    k: Int,
+    ef: Int,
+    ids: Ptr[Int64],
+    distances: Ptr[Float32],
+    threads: Int,
+    mut watch: V,
+) -> Int:
+    """Finds the k nearest rows of each query.
+
+    Args:
+        index: The index; any number of searches and one writer may use it at once.
+        queries: Address of count x dim elements: float32 for float types, the stored type for integers.
+        count: Number of queries.
+        k: Neighbours wanted of each.
+        ef: Candidates kept; at least k are.
+        ids: Receives count x k ids, nearest first, -1 where there are fewer.
+        distances: Receives count x k distances, infinity where there are fewer.
+        threads: Workers.
+        watch: May end the call early.
+
+    Returns:
+        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
+    """
+    var task = SearchMany[V](
+        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        queries,
+        count,
+        k,
+        ef,
+        ids,
+        distances,
+        threads,
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+        DONE,
+    )
+    in_space(index.metric, index.dtype, task)
+    return task.status

@@ -1,0 +1,441 @@
+"""Answering queries that may return allowed rows only: always min(k, allowed) of them."""
+from std.bit import count_trailing_zeros
+
+from vicinal.index.filter_statistics import AFTER_WALK, BY_BEAM, BY_SCAN, BY_TWO_HOP, TALLIES
+from vicinal.index.snapshot import Snapshot
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of, node_of
+from vicinal.kernels.space import (
+    COSINE,
+    FINE,
+    Measure,
+    Query,
+    Rows,
+    Space,
+    SpaceTask,
+    fetch_row,
+    in_space,
+    inspect_row,
+)
+from vicinal.quantization.code_space import Estimate, ExactBytes
+from vicinal.quantization.code_table import EXACT, ROTATED, STORED_ROWS
+from vicinal.quantization.estimate_error import Window
+from vicinal.quantization.rotation import padded_dim
+from vicinal.rows.duplicates import Copies
+from vicinal.search.answer import LEAST_RERANKED, PIECE, Answer, rerank
+from vicinal.search.filter import EVERYTHING, SCAN, TWO_HOP, WORD, Filter
+from vicinal.search.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
+from vicinal.system.memory import Ptr, allocate, at, release
+from vicinal.system.parallel import Body, Team, Watch
+from vicinal.walk.beam_search import LOOK_AHEAD
+from vicinal.walk.scratch import HOP, Scratch, any_failed
+
+comptime RUN = 20
+"""Candidates in a row that change nothing before the rest is believed to change nothing either."""
+comptime Counts = Array[Int, TALLIES]
+
+
+trait Scanner(TrivialRegisterPassable):
+    """Measures rows and keeps the nearest."""
+
+    def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
+        """Measures some rows."""
+        ...
+
+
+@fieldwise_init
+struct EachRow[M: Measure](Scanner):
+    """Measures every row."""
+
+    var rows: Rows
+    var query: Query
+
+    def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
+        """Measures some rows."""
+        for i in range(min(LOOK_AHEAD, count)):
+            fetch_row(self.rows, Int(listed[unsafe_offset=i]))
+        for i in range(count):
+            if i + LOOK_AHEAD < count:
+                fetch_row(self.rows, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
+            var row = Int(listed[unsafe_offset=i])
+            var entry = entry_of(Self.M.key(self.query, self.rows, row), row)
+            if entry < nearest.worst():
+                nearest.insert(entry)
+
+
+def scan_allowed[
+    F: Scanner
+](scanner: F, filter: Filter, piece: Ptr[UInt32], mut nearest: Candidates):
+    """Measures all allowed rows.
+
+    Args:
+        scanner: What measures.
+        filter: The rows allowed.
+        piece: Room for HOP rows.
+        nearest: Receives the nearest.
+    """
+    if filter.plan == SCAN:
+        scanner.scan(filter.listed, filter.num_listed, nearest)
+        nearest.arrange()
+        return
+    # listed bit by bit: a walk was to have done it
+    var count = 0
+    for i in range(filter.rows // WORD + 1):
+        var bits = filter.words[unsafe_offset=i]
+        while bits != 0:
+            piece[unsafe_offset=count] = UInt32(i * WORD + Int(count_trailing_zeros(bits)))
+            bits &= bits - 1
+            count += 1
+        if count > HOP - WORD:
+            scanner.scan(piece, count, nearest)
+            count = 0
+    scanner.scan(piece, count, nearest)
+    nearest.arrange()
+
+
+def expand_allowed(
+    copies: Copies, filter: Filter, found: Candidates, mut into: Candidates, kept: Int
+):
+    """Puts the allowed ones of rows that a walk has found, and of their copies, into another buffer.
+    """
+    into.reset(kept)
+    var known = copies.known()
+    var left = known  # all rings together have no more, but those of a damaged file may have no end
+    for i in range(found.size):
+        var entry = found.entries[unsafe_offset=i] & ~1
+        if entry >= into.worst():
+            break
+        if filter.has(node_of(entry)):
+            into.insert(entry)
+        var last = copies.last_of(node_of(entry), known)
+        var copy = copies.first_of(last, known)
+        while copy >= 0 and left > 0:
+            left -= 1
+            var other = entry_of(key_of(entry), copy)
+            if other >= into.worst():
+                break
+            if copy < filter.rows and filter.has(copy):
+                into.insert(other)
+            copy = copies.after(copy, last, known)
+    into.arrange()
+
+
+def settle[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
+    """Measures the candidates of the beam again, in the order of their estimates; leaves the k nearest in `scratch.chosen`.
+
+    Returns:
+        Whether the last RUN of them changed nothing: then those outside the beam would not either.
+    """
+    ref chosen = scratch.chosen
+    var size = scratch.beam.size
+    var idle = 0
+    chosen.reset(k)
+    for i in range(min(LOOK_AHEAD, size)):
+        fetch_row(rows, scratch.beam.node(i))
+    for i in range(size):
+        if i + LOOK_AHEAD < size:
+            fetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
+        var row = scratch.beam.node(i)
+        var entry = entry_of(S.key(query, rows, row), row)
+        idle += 1
+        if entry < chosen.worst():
+            chosen.insert(entry)
+            idle = 0
+    chosen.arrange()
+    scratch.reranked += size
+    return idle >= RUN
+
+
+@fieldwise_init
+struct WithinWindow[S: Space, M: Measure](Scanner):
+    """Measures exactly those rows whose estimate does not rule them out; the k nearest are kept."""
+
+    var stored: Rows
+    var query: Query
+    var coded: Rows
+    var prepared: Query
+    var window: Window
+
+    def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
+        """Measures some rows."""
+        var limit = Int32.MAX
+        if nearest.worst() != EMPTY_ENTRY:
+            limit = self.window.limit(key_of(nearest.worst()))
+        for i in range(min(LOOK_AHEAD, count)):
+            fetch_row(self.coded, Int(listed[unsafe_offset=i]))
+        for i in range(count):
+            if i + LOOK_AHEAD < count:
+                fetch_row(self.coded, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
+            var row = Int(listed[unsafe_offset=i])
+            if Self.M.key(self.prepared, self.coded, row) > limit:
+                continue
+            var entry = entry_of(Self.S.key(self.query, self.stored, row), row)
+            if entry < nearest.worst():
+                nearest.insert(entry)
+                if nearest.worst() != EMPTY_ENTRY:
+                    limit = self.window.limit(key_of(nearest.worst()))
+
+
+@fieldwise_init
+struct AnswerFiltered[S: Space](Body):
+    """Answers queries that have been checked, each with its filter, all from the snapshot that the filters were made of.
+    """
+
+    var plain: Answer[Self.S]
+    """Does what needs no filter."""
+    var filters: Ptr[Filter]
+    var which: Ptr[Int64]
+    """The filter of each query."""
+    var snapshot: Snapshot
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Answers queries begin .. end-1."""
+        var counts = Counts(fill=0)
+        ref scratch = self.plain.scratches[unsafe_offset=worker][]
+        for i in range(begin, end):
+            ref filter = self.filters[unsafe_offset=Int(self.which[unsafe_offset=i])]
+            if filter.plan == EVERYTHING:
+                self.plain.answer(i, i + 1, worker, self.snapshot)
+                continue
+            self.answer(i, filter, scratch, counts)
+        for i in range(TALLIES):
+            self.plain.index[].tally.add(i, counts[i])
+
+    def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut counts: Counts):
+        """Answers query i."""
+        var snapshot = self.snapshot
+        var kind = snapshot.codes[].kind
+        scratch.queries += 1
+        var query = self.plain.query(i, scratch)
+        if scratch.failed():
+            return  # who made the call looks for it, too
+        var width = max(self.plain.k, self.plain.ef)
+        if filter.plan == SCAN and (
+            snapshot.exact(width)
+            # as many rows would be measured again
+            or filter.matches <= max(LEAST_RERANKED, 3 * self.plain.k)
+            # coded since
+            or snapshot.coded < filter.rows
+        ):
+            counts[BY_SCAN] += 1
+            scratch.scans += 1
+            scratch.distances += filter.matches
+            scratch.beam.reset(max(min(self.plain.k, filter.matches), 1))
+            scan_allowed(
+                EachRow[Self.S](snapshot.rows, query), filter, scratch.picked, scratch.beam
+            )
+            self.plain.write[Self.S.value](i, scratch.beam)
+        elif kind == STORED_ROWS:
+            self.find[Self.S, coded=False](i, query, filter, scratch, counts)
+        elif kind == EXACT:
+            comptime if Self.S.metric != COSINE:
+                if self.plain.fits(i):
+                    comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
+                    self.find[Exact, coded=True](i, query, filter, scratch, counts)
+                else:
+                    self.find[Self.S, coded=False](i, query, filter, scratch, counts)
+        else:
+            comptime if Self.S.T.is_floating_point():
+                if kind == ROTATED:
+                    self.find[Estimate[4], coded=True](i, query, filter, scratch, counts)
+                else:
+                    self.find[Estimate[8], coded=True](i, query, filter, scratch, counts)
+
+    def find[
+        M: Measure, coded: Bool
+    ](self, i: Int, query: Query, filter: Filter, mut scratch: Scratch, mut counts: Counts,):
+        """Finds the nearest allowed rows of query i by the filter's plan and writes them."""
+        ref index = self.plain.index[]
+        var k = self.plain.k
+        var width = max(k, self.plain.ef)
+        var snapshot = self.snapshot
+        ref codes = snapshot.codes[]
+        var rows = codes.rows(snapshot.rows) if coded else snapshot.rows
+        var prepared = query
+        var exact = not coded or codes.kind == EXACT
+        comptime if coded:
+            prepared = Query(scratch.room(codes.query_bytes()), 1)
+            if scratch.failed():
+                return
+            codes.prepare[Self.S.Q](
+                at[Scalar[Self.S.Q]](query.address),
+                at[UInt8](prepared.address),
+                scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
+            )
+        var kept = min(k if exact else max(LEAST_RERANKED, 3 * k), filter.matches)
+        var enough = min(k, filter.matches)
+        var known = snapshot.known[coded]()
+        var graph = snapshot.graph
+        var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
+        if filter.plan != SCAN:
+            var way = walk_plain[M](graph, rows, known, prepared, own, filter, width, kept)
+            var by = BY_BEAM
+            if scratch.failed():
+                return
+            if filter.plan == TWO_HOP or way == SPARSE:
+                walk_two_hop[M](graph, rows, known, prepared, own, filter, max(2 * width, kept))
+                swap(scratch.beam, scratch.chosen)
+                way = COMPLETE
+                by = BY_TWO_HOP
+                if scratch.failed():
+                    return
+            if index.copies.known() != 0:
+                expand_allowed(index.copies, filter, scratch.chosen, scratch.beam, kept)
+            else:
+                swap(scratch.beam, scratch.chosen)
+            if way == COMPLETE and scratch.beam.size >= enough:
+                counts[by] += 1
+                self.finish[M, coded](i, query, exact, scratch)
+                return
+            counts[AFTER_WALK] += 1
+        counts[BY_SCAN] += 1
+        scratch.scans += 1
+        scratch.distances += filter.matches
+        scratch.beam.reset(kept)
+        scan_allowed(EachRow[M](rows, prepared), filter, scratch.picked, scratch.beam)
+        if exact:
+            self.finish[M, coded](i, query, exact, scratch)
+            return
+        var stored = snapshot.rows
+        if not settle[Self.S](stored, query, scratch, k) and kept < filter.matches:
+            # many rows so equally far that estimates do not tell them apart
+            var window = Window.of[Self.S, M](
+                stored, query, rows, prepared, known, index.marks.address()
+            )
+            scratch.beam.reset(enough)
+            scan_allowed(
+                WithinWindow[Self.S, M](stored, query, rows, prepared, window),
+                filter,
+                scratch.picked,
+                scratch.beam,
+            )
+            swap(scratch.beam, scratch.chosen)
+        self.plain.write[Self.S.value](i, scratch.chosen)
+
+    @always_inline
+    def finish[
+        M: Measure, coded: Bool
+    ](self, i: Int, query: Query, exact: Bool, mut scratch: Scratch):
+        """Writes what is in the beam; estimated candidates are measured again first."""
+        if not exact:
+            var k = self.plain.k
+            rerank[Self.S](self.snapshot.rows, query, scratch, max(LEAST_RERANKED, 3 * k), k)
+            self.plain.write[Self.S.value](i, scratch.chosen)
+        elif coded:
+            comptime if Self.S.metric != COSINE:
+                comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
+                self.plain.write[Exact.value](i, scratch.beam)
+        else:
+            self.plain.write[Self.S.value](i, scratch.beam)
+
+
+@fieldwise_init
+struct SearchFiltered[V: Watch](SpaceTask):
+    """Checks all queries, then answers them."""
+
+    var index: Ptr[Index]
+    var queries: Int
+    var count: Int
+    var k: Int
+    var ef: Int
+    var snapshot: Snapshot
+    var filters: Ptr[Filter]
+    var which: Ptr[Int64]
+    var ids: Ptr[Int64]
+    var distances: Ptr[Float32]
+    var threads: Int
+    var watch: Ptr[Self.V]
+    var status: Int
+
+    def run[S: Space](mut self):
+        """Does it in one space."""
+        ref index = self.index[]
+        self.status = refused[S](self.queries, self.count, index.dim)
+        if self.status != DONE:
+            return
+        var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
+        # under the pin of whoever took the snapshot
+        var scratches = allocate[Ptr[Scratch]](team.size())
+        if not index.readers.claim_many(scratches, team.size(), 0):
+            release(scratches)
+            self.status = NO_MEMORY
+            return
+        var plain = Answer[S](
+            self.index, self.queries, self.k, self.ef, self.ids, self.distances, scratches, 1
+        )
+        var answer = AnswerFiltered[S](plain^, self.filters, self.which, self.snapshot)
+        if not team.run(self.count, PIECE, answer, self.watch[]):
+            self.status = STOPPED
+        elif any_failed(scratches, team.size()):
+            self.status = NO_MEMORY
+        index.readers.release_many(scratches, team.size())
+        release(scratches)
+
+
+def refused[S: Space](queries: Int, count: Int, dim: Int) -> Int:
+    """Checks queries.
+
+    Returns:
+        DONE, or 8 * position + kind of the first that is refused.
+    """
+    var norm = Float32(1)
+    for i in range(count):
+        var query = at[Scalar[S.Q]](queries).unsafe_offset(i * dim)
+        var found = inspect_row[S, S.Q](query, dim, norm)
+        if found != FINE:
+            return i * 8 + found
+    return DONE
+
+
+def search_filtered[
+    V: Watch
+](
+    mut index: Index,
+    queries: Int,
+    count: Int,
+    k: Int,
+    ef: Int,
+    snapshot: Snapshot,
+    filters: Ptr[Filter],
+    which: Ptr[Int64],
+    ids: Ptr[Int64],
+    distances: Ptr[Float32],
+    threads: Int,
+    mut watch: V,
+) -> Int:
+    """Finds the k nearest rows of each query among those that its filter allows.
+
+    Args:
+        index: The index; any number of searches and one writer may use it at once.
+        queries: Address of count x dim elements: float32 for float types, the stored type for integers.
+        count: Number of queries.
+        k: Neighbours wanted of each.
+        ef: Candidates kept; at least k are.
+        snapshot: What the call sees; the caller has pinned the epoch in which it was taken.
+        filters: Filters made of the snapshot and prepared.
+        which: The filter of each query.
+        ids: Receives count x k ids, nearest first, -1 where fewer rows are allowed.
+        distances: Receives count x k distances, infinity where there are fewer.
+        threads: Workers.
+        watch: May end the call early.
+
+    Returns:
+        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
+    """
+    var task = SearchFiltered[V](
+        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        queries,
+        count,
+        k,
+        ef,
+        snapshot,
+        filters,
+        which,
+        ids,
+        distances,
+        threads,
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+        DONE,
+    )
+    in_space(index.metric, index.dtype, task)
+    return task.status

@@ -1,0 +1,224 @@
+"""Walks through the graph that return allowed rows only; read graph and rows, write scratch.
+
+The two-hop walk follows ACORN-1 (arXiv:2403.04871): the beam holds allowed rows, and a neighbour that is not allowed is
+looked through to its own neighbours. How much of that is done in a hop is bounded, and depends on how many allowed
+neighbours the hop has found already (as in NaviX, arXiv:2506.23397).
+"""
+from vicinal.graph.links import SLOTS_PER_LINE, Graph, fetch_links
+from vicinal.kernels.candidates import node_of
+from vicinal.kernels.space import Measure, Query, Rows
+from vicinal.search.filter import BEAM, SPARSE_BELOW, TWO_HOP, UNUSUAL, Filter, allows, widened
+from vicinal.system.memory import Ptr
+from vicinal.walk.beam_search import LOOK_AHEAD, Walk, clamp_links, start_walk
+from vicinal.walk.scratch import Scratch
+
+comptime ENOUGH = 64
+"""Unvisited allowed rows of a hop from which on no further neighbour is looked through; `scratch.HOP` has room for them."""
+comptime LOOKS = 32
+"""Neighbours that a hop looks through at most."""
+comptime BLOCKS_AHEAD = 4
+"""Blocks of neighbours that are asked for before they are looked through."""
+comptime PROBE_HOPS = 16
+"""Hops after which it is decided how to go on."""
+comptime COMPLETE = 0
+"""The walk was made to its end."""
+comptime AGAINST = 1
+"""There are too few allowed rows around the query for any walk."""
+comptime SPARSE = 2
+"""Allowed rows are there, but a plain walk would have to be very wide."""
+
+
+def walk_plain[
+    M: Measure
+](
+    graph: Ptr[Graph],
+    rows: Rows,
+    known: Int,
+    query: Query,
+    scratch: Ptr[Scratch],
+    filter: Filter,
+    width: Int,
+    kept: Int,
+) -> Int:
+    """Walks as if there were no filter and collects the `kept` nearest allowed rows measured, in `scratch.chosen`.
+
+    Unless the filter's plan is BEAM, the rows met in the first hops decide whether to go on, and how wide.
+
+    Args:
+        graph: The links.
+        rows: What is measured.
+        known: Rows that may be measured; at most `filter.room`.
+        query: The prepared query.
+        scratch: Buffers of this worker.
+        filter: The rows allowed.
+        width: Allowed candidates to be kept while walking.
+        kept: Rows collected.
+
+    Returns:
+        COMPLETE, AGAINST or SPARSE.
+    """
+    var usual = widened(width, filter.matches, filter.rows)
+    var widest = widened(width, 1, SPARSE_BELOW)
+    var choose = filter.plan != BEAM
+    var walk = start_walk[M](
+        graph, rows, known, query, scratch, min(usual, widest) if choose else usual
+    )
+    ref found = scratch[].chosen
+    ref beam = scratch[].beam
+    found.reset(kept)
+    var first = beam.entries[]
+    if allows(filter.nodes, node_of(first)):
+        found.insert(first)
+    var words = filter.nodes
+    var fresh = scratch[].fresh
+    var hops = 0
+    var met = 0
+    var seen = 0
+    while walk.collect():
+        walk.measure()
+        for i in range(walk.count):
+            var entry = fresh[unsafe_offset=i]
+            var allowed = allows(words, node_of(entry))
+            met += Int(allowed)
+            if allowed and entry < found.worst():
+                found.insert(entry)
+        seen += walk.count
+        hops += 1
+        if hops == PROBE_HOPS and choose:
+            found.arrange()  # all who end here, or go on with another walk, read what was found
+            beam.arrange()
+            if filter.plan == TWO_HOP:
+                return SPARSE
+            if met * UNUSUAL * filter.rows < seen * filter.matches:
+                return AGAINST
+            if met * SPARSE_BELOW < seen:
+                return SPARSE if filter.two_hop_pays else AGAINST
+            beam.narrow(max(widened(width, met, seen), width + width // 2))
+    found.arrange()
+    if not choose:
+        return COMPLETE
+    # what was met on the way there counts no more
+    met = 0
+    for i in range(beam.size):
+        met += Int(allows(words, beam.node(i)))
+    return AGAINST if met * UNUSUAL * filter.rows < beam.size * filter.matches else COMPLETE
+
+
+def walk_two_hop[
+    M: Measure
+](
+    graph: Ptr[Graph],
+    rows: Rows,
+    known: Int,
+    query: Query,
+    scratch: Ptr[Scratch],
+    filter: Filter,
+    width: Int,
+):
+    """Finds allowed rows near a query, best first, by walking over allowed rows only; leaves them in `scratch.beam`.
+
+    It starts from where a plain walk has come to, as `walk_plain` has left it in `scratch`, and from the filter's seeds.
+
+    Args:
+        graph: The links.
+        rows: What is measured.
+        known: Rows that may be measured; at most `filter.room`.
+        query: The prepared query.
+        scratch: Buffers of this worker.
+        filter: The rows allowed; its list holds the seeds.
+        width: Candidates kept.
+    """
+    var linked = known
+    ref beam = scratch[].beam
+    ref fresh = scratch[].fresh
+    var start = min(beam.node(0), linked - 1)
+    var found = min(scratch[].chosen.size, ENOUGH)
+    for i in range(found):
+        fresh[unsafe_offset=i] = scratch[].chosen.entries[unsafe_offset=i]
+    beam.reset(width)
+    scratch[].visited.reset(linked)
+    if scratch[].failed():
+        return
+    for i in range(found):
+        _ = scratch[].visited.first_visit(node_of(fresh[unsafe_offset=i]))
+        if fresh[unsafe_offset=i] < beam.worst():
+            beam.insert(fresh[unsafe_offset=i])
+    var walk = Walk[M, True](graph, rows, query, scratch, 0, linked, 0)
+    walk.count = _seed(scratch[], filter, linked)
+    for i in range(min(walk.count, LOOK_AHEAD)):
+        walk.fetch(scratch[].fresh, i)
+    scratch[].distances += walk.count
+    walk.measure_apart()
+    var node = start
+    while node >= 0:
+        walk.count = _gather(graph[], scratch[], filter, linked, node)
+        for i in range(min(walk.count, LOOK_AHEAD)):
+            walk.fetch(scratch[].fresh, i)
+        scratch[].distances += walk.count
+        scratch[].hops += 1
+        walk.measure_apart()
+        node = beam.next()
+
+
+def _seed(mut scratch: Scratch, filter: Filter, linked: Int) -> Int:
+    """Puts the seeds into `scratch.fresh`; returns how many they are."""
+    var count = 0
+    for i in range(filter.num_listed):
+        var row = Int(filter.listed[unsafe_offset=i])
+        if row < linked and allows(filter.nodes, row) and scratch.visited.first_visit(row):
+            scratch.fresh[unsafe_offset=count] = Int64(row)
+            count += 1
+    return count
+
+
+@always_inline
+def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, node: Int) -> Int:
+    """Finds the unvisited allowed rows that a row leads to, straight or through a neighbour that is not allowed.
+
+    Returns:
+        How many there are in `scratch.fresh`.
+    """
+    # copies: a store to one of the arrays might otherwise change where the others are
+    var marks = scratch.visited.marks
+    var epoch = scratch.visited.epoch
+    var links = scratch.links
+    var fresh = scratch.fresh
+    var through = scratch.picked
+    var words = filter.nodes
+    var width = graph.slots_at(0)
+    # row number `linked` counts as visited
+    var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(linked))
+    var block = graph.links(0, node)
+    var used = clamp_links(block, width, linked, links)
+    var count = 0
+    var closed = 0
+    for i in range(used):
+        var id = Int(links[unsafe_offset=i])
+        var unseen = marks[unsafe_offset=id] != epoch
+        var allowed = allows(words, id)
+        fresh[unsafe_offset=count] = Int64(id)
+        through[unsafe_offset=closed] = UInt32(id)
+        count += Int(unseen and allowed)
+        closed += Int(unseen and not allowed)
+        if allowed:
+            marks[unsafe_offset=id] = epoch
+    var most = min(closed, LOOKS)
+    for i in range(min(most, BLOCKS_AHEAD)):
+        fetch_links(graph, 0, Int(through[unsafe_offset=i]))
+    for i in range(most):
+        if count >= ENOUGH:
+            break
+        if i + BLOCKS_AHEAD < most:
+            fetch_links(graph, 0, Int(through[unsafe_offset=i + BLOCKS_AHEAD]))
+        var closed_row = Int(through[unsafe_offset=i])
+        marks[unsafe_offset=closed_row] = epoch  # looked through once in a search
+        block = graph.links(0, closed_row)
+        for j in range(0, width, SLOTS_PER_LINE):
+            links.unsafe_store(j, min(block.unsafe_load[width=SLOTS_PER_LINE](j), limit))
+        for j in range(width):
+            var id = Int(links[unsafe_offset=j])
+            if allows(words, id) and marks[unsafe_offset=id] != epoch:
+                marks[unsafe_offset=id] = epoch
+                fresh[unsafe_offset=count] = Int64(id)
+                count += 1
+    return count

@@ -1,0 +1,409 @@
+"""All rows within a radius: by a scan, or through the graph from what a search finds, as far as there are more.
+
+The walk of a search comes to the query; from there on every row within the radius is expanded until no new one appears. Where
+walks go by estimates, those that may be within the radius (`quantization/estimate_error.mojo`) are measured on the stored rows.
+"""
+from std.atomic import Atomic, Ordering
+from std.memory import bitcast
+
+from vicinal.index.snapshot import Snapshot
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.candidates import entry_of, key_of, node_of
+from vicinal.kernels.space import (
+    COSINE,
+    L2,
+    Measure,
+    Query,
+    Rows,
+    Space,
+    SpaceTask,
+    fetch_row,
+    in_space,
+)
+from vicinal.quantization.code_space import Estimate, ExactBytes
+from vicinal.quantization.code_table import EXACT, ROTATED, STORED_ROWS
+from vicinal.quantization.estimate_error import Window
+from vicinal.quantization.rotation import padded_dim
+from vicinal.search.answer import Answer
+from vicinal.search.filter import EVERYTHING, SCAN, Filter
+from vicinal.search.filtered import refused
+from vicinal.system.array import Found
+from vicinal.system.atomics import seen
+from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.parallel import Body, Team, Watch
+from vicinal.walk.beam_search import LOOK_AHEAD, start_walk
+from vicinal.walk.scratch import Scratch, any_failed
+
+comptime SCAN_FROM = 8
+"""Once more than one row in so many is within the radius, a scan of all is faster than a walk from each."""
+
+
+struct RangeResult(Movable):
+    """What a range search found: for each query ids, and distances as the bits of float32."""
+
+    var ids: Ptr[Found]
+    var distances: Ptr[Found]
+    var queries: Int
+    var out_of_memory: Int64
+    """Not 0 once memory was out for any query: the others need not be answered."""
+
+    def __init__(out self, queries: Int):
+        """Makes room for so many queries."""
+        self.ids = allocate[Found](queries)
+        self.distances = allocate[Found](queries)
+        self.out_of_memory = Int64(Int(missing(self.ids) or missing(self.distances)))
+        self.queries = 0 if self.out_of_memory != 0 else queries
+        for i in range(self.queries):
+            self.ids.unsafe_offset(i).unsafe_write(Found())
+            self.distances.unsafe_offset(i).unsafe_write(Found())
+
+    def __deinit__(deinit self):
+        for i in range(self.queries):
+            self.ids.unsafe_offset(i).unsafe_deinit_pointee()
+            self.distances.unsafe_offset(i).unsafe_deinit_pointee()
+        release(self.ids)
+        release(self.distances)
+
+    @always_inline
+    def gone(mut self) -> Ptr[Int64]:
+        """Returns the mark that memory is out."""
+        return Pointer(to=self.out_of_memory).unsafe_origin_cast[MutUntrackedOrigin]()
+
+    def total(self, i: Int) -> Int:
+        """Returns the rows that query i found."""
+        return self.ids[unsafe_offset=i].size
+
+    def copy_to(self, ids: Ptr[Int64], distances: Ptr[Float32]):
+        """Writes all results, one query after the other."""
+        var next = 0
+        for i in range(self.queries):
+            for j in range(self.total(i)):
+                ids[unsafe_offset=next] = self.ids[unsafe_offset=i].at(j)[]
+                distances[unsafe_offset=next] = bitcast[DType.float32, 1](
+                    Int32(self.distances[unsafe_offset=i].at(j)[])
+                )
+                next += 1
+
+
+@fieldwise_init
+struct AnswerRange[S: Space](Body):
+    """Finds the rows within the radius of queries that have been checked."""
+
+    var plain: Answer[Self.S]
+    """Prepares queries."""
+    var radius: Float32
+    var filters: Ptr[Filter]
+    var which: Ptr[Int64]
+    var snapshot: Snapshot
+    var result: Ptr[RangeResult]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Answers queries begin .. end-1."""
+        ref scratch = self.plain.scratches[unsafe_offset=worker][]
+        for i in range(begin, end):
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](self.result[].gone()) != 0:
+                return
+            ref filter = self.filters[unsafe_offset=Int(self.which[unsafe_offset=i])]
+            ref found = self.result[].distances[unsafe_offset=i]
+            self.answer(i, filter, scratch, found)
+            ref ids = self.result[].ids[unsafe_offset=i]
+            self.finish(filter, found, ids)
+            if found.full or ids.full or scratch.failed():
+                Atomic[Int64].store[ordering=Ordering.RELAXED](self.result[].gone(), 1)
+
+    @always_inline
+    def within(self, key: Int32) -> Bool:
+        """Tells whether a stored row's key is within the radius."""
+        return Self.S.value(key) <= self.radius
+
+    def finish(self, filter: Filter, mut found: Found, mut ids: Found):
+        """Leaves out rows that are not seen or not allowed, sorts, and puts ids and distances in place of rows and keys.
+        """
+        var all = filter.plan == EVERYTHING
+        var kept = 0
+        for i in range(found.size):
+            var entry = found.at(i)[]
+            var row = node_of(entry)
+            found.at(kept)[] = entry
+            kept += Int(self.snapshot.visible.sees(row) and (all or filter.has(row)))
+        found.size = kept
+        found.sort()
+        var known = found.at(0)
+        if found.size != 0:
+            known = at[Int64](seen(self.plain.index[].ids.address))
+        for i in range(found.size):
+            var entry = found.at(i)[]
+            ids.push(known[unsafe_offset=node_of(entry)])
+            found.at(i)[] = Int64(bitcast[DType.int32, 1](Self.S.value(key_of(entry))))
+
+    def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: Found):
+        """Finds rows within the radius of query i, allowed or not."""
+        var kind = self.snapshot.codes[].kind
+        scratch.queries += 1
+        var query = self.plain.query(i, scratch)
+        if scratch.failed():
+            return
+        if self.snapshot.exact(self.plain.ef) or filter.plan == SCAN:
+            self.scan(query, filter, scratch, found)
+        elif kind == STORED_ROWS:
+            self.spread[Self.S, coded=False](query, filter, scratch, found)
+        elif kind == EXACT:
+            comptime if Self.S.metric != COSINE:
+                if self.plain.fits(i):
+                    comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
+                    self.spread[Exact, coded=True](query, filter, scratch, found)
+                else:
+                    self.spread[Self.S, coded=False](query, filter, scratch, found)
+        else:
+            comptime if Self.S.T.is_floating_point():
+                if kind == ROTATED:
+                    self.spread[Estimate[4], coded=True](query, filter, scratch, found)
+                else:
+                    self.spread[Estimate[8], coded=True](query, filter, scratch, found)
+
+    def scan(self, query: Query, filter: Filter, mut scratch: Scratch, mut found: Found):
+        """Measures all rows, or those that the filter lists."""
+        var rows = self.snapshot.rows
+        scratch.scans += 1
+        if filter.plan == SCAN:
+            scratch.distances += filter.num_listed
+            for i in range(filter.num_listed):
+                if i + LOOK_AHEAD < filter.num_listed:
+                    fetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
+                self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
+            return
+        scratch.distances += self.snapshot.visible.bound
+        for row in range(self.snapshot.visible.bound):
+            self.measure(query, rows, row, found)
+
+    @always_inline
+    def measure(self, query: Query, rows: Rows, row: Int, mut found: Found):
+        """Measures a stored row and takes it in if it is within the radius."""
+        var key = Self.S.key(query, rows, row)
+        if self.within(key):
+            found.push(entry_of(key, row))
+
+    def spread[
+        M: Measure, coded: Bool
+    ](self, query: Query, filter: Filter, mut scratch: Scratch, mut found: Found):
+        """Walks to the query, then on from every row within the radius."""
+        ref index = self.plain.index[]
+        ref codes = self.snapshot.codes[]
+        var known = self.snapshot.known[coded]()
+        var stored = self.snapshot.rows
+        var rows = codes.rows(stored) if coded else stored
+        var prepared = query
+        var exact = not coded or codes.kind == EXACT
+        var limit = Int32.MAX
+        comptime if coded:
+            prepared = Query(scratch.room(codes.query_bytes()), 1)
+            if scratch.failed():
+                return
+            codes.prepare[Self.S.Q](
+                at[Scalar[Self.S.Q]](query.address),
+                at[UInt8](prepared.address),
+                scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
+            )
+            if not exact:
+                var window = Window.of[Self.S, M](
+                    stored, query, rows, prepared, known, index.marks.address()
+                )
+                limit = window.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
+        var walk = start_walk[M](
+            self.snapshot.graph,
+            rows,
+            known,
+            prepared,
+            Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+            self.plain.ef,
+        )
+        var outer = Found()
+        self.take[coded](scratch.beam.entries[], query, stored, exact, limit, found, outer)
+        while walk.collect():
+            walk.measure_apart()
+            for i in range(walk.count):
+                self.take[coded](
+                    scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                )
+        var next = 0
+        var beyond = 0
+        while True:
+            while next < found.size:
+                if found.size * SCAN_FROM > self.snapshot.visible.bound:
+                    found.size = 0
+                    self.scan(query, filter, scratch, found)
+                    return
+                walk.expand(node_of(found.at(next)[]))
+                next += 1
+                walk.measure_apart()
+                for i in range(walk.count):
+                    self.take[coded](
+                        scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                    )
+            # then some just outside, as the beam of a search for so many rows would: some are linked from such only
+            if beyond == 0:
+                outer.sort()
+            if beyond >= min(outer.size, 2 * found.size, found.size // 2 + self.plain.ef):
+                break
+            walk.expand(node_of(outer.at(beyond)[]))
+            beyond += 1
+            walk.measure_apart()
+            for i in range(walk.count):
+                self.take[coded](
+                    scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                )
+        found.full = found.full or outer.full
+        self.add_copies(found)
+
+    def add_copies(self, mut found: Found):
+        """Takes in the copies of the rows found."""
+        ref copies = self.plain.index[].copies
+        var known = copies.known()
+        var left = (
+            known  # all rings together have no more, but those of a damaged file may have no end
+        )
+        for i in range(found.size if known != 0 else 0):
+            var entry = found.at(i)[]
+            var last = copies.last_of(node_of(entry), known)
+            var copy = copies.first_of(last, known)
+            while copy >= 0 and left > 0 and not found.full:
+                left -= 1
+                if copy < self.snapshot.visible.bound:
+                    found.push(entry_of(key_of(entry), copy))
+                copy = copies.after(copy, last, known)
+
+    @always_inline
+    def take[
+        coded: Bool
+    ](
+        self,
+        entry: Int64,
+        query: Query,
+        stored: Rows,
+        exact: Bool,
+        limit: Int32,
+        mut found: Found,
+        mut outer: Found,
+    ):
+        """Takes in a row that the walk has measured, into `outer` if it is not within the radius.
+        """
+        comptime if coded and Self.S.T.is_floating_point():
+            var may_be = key_of(entry) <= limit
+            comptime if Self.S.metric != COSINE:
+                if exact:  # keys of exact codes are integers
+                    may_be = ExactBytes[Self.S.metric, False].value(key_of(entry)) <= self.radius
+            var before = found.size
+            if may_be:
+                self.measure(query, stored, node_of(entry), found)
+            if found.size == before:
+                outer.push(entry)
+        else:
+            if self.within(key_of(entry)):
+                found.push(entry)
+            else:
+                outer.push(entry)
+
+
+@fieldwise_init
+struct SearchRange[V: Watch](SpaceTask):
+    """Checks all queries, then answers them."""
+
+    var index: Ptr[Index]
+    var queries: Int
+    var count: Int
+    var radius: Float32
+    var ef: Int
+    var snapshot: Snapshot
+    var filters: Ptr[Filter]
+    var which: Ptr[Int64]
+    var threads: Int
+    var result: Ptr[RangeResult]
+    var watch: Ptr[Self.V]
+    var status: Int
+
+    def run[S: Space](mut self):
+        """Does it in one space."""
+        ref index = self.index[]
+        self.status = refused[S](self.queries, self.count, index.dim)
+        if self.status != DONE:
+            return
+        var team = Team(min(self.threads, self.count))
+        # under the pin of whoever took the snapshot
+        var scratches = allocate[Ptr[Scratch]](team.size())
+        if self.result[].out_of_memory != 0 or not index.readers.claim_many(
+            scratches, team.size(), 0
+        ):
+            release(scratches)
+            self.status = NO_MEMORY
+            return
+        var nothing = at[Int64](Int(scratches))  # no result is written by it
+        var plain = Answer[S](
+            self.index,
+            self.queries,
+            1,
+            self.ef,
+            nothing,
+            nothing.unsafe_bitcast[Float32](),
+            scratches,
+            1,
+        )
+        var answer = AnswerRange[S](
+            plain^, self.radius, self.filters, self.which, self.snapshot, self.result
+        )
+        if not team.run(self.count, 1, answer, self.watch[]):
+            self.status = STOPPED
+        elif self.result[].out_of_memory != 0 or any_failed(scratches, team.size()):
+            self.status = NO_MEMORY
+        index.readers.release_many(scratches, team.size())
+        release(scratches)
+
+
+def search_range[
+    V: Watch
+](
+    mut index: Index,
+    queries: Int,
+    count: Int,
+    radius: Float32,
+    ef: Int,
+    snapshot: Snapshot,
+    filters: Ptr[Filter],
+    which: Ptr[Int64],
+    threads: Int,
+    mut result: RangeResult,
+    mut watch: V,
+) -> Int:
+    """Finds all rows within a distance of each query.
+
+    Args:
+        index: The index; any number of searches and one writer may use it at once.
+        queries: Address of count x dim elements: float32 for float types, the stored type for integers.
+        count: Number of queries.
+        radius: Largest distance, not NaN.
+        ef: Candidates kept on the way to the query.
+        snapshot: What the call sees; the caller has pinned the epoch in which it was taken.
+        filters: Filters made of the snapshot and prepared; one of plan EVERYTHING allows all.
+        which: The filter of each query.
+        threads: Workers.
+        result: Made for `count` queries; receives what is found.
+        watch: May end the call early.
+
+    Returns:
+        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
+    """
+    var task = SearchRange[V](
+        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        queries,
+        count,
+        radius,
+        ef,
+        snapshot,
+        filters,
+        which,
+        threads,
+        Pointer(to=result).unsafe_origin_cast[MutUntrackedOrigin](),
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+        DONE,
+    )
+    in_space(index.metric, index.dtype, task)
+    return task.status

@@ -1,0 +1,347 @@
+"""A search told step by step: the same walk as in `query`, with a note of every hop written down in between."""
+from std.memory import bitcast, unsafe_memcpy
+
+from vicinal.index.snapshot import Snapshot
+from vicinal.index.vector_index import DONE, NO_MEMORY, Index
+from vicinal.kernels.candidates import entry_of, key_of, node_of
+from vicinal.kernels.space import (
+    COSINE,
+    FINE,
+    IP,
+    Measure,
+    Space,
+    SpaceTask,
+    float_of_key,
+    in_space,
+    inspect_row,
+)
+from vicinal.quantization.code_space import Estimate, ExactBytes
+from vicinal.quantization.code_table import EXACT, ROTATED, STORED_ROWS, Codes
+from vicinal.search.answer import Answer, Walks
+from vicinal.system.atomics import seen
+from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.walk.beam_search import Walk
+from vicinal.walk.scratch import Scratch
+
+comptime SCAN = 0
+"""All rows were measured."""
+comptime WALK = 1
+"""The graph was walked."""
+comptime HEADER = 5
+"""Words before the first note."""
+comptime NOTE = 2
+"""Words of a note before its rows."""
+comptime ROW = 3
+"""Words of a row: its entry as the beam orders it, its id, the bits of its distance."""
+
+
+struct Log(Movable):
+    """Words that were written down.
+
+    First come SCAN or WALK, 1 if distances are estimates, the width of the beam, the rows that the search knew, and how many
+    were measured again at the end. Then a note for every step: the level, the number of rows that were measured, the row
+    that was expanded, and those measured.
+    """
+
+    var words: Ptr[Int64]
+    var size: Int
+    """Words written."""
+    var room: Int
+    """Words allocated."""
+    var failed: Bool
+    """Whether memory was refused: words are missing."""
+
+    def __init__(out self):
+        """Makes an empty log."""
+        self.words = allocate[Int64](1024)
+        self.size = 0
+        self.room = 1024
+        self.failed = missing(self.words)
+
+    def __deinit__(deinit self):
+        release(self.words)
+
+    def put(mut self, word: Int64):
+        """Writes a word behind those before."""
+        if self.failed:
+            return
+        if self.size == self.room:
+            var words = allocate[Int64](2 * self.room)
+            if missing(words):
+                self.failed = True
+                return
+            unsafe_memcpy(dest=words, src=self.words, count=self.size)
+            release(self.words)
+            self.words = words
+            self.room *= 2
+        self.words[unsafe_offset=self.size] = word
+        self.size += 1
+
+    def set(self, place: Int, word: Int64):
+        """Writes over a word."""
+        if not self.failed:
+            self.words[unsafe_offset=place] = word
+
+    def begin(mut self, kind: Int, estimated: Bool, width: Int, known: Int):
+        """Forgets everything and writes what comes first."""
+        self.size = 0
+        self.put(Int64(kind))
+        self.put(Int64(Int(estimated)))
+        self.put(Int64(width))
+        self.put(Int64(known))
+        self.put(0)
+
+    def note(mut self, level: Int, count: Int):
+        """Begins the note of a step."""
+        self.put(Int64(level))
+        self.put(Int64(count))
+
+
+@fieldwise_init
+struct Scale[S: Space, M: Measure, coded: Bool](TrivialRegisterPassable):
+    """Distances of the keys of one walk."""
+
+    var exact: Bool
+    """False if keys are estimates."""
+    var shift: Float32
+    """What estimates leave out because it is the same for all rows."""
+
+    def distance(self, key: Int32) -> Float32:
+        """Returns the distance that a key stands for, on the scale of results."""
+        comptime if not Self.coded:
+            return Self.S.value(key)
+        else:
+            if not self.exact:
+                var value = float_of_key(key) + self.shift
+                comptime if Self.S.metric == IP:
+                    return 1 + value
+                elif Self.S.metric == COSINE:  # rows and query have unit length: half of l2
+                    return value / 2
+                else:
+                    return value
+            comptime if Self.S.metric != COSINE:
+                return ExactBytes[Self.S.metric, Self.S.T == DType.int8].value(key)
+            else:
+                return 0
+
+
+def shift_of[S: Space](codes: Codes, query: Ptr[Float32], dim: Int) -> Float32:
+    """Returns what the estimated distances of a query leave out: |q - c|**2, for ip -<c, q>."""
+    var sum = Float32(0)
+    for i in range(dim):
+        var c = codes.centre[unsafe_offset=i]
+        var q = query[unsafe_offset=i]
+        comptime if S.metric == IP:
+            sum -= c * q
+        else:
+            sum += (q - c) * (q - c)
+    return sum
+
+
+@fieldwise_init
+struct TraceOne(SpaceTask):
+    """Checks a query, then answers it and writes down how."""
+
+    var index: Ptr[Index]
+    var query: Int
+    var k: Int
+    var ef: Int
+    var ids: Ptr[Int64]
+    var distances: Ptr[Float32]
+    var log: Ptr[Log]
+    var status: Int
+
+    def run[S: Space](mut self):
+        """Does it in one space."""
+        ref index = self.index[]
+        var norm = Float32(1)
+        self.status = inspect_row[S, S.Q](at[Scalar[S.Q]](self.query), index.dim, norm)
+        if self.status != FINE:
+            return
+        self.status = NO_MEMORY
+        var scratches = allocate[Ptr[Scratch]](1)
+        if index.readers.claim_many(scratches, 1, 1):
+            var scratch = scratches[]
+            var answer = Answer[S](
+                self.index, self.query, self.k, self.ef, self.ids, self.distances, scratches, 1
+            )
+            scratch[].queries += 1
+            self.follow[S](answer, scratch, index.snapshot())
+            if not self.log[].failed and not scratch[].failed():
+                self.status = DONE
+            index.readers.release(scratch)
+        release(scratches)
+
+    def follow[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
+        """Chooses what to walk on, as `Answer.answer` does."""
+        var kind = snapshot.codes[].kind
+        if snapshot.exact(max(self.k, self.ef)):
+            self.scan_all[S](answer, scratch, snapshot)
+        elif kind == STORED_ROWS:
+            self.walk[S, S, coded=False](answer, scratch, snapshot)
+        elif kind == EXACT:
+            comptime if S.metric != COSINE:
+                if answer.fits(0):
+                    self.walk[S, ExactBytes[S.metric, S.T == DType.int8], coded=True](
+                        answer, scratch, snapshot
+                    )
+                else:
+                    self.walk[S, S, coded=False](answer, scratch, snapshot)
+        else:
+            comptime if S.T.is_floating_point():
+                if kind == ROTATED:
+                    self.walk[S, Estimate[4], coded=True](answer, scratch, snapshot)
+                else:
+                    self.walk[S, Estimate[8], coded=True](answer, scratch, snapshot)
+
+    def scan_all[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
+        """Notes a scan of all rows as one step that measures the nearest ones only."""
+        ref log = self.log[]
+        ref beam = scratch[].beam
+        log.begin(SCAN, False, min(self.k, snapshot.live), snapshot.visible.bound)
+        var query = answer.query(0, scratch[])
+        if scratch[].failed():
+            return
+        answer.scan_for(0, query, snapshot, scratch[])
+        log.note(0, beam.size)
+        if beam.size != 0:
+            self.put(beam.entries[], beam.node(0))
+        else:
+            log.size = HEADER  # there are no rows: no step
+        for i in range(beam.size):
+            self.put(beam.entries[unsafe_offset=i], beam.node(i))
+        self.measure_all[S, S, False](Scale[S, S, False](True, 0))
+
+    def walk[
+        S: Space, M: Measure, coded: Bool
+    ](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
+        """Walks the graph and notes every hop."""
+        ref log = self.log[]
+        ref codes = snapshot.codes[]
+        var walks = Walks[S, M, coded](
+            Pointer(to=answer).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            snapshot,
+            codes.rows(snapshot.rows) if coded else snapshot.rows,
+            snapshot.known[coded](),
+        )
+        var ordinals = seen(snapshot.graph[].ordinals)
+        var task = walks.nothing()
+        var walk = walks.start(0, scratch, task)
+        if scratch[].failed():
+            return
+        var scale = Scale[S, M, coded](task.exact, 0)
+        comptime if coded and S.T.is_floating_point():
+            if not task.exact:
+                scale.shift = shift_of[S](codes, at[Float32](task.query.address), self.index[].dim)
+        log.begin(WALK, not task.exact, scratch[].beam.limit, walk.nodes)
+        self.descend[M](walk, ordinals)
+        ref beam = scratch[].beam
+        log.note(0, 1)
+        # the step that begins on level 0 expands nothing yet: its one row stands for both
+        for _ in range(2):
+            self.put(beam.entries[], beam.node(0))
+        while True:
+            beam.arrange()  # so that the row expanded is the one at the cursor
+            if not walk.collect():
+                break
+            log.note(0, walk.count)
+            self.put(beam.entries[unsafe_offset=beam.cursor], beam.node(beam.cursor))
+            walk.measure_apart()
+            for i in range(walk.count):
+                var entry = scratch[].fresh[unsafe_offset=i]
+                self.put(entry, node_of(entry))
+        var before = scratch[].reranked
+        walks.finish(task, scratch[])
+        log.set(HEADER - 1, Int64(scratch[].reranked - before))
+        self.measure_all[S, M, coded](scale)
+
+    def descend[M: Measure](self, walk: Walk[M, True], ordinals: Int):
+        """Notes the hops above level 0: those of `search.descend`, which went the same way before.
+        """
+        ref graph = walk.graph[]
+        ref log = self.log[]
+        var nearest = graph.entry
+        var top = graph.level_of(nearest)
+        var best = M.key(walk.query, walk.rows, min(graph.row_of(nearest), walk.nodes - 1))
+        for level in range(top, 0, -1):
+            var moved = True
+            while moved:
+                moved = False
+                var block = graph.links(level, nearest)
+                var place = log.size + 1
+                log.note(level, 0)
+                self.put(entry_of(best, graph.row_of(nearest)), graph.row_of(nearest))
+                var count = 0
+                for i in range(graph.slots_at(level)):
+                    var node = Int(block[unsafe_offset=i])
+                    if node >= ordinals or graph.row_of(node) >= walk.nodes:
+                        continue
+                    var row = graph.row_of(node)
+                    var key = M.key(walk.query, walk.rows, row)
+                    self.put(entry_of(key, row), row)
+                    count += 1
+                    if key < best:
+                        best = key
+                        nearest = node
+                        moved = True
+                log.set(place, Int64(count))
+
+    @no_inline  # one for all spaces: speed is no matter here, size is
+    def put(self, entry: Int64, row: Int):
+        """Writes a row, whose distance comes later."""
+        ref log = self.log[]
+        log.put(entry & ~1)
+        log.put(self.index[].ids.ptr[Int64]()[unsafe_offset=row])
+        log.put(0)
+
+    def measure_all[S: Space, M: Measure, coded: Bool](self, scale: Scale[S, M, coded]):
+        """Writes the distances of all rows in the log."""
+        ref log = self.log[]
+        if log.failed:
+            return
+        var place = HEADER
+        while place < log.size:
+            var count = Int(log.words[unsafe_offset=place + 1]) + 1
+            place += NOTE
+            for _ in range(count):
+                var key = key_of(log.words[unsafe_offset=place])
+                var bits = SIMD[DType.float32, 2](scale.distance(key), 0)
+                log.words[unsafe_offset=place + 2] = bitcast[DType.int64, 1](bits)
+                place += ROW
+
+
+def trace(
+    mut index: Index,
+    query: Int,
+    k: Int,
+    ef: Int,
+    ids: Ptr[Int64],
+    distances: Ptr[Float32],
+    mut log: Log,
+) -> Int:
+    """Finds the k nearest rows of one query and writes down how.
+
+    Args:
+        index: The index; like a search the call may run beside others and one writer.
+        query: Address of dim elements: float32 for float types, the stored type for integers.
+        k: Neighbours wanted.
+        ef: Candidates kept; at least k are.
+        ids: Receives k ids, those that `search_many` finds.
+        distances: Receives k distances.
+        log: Receives the steps.
+
+    Returns:
+        DONE, NO_MEMORY, or why the query was refused.
+    """
+    var task = TraceOne(
+        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        query,
+        k,
+        ef,
+        ids,
+        distances,
+        Pointer(to=log).unsafe_origin_cast[MutUntrackedOrigin](),
+        DONE,
+    )
+    in_space(index.metric, index.dtype, task)
+    return task.status

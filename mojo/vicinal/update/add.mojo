@@ -1,0 +1,221 @@
+"""The work of a change: new rows are checked whole, stored, encoded and linked."""
+from std.atomic import Atomic
+from std.memory import unsafe_memcpy
+
+from vicinal.construct.build_statistics import ENCODE, STORE
+from vicinal.index.borrowed_rows import borrow, own_rows
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.convert import from_float, to_float
+from vicinal.kernels.space import (
+    COSINE,
+    FINE,
+    Rows,
+    Space,
+    SpaceTask,
+    in_space,
+    inspect_row,
+    row_stride,
+)
+from vicinal.quantization.code_space import CODE_LINE
+from vicinal.quantization.code_table import EXACT, is_bytes
+from vicinal.rows.row_targets import Places
+from vicinal.system.atomics import announce
+from vicinal.system.clock import now
+from vicinal.system.memory import Ptr, at
+from vicinal.system.parallel import Body, Team, Watch
+from vicinal.update.consolidate import consolidate
+from vicinal.update.encode import encode
+from vicinal.update.linking import link_change
+from vicinal.update.transaction import Change
+
+comptime NOT_BYTES = 5
+"""Kind of refusal: a row that the exact codes asked for cannot hold."""
+comptime GRAIN = 64
+"""Rows of a piece when rows are checked or copied."""
+
+
+@fieldwise_init
+struct InspectRows[S: Space](Body):
+    """Checks new rows; the first bad one wins whatever the order of the pieces."""
+
+    var source: Int
+    var dim: Int
+    var bytes_only: Bool
+    """Whether exact codes were asked for, which only hold whole numbers from 0 to 255."""
+    var verdict: Ptr[Int64]
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Checks rows begin .. end-1."""
+        var norm = Float32(1)
+        for i in range(begin, end):
+            var p = at[Scalar[Self.S.T]](self.source).unsafe_offset(i * self.dim)
+            var found = inspect_row[Self.S, Self.S.T](p, self.dim, norm)
+            comptime if Self.S.T.is_floating_point():
+                if found == FINE and self.bytes_only and not is_bytes[Self.S.T](p, self.dim):
+                    found = NOT_BYTES
+            if found != FINE:
+                Atomic[Int64].min(self.verdict, Int64(i * 8 + found))
+                return
+
+
+@fieldwise_init
+struct CopyRows[S: Space](Body):
+    """Stores new rows, of unit length for cosine over float types."""
+
+    var source: Int
+    var rows: Rows
+    var places: Places
+
+    def run(self, begin: Int, end: Int, worker: Int):
+        """Stores rows begin .. end-1 of the source."""
+        var dim = self.rows.dim
+        for i in range(begin, end):
+            var p = at[Scalar[Self.S.T]](self.source).unsafe_offset(i * dim)
+            var row = self.places.row(i)
+            var stored = self.rows.row[Self.S.T](row)
+            comptime if Self.S.metric == COSINE:
+                var norm = Float32(1)
+                _ = inspect_row[Self.S, Self.S.T](p, dim, norm)
+                comptime if Self.S.needs_norms:
+                    at[Float32](self.rows.norms)[unsafe_offset=row] = norm
+                else:
+                    for j in range(dim):
+                        stored[unsafe_offset=j] = from_float[Self.S.T, 1](
+                            to_float[Self.S.T, 1](p[unsafe_offset=j]) * norm
+                        )
+                    continue
+            if stored != p:  # borrowed rows are there already
+                unsafe_memcpy(dest=stored, src=p, count=dim)
+
+
+@fieldwise_init
+struct DoChange[V: Watch](SpaceTask):
+    """Does the work of a change."""
+
+    var index: Ptr[Index]
+    var change: Ptr[Change]
+    var source: Int
+    """Address of the new rows, C-contiguous in the stored type; 0 if they are stored already."""
+    var threads: Int
+    var watch: Ptr[Self.V]
+    var status: Int
+    """DONE, STOPPED, NO_MEMORY, or 8 * row + kind of a row that was refused."""
+
+    def run[S: Space](mut self):
+        """Checks all rows, stores them, links them, and takes out of the graph what goes."""
+        ref index = self.index[]
+        ref change = self.change[]
+        ref watch = self.watch[]
+        var team = Team(self.threads)
+        var time = now()
+        watch.advance(-change.added)  # checking and copying are no progress yet
+        if self.source != 0:
+            self.status = own_rows(index, change.until(), team, watch)
+            if self.status == DONE:
+                self.status = self._store[S](team)
+            time = index.ledger.spend(STORE, time)
+            if self.status != DONE:
+                return
+        if index.graph[].linked == 0 and change.live_after(index) < index.exact_below:
+            self.status = DONE if watch.conclude(change.size()) else STOPPED
+            return
+        var codes = index.codes
+        var checked = codes[].checked
+        var fit = codes[].fit
+        self.status = encode[S](index, change.places(), change.added, change.until(), team, watch)
+        _ = index.ledger.spend(ENCODE, time)
+        if self.status == DONE:
+            self.status = link_change[S, Self.V](index, change, team, watch)
+        if self.status != DONE:
+            if index.codes != codes:
+                index.give_up_codes()
+            announce(codes[].count, min(codes[].count, index.count))
+            codes[].checked = checked
+            codes[].fit = fit
+
+    def _store[S: Space](self, team: Team) -> Int:
+        """Checks all rows and stores them."""
+        ref index = self.index[]
+        ref change = self.change[]
+        ref watch = self.watch[]
+        var verdict = Int64.MAX
+        var inspect = InspectRows[S](
+            self.source,
+            index.dim,
+            index.quantization == 1 + EXACT,
+            Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin](),
+        )
+        if not team.run(change.added, GRAIN, inspect, watch):
+            return STOPPED
+        if verdict != Int64.MAX:
+            return Int(verdict)
+        var until = change.until()
+        if index.has_norms() and not index.norms.grow(until * 4):
+            return NO_MEMORY
+        if change.lent:
+            borrow(index, self.source, until)
+            if not index.has_norms():
+                return DONE
+        elif not index.vectors.grow(until * row_stride(index.dim, index.dtype) + CODE_LINE):
+            return NO_MEMORY
+        var copy = CopyRows[S](self.source, index.rows(), change.places())
+        return DONE if team.run(change.added, GRAIN, copy, watch) else STOPPED
+
+
+def do_change[
+    V: Watch
+](mut index: Index, mut change: Change, source: Int, threads: Int, mut watch: V) -> Int:
+    """Does the work of a change that adds rows; then `Change.commit` and `finish`, or `take_back`, must follow.
+
+    Args:
+        index: The index; searches may run meanwhile, other writers may not.
+        change: What is to change.
+        source: Address of the new rows, `change.added` x dim elements of the stored type, C-contiguous; 0 if they are
+            stored already or there are none.
+        threads: Workers.
+        watch: May end the call early.
+
+    Returns:
+        DONE, or STOPPED, NO_MEMORY, or 8 * position + kind of a row that was refused: then it must be taken back.
+    """
+    var task = DoChange[V](
+        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
+        source,
+        threads,
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+        DONE,
+    )
+    in_space(index.metric, index.dtype, task)
+    return task.status
+
+
+def add_rows[
+    V: Watch
+](mut index: Index, source: Int, ids: Int, added: Int, threads: Int, mut watch: V) -> Int:
+    """Adds rows; a batch is checked whole before any of it is applied.
+
+    Args:
+        index: The index; searches may run meanwhile, look-ups of ids and other writers may not.
+        source: Address of `added` x dim elements of the stored type, C-contiguous.
+        ids: Address of int64 ids, or 0 for automatic ones.
+        added: Number of rows.
+        threads: Workers.
+        watch: May end the call early.
+
+    Returns:
+        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of what was refused: NOT_FINITE, ZERO_VECTOR, TOO_LARGE of a
+        row, KNOWN_ID of an id. Whatever is not DONE leaves the index as it was.
+    """
+    var change = Change()
+    var status = change.take(index, ids, added, False)
+    if status != DONE or added == 0:
+        return status
+    status = do_change(index, change, source, threads, watch)
+    if status != DONE:
+        change.take_back(index)
+        return status
+    change.commit(index)
+    change.finish(index)
+    _ = consolidate(index, threads, watch)
+    return DONE

@@ -1,0 +1,94 @@
+"""A new index of the rows that are there: nothing of what was removed, rows in one piece, linked and encoded anew."""
+from std.memory import unsafe_memcpy
+
+from vicinal.graph.reachability import LOOK_EVERY
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, TUNING_WORDS, Index
+from vicinal.kernels.space import row_stride
+from vicinal.quantization.code_space import CODE_LINE
+from vicinal.system.parallel import Watch
+from vicinal.update.add import do_change
+from vicinal.update.transaction import Change
+
+
+def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) -> Int:
+    """Fills a new index with the rows of an old one, in their order and with their ids.
+
+    Args:
+        old: The index; no writer may be at work, searches may.
+        new: An empty index of the same kind, which nobody else knows of.
+        threads: Workers.
+        watch: May end the call early.
+
+    Returns:
+        DONE, or STOPPED or NO_MEMORY: then the new index is of no use. The old one is not changed in any case.
+    """
+    var live = old.live()
+    new.ef_search = old.ef_search
+    if not _copy_texts(old, new):
+        return NO_MEMORY
+    if old.tunings != 0:
+        if not new.tuning.grow(old.tunings * TUNING_WORDS * 8):
+            return NO_MEMORY
+        new.tunings = old.tunings
+        unsafe_memcpy(
+            dest=new.tuning.ptr[UInt8](),
+            src=old.tuning.ptr[UInt8](),
+            count=old.tunings * TUNING_WORDS * 8,
+        )
+    if live == 0:
+        return DONE if watch.conclude(0) else STOPPED
+    var stride = row_stride(old.dim, old.dtype)
+    if (
+        not new.vectors.grow(live * stride + CODE_LINE)
+        or not new.ids.grow(live * 8)
+        or (old.has_norms() and not new.norms.grow(live * 4))
+    ):
+        return NO_MEMORY
+    var visible = old.marks.present()
+    var to = 0
+    for row in range(old.count):
+        if row % LOOK_EVERY == 0 and not watch.proceed(0):
+            return STOPPED
+        if not visible.sees(row) or to == live:
+            continue
+        unsafe_memcpy(
+            dest=new.vectors.ptr[UInt8]().unsafe_offset(to * stride),
+            src=old.vectors.ptr[UInt8]().unsafe_offset(row * stride),
+            count=stride,
+        )
+        new.ids.ptr[Int64]()[unsafe_offset=to] = old.ids.ptr[Int64]()[unsafe_offset=row]
+        if old.has_norms():
+            new.norms.ptr[Float32]()[unsafe_offset=to] = old.norms.ptr[Float32]()[unsafe_offset=row]
+        to += 1
+    var change = Change()
+    change.added = to
+    var status = do_change(new, change, 0, threads, watch)
+    if status == DONE:
+        change.commit(new)
+        change.finish(new)
+        new.ids_known = False
+    return status
+
+
+def _copy_texts(old: Index, mut new: Index) -> Bool:
+    """Gives the new index all strings of the old one, with their numbers: results of searches in either may be named by both.
+
+    Returns False when memory is out.
+    """
+    ref texts = old.texts
+    new.texts.used = texts.used
+    if texts.count == 0:
+        return True
+    var bytes = texts.begin(texts.count)
+    if not new.texts.offsets.grow((texts.count + 1) * 8) or not new.texts.text.grow(max(bytes, 1)):
+        return False
+    unsafe_memcpy(
+        dest=new.texts.offsets.ptr[Int64](),
+        src=texts.offsets.ptr[Int64](),
+        count=texts.count + 1,
+    )
+    if bytes != 0:
+        unsafe_memcpy(dest=new.texts.text.ptr[UInt8](), src=texts.text.ptr[UInt8](), count=bytes)
+    new.texts.count = texts.count
+    new.texts.bytes = bytes
+    return True

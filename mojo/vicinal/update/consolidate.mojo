@@ -1,0 +1,285 @@
+"""What is done about removed rows after a change took effect: their links are taken out, then their places become free.
+
+    wait       until no search is left that may see the rows that went with the last change
+    unlink     nothing leads to removed rows any more, not links nor rings of copies; they themselves lead on, for searches at them
+    wait       until no search is left that began before that
+    free       content and links are wiped, the places can be used again
+
+Whatever cannot be done now, because a search takes long, memory is out or the caller wants to stop, is tried again after the next
+change; until then the rows are hidden ways through the graph. Searches never wait for any of this.
+
+Source: FreshDiskANN (arXiv:2105.09613), consolidation of deletes; read-copy update for the two waits.
+"""
+from vicinal.construct.build_statistics import REPAIR
+from vicinal.construct.merge_order import Seeds
+from vicinal.construct.unlink import move_entry, patch_links
+from vicinal.graph.links import Graph
+from vicinal.graph.undo import UndoLog
+from vicinal.index.borrowed_rows import own_rows
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.space import Linker, Rows, Space, SpaceTask, in_space
+from vicinal.rows.row_states import FREE, PENDING
+from vicinal.rows.row_targets import Places
+from vicinal.rows.visibility import HIDDEN
+from vicinal.system.clock import now
+from vicinal.system.memory import Ptr, allocate, missing, no_block, release
+from vicinal.system.parallel import Team, Watch
+from vicinal.update.encode import encode
+from vicinal.update.linking import ENDED, OUT, WRITTEN, LinkTask, Linking, on_codes, told
+from vicinal.update.split_duplicates import Sorted
+from vicinal.update.transaction import wipe
+from vicinal.walk.readers import PATIENCE
+
+comptime PENDING_SHARE = 256
+comptime LEAST_PENDING = 32
+"""Removed rows keep their links while there are no more of them than 32 or 1/256 of all rows: taking links out means looking
+at all blocks, which is then paid for by many removals, and so few hidden rows cost searches nothing that can be measured."""
+comptime SCANNED_SHARE = 4
+"""The same for an index without a graph, which has no links to take out."""
+comptime ANEW_SHARE = 1
+"""Rows are linked anew when as many went, now or since, as stay: up to half, a graph that was mended found as many neighbours as
+one made anew, to 0.003; with 70 % gone it lost 0.014 at ef 16 (10,000 MiniLM rows)."""
+comptime MANY_PENDING = 4096
+comptime LONG_PATIENCE = 5_000_000_000
+"""Nanoseconds that a change waits for older searches once more rows are pending than are there, and than 4096: so memory does
+not grow without bound while a search goes on and on."""
+
+
+def due(index: Index) -> Bool:
+    """Tells whether so many rows are pending that they are to be freed."""
+    var live = index.live()
+    var share = PENDING_SHARE if index.graph[].linked != 0 else SCANNED_SHARE
+    return index.marks.pending - index.unlinked.count > max(LEAST_PENDING, live // share)
+
+
+def consolidate[V: Watch](mut index: Index, threads: Int, mut watch: V) -> Int:
+    """Frees removed rows if there are enough of them and no search keeps them; to be called after each change, without the GIL.
+
+    Args:
+        index: The index; searches may run meanwhile, other writers may not.
+        threads: Workers.
+        watch: May end the work early.
+
+    Returns:
+        DONE, also if nothing could be done yet; STOPPED or NO_MEMORY. What searches find is the same in each case.
+    """
+    index.free_replaced()
+    index.free_retired()
+    if not free_unlinked(index) or not (due(index) or index.leftovers):
+        return DONE
+    var patience = PATIENCE
+    if index.marks.pending > max(index.live(), MANY_PENDING):
+        patience = LONG_PATIENCE
+    if not index.wait_for(index.committed, patience):
+        return DONE
+    var team = Team(threads)
+    var status = own_rows(index, index.count, team, watch)  # rows are going to be wiped
+    var rows = no_block[UInt32]()
+    if status == DONE:
+        rows = allocate[UInt32](index.marks.pending)
+        status = NO_MEMORY if missing(rows) else DONE
+    if status == DONE and index.graph[].linked != 0:
+        var task = Unlink[V](
+            Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+            DONE,
+        )
+        in_space(index.metric, index.dtype, task)
+        status = task.status
+    _ = team^
+    if status != DONE:
+        release(rows)
+        return status
+    _list_unlinked(index, rows)
+    _ = free_unlinked(index)
+    index.free_replaced()
+    return DONE
+
+
+def prepare_change(mut index: Index):
+    """Does what has to be done before rows are marked for a change, without the GIL: places that have become free are wiped, and
+    before version numbers are used up they begin anew.
+    """
+    _ = free_unlinked(index)
+    index.free_replaced()
+    index.free_retired()
+    if not index.marks.version_due():
+        return
+    if not index.readers.wait(index.committed):
+        return  # there are as many versions left
+    index.marks.renew(index.count)
+    index.committed = index.readers.retire()
+    while not index.readers.wait(index.committed):
+        pass
+
+
+@fieldwise_init
+struct Unlink[V: Watch](SpaceTask):
+    """Takes the links to pending rows out of the graph."""
+
+    var index: Ptr[Index]
+    var team: Ptr[Team]
+    var watch: Ptr[Self.V]
+    var status: Int
+
+    def run[S: Space](mut self):
+        """Does it in one space."""
+        ref index = self.index[]
+        self.status = encode[S](
+            index, Places.from_row(index.count), 0, index.count, self.team[], self.watch[]
+        )
+        if self.status != DONE:
+            return
+        var linking = Linking[Self.V].begin(index, self.team[], self.watch[])
+        var going = index.marks.pending
+        var anew = index.mended + going >= ANEW_SHARE * index.live()
+        var places = Sorted(index, anew)
+        var outcome = OUT
+        var address = Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin]()
+        if linking.failed or places.failed:
+            pass
+        elif places.lead(index.graph[]):
+            outcome = on_codes[S](
+                index,
+                LinkAnew[Self.V](
+                    address, Pointer(to=places).unsafe_origin_cast[MutUntrackedOrigin]()
+                ),
+            )
+        else:
+            outcome = on_codes[S](index, PatchAround[Self.V](address, going))
+        linking.end()
+        _ = places^
+        if outcome != WRITTEN:
+            self.status = STOPPED if outcome == ENDED else NO_MEMORY
+
+
+@fieldwise_init
+struct PatchAround[V: Watch](LinkTask):
+    """Leads the links to pending rows past them; undoes that if it was ended early."""
+
+    var linking: Ptr[Linking[Self.V]]
+    var going: Int
+
+    def run[L: Linker](self, rows: Rows) -> Int:
+        """Does it with one way of measuring."""
+        ref linking = self.linking[]
+        ref index = linking.index[]
+        ref graph = index.graph[]
+        ref watch = linking.watch[]
+        var log = UndoLog(graph)
+        if log.failed():
+            return OUT
+        var time = now()
+        var kept = move_entry(graph, index.marks.address())
+        var outcome = told(
+            log,
+            patch_links[L](
+                graph,
+                rows,
+                index.marks.address(),
+                kept,
+                linking.team[],
+                linking.scratches,
+                log,
+                watch,
+            ),
+        )
+        _ = index.ledger.spend(REPAIR, time)
+        if outcome == WRITTEN:
+            outcome = linking.fill_changed[L](rows, log)
+        if outcome == WRITTEN:
+            outcome = linking.make_reachable[L](rows, log)
+        if outcome == WRITTEN:
+            index.unrepaired = 0
+            index.mended += self.going
+        else:
+            log.undo(graph)
+        return outcome
+
+
+@fieldwise_init
+struct LinkAnew[V: Watch](LinkTask):
+    """Links all rows that stay as if there had been no graph, which is cheaper and better when most of it goes.
+
+    Searches walk on the old graph until the new one is done.
+    """
+
+    var linking: Ptr[Linking[Self.V]]
+    var places: Ptr[Sorted]
+
+    def run[L: Linker](self, rows: Rows) -> Int:
+        """Does it with one way of measuring."""
+        ref linking = self.linking[]
+        ref index = linking.index[]
+        var log = UndoLog(Graph(index.graph[].M))  # keeps nothing: the old graph is still there
+        if log.failed():
+            return OUT
+        var graph = Graph(index.graph[].M)
+        if not index.graph[].copy_empty(graph) or not index.new_graph(graph^):
+            return OUT
+        var outcome = linking.link[L](rows, self.places[], index.count, 0, log, Seeds.none())
+        if outcome == WRITTEN:
+            outcome = linking.make_reachable[L](rows, log)
+        if outcome != WRITTEN:
+            index.give_up_graph()
+            return outcome
+        index.unrepaired = 0
+        index.mended = 0
+        index.use_graph()
+        return WRITTEN
+
+
+def _list_unlinked(mut index: Index, rows: Ptr[UInt32]):
+    """Takes pending rows out of the rings of copies and notes that nothing leads to them any more, in `rows`, which is taken over.
+    """
+    ref marks = index.marks
+    var entry = -1
+    if index.graph[].linked != 0:
+        entry = index.graph[].row_of(index.graph[].entry)
+    var count = 0
+    for row in range(index.count):
+        if marks.of(row) != PENDING or row == entry:
+            continue
+        rows[unsafe_offset=count] = UInt32(row)
+        count += 1
+    if index.copies.count != 0:
+        var stored = index.rows()
+        for i in range(count):
+            var original = Int(rows[unsafe_offset=i])
+            if index.copies.is_copy(original):
+                original = index.copies.find(stored, original)
+            if original >= 0:
+                index.copies.shorten(original, marks.address())
+        # the entry point stays, but not as the original of copies that go with it: the table has forgotten it
+        if entry >= 0 and marks.of(entry) == PENDING:
+            index.copies.shorten(entry, marks.address())
+    index.unlinked.take(rows, count, index.readers.retire())
+    index.leftovers = False
+    index.count_hidden()
+
+
+def free_unlinked(mut index: Index) -> Bool:
+    """Frees rows that nothing leads to, once no search is at them: nothing of what was removed stays in memory or gets into a file.
+
+    Returns:
+        Whether no such row is left.
+    """
+    if index.unlinked.count == 0:
+        return True
+    if not index.wait_for(index.unlinked.epoch, PATIENCE):
+        return False
+    ref marks = index.marks
+    for i in range(index.unlinked.count):
+        var row = index.unlinked.row(i)
+        marks.stamp(row, HIDDEN)
+        if row < index.graph[].linked:
+            index.graph[].empty(row)
+        index.copies.set_alone(row)
+        wipe(index, row)
+        marks.set(row, FREE)
+        marks.lowest_free = min(marks.lowest_free, row)
+    marks.pending -= index.unlinked.count
+    index.unlinked.clear()
+    index.count_hidden()
+    return True

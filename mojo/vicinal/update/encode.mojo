@@ -1,0 +1,89 @@
+"""Codes for rows that come, and other codes for all rows if the data want them."""
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.space import Space, is_float
+from vicinal.quantization.choice import (
+    AUTO,
+    FIT,
+    UNKNOWN,
+    all_bytes,
+    check_due,
+    choose_kind,
+    encode_rows,
+    estimates_fit,
+    finer,
+    new_codes,
+)
+from vicinal.quantization.code_table import EXACT, drop_codes
+from vicinal.rows.row_targets import Places
+from vicinal.system.memory import missing
+from vicinal.system.parallel import Team, Watch
+
+
+def encode[
+    S: Space, V: Watch
+](mut index: Index, places: Places, added: Int, until: Int, team: Team, mut watch: V) -> Int:
+    """Encodes new rows, and all rows anew if they make other codes the right ones.
+
+    An index that was just opened does not know whether its estimates are good enough: then it is found out, also without new rows.
+
+    Args:
+        index: The index; searches may run meanwhile.
+        places: Where the new rows are.
+        added: Their number.
+        until: Rows of the index, new ones included.
+        team: Workers.
+        watch: May end the work early.
+
+    Returns:
+        DONE, STOPPED or NO_MEMORY; the codes are those from before unless DONE.
+    """
+    var first_time = index.graph[].linked == 0
+    var kind = index.codes[].kind
+    var bytes_only: Bool
+    if first_time:
+        bytes_only = all_bytes[S](index.rows(), Places.from_row(0), until, team, watch)
+    else:
+        bytes_only = kind == EXACT and all_bytes[S](index.rows(), places, added, team, watch)
+    var codes = index.codes
+    # of rows written over it is not known any more whether their estimates are good enough
+    codes[].checked = max(codes[].checked - places.listed, 0)
+    if first_time or (kind == EXACT and is_float(index.dtype) and not bytes_only):
+        kind = choose_kind(index.quantization, index.metric, index.dtype, index.dim, bytes_only)
+        codes = new_codes[S](
+            kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
+        )
+    while True:
+        if missing(codes):
+            return NO_MEMORY
+        var outcome = encode_rows[S](codes, index.rows(), places.only_list(), until, team, watch)
+        if outcome != 1:
+            if codes != index.codes:
+                drop_codes(codes)
+            return STOPPED if outcome == 0 else NO_MEMORY
+        if not check_due(codes[], until):
+            break
+        var verdict = estimates_fit[S](
+            codes[],
+            index.rows(),
+            index.marks.address(),
+            0 if places.listed != 0 else codes[].checked,
+            until,
+        )
+        if verdict == UNKNOWN:
+            if codes != index.codes:
+                drop_codes(codes)
+            return NO_MEMORY
+        codes[].fit = verdict == FIT
+        if codes[].fit or index.quantization != AUTO:
+            codes[].checked = until
+            break
+        # first the same kind around a new centre, then a finer kind
+        if codes != index.codes:
+            drop_codes(codes)
+            kind = finer(kind)
+        codes = new_codes[S](
+            kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
+        )
+    if codes != index.codes:
+        index.use_codes(codes)
+    return DONE

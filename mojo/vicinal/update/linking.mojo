@@ -1,0 +1,295 @@
+"""Bringing new rows into the graph: copies apart, the others linked on codes or rows."""
+from vicinal.construct.build_statistics import FILL, REPAIR, SORT
+from vicinal.construct.connect import repair
+from vicinal.construct.fill import fill_slots
+from vicinal.construct.insertion import link_rows
+from vicinal.construct.merge_order import Seeds
+from vicinal.graph.links import Graph
+from vicinal.graph.undo import UndoLog
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.space import COSINE, IP, Linker, Rows, Space
+from vicinal.quantization.code_space import BetweenCodes, ExactBytes
+from vicinal.quantization.code_table import EXACT, ROTATED, SCALED
+from vicinal.rows.row_states import stays
+from vicinal.system.clock import now
+from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.parallel import Team, Watch
+from vicinal.update.split_duplicates import Sorted
+from vicinal.update.transaction import Change
+from vicinal.walk.interleaved import LANES
+from vicinal.walk.scratch import Scratch
+
+comptime REPAIR_SHARE = 64
+"""All rows are made reachable again after 1/64 of them are new: the flood costs a few percent then."""
+comptime MANY_SHARE = 4
+"""Rows of another index are many if they are a quarter of those that take part: to fill the slots of old rows anew takes a tenth of the
+time then, and finds 0.002 to 0.003 more (ef 16), as much as a graph made of all rows at once."""
+comptime WRITTEN = 1
+comptime ENDED = 0
+comptime OUT = -1
+"""How it went: done, ended by the watch, out of memory."""
+
+
+trait LinkTask:
+    """Work on links that measures one way throughout."""
+
+    def run[L: Linker](self, rows: Rows) -> Int:
+        """Does it on stored rows or on codes; returns WRITTEN, ENDED or OUT."""
+        ...
+
+
+def on_codes[S: Space, Task: LinkTask](index: Index, task: Task) -> Int:
+    """Links on codes where they tell how far two rows are from each other, on the stored rows otherwise.
+
+    Estimating codes of ip do not: they hold residuals to the centre, and what the centre adds is not among them.
+    """
+    ref codes = index.codes[]
+    var rows = codes.rows(index.rows())
+    comptime if S.metric != COSINE:
+        if codes.kind == EXACT:
+            return task.run[ExactBytes[S.metric, S.T == DType.int8]](rows)
+    comptime if S.metric != IP and S.T.is_floating_point():
+        if codes.kind == ROTATED and codes.fit:
+            return task.run[BetweenCodes[4]](rows)
+        if codes.kind == SCALED and codes.fit:
+            return task.run[BetweenCodes[8]](rows)
+    return task.run[S](index.rows())
+
+
+@fieldwise_init
+struct Linking[V: Watch](Movable):
+    """Steps of work on the graph of an index, and what all of them need."""
+
+    var index: Ptr[Index]
+    var team: Ptr[Team]
+    var scratches: Ptr[Ptr[Scratch]]
+    """LANES for each worker."""
+    var watch: Ptr[Self.V]
+    var failed: Bool
+    """Whether memory was refused when it began: nothing may be done then but to end it."""
+
+    @staticmethod
+    def begin(mut index: Index, team: Team, mut watch: Self.V) -> Self:
+        """Takes scratches; `end` must follow."""
+        var scratches = allocate[Ptr[Scratch]](team.size() * LANES)
+        var claimed = index.readers.claim_many(scratches, team.size() * LANES, 0)
+        if claimed:
+            index.ledger.count_work(scratches, team.size() * LANES, -1)
+        return Self(
+            Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            scratches,
+            Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+            not claimed,
+        )
+
+    def end(self):
+        """Puts the scratches back and counts what was done with them."""
+        ref index = self.index[]
+        if not self.failed:
+            index.ledger.count_work(self.scratches, self.team[].size() * LANES, 1)
+            index.readers.release_many(self.scratches, self.team[].size() * LANES)
+        release(self.scratches)
+
+    def link[
+        L: Linker
+    ](self, rows: Rows, new: Sorted, until: Int, present: Int, log: UndoLog, seeds: Seeds) -> Int:
+        """Links rows that are no copies, and gives blocks to all below `until`."""
+        ref index = self.index[]
+        var outcome = link_rows[L, Self.V](
+            index.graph[],
+            rows,
+            new.places,
+            new.count,
+            until,
+            new.levels,
+            present,
+            index.ef_construction,
+            self.team[],
+            self.scratches,
+            log,
+            index.ledger,
+            self.watch[],
+            seeds,
+        )
+        if outcome != WRITTEN:
+            return outcome
+        self.watch[].advance(new.count)
+        return self.fill[L](rows, new.places, new.count, log)
+
+    def fill_changed[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+        """Fills the slots that are free in blocks that have changed."""
+        ref index = self.index[]
+        var marks = index.marks.address()
+        var places = allocate[UInt32](max(log.linked, 1))
+        if missing(places):
+            return OUT
+        var count = 0
+        for row in range(log.linked):
+            if log.touched[unsafe_offset=row] != 0 and stays(marks, row):
+                places[unsafe_offset=count] = UInt32(row)
+                count += 1
+        var outcome = self.fill[L](rows, places, count, log)
+        release(places)
+        return outcome
+
+    def fill[L: Linker](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
+        """Fills free slots of some rows."""
+        var time = now()
+        var outcome = told(
+            log,
+            fill_slots[L](
+                self.index[].graph[],
+                rows,
+                places,
+                count,
+                self.team[],
+                self.scratches,
+                log,
+                self.watch[],
+            ),
+        )
+        _ = self.index[].ledger.spend(FILL, time)
+        return outcome
+
+    def make_reachable[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+        """Makes all rows reachable."""
+        ref index = self.index[]
+        var time = now()
+        var outcome = told(
+            log,
+            repair[L](
+                index.graph[],
+                rows,
+                index.marks.address(),
+                index.ef_construction,
+                log,
+                self.scratches[][],
+                self.watch[],
+            ),
+        )
+        _ = index.ledger.spend(REPAIR, time)
+        return outcome
+
+
+@fieldwise_init
+struct LinkNew[V: Watch](LinkTask):
+    """Links the new rows of a change, and makes all rows reachable if that is due; undoes all of it if it was ended early.
+    """
+
+    var linking: Ptr[Linking[Self.V]]
+    var change: Ptr[Change]
+    var new: Ptr[Sorted]
+
+    def run[L: Linker](self, rows: Rows) -> Int:
+        """Does it with one way of measuring."""
+        ref index = self.linking[].index[]
+        ref graph = index.graph[]
+        ref change = self.change[]
+        ref new = self.new[]
+        ref watch = self.linking[].watch[]
+        var log = UndoLog(graph)
+        if log.failed():
+            return OUT
+        var outcome: Int
+        if change.origin.count != 0 and new.count != 0:
+            outcome = self.link_from_other[L](rows, log)
+        else:
+            outcome = self.linking[].link[L](
+                rows, new, change.until(), index.taking_part(), log, Seeds.none()
+            )
+        var unrepaired = index.unrepaired + change.added
+        if log.linked == 0:
+            unrepaired = change.until()
+        watch.advance(change.size())  # what follows is no progress of rows
+        if outcome == WRITTEN and unrepaired * REPAIR_SHARE >= change.live_after(index):
+            outcome = self.linking[].make_reachable[L](rows, log)
+            unrepaired = 0
+        if outcome == WRITTEN and not watch.conclude(change.size()):
+            outcome = ENDED
+        if outcome == WRITTEN:
+            index.unrepaired = unrepaired
+            index.mended = max(index.mended - change.added, 0)
+            return WRITTEN
+        log.undo(graph)
+        for i in range(change.num_reused):
+            if Int(change.reused[unsafe_offset=i]) < graph.linked:
+                graph.empty(Int(change.reused[unsafe_offset=i]))
+        return outcome
+
+    def link_from_other[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+        """Links rows that another index has linked already.
+
+        If many come, rows that were in this graph before are looked at again: when their slots were filled, much of what is near
+        was not there.
+        """
+        ref index = self.linking[].index[]
+        ref new = self.new[]
+        var present = index.taking_part()
+        var order = new.order(index.graph[], self.change[])
+        if order.failed:
+            return OUT
+        var outcome = self.linking[].link[L](
+            rows, new, self.change[].until(), present, log, order.seeds(index.ef_construction)
+        )
+        _ = order^
+        if outcome == WRITTEN and new.count * MANY_SHARE >= present:
+            return self.linking[].fill_changed[L](rows, log)
+        return outcome
+
+
+@always_inline
+def told(log: UndoLog, finished: Bool) -> Int:
+    """Tells how a step went that notes in its log whether memory was refused."""
+    return WRITTEN if finished else (OUT if log.failed() else ENDED)
+
+
+def link_change[
+    S: Space, V: Watch
+](mut index: Index, mut change: Change, team: Team, mut watch: V) -> Int:
+    """Links the new rows of a change, which are stored and encoded; searches may run meanwhile.
+
+    A first graph is made apart from searches, which go on scanning until the change takes effect.
+
+    Args:
+        index: The index.
+        change: The change.
+        team: Workers.
+        watch: May end the work early.
+
+    Returns:
+        DONE, STOPPED or NO_MEMORY; the graph is as it was unless DONE.
+    """
+    var time = now()
+    var new = Sorted(index, change)
+    var status = new.set_copies_apart(index, change, watch)
+    _ = index.ledger.spend(SORT, time)
+    if status != DONE:
+        new.forget(index)
+        return status
+    if index.graph[].linked == 0:
+        if not new.lead_first(index, change):
+            new.forget(index)
+            return DONE if watch.conclude(change.size()) else STOPPED
+        if not index.new_graph(Graph(index.graph[].M)):
+            new.forget(index)
+            return NO_MEMORY
+    var outcome = OUT
+    change.linked = True
+    if (new.copied == 0 and index.copies.count == 0) or index.copies.grow(change.until()):
+        var linking = Linking[V].begin(index, team, watch)
+        if not linking.failed:
+            outcome = on_codes[S](
+                index,
+                LinkNew[V](
+                    Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin](),
+                    Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
+                    Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
+                ),
+            )
+        linking.end()
+    if outcome == WRITTEN:
+        new.append_copies(index)
+        return DONE
+    new.forget(index)
+    return STOPPED if outcome == ENDED else NO_MEMORY

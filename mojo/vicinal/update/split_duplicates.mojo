@@ -1,0 +1,167 @@
+"""The rows of a change sorted for the graph: those to be linked, and copies of others, which stay out of it."""
+from vicinal.construct.merge_order import Order
+from vicinal.graph.links import Graph, draw_level
+from vicinal.index.first_use import CHUNK, catch_up
+from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.rows.duplicates import NO_ROOM
+from vicinal.rows.row_states import settled, stays
+from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
+from vicinal.system.parallel import Watch
+from vicinal.update.transaction import Change
+
+
+struct Sorted(Movable):
+    """Rows to be brought into a graph, those apart that are copies of others."""
+
+    var places: Ptr[UInt32]
+    """Rows that are no copies, ascending but for the first."""
+    var count: Int
+    """Their number."""
+    var twins: Ptr[UInt32]
+    """Copies, each followed by the row that it is a copy of."""
+    var copied: Int
+    """Number of copies."""
+    var first: Int
+    """The first row that has no block yet."""
+    var levels: Ptr[UInt8]
+    """The level of each row from `first` on; 0 for those that are not to be linked."""
+    var failed: Bool
+    """Whether memory was refused: nothing may be done then but to `forget` the rows."""
+
+    def __init__(out self, mut index: Index, change: Change):
+        """Makes room for all rows of a change, none of which is sorted yet."""
+        var until = change.until()
+        self.first = index.graph[].linked
+        var whole = self.first == 0  # rows from before there was a graph come, too
+        var most = until if whole else change.added
+        self.places = allocate[UInt32](most + 1)
+        self.twins = allocate[UInt32](2 * most)
+        self.levels = allocate_zeroed[UInt8](until - self.first)
+        self.count = 0
+        self.copied = 0
+        self.failed = missing(self.places) or missing(self.twins) or missing(self.levels)
+
+    def set_copies_apart[V: Watch](mut self, mut index: Index, change: Change, mut watch: V) -> Int:
+        """Goes through the rows, which are put into the index's table of rows unless they are copies.
+
+        Returns:
+            DONE; or STOPPED or NO_MEMORY, and then the caller lets the table `forget` them.
+        """
+        if self.failed:
+            return NO_MEMORY
+        var status = catch_up(index, watch)
+        if status != DONE:
+            return status
+        var stored = index.rows()
+        var marks = index.marks.address()
+        var whole = self.first == 0
+        for i in range(change.until() if whole else change.added):
+            if i % CHUNK == 0 and not watch.proceed(0):
+                return STOPPED
+            var row = i if whole else change.places().row(i)
+            if whole and not stays(marks, row):
+                continue
+            var original = index.copies.original(stored, row)
+            if original == NO_ROOM:
+                return NO_MEMORY
+            if original >= 0:
+                self.twins[unsafe_offset=2 * self.copied] = UInt32(row)
+                self.twins[unsafe_offset=2 * self.copied + 1] = UInt32(original)
+                self.copied += 1
+                continue
+            if row >= self.first:
+                self.levels[unsafe_offset=row - self.first] = UInt8(
+                    draw_level(index.seed, row, index.graph[].M)
+                )
+            self.places[unsafe_offset=self.count] = UInt32(row)
+            self.count += 1
+        return DONE
+
+    def __init__(out self, index: Index, anew: Bool):
+        """Lists the rows that take part in the graph and stay, if they are to be linked anew; else none.
+        """
+        var linked = index.graph[].linked if anew else 0
+        self.places = allocate[UInt32](linked)
+        self.count = 0
+        self.twins = no_block[UInt32]()
+        self.copied = 0
+        self.first = index.graph[].linked
+        self.levels = no_block[UInt8]()
+        self.failed = missing(self.places)
+        for row in range(0 if self.failed else linked):
+            if settled(index.marks.address(), row) and not index.copies.is_copy(row):
+                self.places[unsafe_offset=self.count] = UInt32(row)
+                self.count += 1
+
+    def __deinit__(deinit self):
+        release(self.places)
+        release(self.twins)
+        release(self.levels)
+
+    def lead(self, graph: Graph) -> Bool:
+        """Brings the first row that reaches level 1 to the front, the others behind it as they were; False if there is none.
+        """
+        for i in range(self.count):
+            var row = Int(self.places[unsafe_offset=i])
+            if self.reaches_up(graph, row):
+                for j in range(i, 0, -1):
+                    self.places[unsafe_offset=j] = self.places[unsafe_offset=j - 1]
+                self.places[] = UInt32(row)
+                return True
+        return False
+
+    def lead_first(mut self, index: Index, mut change: Change) -> Bool:
+        """Does the same for a graph that is made for the first time; row 0, which always reaches level 1, may serve though it is
+        removed: it stays pending, a way through for walks.
+        """
+        if self.count == 0:
+            return False
+        if self.lead(index.graph[]):
+            return True
+        for j in range(self.count, 0, -1):
+            self.places[unsafe_offset=j] = self.places[unsafe_offset=j - 1]
+        self.places[] = 0
+        self.count += 1
+        self.levels[] = UInt8(draw_level(index.seed, 0, index.graph[].M))
+        change.kept = 0
+        return True
+
+    def reaches_up(self, graph: Graph, row: Int) -> Bool:
+        """Tells whether a row reaches level 1."""
+        if row >= self.first:
+            return self.levels[unsafe_offset=row - self.first] > 0
+        return graph.ordinal_of(row) >= 0
+
+    def order(mut self, graph: Graph, change: Change) -> Order:
+        """Puts the rows in the order in which those of another index find their neighbours placed.
+        """
+        var upper = allocate[UInt8](self.count)
+        for i in range(0 if missing(upper) else self.count):
+            upper[unsafe_offset=i] = UInt8(
+                self.reaches_up(graph, Int(self.places[unsafe_offset=i]))
+            )
+        var order = Order(
+            change.origin,
+            change.places(),
+            self.places,
+            self.count,
+            upper,
+            self.twins,
+            self.copied,
+            graph.linked,
+        )
+        release(upper)
+        return order^
+
+    def append_copies(self, mut index: Index):
+        """Puts the copies behind their originals."""
+        for i in range(self.copied):
+            index.copies.append(
+                Int(self.twins[unsafe_offset=2 * i + 1]), Int(self.twins[unsafe_offset=2 * i])
+            )
+
+    def forget(self, mut index: Index):
+        """Takes the rows out of the table of rows again."""
+        for i in range(self.count):
+            index.copies.forget(index.rows(), Int(self.places[unsafe_offset=i]))
+        index.copies.seen = min(index.copies.seen, self.first)

@@ -1,0 +1,427 @@
+"""A change of rows from its first step to its last: what it takes is prepared, then it takes effect or is taken back.
+
+    take or leave    marks the rows and the ids that the call is about; with the GIL
+    (the work)       stores and links the new rows: `update/add.mojo`; without the GIL
+    commit           the moment from which on everybody sees the change; with the GIL
+    finish           makes what was marked for the call ordinary; then `update/consolidate.mojo` takes removed rows out of the graph
+    take_back        instead of the last two: leaves the index as it was; with the GIL
+"""
+from std.memory import unsafe_memset_zero
+
+from vicinal.construct.merge_order import Origin
+from vicinal.graph.links import MAX_ROWS
+from vicinal.index.borrowed_rows import forget_borrowed
+from vicinal.index.vector_index import DONE, KNOWN_ID, NO_MEMORY, Index
+from vicinal.kernels.space import row_stride
+from vicinal.quantization.code_table import STORED_ROWS
+from vicinal.rows.row_states import ASKED, COMING, FREE, HOLDING, LEAVING, LIVE, PENDING
+from vicinal.rows.row_targets import Places
+from vicinal.rows.visibility import HIDDEN, stamp_of
+from vicinal.system.atomics import announce
+from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.point import point, reclaims, reuses
+
+comptime UNKNOWN_ROW = 6
+"""Kind of refusal: a row to be removed that is not there, or twice in its batch."""
+comptime NO_ROW = -1
+
+
+struct Change(Movable):
+    """One call of add, update or remove."""
+
+    var first: Int
+    """Rows of the index before the call."""
+    var added: Int
+    """Rows that the call writes."""
+    var origin: Origin
+    """Where they come from, if they are linked there."""
+    var reused: Ptr[UInt32]
+    """Free rows that it writes, ascending."""
+    var num_reused: Int
+    var leaving: Ptr[UInt32]
+    """Rows that it removes."""
+    var num_leaving: Int
+    var successors: Ptr[UInt32]
+    """For each of them the row that takes its id, unless ids go with it."""
+    var released: Ptr[UInt32]
+    """Removed rows that held a place for copies, none of which stays."""
+    var num_released: Int
+    var replaces: Bool
+    """Whether ids stay when their rows leave: an update."""
+    var stamped: Bool
+    """Whether rows have marks and stamps; else those behind the last are hidden since they are behind the last."""
+    var linked: Bool
+    """Whether the work has begun to link rows, so that searches may be at them."""
+    var lent: Bool
+    """Whether the new rows stay where the caller has them; they must be the first, see `borrow.must_copy`."""
+    var was_automatic: Bool
+    """Whether ids were row numbers before."""
+    var met: Bool
+    """Whether searches may be at places that the call gives back; then they are freed like rows that were removed."""
+    var kept: Int
+    """A free row that becomes pending again since a first graph needs it as its entry point, or NO_ROW."""
+
+    def __init__(out self):
+        """Makes a change of nothing."""
+        self.first = 0
+        self.added = 0
+        self.origin = Origin.nowhere()
+        self.reused = no_block[UInt32]()
+        self.num_reused = 0
+        self.leaving = no_block[UInt32]()
+        self.num_leaving = 0
+        self.successors = no_block[UInt32]()
+        self.released = no_block[UInt32]()
+        self.num_released = 0
+        self.replaces = False
+        self.stamped = False
+        self.linked = False
+        self.met = False
+        self.lent = False
+        self.was_automatic = True
+        self.kept = NO_ROW
+
+    def __deinit__(deinit self):
+        release(self.reused)
+        release(self.leaving)
+        release(self.successors)
+        release(self.released)
+
+    def places(self) -> Places:
+        """Returns where the new rows go."""
+        return Places(self.reused, self.num_reused, self.first)
+
+    def until(self) -> Int:
+        """Returns the rows of the index once the change has taken effect, removed ones included."""
+        return self.first + self.added - self.num_reused
+
+    def size(self) -> Int:
+        """Returns the rows that progress is told of."""
+        return self.added if self.added != 0 else self.num_leaving
+
+    def live_after(self, index: Index) -> Int:
+        """Returns how many rows will be there."""
+        return index.live() + self.added - self.num_leaving
+
+    # ---- first steps
+
+    def take(mut self, mut index: Index, ids: Int, added: Int, replaces: Bool) -> Int:
+        """Chooses places for new rows and writes their ids.
+
+        Args:
+            index: The index.
+            ids: Address of int64 ids, or 0 for automatic ones, see `Index.next_id`.
+            added: Number of rows.
+            replaces: Whether rows of ids that are there already are replaced, not refused.
+
+        Returns:
+            DONE, NO_MEMORY, or 8 * position + KNOWN_ID of the first id that is refused; then nothing has changed.
+        """
+        if not index.know_ids():
+            return NO_MEMORY
+        self.first = index.count
+        self.added = added
+        self.was_automatic = index.automatic
+        self.num_reused = min(added, index.marks.free())
+        var until = self.until()
+        if (
+            until > MAX_ROWS
+            or not index.ids.grow(until * 8)
+            or (index.marks.in_use and not index.marks.prepare(until, self.first))
+        ):
+            self.num_reused = 0
+            return NO_MEMORY
+        var next = Int64(0)
+        if ids == 0:
+            next = index.next_id()
+            if next < 0 or next > Int64.MAX - Int64(added) + 1:
+                self.num_reused = 0
+                return KNOWN_ID
+        if not self._choose_places(index):
+            self.num_reused = 0
+            return NO_MEMORY
+        announce(index.marks.shaded, index.marks.shaded + added)
+        if index.marks.in_use:
+            self._hide_behind_the_last(index)
+        var column = index.ids.ptr[Int64]()
+        var automatic = index.automatic
+        for i in range(added):
+            var row = self.places().row(i)
+            var id = at[Int64](ids)[unsafe_offset=i] if ids != 0 else next + Int64(i)
+            column[unsafe_offset=row] = id
+            automatic = automatic and Int(id) == row
+        if automatic:
+            return DONE
+        if self.was_automatic:
+            if not index.fill_map():
+                self._give_places_back(index)
+                return NO_MEMORY
+            index.automatic = False
+        if not index.map.make_room(column, index.map.held + added):
+            self._forget_ids(index, 0)
+            self._give_places_back(index)
+            return NO_MEMORY
+        if replaces:
+            return self._take_over(index)
+        for i in range(added):
+            if not index.map.insert(column, self.places().row(i)):
+                self._forget_ids(index, i)
+                self._give_places_back(index)
+                return 8 * i + KNOWN_ID
+        return DONE
+
+    def _choose_places(mut self, mut index: Index) -> Bool:
+        """Marks free rows as coming; they are hidden anyway. Returns False when memory is out."""
+        if self.num_reused == 0:
+            return True
+        self.reused = allocate[UInt32](self.num_reused)
+        if missing(self.reused):
+            return False
+        var row = index.marks.lowest_free
+        for i in range(self.num_reused):
+            row = index.marks.next_free(row)
+            index.marks.set(row, COMING)
+            self.reused[unsafe_offset=i] = UInt32(row)
+            reuses["reuse a row"](row)
+            row += 1
+        index.marks.lowest_free = row
+        for i in range(self.num_reused):
+            index.marks.stamp(Int(self.reused[unsafe_offset=i]), self._born(index))
+        return True
+
+    def _born(self, index: Index) -> UInt64:
+        return stamp_of(index.marks.version + 1, ~UInt32(0))
+
+    def _hide_behind_the_last(mut self, mut index: Index):
+        """Marks and stamps rows that follow the last as coming."""
+        self.stamped = True
+        for row in range(self.first, self.until()):
+            index.marks.set(row, COMING)
+            index.marks.stamp(row, self._born(index))
+
+    def _take_over(mut self, mut index: Index) -> Int:
+        """Makes rows leave whose ids are given again; the table leads to them until the change takes effect.
+        """
+        self.replaces = True
+        self.leaving = allocate[UInt32](self.added)
+        self.successors = allocate[UInt32](self.added)
+        if (
+            missing(self.leaving)
+            or missing(self.successors)
+            or not index.marks.prepare(self.until(), self.first)
+        ):
+            self._forget_ids(index, 0)
+            self._give_places_back(index)
+            return NO_MEMORY
+        self._hide_behind_the_last(index)
+        var column = index.ids.ptr[Int64]()
+        for i in range(self.added):
+            var row = self.places().row(i)
+            if index.map.insert(column, row):
+                continue
+            var old = index.map.find(column, column[unsafe_offset=row])
+            if index.marks.of(old) != LIVE:  # this call has met the id before
+                self._forget_ids(index, i)
+                self._give_places_back(index)
+                return 8 * i + KNOWN_ID
+            self._leave(index, old)
+            self.successors[unsafe_offset=self.num_leaving - 1] = UInt32(row)
+        if not self._sort_copies(index):
+            self._forget_ids(index, self.added)
+            self._give_places_back(index)
+            return NO_MEMORY
+        return DONE
+
+    def _leave(mut self, mut index: Index, row: Int):
+        index.marks.set(row, LEAVING)
+        index.marks.end_at(row, index.marks.version + 1)
+        self.leaving[unsafe_offset=self.num_leaving] = UInt32(row)
+        self.num_leaving += 1
+
+    def leave(mut self, mut index: Index, rows: Ptr[Int64], count: Int) -> Int:
+        """Marks rows that are to be removed.
+
+        Returns:
+            DONE, NO_MEMORY, or 8 * position + UNKNOWN_ROW of the first row that is refused; then nothing has changed.
+        """
+        if not index.know_ids():
+            return NO_MEMORY
+        self.first = index.count
+        self.was_automatic = index.automatic
+        if not index.marks.prepare(self.first, self.first):
+            return NO_MEMORY
+        self.leaving = allocate[UInt32](count)
+        if missing(self.leaving):
+            return NO_MEMORY
+        for i in range(count):
+            var row = Int(rows[unsafe_offset=i])
+            if row < 0 or row >= self.first or index.marks.of(row) != LIVE:
+                self.take_back(index)
+                return 8 * i + UNKNOWN_ROW
+            self._leave(index, row)
+        if not self._sort_copies(index):
+            self.take_back(index)
+            return NO_MEMORY
+        return DONE
+
+    def _sort_copies(mut self, mut index: Index) -> Bool:
+        """Finds out which rows that leave hold a place for copies that stay, and which do so no longer; returns False when memory
+        is out, before anything has changed.
+        """
+        if index.graph[].linked == 0:
+            return True
+        var stored = index.rows()
+        var marks = index.marks.address()
+        ref copies = index.copies
+        if copies.count != 0:
+            self.released = allocate[UInt32](self.num_leaving)
+            if missing(self.released) or not copies.catch_up(stored, index.graph[].linked, marks):
+                return False
+        var asked = 0  # originals that stay, at the end of `released`: each is asked once
+        for i in range(self.num_leaving):
+            var row = Int(self.leaving[unsafe_offset=i])
+            if copies.is_copy(row):
+                var original = copies.find(stored, row)
+                if original < 0 or index.marks.of(original) != HOLDING:
+                    continue
+                if copies.stays(original, marks):
+                    index.marks.set(original, ASKED)
+                    asked += 1
+                    self.released[unsafe_offset=self.num_leaving - asked] = UInt32(original)
+                else:
+                    index.marks.set(original, PENDING)
+                    copies.forget(stored, original)
+                    self.released[unsafe_offset=self.num_released] = UInt32(original)
+                    self.num_released += 1
+            elif copies.stays(row, marks):
+                index.marks.set(row, HOLDING)
+                _ = copies.original(stored, row)
+            else:  # an equal row that comes later is no copy of this one
+                copies.forget(stored, row)
+        for i in range(asked):
+            index.marks.set(Int(self.released[unsafe_offset=self.num_leaving - 1 - i]), HOLDING)
+        return True
+
+    def _unsort_copies(mut self, mut index: Index):
+        """Takes back `_sort_copies`, once rows that were to leave are back."""
+        ref copies = index.copies
+        var stored = index.rows()
+        for i in range(self.num_released):
+            var row = Int(self.released[unsafe_offset=i])
+            index.marks.set(row, HOLDING)
+            _ = copies.original(stored, row)
+        self.num_released = 0
+        for i in range(self.num_leaving):
+            var row = Int(self.leaving[unsafe_offset=i])
+            if row < copies.seen and not copies.is_copy(row):
+                _ = copies.original(stored, row)
+
+    # ---- last steps
+
+    def commit(mut self, mut index: Index):
+        """Makes the change take effect."""
+        ref marks = index.marks
+        var column = index.ids.ptr[Int64]()
+        if self.num_leaving != 0 and not index.automatic:
+            for i in range(self.num_leaving):
+                if self.replaces:
+                    index.map.replace(column, Int(self.successors[unsafe_offset=i]))
+                else:
+                    index.map.erase(column, Int(self.leaving[unsafe_offset=i]))
+        announce(marks.shaded, marks.shaded + self.num_leaving)
+        announce(marks.removed, marks.removed + self.num_leaving - self.num_reused)
+        announce(index.count, self.until())
+        marks.publish(marks.version + 1, index.count)
+        # after the moment: a search that takes the new links sees the rows that they lead to
+        if index.searched != index.graph:
+            index.use_graph()
+            index.leftovers = marks.in_use
+        index.changes += 1
+        index.committed = index.readers.retire()
+
+    def finish(mut self, mut index: Index):
+        """Makes new rows rows like others and those that left pending; what searches see does not change any more.
+        """
+        ref marks = index.marks
+        if marks.in_use:
+            var places = self.places()
+            for i in range(self.added if self.stamped else 0):
+                marks.set(places.row(i), LIVE)
+            for i in range(self.num_leaving):
+                var row = Int(self.leaving[unsafe_offset=i])
+                if marks.of(row) == HOLDING:
+                    marks.holding += 1
+                else:
+                    marks.set(row, PENDING)
+                    marks.pending += 1
+            marks.holding -= self.num_released
+            marks.pending += self.num_released
+            if self.kept != NO_ROW and marks.of(self.kept) == FREE:
+                marks.set(self.kept, PENDING)
+                marks.pending += 1
+        index.count_hidden()
+
+    def take_back(mut self, mut index: Index):
+        """Leaves everything as it was before the change; the graph must have been undone."""
+        index.give_up_graph()
+        self._forget_ids(index, self.added)
+        self._give_places_back(index)
+        if self.lent:
+            forget_borrowed(index)
+
+    def _forget_ids(mut self, mut index: Index, taken: Int):
+        """Takes the ids of the first new rows out of the table, and lets rows stay that were to leave.
+        """
+        var column = index.ids.ptr[Int64]() if index.ids.address != 0 else at[Int64](64)
+        if self.was_automatic:
+            if not index.automatic:
+                index.map.clear()
+            index.automatic = True
+        else:
+            for i in range(taken):
+                var row = self.places().row(i)
+                if index.map.find(column, column[unsafe_offset=row]) == row:
+                    index.map.erase(column, row)
+        for i in range(self.num_leaving):
+            var row = Int(self.leaving[unsafe_offset=i])
+            index.marks.set(row, LIVE)
+            index.marks.end_at(row, ~UInt32(0))
+        self._unsort_copies(index)
+        self.num_leaving = 0
+
+    def _give_places_back(mut self, mut index: Index):
+        """Makes the places of the new rows free again, or rows that do not exist."""
+        ref marks = index.marks
+        for i in range(self.num_reused):
+            var row = Int(self.reused[unsafe_offset=i])
+            marks.stamp(row, HIDDEN)
+            if self.met:
+                marks.set(row, PENDING)
+                marks.pending += 1
+                index.leftovers = True
+                continue
+            wipe(index, row)
+            marks.set(row, FREE)
+            marks.lowest_free = min(marks.lowest_free, row)
+        for row in range(self.first, self.until() if self.stamped else self.first):
+            marks.set(row, LIVE)
+            marks.stamp(row, 0)
+        index.count_hidden()
+
+
+def wipe(mut index: Index, row: Int):
+    """Sets everything that a row holds to zero: vector, norm, id and code."""
+    point["wipe a row"]()
+    reclaims["wipe a row"](row)
+    var stride = row_stride(index.dim, index.dtype)
+    unsafe_memset_zero(index.vectors.ptr[UInt8]().unsafe_offset(row * stride), stride)
+    if index.has_norms():
+        index.norms.ptr[Float32]()[unsafe_offset=row] = 0
+    index.ids.ptr[Int64]()[unsafe_offset=row] = 0
+    ref codes = index.codes[]
+    if codes.kind != STORED_ROWS and row < codes.count:
+        if not codes.in_place():
+            unsafe_memset_zero(
+                codes.bytes.ptr[UInt8]().unsafe_offset(row * codes.stride), codes.stride
+            )
+        codes.constants.ptr[UInt64]()[unsafe_offset=row] = 0

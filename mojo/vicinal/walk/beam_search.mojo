@@ -1,0 +1,330 @@
+"""Greedy descent and best-first search; reads graph and rows, writes scratch.
+
+Sources: Malkov and Yashunin, arXiv:1603.09320, algorithms 2 and 5; the order of work inside a hop (collect, prefetch,
+measure, compare, insert) follows the measurements named at each constant.
+"""
+from std.bit import count_leading_zeros, count_trailing_zeros
+from std.memory import pack_bits
+
+from vicinal.graph.links import SLOTS_PER_LINE, Graph, fetch_links
+from vicinal.kernels.candidates import LANES, entry_of, key_of, node_of
+from vicinal.kernels.space import Measure, Query, Rows, fetch_row
+from vicinal.system.atomics import seen, slot
+from vicinal.system.memory import Ptr
+from vicinal.system.point import EXPLORED, point, touches
+from vicinal.walk.scratch import Scratch
+
+comptime LOOK_AHEAD = 8
+"""Rows whose memory is asked for before they are measured."""
+
+
+@always_inline
+def clamp_links(block: Ptr[UInt32], width: Int, nodes: Int, into: Ptr[UInt32]) -> Int:
+    """Copies the links of a block; those to nodes that do not exist for the search become `nodes`.
+
+    Beside a writer such links may lie between others: a new row is put where its distance belongs.
+
+    Returns:
+        How many slots there are up to the last link to a node that does exist.
+    """
+    var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(nodes))
+    var used = 0
+    for i in range(0, width, SLOTS_PER_LINE):
+        var ids = min(block.unsafe_load[width=SLOTS_PER_LINE](i), limit)
+        into.unsafe_store(i, ids)
+        var there = pack_bits(ids.lt(limit))
+        used = i + SLOTS_PER_LINE - Int(count_leading_zeros(there)) if there != 0 else used
+    return used
+
+
+def descend[
+    S: Measure
+](
+    graph: Graph,
+    rows: Rows,
+    query: Query,
+    mut scratch: Scratch,
+    ordinals: Int,
+    known: Int,
+    start: Int,
+    stop: Int,
+) -> Int:
+    """Walks greedily from an ordinal down to level `stop` >= 1, or through level 1 if `stop` is 0.
+
+    Args:
+        graph: The links.
+        rows: The rows.
+        query: What to come near to.
+        scratch: Buffers; only counters are changed.
+        ordinals: Nodes that exist; links to others are ignored.
+        known: Rows that may be measured; nodes of later ones are ignored.
+        start: The ordinal to start from.
+        stop: The level on which the walk has still to be done by the caller.
+
+    Returns:
+        The ordinal nearest to the query that was found on level stop + 1.
+    """
+    var nearest = start
+    var best = S.key(query, rows, min(graph.row_of(start), known - 1))
+    var width = graph.slots_at(1)
+    var fresh = scratch.fresh
+    var level = graph.level_of(start)
+    while level > stop:
+        var moved = True
+        while moved:
+            moved = False
+            var block = graph.links(level, nearest)
+            var count = 0
+            for i in range(width):
+                var node = slot(block, i)
+                if node >= ordinals:  # EMPTY, or an ordinal made after this search began
+                    continue
+                var row = graph.row_of(node)
+                if row < known:
+                    fetch_row(rows, row)
+                    fresh[unsafe_offset=count] = Int64(node)
+                    count += 1
+            measure_nodes[S, False](graph, rows, query, fresh, count, count)
+            for i in range(count):
+                var key = key_of(fresh[unsafe_offset=i])
+                if key < best:
+                    best = key
+                    nearest = node_of(fresh[unsafe_offset=i])
+                    moved = True
+            scratch.distances += count
+            scratch.hops += 1
+        level -= 1
+    return nearest
+
+
+@always_inline
+def row_of[ground: Bool](graph: Graph, node: Int) -> Int:
+    """Returns the row of a node: on level 0 nodes are rows."""
+    comptime if ground:
+        return node
+    else:
+        return graph.row_of(node)
+
+
+@always_inline
+def measure_nodes[
+    S: Measure, ground: Bool
+](graph: Graph, rows: Rows, query: Query, nodes: Ptr[Int64], count: Int, fetched: Int):
+    """Makes entries of nodes.
+
+    Parameters:
+        S: What measures.
+        ground: True for level 0, where nodes are rows.
+
+    Args:
+        graph: Tells the rows of nodes above level 0.
+        rows: The rows.
+        query: What to measure them against.
+        nodes: The nodes; receives their entries.
+        count: Their number.
+        fetched: How many rows were asked for already; while one is measured, the one as many places behind it is asked for.
+    """
+    point["measure rows"]()
+    comptime if EXPLORED:
+        for i in range(count):
+            touches["measure rows"](row_of[ground](graph, Int(nodes[unsafe_offset=i])))
+    var done = 0
+    comptime if S.by_fours:
+        while done + 4 <= count:
+            for i in range(done + fetched, min(done + fetched + 4, count)):
+                fetch_row(rows, row_of[ground](graph, Int(nodes[unsafe_offset=i])))
+            var four = nodes.unsafe_load[width=4](done)
+            var keys = S.keys(
+                query,
+                rows,
+                row_of[ground](graph, Int(four[0])),
+                row_of[ground](graph, Int(four[1])),
+                row_of[ground](graph, Int(four[2])),
+                row_of[ground](graph, Int(four[3])),
+            )
+            nodes.unsafe_store(done, keys.cast[DType.int64]() << 32 | four << 1)
+            done += 4
+    for i in range(done, count):
+        if i + fetched < count:
+            fetch_row(rows, row_of[ground](graph, Int(nodes[unsafe_offset=i + fetched])))
+        var node = Int(nodes[unsafe_offset=i])
+        nodes[unsafe_offset=i] = entry_of(S.key(query, rows, row_of[ground](graph, node)), node)
+
+
+@fieldwise_init
+struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
+    """One best-first search of one level, hop by hop, so that several can be under way in one thread.
+
+    A hop has two halves: `collect` asks for the memory of what has to be measured, `measure` uses it. Between the two another
+    walk can do its half while the memory is on its way.
+
+    Parameters:
+        S: What measures.
+        ground: True for level 0, where nodes are rows; above it they are ordinals.
+    """
+
+    var graph: Ptr[Graph]
+    var rows: Rows
+    var query: Query
+    var scratch: Ptr[Scratch]
+    var level: Int
+    """The level, 0 if and only if `ground`."""
+    var nodes: Int
+    """Nodes that exist; links to others are ignored."""
+    var count: Int
+    """Nodes that the present hop has to measure."""
+
+    @always_inline
+    def begin(mut self, start: Int, width: Int):
+        """Starts from a node; `width` candidates are kept."""
+        ref scratch = self.scratch[]
+        scratch.visited.reset(self.nodes)
+        var node = start
+        if scratch.visited.failed:
+            self.nodes = min(self.nodes, scratch.visited.nodes())
+            node = min(node, self.nodes - 1)
+        # there are no more candidates than nodes, however many shall be kept
+        scratch.beam.reset(min(width, self.nodes))
+        _ = scratch.visited.first_visit(node)
+        var row = row_of[Self.ground](self.graph[], node)
+        point["measure a row"]()
+        touches["measure a row"](row)
+        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), node))
+        scratch.distances += 1
+
+    @always_inline
+    def collect(mut self) -> Bool:
+        """Expands the nearest candidate: finds its unvisited neighbours and asks for their rows.
+
+        Returns:
+            False when there is nothing left to expand: the search is done.
+        """
+        var node = self.scratch[].beam.next()
+        if node < 0:
+            return False
+        self.expand(node)
+        return True
+
+    @always_inline
+    def expand(mut self, node: Int):
+        """Finds the unvisited neighbours of a node and asks for their rows."""
+        ref scratch = self.scratch[]
+        # copies: a store to one of the arrays might otherwise change where the others are
+        var marks = scratch.visited.marks
+        var epoch = scratch.visited.epoch
+        var links = scratch.links
+        var fresh = scratch.fresh
+        var level = 0 if Self.ground else self.level
+        point["read links"]()
+        touches["links of a row"](row_of[Self.ground](self.graph[], node))
+        var block = self.graph[].links(level, node)
+        # node number `nodes` counts as visited
+        var used = clamp_links(block, self.graph[].slots_at(level), self.nodes, links)
+        var count = 0
+        for i in range(used):
+            var id = Int(links[unsafe_offset=i])
+            fresh[unsafe_offset=count] = Int64(id)
+            count += Int(marks[unsafe_offset=id] != epoch)
+            marks[unsafe_offset=id] = epoch
+        for i in range(min(count, LOOK_AHEAD)):
+            self.fetch(fresh, i)
+        scratch.distances += count
+        scratch.hops += 1
+        self.count = count
+
+    @always_inline
+    def fetch(self, fresh: Ptr[Int64], i: Int):
+        """Asks for the row of the hop's node number i."""
+        fetch_row(self.rows, row_of[Self.ground](self.graph[], Int(fresh[unsafe_offset=i])))
+
+    @always_inline
+    def measure(self):
+        """Measures the hop's nodes and inserts those that are near enough."""
+        ref beam = self.scratch[].beam
+        var fresh = self.scratch[].fresh
+        var rows = self.rows
+        var query = self.query
+        var count = self.count
+        measure_nodes[Self.S, Self.ground](self.graph[], rows, query, fresh, count, LOOK_AHEAD)
+        # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
+        for i in range(0, count, LANES):
+            var better = fresh.unsafe_load[width=LANES](i).lt(
+                SIMD[DType.int64, LANES](beam.worst())
+            )
+            var here = count - i
+            var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < LANES else -1)
+            while mask != 0:
+                var entry = fresh[unsafe_offset=i + Int(count_trailing_zeros(mask))]
+                mask &= mask - 1
+                if entry < beam.worst():
+                    beam.insert(entry)
+                    fetch_links(self.graph[], 0 if Self.ground else self.level, node_of(entry))
+
+    @no_inline
+    def measure_apart(self):
+        """Does what `measure` does, in one place for all who can spare the call."""
+        self.measure()
+
+
+def search_level[
+    S: Measure, ground: Bool
+](
+    graph: Graph,
+    rows: Rows,
+    query: Query,
+    mut scratch: Scratch,
+    level: Int,
+    nodes: Int,
+    start: Int,
+    width: Int,
+):
+    """Finds the `width` nearest nodes of one level, best first, and leaves them in `scratch.beam`.
+
+    Parameters:
+        S: What measures.
+        ground: True for level 0, where nodes are rows; above it they are ordinals.
+
+    Args:
+        graph: The links.
+        rows: The rows.
+        query: What to come near to.
+        scratch: Buffers of this worker.
+        level: The level, 0 if and only if `ground`.
+        nodes: Nodes that exist; links to others are ignored.
+        start: The node to start from.
+        width: Candidates kept (ef).
+    """
+    var walk = Walk[S, ground](
+        Pointer(to=graph).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+        rows,
+        query,
+        Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+        level,
+        nodes,
+        0,
+    )
+    walk.begin(start, width)
+    while walk.collect():
+        walk.measure()
+
+
+@always_inline
+def start_walk[
+    S: Measure
+](
+    graph: Ptr[Graph], rows: Rows, known: Int, query: Query, scratch: Ptr[Scratch], width: Int
+) -> Walk[S, True]:
+    """Descends to level 0 and starts the search there, among rows 0 .. known-1, all of which have been linked.
+
+    Safe beside a writer that adds rows: what the walk sees of the graph is fixed here.
+
+    Preconditions:
+        The graph has at least one row.
+    """
+    scratch[].walks += 1
+    var entry = seen(graph[].entry)
+    var ordinals = seen(graph[].ordinals)
+    var start = descend[S](graph[], rows, query, scratch[], ordinals, known, entry, 0)
+    var walk = Walk[S, True](graph, rows, query, scratch, 0, known, 0)
+    walk.begin(min(graph[].row_of(start), known - 1), width)
+    return walk

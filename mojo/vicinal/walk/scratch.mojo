@@ -1,0 +1,240 @@
+"""What one worker needs while it searches or inserts; `walk/readers.mojo` keeps it for the next call."""
+from std.atomic import Atomic, Ordering
+from std.sys import size_of
+
+from vicinal.kernels.candidates import Candidates
+from vicinal.kernels.space import Linker, Query, Rows
+from vicinal.system.memory import Ptr, allocate, missing, no_block, release
+from vicinal.walk.visited import Visited
+
+comptime HOP = 352
+"""Nodes that one hop can bring: slots of the largest block (M = 128), 64 more that a two-hop walk has found before it
+takes in such a block, and slack for whole vectors."""
+comptime USUAL = 1 << 16
+"""Bytes of a buffer that a scratch keeps for later calls; larger ones, made for a wide search, are given back after it."""
+comptime QUERIES = 0
+comptime WALKS = 1
+comptime SCANS = 2
+comptime DISTANCES = 3
+comptime HOPS = 4
+"""What `Scratch.counted` tells."""
+
+
+struct Scratch(Movable):
+    """Buffers of one worker: no search or insertion allocates once they have grown to size."""
+
+    var pin: Int64
+    """What `walk/readers.mojo` says of it: idle, in use, or the epoch that a search with it began in."""
+    var next: Int64
+    """Address of the scratch made before."""
+    var held: Int64
+    """Bytes of memory that it took when it was put back last."""
+    var beam: Candidates
+    """The search's candidates."""
+    var chosen: Candidates
+    """Candidates of a pruning step."""
+    var visited: Visited
+    """Nodes seen by the search."""
+    var links: Ptr[UInt32]
+    """A block's links, clamped to the nodes that exist."""
+    var fresh: Ptr[Int64]
+    """Unvisited nodes of the hop, then their entries."""
+    var picked: Ptr[UInt32]
+    """Nodes kept by a selection."""
+    var query: Ptr[UInt8]
+    """A query: widened, or prepared for codes."""
+    var query_room: Int
+    """Bytes allocated for `query`."""
+    var others: Ptr[Query]
+    """Rows made queries; what they consist of lies in `others_bytes`."""
+    var others_bytes: Ptr[UInt8]
+    var others_room: Int
+    """Bytes allocated for `others_bytes`."""
+    var floats: Ptr[Float32]
+    """A vector: a query of unit length, or one being rotated."""
+    var floats_room: Int
+    """Elements allocated for `floats`."""
+    var distances: Int
+    """Distances measured, over the life of the scratch."""
+    var reranked: Int
+    """Candidates measured again from the stored rows, over the life of the scratch."""
+    var hops: Int
+    """Nodes expanded, over the life of the scratch."""
+    var queries: Int
+    """Queries answered, over the life of the scratch."""
+    var walks: Int
+    """Walks begun to answer them, a second and wider one counted again."""
+    var scans: Int
+    """Times that rows were scanned to answer them."""
+    var selections: Int
+    """Times that links were selected for a new row, over the life of the scratch."""
+    var prunes: Int
+    """Full blocks that were pruned, over the life of the scratch."""
+    var short: Bool
+    """Whether memory was refused for a buffer that belongs to none of the parts; see `failed`."""
+
+    def __init__(out self):
+        """Makes buffers of the smallest size."""
+        self.pin = 0
+        self.next = 0
+        self.held = 0
+        self.beam = Candidates()
+        self.chosen = Candidates()
+        self.visited = Visited()
+        self.links = allocate[UInt32](HOP)
+        self.fresh = allocate[Int64](HOP)
+        self.picked = allocate[UInt32](HOP)
+        self.query = allocate[UInt8](64)
+        self.query_room = 64
+        self.others = allocate[Query](HOP)
+        self.others_bytes = allocate[UInt8](64)
+        self.others_room = 64
+        self.floats = allocate[Float32](16)
+        self.floats_room = 16
+        self.distances = 0
+        self.hops = 0
+        self.reranked = 0
+        self.selections = 0
+        self.prunes = 0
+        self.queries = 0
+        self.walks = 0
+        self.scans = 0
+        self.short = (
+            missing(self.links)
+            or missing(self.fresh)
+            or missing(self.picked)
+            or missing(self.query)
+            or missing(self.others)
+            or missing(self.others_bytes)
+            or missing(self.floats)
+        )
+
+    @staticmethod
+    def on_heap() -> Ptr[Scratch]:
+        """Makes one at an address of its own, or returns what `missing` knows; `discard` ends it.
+        """
+        var scratch = allocate[Scratch](1)
+        if missing(scratch):
+            return scratch
+        scratch.unsafe_write(Scratch())
+        if scratch[].failed():
+            discard(scratch)
+            return no_block[Scratch]()
+        return scratch
+
+    @always_inline
+    def failed(self) -> Bool:
+        """Tells whether memory was refused since the scratch was taken: what is done with it is worth nothing.
+
+        Walks end, and go nowhere else than where there is room; what `work`, `queries_for` and `room` return may not be used.
+        """
+        return self.short or self.beam.failed or self.chosen.failed or self.visited.failed
+
+    @always_inline
+    def pin_address(self) -> Ptr[Int64]:
+        """Returns where the pin is."""
+        return Pointer(to=self.pin).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+
+    @always_inline
+    def bytes_address(self) -> Ptr[Int64]:
+        """Returns where the bytes held are noted."""
+        return (
+            Pointer(to=self.held).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+        )
+
+    @always_inline
+    def trim(mut self):
+        """Gives back what a wide search has made grow, and notes what memory is left."""
+        if self.beam.allocated > USUAL // 8:
+            self.beam.shrink()
+        if self.chosen.allocated > USUAL // 8:
+            self.chosen.shrink()
+        # of memory that was refused the next call need not know
+        self.short = False
+        self.beam.failed = False
+        self.chosen.failed = False
+        self.visited.failed = False
+        Atomic[Int64].store[ordering=Ordering.RELAXED](self.bytes_address(), Int64(self.bytes()))
+
+    @always_inline
+    def bytes(self) -> Int:
+        """Returns the bytes of memory that it takes."""
+        return (
+            size_of[Scratch]()
+            + HOP * (4 + 8 + 4 + size_of[Query]())
+            + 8 * (self.beam.allocated + self.chosen.allocated)
+            + self.visited.room
+            + self.query_room
+            + self.others_room
+            + 4 * self.floats_room
+        )
+
+    def counted(self, which: Int) -> Int:
+        """Returns QUERIES, WALKS, SCANS, DISTANCES or HOPS, over the life of the scratch."""
+        if which == QUERIES:
+            return self.queries
+        if which == WALKS:
+            return self.walks
+        if which == SCANS:
+            return self.scans
+        return self.distances if which == DISTANCES else self.hops
+
+    def __deinit__(deinit self):
+        release(self.links)
+        release(self.fresh)
+        release(self.picked)
+        release(self.query)
+        release(self.others)
+        release(self.others_bytes)
+        release(self.floats)
+
+    def work(mut self, floats: Int) -> Ptr[Float32]:
+        """Returns room for floats besides the query, unless it has `failed`."""
+        if floats > self.floats_room and not enlarge(self.floats, self.floats_room, floats):
+            self.short = True
+        return self.floats
+
+    def queries_for(mut self, bytes: Int) -> Ptr[Query]:
+        """Returns room for HOP rows made queries, which may take so many bytes in all, unless it has `failed`.
+        """
+        if bytes > self.others_room and not enlarge(self.others_bytes, self.others_room, bytes):
+            self.short = True
+        return self.others
+
+    @always_inline
+    def prepare[S: Linker](self, rows: Rows, row: Int, i: Int):
+        """Makes a row query number i of those that `queries_for` has made room for."""
+        var room = Int(self.others_bytes) + i * S.query_bytes(rows)
+        self.others[unsafe_offset=i] = S.query_of_row(rows, row, room)
+
+    def room(mut self, bytes: Int) -> Int:
+        """Returns the address of room for a query, unless it has `failed`."""
+        if bytes > self.query_room and not enlarge(self.query, self.query_room, bytes):
+            self.short = True
+        return Int(self.query)
+
+
+def enlarge[T: AnyType](mut buffer: Ptr[T], mut room: Int, wanted: Int) -> Bool:
+    """Makes a buffer larger, and forgets what it held; returns False, and changes nothing, when memory is out.
+    """
+    var larger = allocate[T](wanted)
+    if missing(larger):
+        return False
+    release(buffer)
+    buffer = larger
+    room = wanted
+    return True
+
+
+def any_failed(scratches: Ptr[Ptr[Scratch]], count: Int) -> Bool:
+    """Tells whether memory was refused to any of some scratches."""
+    for i in range(count):
+        if scratches[unsafe_offset=i][].failed():
+            return True
+    return False
+
+
+def discard(scratch: Ptr[Scratch]):
+    """Destroys and frees a scratch."""
+    scratch.unsafe_deinit_pointee()
+    release(scratch)

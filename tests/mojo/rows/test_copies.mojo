@@ -1,0 +1,271 @@
+"""Copies: the table against a search through all rows, rings against lists, expanded results against sorting."""
+from std.random import random_ui64, seed
+from std.testing import TestSuite, assert_equal, assert_false, assert_true
+
+from vicinal.kernels.candidates import Candidates, entry_of, node_of
+from vicinal.kernels.space import Rows
+from vicinal.rows.duplicates import ORIGINAL, Copies, same_row
+from vicinal.rows.row_states import PENDING
+from vicinal.rows.visibility import HIDDEN, Marks, Visibility
+from vicinal.system.memory import Ptr, allocate, allocate_zeroed, release
+
+comptime ROWS = 700
+
+
+struct Bytes(Movable):
+    """Rows of few different values."""
+
+    var values: Ptr[UInt8]
+    var rows: Rows
+
+    def __init__(out self, stride: Int, kinds: Int):
+        self.values = allocate_zeroed[UInt8](ROWS * stride)
+        self.rows = Rows(Int(self.values), stride, stride, 0)
+        for row in range(ROWS):
+            var kind = Int(random_ui64(0, UInt64(kinds - 1)))
+            self.values[unsafe_offset=row * stride + kind % stride] = UInt8(1 + kind // stride)
+
+    def __deinit__(deinit self):
+        release(self.values)
+
+    def first_like(self, row: Int, present: List[Bool]) -> Int:
+        """Returns the first row present that equals another, or -1."""
+        for other in range(row):
+            if present[other] and same_row(self.rows, other, row):
+                return other
+        return -1
+
+
+def test_table_finds_equal_rows() raises:
+    seed(1)
+    for stride in [1, 3, 7, 8, 9, 31, 32, 33, 64, 100]:
+        for kinds in [1, 40, 5000]:
+            var sample = Bytes(stride, min(kinds, 200 * stride))
+            var copies = Copies()
+            var present = List[Bool](length=ROWS, fill=False)
+            for row in range(ROWS):
+                var found = copies.original(sample.rows, row)
+                assert_equal(found, sample.first_like(row, present))
+                present[row] = found < 0
+                if row % 5 == 4:  # some rows leave again
+                    var gone = Int(random_ui64(0, UInt64(row)))
+                    copies.forget(sample.rows, gone)
+                    present[gone] = False
+
+
+def test_failed_additions_are_forgotten() raises:
+    seed(2)
+    var sample = Bytes(5, 300)
+    var copies = Copies()
+    var present = List[Bool](length=ROWS, fill=False)
+    for row in range(300):
+        present[row] = copies.original(sample.rows, row) < 0
+    for row in range(300, 600):
+        _ = copies.original(sample.rows, row)
+    for row in range(300, 600):
+        copies.forget(sample.rows, row)
+    for row in range(300, ROWS):
+        var found = copies.original(sample.rows, row)
+        assert_equal(found, sample.first_like(row, present))
+        present[row] = found < 0
+
+
+def test_of_equal_rows_the_one_with_copies_is_found() raises:
+    """Rows that a file of version 1 holds twice are both linked; copies were looked for behind the first of them.
+    """
+    var sample = Bytes(4, 1)  # all rows are equal
+    for first in range(4):
+        var copies = Copies()
+        assert_true(copies.grow(6))
+        copies.append(3, 4)
+        copies.append(3, 5)
+        copies.seen = first
+        assert_true(copies.catch_up(sample.rows, 6, 0))
+        assert_equal(copies.find(sample.rows, 4), 3)
+        assert_equal(copies.seen, 6)
+
+
+def test_rings() raises:
+    seed(3)
+    var sample = Bytes(2, 60)
+    var copies = Copies()
+    assert_true(copies.grow(ROWS))
+    var rings = List[List[Int]](length=ROWS, fill=List[Int]())
+    var all = 0
+    for row in range(ROWS):
+        var original = copies.original(sample.rows, row)
+        if original >= 0:
+            copies.append(original, row)
+            rings[original].append(row)
+            all += 1
+    assert_equal(copies.count, all)
+    for row in range(ROWS):
+        var copied = False
+        for ring in rings:
+            copied = copied or row in ring
+        assert_equal(copies.is_copy(row), copied)
+    var found = Candidates()
+    var expanded = Candidates()
+    for k in [1, 2, 10, 100, ROWS]:
+        found.reset(20)
+        var wanted = List[Int64]()
+        for row in range(ROWS):
+            if copies.is_copy(row) or found.size == 20:
+                continue
+            var key = Int32(random_ui64(0, 5))
+            found.insert(entry_of(key, row))
+            wanted.append(entry_of(key, row))
+            for copy in rings[row]:
+                wanted.append(entry_of(key, copy))
+        sort(wanted)
+        copies.expand(found, expanded, k, Visibility.of_all(ROWS))
+        assert_equal(expanded.size, min(k, len(wanted)))
+        for i in range(expanded.size):
+            assert_equal(expanded.entries[unsafe_offset=i], wanted[i])
+
+
+def test_rings_get_shorter() raises:
+    """Copies that go are hidden at once, then taken out; the others stay, in their order."""
+    seed(5)
+    var sample = Bytes(2, 60)
+    for share in [1, 30, 70, 100]:
+        var copies = Copies()
+        assert_true(copies.grow(ROWS))
+        var marks = Marks()
+        assert_true(marks.prepare(ROWS, 0))
+        var rings = List[List[Int]](length=ROWS, fill=List[Int]())
+        var left = 0
+        for row in range(ROWS):
+            var original = copies.original(sample.rows, row)
+            assert_equal(copies.find(sample.rows, row), row if original < 0 else original)
+            if original >= 0:
+                copies.append(original, row)
+                if Int(random_ui64(0, 99)) < share:
+                    marks.set(row, PENDING)
+                    marks.stamp(row, HIDDEN)
+                else:
+                    rings[original].append(row)
+                    left += 1
+        var found = Candidates()
+        var expanded = Candidates()
+        for cut in range(2):
+            for row in range(ROWS):
+                if copies.is_copy(row) or copies.find(sample.rows, row) != row:
+                    continue
+                assert_equal(copies.stays(row, marks.address()), len(rings[row]) > 0)
+                found.reset(1)
+                found.insert(entry_of(5, row))
+                var visible = marks.visibility(UInt64(ROWS))
+                copies.sweep(visible, found)
+                copies.expand(found, expanded, ROWS, visible)
+                assert_equal(expanded.size, 1 + len(rings[row]))
+                for i in range(len(rings[row])):
+                    assert_equal(expanded.node(1 + i), rings[row][i])
+            if cut == 0:
+                for row in range(ROWS):
+                    if not copies.is_copy(row):
+                        copies.shorten(row, marks.address())
+        assert_equal(copies.count, left)
+        _ = marks^
+
+
+def test_rings_of_a_damaged_file() raises:
+    """Whatever stands in them, only rows that exist come out, and it ends."""
+    seed(4)
+    var marks = Marks()
+    assert_true(marks.prepare(ROWS, 0))
+    for row in range(ROWS):
+        marks.set(row, PENDING)
+    var copies = Copies()
+    assert_true(copies.grow(ROWS))
+    copies.count = 1
+    var found = Candidates()
+    var expanded = Candidates()
+    for _ in range(200):
+        for row in range(ROWS):
+            copies.next.ptr[UInt32]()[unsafe_offset=row] = UInt32(
+                random_ui64(0, UInt64(UInt32.MAX))
+            )
+        found.reset(5)
+        for i in range(5):
+            found.insert(entry_of(Int32(i), Int(random_ui64(0, ROWS - 1))))
+        copies.expand(found, expanded, 50, Visibility.of_all(ROWS))
+        for i in range(expanded.size):
+            assert_true(node_of(expanded.entries[unsafe_offset=i]) < ROWS)
+        var row = Int(random_ui64(0, ROWS - 1))
+        _ = copies.stays(row, marks.address())
+        copies.shorten(row, marks.address())
+    _ = marks^
+
+
+def test_copies_put_in_anywhere_are_in_order() raises:
+    """Places of removed rows are used again, so that a new copy may have to go before others."""
+    seed(6)
+    for in_file in range(2):  # whose rings may be in any order until they are put in order
+        var copies = Copies()
+        assert_true(copies.grow(ROWS))
+        var rows = List[Int]()
+        for row in range(1, ROWS):
+            rows.append(row)
+        for i in range(len(rows) - 1, 0, -1):
+            rows.swap_elements(i, Int(random_ui64(0, UInt64(i))))
+        if in_file == 1:
+            var next = copies.next.ptr[UInt32]()
+            for i in range(len(rows)):
+                next[unsafe_offset=rows[i]] = UInt32(rows[(i + 1) % len(rows)])
+            next[] = UInt32(rows[len(rows) - 1]) | ORIGINAL
+            copies.count = len(rows)
+            copies.in_order = False
+            assert_true(copies.put_in_order())
+        else:
+            for row in rows:
+                copies.append(0, row)
+        var last = copies.last_of(0, ROWS)
+        var copy = copies.first_of(last, ROWS)
+        for row in range(1, ROWS):
+            assert_equal(copy, row)
+            copy = copies.after(copy, last, ROWS)
+        assert_equal(copy, -1)
+        assert_equal(copies.count, ROWS - 1)
+
+
+def test_a_walk_through_a_ring_that_gets_shorter() raises:
+    """Wherever in the ring a search is when copies are taken out, it meets all that stay once, and comes to an end.
+    """
+    comptime COPIES = 12
+    seed(7)
+    for _ in range(300):
+        var copies = Copies()
+        assert_true(copies.grow(ROWS))
+        var marks = Marks()
+        assert_true(marks.prepare(ROWS, 0))
+        for copy in range(1, COPIES + 1):
+            copies.append(0, copy)
+            if random_ui64(0, 1) == 0:
+                marks.set(copy, PENDING)
+        var steps = Int(random_ui64(0, COPIES))
+        var last = copies.last_of(0, ROWS)
+        var copy = copies.first_of(last, ROWS)
+        var met = List[Int]()
+        for step in range(ROWS):
+            if step == steps:
+                copies.shorten(0, marks.address())
+            if copy < 0:
+                break
+            met.append(copy)
+            copy = copies.after(copy, last, ROWS)
+        assert_equal(copy, -1)
+        var next = 0
+        for wanted in range(1, COPIES + 1):
+            if marks.of(wanted) == PENDING:
+                continue
+            while next < len(met) and met[next] < wanted:
+                next += 1
+            assert_true(next < len(met) and met[next] == wanted)
+        for i in range(1, len(met)):
+            assert_true(met[i] > met[i - 1], "no copy is met twice")
+        _ = marks^
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()

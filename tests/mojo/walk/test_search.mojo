@@ -1,0 +1,205 @@
+"""A search of one level beside a plain best-first walk over lists: the same result, hops and distances."""
+from std.random import random_si64, random_ui64, seed
+from std.testing import TestSuite, assert_equal, assert_true
+
+from sample_graph import DIM, Sample, Stored
+from vicinal.graph.links import EMPTY
+from vicinal.kernels.space import Query
+from vicinal.system.memory import Ptr, allocate, release
+from vicinal.walk.beam_search import Walk, descend, search_level, start_walk
+
+comptime ROWS = 700
+
+
+@fieldwise_init
+struct Found(Copyable, Movable):
+    """What a walk has found: nodes by distance and number, and what that took."""
+
+    var keys: List[Int]
+    var nodes: List[Int]
+    var hops: Int
+    var distances: Int
+
+
+def reference_walk(
+    sample: Sample, query: Query, level: Int, bound: Int, start: Int, width: Int
+) -> Found:
+    """Walks one level as Malkov and Yashunin's algorithm 2 has it: expands the nearest candidate, keeps the `width` nearest.
+    """
+    var seen = List[Bool](length=bound, fill=False)
+    var keys: List[Int] = [key_of(sample, query, level, start)]
+    var nodes: List[Int] = [start]
+    var open: List[Bool] = [True]
+    seen[start] = True
+    var hops = 0
+    var distances = 1
+    while True:
+        var nearest = 0
+        while nearest < len(nodes) and not open[nearest]:
+            nearest += 1
+        if nearest == len(nodes):
+            return Found(keys^, nodes^, hops, distances)
+        open[nearest] = False
+        hops += 1
+        for link in sample.links(level, nodes[nearest]):
+            if link >= bound or seen[link]:
+                continue
+            seen[link] = True
+            distances += 1
+            var key = key_of(sample, query, level, link)
+            var place = len(nodes)
+            while place > 0 and (key, link) < (keys[place - 1], nodes[place - 1]):
+                place -= 1
+            keys.insert(place, key)
+            nodes.insert(place, link)
+            open.insert(place, True)
+            if len(nodes) > width:
+                _ = keys.pop()
+                _ = nodes.pop()
+                _ = open.pop()
+
+
+def key_of(sample: Sample, query: Query, level: Int, node: Int) -> Int:
+    """Returns the key of a node, on level 0 a row, above it an ordinal."""
+    var row = node if level == 0 else sample.graph.row_of(node)
+    return Int(Stored.key(query, sample.rows(), row))
+
+
+def made(M: Int) raises -> Sample:
+    """Links random rows, some of them alike."""
+    var sample = Sample(ROWS, M)
+    for row in range(40):
+        sample.copy_row(row, ROWS - 1 - 3 * row)
+    sample.link_all(ROWS, 30)
+    return sample^
+
+
+def ask(sample: Sample, into: Ptr[Int8], row: Int) -> Query:
+    """Makes a query: a row if there is one of that number, else random values."""
+    for i in range(DIM):
+        into[unsafe_offset=i] = sample.values[unsafe_offset=row * DIM + i] if row >= 0 else Int8(
+            random_si64(-128, 127)
+        )
+    return Query(Int(into), 1)
+
+
+def compare(mut sample: Sample, wanted: Found) raises:
+    """Compares what lies in the first scratch with what a reference found."""
+    ref scratch = sample.scratches[][]
+    assert_equal(scratch.beam.size, len(wanted.nodes))
+    for i in range(scratch.beam.size):
+        assert_equal(scratch.beam.node(i), wanted.nodes[i])
+        assert_equal(Int(scratch.beam.key(i)), wanted.keys[i])
+    assert_equal(scratch.hops, wanted.hops)
+    assert_equal(scratch.distances, wanted.distances)
+
+
+def test_level_0_agrees_with_the_reference() raises:
+    seed(11)
+    var values = allocate[Int8](DIM)
+    for M in [2, 8]:
+        var sample = made(M)
+        for width in [1, 2, 7, 64, 2 * ROWS]:
+            for bound in [ROWS, ROWS // 2]:  # rows that the search may know of
+                for number in range(12):
+                    var query = ask(sample, values, number if number % 2 == 0 else -1)
+                    var start = Int(random_ui64(0, UInt64(bound - 1)))
+                    ref scratch = sample.scratches[][]
+                    scratch.hops = 0
+                    scratch.distances = 0
+                    search_level[Stored, True](
+                        sample.graph, sample.rows(), query, scratch, 0, bound, start, width
+                    )
+                    compare(sample, reference_walk(sample, query, 0, bound, start, width))
+        _ = sample^
+    release(values)
+
+
+def test_upper_levels_agree_with_the_reference() raises:
+    seed(12)
+    var values = allocate[Int8](DIM)
+    for M in [2, 4]:
+        var sample = made(M)
+        assert_true(sample.graph.top() >= 2)
+        for level in range(1, sample.graph.top() + 1):
+            var start = sample.graph.entry
+            for width in [1, 5, 30]:
+                for _ in range(6):
+                    var query = ask(sample, values, -1)
+                    ref scratch = sample.scratches[][]
+                    scratch.hops = 0
+                    scratch.distances = 0
+                    search_level[Stored, False](
+                        sample.graph,
+                        sample.rows(),
+                        query,
+                        scratch,
+                        level,
+                        sample.graph.ordinals,
+                        start,
+                        width,
+                    )
+                    compare(
+                        sample,
+                        reference_walk(sample, query, level, sample.graph.ordinals, start, width),
+                    )
+        _ = sample^
+    release(values)
+
+
+def greedy(sample: Sample, query: Query, mut distances: Int, mut hops: Int) -> Int:
+    """Descends to level 0: on each level goes to the nearest neighbour while there is a nearer one.
+    """
+    var nearest = sample.graph.entry
+    var best = key_of(sample, query, 1, nearest)
+    for level in range(sample.graph.top(), 0, -1):
+        var moved = True
+        while moved:
+            moved = False
+            hops += 1
+            for link in sample.links(level, nearest):
+                distances += 1
+                var key = key_of(sample, query, 1, link)
+                if key < best:
+                    best = key
+                    nearest = link
+                    moved = True
+    return sample.graph.row_of(nearest)
+
+
+def test_a_whole_walk_agrees_with_the_reference() raises:
+    """Two walks take turns, each in a scratch of its own, as batches do it."""
+    seed(13)
+    var values = allocate[Int8](2 * DIM)
+    var sample = made(6)
+    var graph = Pointer(to=sample.graph).unsafe_origin_cast[MutUntrackedOrigin]()
+    for width in [1, 10, 100]:
+        for _ in range(10):
+            var first = ask(sample, values, -1)
+            var second = ask(sample, values.unsafe_offset(DIM), -1)
+            for i in range(2):
+                sample.scratches[unsafe_offset=i][].hops = 0
+                sample.scratches[unsafe_offset=i][].distances = 0
+            var one = start_walk[Stored](
+                graph, sample.rows(), ROWS, first, sample.scratches[], width
+            )
+            var other = start_walk[Stored](
+                graph, sample.rows(), ROWS, second, sample.scratches[unsafe_offset=1], 50
+            )
+            while one.collect():
+                if other.collect():
+                    other.measure()
+                one.measure_apart()
+            var hops = 0
+            var distances = 0
+            var start = greedy(sample, first, distances, hops)
+            var wanted = reference_walk(sample, first, 0, ROWS, start, width)
+            wanted.hops += hops
+            wanted.distances += distances
+            compare(sample, wanted)
+    _ = sample^
+    release(values)
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()
