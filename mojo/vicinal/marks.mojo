@@ -72,7 +72,9 @@ def settled(marks: Int, row: Int) -> Bool:
 def stays(marks: Int, row: Int) -> Bool:
     """Tells whether a row takes part and stays, so that it must be reachable; `marks` is 0 if all do.
     """
-    return marks == 0 or staying(at[UInt8](marks)[unsafe_offset=row])
+    return marks == 0 or staying(
+        Atomic[UInt8].load[ordering=Ordering.RELAXED](at[UInt8](marks).unsafe_offset(row))
+    )
 
 
 @fieldwise_init
@@ -195,8 +197,10 @@ struct Marks(Movable):
 
     @always_inline
     def set(self, row: Int, mark: UInt8):
-        """Marks a row."""
-        self.bytes.ptr[UInt8]()[unsafe_offset=row] = mark
+        """Marks a row; searches may be looking."""
+        Atomic[UInt8].store[ordering=Ordering.RELAXED](
+            self.bytes.ptr[UInt8]().unsafe_offset(row), mark
+        )
 
     @always_inline
     def stamp(self, row: Int, stamp: UInt64):

@@ -6,7 +6,7 @@ from std.ffi import external_call
 
 from vicinal.add import DoChange
 from vicinal.change import Change
-from vicinal.check import check_graph
+from vicinal.check import check_index
 from vicinal.index import Index
 from vicinal.memory import Ptr, allocate, at, release
 from vicinal.parallel import Unwatched
@@ -84,8 +84,8 @@ def _live[S: Space](metric: Int, dtype: Int, dim: Int, quantization: Int, path: 
     for part in range(2):
         wrong += _add[S](index, rows + part * half * dim * bytes, half)
         wrong += _search[S](index, rows, 13)
-    wrong += check_graph(index[].graph, ROWS, index[].unrepaired == 0, index[].copies.count)
     var watch = Unwatched()
+    wrong += check_index(index[], watch)
     wrong += save_index(index[], Int(path), 20, watch).code
     index.unsafe_deinit_pointee()
     for copy in range(2):
