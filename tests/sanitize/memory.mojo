@@ -5,7 +5,7 @@ Bare code and few spaces only, as in `races.mojo`.
 from std.ffi import external_call
 
 from vicinal.file.posix import Source, Status
-from vicinal.index.invariants import check_graph
+from vicinal.index.invariants import check_index
 from vicinal.index.persistence import open_index, save_index
 from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2, Of, Space, item_bytes
@@ -84,8 +84,8 @@ def _live[S: Space](metric: Int, dtype: Int, dim: Int, quantization: Int, path: 
     for part in range(2):
         wrong += _add[S](index, rows + part * half * dim * bytes, half)
         wrong += _search[S](index, rows, 13)
-    wrong += check_graph(index[].graph, ROWS, index[].unrepaired == 0, index[].copies.count)
     var watch = Unwatched()
+    wrong += check_index(index[], watch)
     wrong += save_index(index[], Int(path), 20, watch).code
     index.unsafe_deinit_pointee()
     for copy in range(2):

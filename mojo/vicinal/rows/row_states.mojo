@@ -1,4 +1,6 @@
 """What becomes of a row: one byte a row, and what it says of the row's part in the graph."""
+from std.atomic import Atomic, Ordering
+
 from vicinal.system.memory import at
 
 comptime LIVE: UInt8 = 0
@@ -44,4 +46,6 @@ def settled(marks: Int, row: Int) -> Bool:
 def stays(marks: Int, row: Int) -> Bool:
     """Tells whether a row takes part and stays, so that it must be reachable; `marks` is 0 if all do.
     """
-    return marks == 0 or staying(at[UInt8](marks)[unsafe_offset=row])
+    return marks == 0 or staying(
+        Atomic[UInt8].load[ordering=Ordering.RELAXED](at[UInt8](marks).unsafe_offset(row))
+    )

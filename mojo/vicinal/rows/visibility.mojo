@@ -1,8 +1,13 @@
-"""Which rows there are, and which of them a search sees: the states of all rows, and the versions from and to which each is visible.
+"""Which rows there are, and which a search sees: a state for each row, and a stamp that says from and to which version it is seen.
 
-Rows never move, since searches hold their numbers. A call that removes or replaces rows takes effect at one moment, when `version`
-goes up by one. A search notes the version when it begins and sees the rows that were there at that version, whatever happens
-meanwhile: of a vector that is replaced it finds the old one or the new one, never both and never neither.
+Rows never move, since searches hold their numbers. A removed row is first *pending*: no search shows it, but walks still pass
+through it. When many are pending their links are taken out and they are *free*: without links or content, to be used again.
+
+A change takes effect at one moment, when `moment` is written: the version, which goes up by one, and the rows that there are.
+A search reads it when it begins and sees the rows that were there at that version, whatever happens meanwhile: all rows of an
+addition or none, of a vector that is replaced the old one or the new one, never both and never neither, and nobody waits for
+anybody. What a row holds does not change as long as a search sees it: `update/consolidate.mojo` frees rows only once no older
+search is left.
 """
 from std.atomic import Atomic, Ordering, fence
 
@@ -147,8 +152,10 @@ struct Marks(Movable):
 
     @always_inline
     def set(self, row: Int, mark: UInt8):
-        """Marks a row."""
-        self.bytes.ptr[UInt8]()[unsafe_offset=row] = mark
+        """Marks a row; searches may be looking."""
+        Atomic[UInt8].store[ordering=Ordering.RELAXED](
+            self.bytes.ptr[UInt8]().unsafe_offset(row), mark
+        )
 
     @always_inline
     def stamp(self, row: Int, stamp: UInt64):

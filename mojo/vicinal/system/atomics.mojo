@@ -66,5 +66,6 @@ def announce_at[T: AnyType](mut place: Ptr[T], value: Ptr[T]):
 
 @always_inline
 def slot(block: Ptr[UInt32], i: Int) -> Int:
-    """Reads a slot that another thread may be writing, the old value or the new one."""
-    return Int(Atomic[UInt32].load[ordering=Ordering.RELAXED](block.unsafe_offset(i)))
+    """Reads a slot that another thread may be writing, the old value or the new one and what it leads to.
+    """
+    return Int(Atomic[UInt32].load[ordering=Ordering.ACQUIRE](block.unsafe_offset(i)))
