@@ -100,7 +100,7 @@ def encoded(kind: Int, metric: Int, sample: Sample, given_seed: Int) raises -> C
 def real_vectors(name: String, count: Int, dim: Int, bits: Int) raises -> Sample:
     """Reads the first rows of a .npy file of float16 (`bits` 16) or uint8 under tests/data."""
     var here = String(source_location().file_name())
-    var root = String(here[byte = 0 : here.rfind("mojo/test_estimates.mojo")])
+    var root = String(here[byte = 0 : here.rfind("mojo/quantization/test_estimates.mojo")])
     with open(root + "data/" + name, "r") as file:
         var head = file.read_bytes(10)
         assert_equal(Int(head[0]), 0x93)
