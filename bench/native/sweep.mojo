@@ -184,7 +184,7 @@ def run_sweep(mut index: Index, asked: Questions, data: String, report: Report) 
 def _show(index: Index, width: Width, asked: Questions, data: String, report: Report) raises:
     """Prints a line and adds two records, of one-by-one calls and of the batch."""
     # a scan of all rows is not counted: it measures each
-    var scans = index.exact(max(width.ef, asked.k))
+    var scans = index.snapshot().exact(max(width.ef, asked.k))
     var distances = Float64(width.work.distances) / Float64(asked.count)
     if scans:
         distances = Float64(index.count)
