@@ -672,7 +672,9 @@ def test_stats_and_memory(tmp_path: Path, sift: Any, sift_index: vicinal.Index) 
         assert each.pop("borrowed") == 0
         assert each.pop("total") == sum(each.values())
     empty = vicinal.Index(3)
-    assert set(empty.memory_usage().values()) == {0}
+    usage = empty.memory_usage()
+    # who asks pins what it looks at, as a search does
+    assert {part for part, size in usage.items() if size} <= {"scratch", "total"}
     assert empty.stats()["search"] == "exact"
 
 
