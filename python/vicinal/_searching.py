@@ -122,21 +122,24 @@ class Searching(Quality):
                 queries, "queries", self._dim, self._dtype, queries=True
             )
             single = given.ndim == 1
-        if type(k) is not int or not 0 < k <= _MAX_COUNT:
+        if type(k) is not int or not 0 < k <= _LARGE:
             k = _validate.whole_number(k, "k", 1, _MAX_COUNT)
+            _validate.room_for_results(1, k, len(self))
         if ef_search is None:
             ef_search = self._ef_search if recall is None else self._tuned_width(recall, k)
         elif recall is not None:
             raise ValueError("recall: expected ef_search or recall, got both")
         elif type(ef_search) is not int or not 0 < ef_search <= _MAX_COUNT:
             ef_search = _validate.whole_number(ef_search, "ef_search", 1, _MAX_COUNT)
-        n = 1 if single else len(rows)
+        n = 1
+        if not single:
+            n = len(rows)
+            if n * k > _LARGE:
+                _validate.room_for_results(n, k, len(self))
         if num_threads is None:
             num_threads = 1 if n == 1 else _validate.thread_count(None)
         elif type(num_threads) is not int or not 0 < num_threads <= _MAX_COUNT:
             num_threads = _validate.thread_count(num_threads)
-        if n * k > _LARGE:
-            _validate.room_for_results(n, k, len(self))
         wanted = k if single else (n, k)
         ids = _empty(wanted, _INT64)
         distances = _empty(wanted, _FLOAT32)

@@ -142,7 +142,7 @@ struct Column(Movable):
         """
         return at[T](
             Int(
-                Atomic[Int64].load[ordering=Ordering.RELAXED](
+                Atomic[Int64].load[ordering=Ordering.ACQUIRE](
                     Pointer(to=self.address)
                     .unsafe_mut_cast[True]()
                     .unsafe_bitcast[Int64]()
