@@ -93,17 +93,15 @@ def test_an_index_outlives_its_versions() raises:
     for i in range(8):
         rows[unsafe_offset=i] = Float32(i)
     assert_equal(add_rows(index, Int(rows), 0, 4, 1, watch), 0)
-    var gone = Int64(1)
+    var gone = allocate[Int64](1)
+    gone[] = 1
     for renewed in range(2):
         prepare_change(index)
         var change = Change()
-        assert_equal(
-            change.leave(index, Pointer(to=gone).unsafe_origin_cast[MutUntrackedOrigin](), 1),
-            0,
-        )
+        assert_equal(change.leave(index, gone, 1), 0)
         change.commit(index)
         change.finish(index)
-        gone = 2
+        gone[] = 2
         if renewed == 0:
             index.marks.publish(RENEW, index.count)
     assert_equal(index.marks.version, 2)
@@ -120,6 +118,7 @@ def test_an_index_outlives_its_versions() raises:
     index.readers.release(search)
     prepare_change(index)
     assert_equal(index.marks.version, 1)
+    release(gone)
     release(rows)
     _ = index^
 
