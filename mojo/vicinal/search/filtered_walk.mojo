@@ -188,8 +188,7 @@ def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, nod
     var width = graph.slots_at(0)
     # row number `linked` counts as visited
     var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(linked))
-    var block = graph.links(0, node)
-    var used = clamp_links(block, width, linked, links)
+    var used = clamp_links(graph, 0, node, linked, links)
     var count = 0
     var closed = 0
     for i in range(used):
@@ -212,7 +211,7 @@ def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, nod
             fetch_links(graph, 0, Int(through[unsafe_offset=i + BLOCKS_AHEAD]))
         var closed_row = Int(through[unsafe_offset=i])
         marks[unsafe_offset=closed_row] = epoch  # looked through once in a search
-        block = graph.links(0, closed_row)
+        var block = graph.links(0, closed_row)
         for j in range(0, width, SLOTS_PER_LINE):
             links.unsafe_store(j, min(block.unsafe_load[width=SLOTS_PER_LINE](j), limit))
         for j in range(width):

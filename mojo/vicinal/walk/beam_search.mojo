@@ -3,7 +3,7 @@
 Sources: Malkov and Yashunin, arXiv:1603.09320, algorithms 2 and 5; the order of work inside a hop (collect, prefetch,
 measure, compare, insert) follows the measurements named at each constant.
 """
-from std.bit import count_leading_zeros, count_trailing_zeros
+from std.bit import count_trailing_zeros
 from std.memory import pack_bits
 
 from vicinal.graph.links import SLOTS_PER_LINE, Graph, fetch_links
@@ -19,22 +19,26 @@ comptime LOOK_AHEAD = 8
 
 
 @always_inline
-def clamp_links(block: Ptr[UInt32], width: Int, nodes: Int, into: Ptr[UInt32]) -> Int:
-    """Copies the links of a block; those to nodes that do not exist for the search become `nodes`.
+def clamp_links(graph: Graph, level: Int, node: Int, nodes: Int, into: Ptr[UInt32]) -> Int:
+    """Copies the links of a node; those to nodes that do not exist for the search become `nodes`.
 
-    Beside a writer such links may lie between others: a new row is put where its distance belongs.
+    Where nodes have come since the search began, links to them may lie between others: a new one is put where its distance
+    belongs.
 
     Returns:
-        How many slots there are up to the last link to a node that does exist.
+        How many slots have to be looked at for all links to nodes that do exist.
     """
+    var block = graph.links(level, node)
+    var width = graph.slots_at(level)
     var limit = SIMD[DType.uint32, SLOTS_PER_LINE](UInt32(nodes))
     var used = 0
     for i in range(0, width, SLOTS_PER_LINE):
         var ids = min(block.unsafe_load[width=SLOTS_PER_LINE](i), limit)
         into.unsafe_store(i, ids)
-        var there = pack_bits(ids.lt(limit))
-        used = i + SLOTS_PER_LINE - Int(count_leading_zeros(there)) if there != 0 else used
-    return used
+        used += Int(ids.lt(limit).reduce_bit_count())
+    # read after the links: rows get their places before links lead to them
+    var there = seen(graph.rows) if level == 0 else seen(graph.ordinals)
+    return used if there <= nodes else width
 
 
 def descend[
@@ -217,9 +221,8 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         var level = 0 if Self.ground else self.level
         point["read links"]()
         touches["links of a row"](row_of[Self.ground](self.graph[], node))
-        var block = self.graph[].links(level, node)
         # node number `nodes` counts as visited
-        var used = clamp_links(block, self.graph[].slots_at(level), self.nodes, links)
+        var used = clamp_links(self.graph[], level, node, self.nodes, links)
         var count = 0
         for i in range(used):
             var id = Int(links[unsafe_offset=i])
