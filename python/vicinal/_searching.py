@@ -124,7 +124,7 @@ class Searching(Quality):
             single = given.ndim == 1
         if type(k) is not int or not 0 < k <= _LARGE:
             k = _validate.whole_number(k, "k", 1, _MAX_COUNT)
-            _validate.room_for_results(1, k, len(self))
+            _validate.room_for_results(1 if single else len(rows), k, len(self))
         if ef_search is None:
             ef_search = self._ef_search if recall is None else self._tuned_width(recall, k)
         elif recall is not None:
