@@ -8,7 +8,8 @@ from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, fixed, median
 from vicinal.exact.scan import Source
-from vicinal.index.vector_index import Index
+from vicinal.index.first_use import know_ids
+from vicinal.index.vector_index import DONE, Index
 from vicinal.kernels.space import is_float
 from vicinal.search.batch import search_many
 from vicinal.system.memory import Column
@@ -108,6 +109,9 @@ struct Answers(Movable):
 
 def rows_of_ids(mut index: Index, ids: Matrix, width: Int) raises -> Matrix:
     """Returns the rows of the first `width` ids of each line, -1 where there is none."""
+    var watch = Unwatched()
+    if know_ids(index, watch) != DONE:
+        raise Error(t"{ids.label}: no memory for the table of ids")
     var rows = Matrix(ids.label, DType.int64, ids.rows, width)
     rows.make_room(ids.rows * width * 8)
     for i in range(ids.rows):

@@ -19,7 +19,7 @@ struct KnownIds(Movable):
 
     var map: IdMap
     var automatic: Bool
-    """Whether ids are row numbers, and the table is not needed."""
+    """Whether ids are row numbers, and the table is not needed. Set to False before `learn`, the table is made in any case."""
 
     def __init__(out self):
         """Knows nothing."""
@@ -65,6 +65,24 @@ struct KnownIds(Movable):
         swap(index.map, self.map)
         index.automatic = self.automatic
         index.ids_known = True
+
+
+def know_ids[V: Watch](mut index: Index, mut watch: V) -> Int:
+    """Makes the table of ids if there is none yet; whoever asks an index that was opened for rows by their ids calls it first.
+
+    Returns:
+        DONE; or STOPPED or NO_MEMORY, and then there is no table.
+
+    Safety:
+        As of `KnownIds.learn`, and nobody else asks for ids meanwhile.
+    """
+    if index.ids_known:
+        return DONE
+    var known = KnownIds()
+    var status = known.learn(index, watch)
+    if status == DONE:
+        known.give(index)
+    return status
 
 
 def catch_up[V: Watch](mut index: Index, mut watch: V) -> Int:

@@ -439,37 +439,6 @@ struct Index(Movable):
         """Returns the bytes of vectors that are not in memory of somebody else."""
         return 0 if self.borrowed == 1 else self.vectors.memory()
 
-    def know_ids(mut self) -> Bool:
-        """Finds out whether ids are row numbers, and makes the table that finds them if not; returns False when memory is out.
-        """
-        if self.ids_known:
-            return True
-        var column = self.ids.ptr[Int64]() if self.count != 0 else at[Int64](64)
-        var visible = self.marks.present()
-        self.automatic = True
-        for row in range(self.count):
-            if Int(column[unsafe_offset=row]) != row and visible.sees(row):
-                self.automatic = False
-                break
-        self.ids_known = self.automatic or self.fill_map()
-        return self.ids_known
-
-    def fill_map(mut self) -> Bool:
-        """Puts all rows that are there into the table; of equal ids, which only a damaged file has, the first counts. Returns False
-        when memory is out.
-        """
-        var column = self.ids.ptr[Int64]()
-        var visible = self.marks.present()
-        var rows = 0  # what a mapped file counts may be wrong, and a full table has no end
-        for row in range(self.count):
-            rows += Int(visible.sees(row))
-        if not self.map.make_room(column, rows):
-            return False
-        for row in range(self.count):
-            if visible.sees(row):
-                _ = self.map.insert(column, row)
-        return True
-
     def next_id(self) -> Int64:
         """Returns the first automatic id: above all ids that are there, and not below the number of rows.
 
@@ -486,7 +455,7 @@ struct Index(Movable):
         return -1 if largest == Int64.MAX else largest + 1
 
     def row_of(mut self, id: Int64) -> Int:
-        """Returns the row of an id, or -1; `know_ids` must have said yes."""
+        """Returns the row of an id, or -1; `know_ids` of `first_use` must have made the table."""
         var row = Int(id)
         if not self.automatic:
             row = self.map.find(self.ids.ptr[Int64](), id)

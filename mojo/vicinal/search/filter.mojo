@@ -124,7 +124,7 @@ struct Filter(Movable):
         """Allows the rows of some ids; unknown ones stand for nothing, repeated ones for one row.
 
         Safety:
-            The table of ids must not change meanwhile: the caller holds the GIL, and `Index.know_ids` has said yes.
+            The table of ids must not change meanwhile: the caller holds the GIL, and `know_ids` has made the table.
         """
         for i in range(count):
             var row = index.row_of(ids[unsafe_offset=i])

@@ -11,6 +11,7 @@ from std.memory import unsafe_memset_zero
 from vicinal.construct.merge_order import Origin
 from vicinal.graph.links import MAX_ROWS
 from vicinal.index.borrowed_rows import forget_borrowed
+from vicinal.index.first_use import KnownIds, know_ids
 from vicinal.index.vector_index import DONE, KNOWN_ID, NO_MEMORY, Index
 from vicinal.kernels.space import row_stride
 from vicinal.quantization.code_table import STORED_ROWS
@@ -19,6 +20,7 @@ from vicinal.rows.row_targets import Places
 from vicinal.rows.visibility import HIDDEN, stamp_of
 from vicinal.system.atomics import announce
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.parallel import Unwatched
 from vicinal.system.point import point, reclaims, reuses
 
 comptime UNKNOWN_ROW = 6
@@ -117,7 +119,8 @@ struct Change(Movable):
         Returns:
             DONE, NO_MEMORY, or 8 * position + KNOWN_ID of the first id that is refused; then nothing has changed.
         """
-        if not index.know_ids():
+        var watch = Unwatched()
+        if know_ids(index, watch) != DONE:
             return NO_MEMORY
         self.first = index.count
         self.added = added
@@ -153,9 +156,12 @@ struct Change(Movable):
         if automatic:
             return DONE
         if self.was_automatic:
-            if not index.fill_map():
+            var known = KnownIds()
+            known.automatic = False
+            if known.learn(index, watch) != DONE:
                 self._give_places_back(index)
                 return NO_MEMORY
+            swap(index.map, known.map)
             index.automatic = False
         if not index.map.make_room(column, index.map.held + added):
             self._forget_ids(index, 0)
@@ -244,7 +250,8 @@ struct Change(Movable):
         Returns:
             DONE, NO_MEMORY, or 8 * position + UNKNOWN_ROW of the first row that is refused; then nothing has changed.
         """
-        if not index.know_ids():
+        var watch = Unwatched()
+        if know_ids(index, watch) != DONE:
             return NO_MEMORY
         self.first = index.count
         self.was_automatic = index.automatic
