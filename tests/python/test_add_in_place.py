@@ -21,7 +21,7 @@ import vicinal
 from support.memory import IN_USE
 from support.processes import printed as run
 from support.rows import stored
-from vicinal._doctor import graphs
+from vicinal._self_test import graphs
 
 DIM = 64  # stored without gaps for every dtype
 
