@@ -1,4 +1,4 @@
-"""The file: layout, round trips, damage, atomic replacement. docs/format.md in code."""
+"""The file: layout, round trips, damage, atomic replacement. docs/design/format.md in code."""
 
 from __future__ import annotations
 
