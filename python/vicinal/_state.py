@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _file_status, _info, _validate
 from vicinal._cpu import native
+from vicinal._query_sample import QuerySample
 from vicinal._string_ids import StringIds, as_strings
 from vicinal._writer_lock import WriterLock
 
@@ -56,6 +57,7 @@ class State:
         "_ef_construction",
         "_ef_search",
         "_handle",
+        "_kept_queries",
         "_metric",
         "_path",
         "_query_dtype",
@@ -79,9 +81,10 @@ class State:
         self._read_only = bool(_info.number(handle, _info.READ_ONLY))
         self._ef_search = _info.number(handle, _info.EF_SEARCH) or EF_SEARCH
         self._path = path
-        self._query_dtype = _validate.query_dtype(self._dtype)
+        self._query_dtype: np.dtype[Any] | None = _validate.query_dtype(self._dtype)
         self._query_shape = (self._dim,)
         self._strings = StringIds.of(handle, path)
+        self._kept_queries: QuerySample | None = None
         # search widths by (recall, k), as far as they were asked for; see _tuning.py
         self._tuned_widths: dict[tuple[float, int], int] = {}
         self._writer_lock = WriterLock()

@@ -5,26 +5,38 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
+from vicinal._query_sample import QuerySample
 from vicinal._search import read_vectors
 from vicinal._state import EXHAUSTIVE, STRING_NUMBERS, State
 from vicinal.errors import CorruptError
 
-__all__ = ["MeasuredRecall", "Tuning", "measure_recall", "tune", "tuned_width", "tunings"]
+__all__ = [
+    "MeasuredRecall",
+    "Tuning",
+    "keep_queries",
+    "measure_recall",
+    "tune",
+    "tuned_width",
+    "tunings",
+]
 
 _SCAN_SHARE = 8  # searches wider than 1/8 of the rows scan all of them
 _Z = 1.959963984540054  # quantile of the normal distribution for 95 %
 _ADDED = 4  # queries added to the variance of a sample
 _WORDS = 8  # int64 of a tuning in the table of the native index
 _MOST_TUNINGS = 4096
+_MOVE_TO, _MOVE_WIDTH = 10, 64  # how far assumed queries are from rows; the search for that
+_LARGEST_SQUARE = 1e37  # squared length of a query that certainly is taken
+_LEAST_KEPT = 100  # queries without which a sample says too little
 _PAIRS = 1 << 22  # pairs of ids compared at a time: a few MB
 
 
@@ -74,6 +86,9 @@ class Tuning:
         Rows of the index at the time.
     measured : MeasuredRecall
         What was measured with that width.
+    queries : str or None
+        Which queries it was measured with: "given" ones, those "kept" by `keep_queries`, or ones
+        that were "assumed", made of stored rows. None once it comes from a file: that is not saved.
     """
 
     recall: float
@@ -81,6 +96,7 @@ class Tuning:
     ef_search: int
     rows: int
     measured: MeasuredRecall
+    queries: Literal["given", "kept", "assumed"] | None = field(default=None, compare=False)
 
     def stale(self, rows: int) -> bool:
         """Tell whether an index of `rows` rows has more than doubled or halved since."""
@@ -148,14 +164,24 @@ def tune(
     """See `Index.tune`."""
     target = _as_recall(recall)
     with index._writer_lock.held():
-        drawn = _Sample(index, queries, k, sample, num_threads)
+        drawn = _Sample(index, queries, k, sample, num_threads, harder=True)
         width = drawn.least_width(target)
-        tuning = Tuning(target, drawn.k, width, len(index), drawn.measure(width))
+        measured = drawn.measure(width)
+        tuning = Tuning(target, drawn.k, width, len(index), measured, drawn.source)
         others = [old for old in tunings(index) if (old.recall, old.k) != (target, drawn.k)]
         kept = [*others, tuning][-_MOST_TUNINGS:]
         native.index_set_tuning(index._handle, _to_table(kept))
         index._tuned_widths = {}
     return tuning
+
+
+def keep_queries(index: State, count: int) -> None:
+    """See `Index.keep_queries`."""
+    count = _validate.whole_number(count, "count", 0, _validate.MAX_COUNT)
+    dtype = _validate.query_dtype(index._dtype)
+    index._kept_queries = QuerySample(count, index._dim, dtype) if count else None
+    # No array has a dtype of None: then every search goes the way on which queries are kept.
+    index._query_dtype = None if count else dtype
 
 
 def tunings(index: State) -> tuple[Tuning, ...]:
@@ -192,6 +218,8 @@ class _Sample:
         k: int,
         sample: int,
         num_threads: int | None,
+        *,
+        harder: bool = False,
     ) -> None:
         self.k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT - 1)
         sample = _validate.whole_number(sample, "sample", 1, _validate.MAX_COUNT)
@@ -200,11 +228,22 @@ class _Sample:
         if not len(index):
             raise ValueError("index: expected rows to measure, got an empty index")
         self._own: NDArray[np.int64] | None = None
+        self.source: Literal["given", "kept", "assumed"] = "given"
+        if queries is None and index._kept_queries is not None:
+            kept = index._kept_queries.queries(index._metric)
+            if len(kept) >= _LEAST_KEPT:
+                queries, self.source = kept, "kept"
         if queries is None:
+            self.source = "assumed"
             if len(index) == 1:
                 raise ValueError("index: expected more rows than the one that is the query, got 1")
-            self._rows, self._own = _stored_rows(index, sample)
-            self._given: NDArray[Any] = self._rows
+            rows, own = _stored_rows(index, sample)
+            if harder:
+                rows = _moved_away(index, rows, self._threads)
+            else:
+                self._own = own
+            self._rows = rows
+            self._given: NDArray[Any] = rows
         else:
             rows, given = _validate.as_rows(
                 queries, "queries", index._dim, index._dtype, queries=True
@@ -304,6 +343,40 @@ def _stored_rows(index: State, sample: int) -> tuple[NDArray[Any], NDArray[np.in
         if unknown < 0:  # none was removed between the two
             break
     return _validate.as_rows(vectors, "queries", index._dim, index._dtype, queries=True)[0], own
+
+
+def _moved_away(index: State, rows: NDArray[Any], threads: int) -> NDArray[Any]:
+    """Return queries like those that users have, made of stored rows.
+
+    A stored row is found more easily than the neighbours of a query that is none: links lead to
+    it, and on to its neighbours. So each row is moved by its distance to the 10th neighbour, in
+    the direction from one stored row to another, in which the rows vary.
+    `docs/measurements/recall.md` has what that gives on real sets.
+    """
+    n, k = len(rows), min(_MOVE_TO + 1, len(index))
+    ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+    status = native.index_search(index._handle, rows, k, _MOVE_WIDTH, threads, ids, distances)
+    if status and status != STRING_NUMBERS:
+        _validate.refuse_rows(status, "queries", rows, rows)
+    last = np.take_along_axis(ids, np.isfinite(distances).sum(axis=1)[:, None] - 1, axis=1)
+    neighbours, unknown = read_vectors(index, np.ascontiguousarray(last[:, 0]))
+    if unknown >= 0:
+        raise RuntimeError("index: it has changed while it was tuned")
+    ends = _validate.as_rows(neighbours, "queries", index._dim, index._dtype, queries=True)[0]
+    here, there = rows.astype(np.float64), ends.astype(np.float64)
+    # two orders of the sample, always the same: the direction of row i is from one to the other
+    order = np.random.RandomState(1).permutation(n)
+    direction = here[np.roll(order, 1)] - here[order]
+    length = np.linalg.norm(direction, axis=1, keepdims=True)
+    far = np.linalg.norm(there - here, axis=1, keepdims=True)
+    moved = here + direction * np.divide(far, length, out=np.zeros_like(far), where=length > 0)
+    if rows.dtype.kind in "iu":
+        limits = np.iinfo(rows.dtype)
+        moved = np.clip(np.rint(moved), limits.min, limits.max)
+    # where that is no query, the row is one
+    squares = (moved * moved).sum(axis=1)
+    usable = (squares < _LARGEST_SQUARE) & ((squares > 0) | (index._metric != "cosine"))
+    return np.where(usable[:, None], moved, here).astype(rows.dtype)
 
 
 def _as_recall(recall: object) -> float:

@@ -508,6 +508,9 @@ class Index(State):
                 queries, "queries", self._dim, self._dtype, queries=True
             )
             single = given.ndim == 1
+            kept = self._kept_queries
+            if kept is not None:
+                kept.take(rows)
         if type(k) is not int or not 0 < k <= _LARGE:
             k = _validate.whole_number(k, "k", 1, _MAX_COUNT)
             _validate.room_for_results(1 if single else len(rows), k, len(self))
@@ -761,7 +764,9 @@ with 0 rows, read-only
         k : int
             Neighbours wanted, at least 1.
         queries : array_like of shape (n, dim) or (dim,), optional
-            Queries as they will come, stored rows by default; see `measure_recall`.
+            Queries as they will come. By default those of `keep_queries`; without them queries are
+            assumed: stored rows, moved as far as their neighbours are. On real sets these are
+            harder than real queries; queries of another kind than the rows have to be given.
         sample : int
             Queries to measure, at least 1; all if there are no more.
         num_threads : int, optional
@@ -771,8 +776,9 @@ with 0 rows, read-only
         -------
         Tuning
             Its `ef_search` is the least width, above 100 to within 1 %, whose **mean** recall over
-            the sample reaches `recall`. About half of the fresh samples will be a little below, by
-            as much as the interval in `measured` says; ask for a little more to be sure.
+            the sample reaches `recall`, and `queries` says which kind of queries that were. About
+            half of the fresh samples of such queries will be a little below, by as much as the
+            interval in `measured` says; ask for a little more to be sure.
 
         Raises
         ------
@@ -802,9 +808,9 @@ with 0 rows, read-only
         Parameters
         ----------
         queries : array_like of shape (n, dim) or (dim,), optional
-            Queries as they will come. By default stored rows are used, each of which looks for its
-            k nearest others. Rows are often easier to find than the neighbours of new queries, so
-            give real queries where there are some.
+            Queries as they will come. By default those of `keep_queries`, without them stored rows,
+            each of which looks for its k nearest others. Rows are often easier to find than the
+            neighbours of new queries, so give real queries where there are some.
         k : int
             Neighbours wanted, at least 1.
         sample : int
@@ -834,6 +840,40 @@ with 0 rows, read-only
         may ask, too.
         """
         return _tuning.measure_recall(self, queries, k, sample, ef_search, num_threads)
+
+    def keep_queries(self, count: int = 1000) -> None:
+        """Keep a sample of the queries that `search` is asked from now on, for `tune`.
+
+        Parameters
+        ----------
+        count : int
+            Queries to keep at most; 0 keeps none any more and forgets those there are. Each of the
+            queries so far is kept with equal probability.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no whole number from 0 on.
+
+        Notes
+        -----
+        `tune` and `measure_recall` use the sample once it has 100 queries. It is in memory only:
+        not saved, copied or pickled. A call of `search` takes some microseconds longer.
+        Threads: safe at any time.
+
+        Examples
+        --------
+        >>> import numpy as np, vicinal
+        >>> rng = np.random.default_rng(0)
+        >>> index = vicinal.Index(8)
+        >>> _ = index.add(rng.standard_normal((2000, 8)))
+        >>> index.keep_queries(500)
+        >>> _ = index.search(rng.standard_normal((300, 8)))
+        >>> tuning = index.tune(recall=0.95)
+        >>> tuning.queries, tuning.measured.sample
+        ('kept', 300)
+        """
+        _tuning.keep_queries(self, count)
 
     @property
     def tuned(self) -> tuple[Tuning, ...]:
