@@ -89,9 +89,14 @@ def main() -> None:
                     | {"tuned_for": recall, "way": way, "ef": width, "recall": kept}
                 )
             print(f"| {name} | {len(base):,} | {recall} | {' | '.join(cells)} |", flush=True)
-    if options.json:
+        save(options.json, records)
+
+
+def save(path: Path | None, records: list[dict[str, Any]]) -> None:
+    """Write what there is so far."""
+    if path is not None:
         text = "".join(json.dumps(record) + "\n" for record in records)
-        options.json.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 def width_on_stored_rows(index: vicinal.Index, recall: float) -> int:

@@ -88,7 +88,7 @@ class Tuning:
         What was measured with that width.
     queries : str or None
         Which queries it was measured with: "given" ones, those "kept" by `keep_queries`, or ones
-        that were "assumed", made of stored rows. None once it comes from a file: that is not saved.
+        that were "assumed", made of stored rows. None in `Index.tuned`, where that is not kept.
     """
 
     recall: float

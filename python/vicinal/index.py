@@ -118,6 +118,9 @@ class Index(State):
     Two indexes are equal only if they are one object, and an index can be a key of a dictionary: it
     changes, like an open file. To compare what two hold, compare `ids` and `get(ids)`.
 
+    After any exception the index is as it was before the call; KeyboardInterrupt may also come when
+    a change is done: `len` and `in` tell.
+
     Threads: `search`, `get`, `in`, `len` and `ids` are safe at any time from any number of
     threads, also while vectors are added, replaced or removed. One thread at a time can be in
     `add`, `update`, `remove`, `compact`, `save`, `check` or pickling: others wait. A forked
@@ -226,9 +229,6 @@ class Index(State):
 
         Notes
         -----
-        After any exception the index is as it was before the call; KeyboardInterrupt may also come
-        when all of it is done: `len` and `in` tell.
-
         Vectors can stay where they are if they are the first of the index and a NumPy array that
         holds just what would be stored: of the stored dtype, C-contiguous and aligned, each of a
         multiple of 64 bytes or short (less than 256 bytes of floats, 64 of integers); not floats
@@ -274,8 +274,6 @@ class Index(State):
         A search finds an id with its old or with its new vector, not with both. The index holds
         both until the call ends.
 
-        After any exception the index is as it was before the call; KeyboardInterrupt may also come
-        when all of it is done: `len` and `in` tell.
         Threads: one writer at a time, a second waits; searches go on.
         """
         _updates.update(self, vectors, ids, num_threads, progress)
@@ -296,9 +294,7 @@ class Index(State):
             Ids that are in the index, each once; strings with `Index(..., ids="str")`.
         missing : {"error", "ignore"}
             What to do about ids that are not in the index: refuse the call, or leave them out.
-        num_threads : int, optional
-            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
-        progress : bool or callable, optional
+        num_threads, progress
             As for `add`.
 
         Raises
@@ -316,8 +312,6 @@ class Index(State):
         No search that begins later returns them. The index keeps its size until `compact`; later
         additions use the space (docs/guide/deleting.md).
 
-        After any exception the index is as it was before the call; KeyboardInterrupt may also come
-        when all of it is done: `len` and `in` tell.
         Threads: one writer at a time, a second waits; searches go on.
         Source: FreshDiskANN, arXiv:2105.09613.
 
@@ -368,8 +362,6 @@ class Index(State):
         Notes
         -----
         Holds a copy of the vectors of `other` while it works.
-        After any exception the index is as it was before the call; KeyboardInterrupt may also come
-        when all of it is done: `len` and `in` tell.
         Threads: a writer like `add`, of both: calls that change `other` wait, too. Searches go on
         in either. The result is the same for any number of threads.
         Source: join sets and seeds as in Apache Lucene's merges of graphs (pull request 14331).
@@ -397,9 +389,7 @@ class Index(State):
 
         Parameters
         ----------
-        num_threads : int, optional
-            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
-        progress : bool or callable, optional
+        num_threads, progress
             As for `add`.
 
         Raises
@@ -414,8 +404,6 @@ class Index(State):
         Notes
         -----
         Takes as long as adding all vectors again, and memory for both indexes until it is done.
-        After any exception the index is as it was before the call; KeyboardInterrupt may also come
-        when all of it is done: `len` and `in` tell.
         Threads: one writer at a time, a second waits; searches go on in the old index.
         """
         _updates.compact(self, num_threads, progress)
@@ -770,7 +758,7 @@ with 0 rows, read-only
         sample : int
             Queries to measure, at least 1; all if there are no more.
         num_threads : int, optional
-            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
+            As for `add`.
 
         Returns
         -------
@@ -819,7 +807,7 @@ with 0 rows, read-only
         ef_search : int, optional
             Width to measure; `index.ef_search` by default.
         num_threads : int, optional
-            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
+            As for `add`.
 
         Returns
         -------
