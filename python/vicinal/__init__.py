@@ -7,6 +7,7 @@ from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._walking import Trace, TraceStep, WhyNot
 from vicinal.errors import CorruptError, FormatError
 from vicinal.exact import exact_search
+from vicinal.fusion import FusedResult, fuse
 from vicinal.index import Index, open
 from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
@@ -14,6 +15,7 @@ from vicinal.result import RangeResult, SearchResult
 __all__ = [
     "CorruptError",
     "FormatError",
+    "FusedResult",
     "Index",
     "MeasuredRecall",
     "RangeResult",
@@ -25,6 +27,7 @@ __all__ = [
     "__version__",
     "build_info",
     "exact_search",
+    "fuse",
     "get_num_threads",
     "merge",
     "open",
