@@ -9,6 +9,7 @@ from vicinal.errors import CorruptError, FormatError
 from vicinal.exact import exact_search
 from vicinal.fusion import FusedResult, fuse
 from vicinal.index import Index, open
+from vicinal.knn_graph import NeighbourGraph, knn_graph
 from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
 
@@ -18,6 +19,7 @@ __all__ = [
     "FusedResult",
     "Index",
     "MeasuredRecall",
+    "NeighbourGraph",
     "RangeResult",
     "SearchResult",
     "Trace",
@@ -29,6 +31,7 @@ __all__ = [
     "exact_search",
     "fuse",
     "get_num_threads",
+    "knn_graph",
     "merge",
     "open",
     "recall_at_k",
