@@ -14,6 +14,7 @@ from vicinal import _validate
 from vicinal._progress import Report, reporting
 from vicinal.exact import exact_search
 from vicinal.index import Index
+from vicinal.result import SearchResult
 
 __all__ = ["NeighbourGraph", "knn_graph"]
 
@@ -125,11 +126,11 @@ def knn_graph(
         raise ValueError(f"X: expected (n, dim) with dim from 1 to 65536, got {given.shape}")
     dtype = given.dtype.name if given.dtype.name in _validate.DTYPES else "float32"
     measured = "l2" if metric == "euclidean" else metric
+    wanted = k if include_self else k + 1
     with _named_x():
         _validate.room_for_results(len(given), k, len(given))
         if ef_search is None and (target == 1 or len(given) < EXACT_BELOW):
             with reporting(progress, len(given)) as report:
-                wanted = k if include_self else k + 1
                 found = exact_search(given, given, wanted, measured, num_threads=threads)
                 if report is not None:
                     report(len(given), len(given))
@@ -143,15 +144,12 @@ def knn_graph(
                 quantization=quantization,
                 seed=seed,
             )
-            rows, _ = _validate.as_rows(given, "X", given.shape[1], dtype)
-            index.add(rows, copy=None, num_threads=threads)
+            index.add(given, copy=None, num_threads=threads)
             width = ef_search
             if width is None:
                 width = least_width(index, target, k, threads)
             with reporting(progress, len(given)) as report:
-                found = _in_blocks(
-                    index, rows, k if include_self else k + 1, width, threads, report
-                )
+                found = search_all(index, given, wanted, width, threads, report)
     graph = without_self(*found)
     if include_self:
         graph = _self_first(graph, given, measured)
@@ -185,15 +183,15 @@ def without_self(ids: NDArray[np.int64], distances: NDArray[np.float32]) -> Neig
     )
 
 
-def _in_blocks(
+def search_all(
     index: Index,
     rows: NDArray[Any],
     wanted: int,
     width: int,
     threads: int,
-    report: Report | None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Search for all rows of the index, some at a time."""
+    report: Report | None = None,
+) -> SearchResult:
+    """Search for all rows, some at a time: progress is told, and Ctrl-C heard, in between."""
     n = len(rows)
     ids = np.empty((n, wanted), np.int64)
     distances = np.empty((n, wanted), np.float32)
@@ -204,7 +202,7 @@ def _in_blocks(
         )
         if report is not None:
             report(part.stop, n)
-    return ids, distances
+    return SearchResult(ids, distances)
 
 
 def _self_first(graph: NeighbourGraph, given: NDArray[Any], metric: str) -> NeighbourGraph:
