@@ -188,7 +188,7 @@ def search_all(
     rows: NDArray[Any],
     wanted: int,
     width: int,
-    threads: int,
+    threads: int | None,
     report: Report | None = None,
 ) -> SearchResult:
     """Search for all rows, some at a time: progress is told, and Ctrl-C heard, in between."""
