@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import vicinal
-from vicinal._doctor import graphs
-from vicinal._quality import _Sample
+from vicinal._query_sample import QuerySample
+from vicinal._self_test import graphs
+from vicinal._tuning import _Sample
 
 RNG = np.random.default_rng(5)
 ROWS = RNG.standard_normal((4000, 40)).astype(np.float32)
@@ -233,3 +234,89 @@ def test_stale() -> None:
     assert not index.stats()["tuning_stale"]
     assert tuning.stale(499)
     assert not tuning.stale(500)
+
+
+# ---- without queries that are given
+
+
+def test_assumed_queries_are_harder_than_rows_and_than_queries_like_them(
+    recall: Any, minilm: Any
+) -> None:
+    """A recall that was tuned for is kept with queries that nobody gave."""
+    index = vicinal.Index(384, "cosine")
+    index.add(minilm.base)
+    for wanted in (0.9, 0.95, 0.99):
+        tuning = index.tune(wanted)
+        assert tuning.queries == "assumed"
+        assert recall(index.search(minilm.queries, recall=wanted), minilm) >= wanted
+    stored = index.measure_recall(ef_search=tuning.ef_search, sample=1000)
+    assert stored.recall > tuning.measured.recall, "stored rows find their neighbours more easily"
+
+
+def test_assumed_queries_of_bytes(sift: Any) -> None:
+    index = vicinal.Index(128, dtype="uint8")
+    index.add(sift.base[:4500])
+    assert index.tune(0.95) == index.tune(0.95, num_threads=1), "not left to chance"
+    found = index.search(sift.base[4500:], recall=0.95)
+    truth = vicinal.exact_search(sift.base[:4500], sift.base[4500:])
+    assert vicinal.recall_at_k(found.ids, truth.ids) >= 0.95
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8"])
+def test_assumed_queries_are_queries(metric: str, dtype: str) -> None:
+    """Rows that are all equal, or that cannot be moved, are asked for themselves."""
+    for rows in (np.ones((1100, 7)), np.eye(1100, 7) + np.eye(1100, 7, -7)[::-1] * 100):
+        rows[:, 0] += 1
+        index = vicinal.Index(7, metric, dtype=dtype)
+        index.add(rows.astype(dtype))
+        assert index.tune(0.5, 3, sample=50).measured.sample == 50
+    large = vicinal.Index(2)
+    large.add([[2.8e18, 0], [-2.8e18, 0], [0, 1]])
+    assert large.tune(0.9, 1).queries == "assumed"
+
+
+def test_kept_queries(index: vicinal.Index) -> None:
+    index.keep_queries(250)
+    given = index.tune(0.9, 10, QUERIES)
+    assert given.queries == "given"
+    for query in QUERIES[:99]:
+        index.search(query)
+    assert index.tune(0.9).queries == "assumed", "too few are kept"
+    index.search(QUERIES[99:])
+
+    kept = index.tune(0.9)
+    assert (kept.queries, kept.measured.sample) == ("kept", 250)
+    assert index.measure_recall(ef_search=kept.ef_search) == kept.measured
+    assert abs(kept.ef_search - given.ef_search) <= given.ef_search // 5
+    for other in (index.copy(), pickle.loads(pickle.dumps(index))):
+        assert other.tune(0.9).queries == "assumed", "they are not copied"
+    assert [t.queries for t in index.copy().tuned] == [None]
+    index.keep_queries(0)
+    assert index.tune(0.9).queries == "assumed"
+    for wrong, error in ((-1, ValueError), (1.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="count: expected a whole number"):
+            index.keep_queries(wrong)
+
+
+def test_refused_queries_are_not_kept(index: vicinal.Index) -> None:
+    index.keep_queries()
+    index.search(QUERIES)
+    with pytest.raises(ValueError, match="queries: row 0 holds NaN"):
+        index.search(np.full(40, np.nan, np.float32))
+    assert index.measure_recall().sample == 300
+
+
+def test_each_query_is_kept_as_likely_as_another() -> None:
+    counts = np.zeros(1000, int)
+    for start in range(200):
+        sample = QuerySample(100, 2, np.dtype(np.float32))
+        numbers = (np.arange(1000) + start * 5) % 1000  # whoever comes first is another one
+        rows = np.stack([numbers, np.ones(1000)], axis=1).astype(np.float32)
+        for part in np.split(rows, [3, 90, 140, 141, 700]):
+            sample.take(part)
+        kept = sample.queries("l2")[:, 0].astype(int)
+        assert len(kept) == len(set(kept)) == 100
+        counts[kept] += 1
+    # 200 samples of a tenth: each about 20 times, by place in the order as well as by number
+    assert counts.mean() == 20 and counts.min() > 8 and counts.max() < 35
