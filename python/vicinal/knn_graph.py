@@ -147,7 +147,7 @@ def knn_graph(
             index.add(given, copy=None, num_threads=threads)
             width = ef_search
             if width is None:
-                width = least_width(index, target, k, threads)
+                width = least_width(index, given, target, k, threads)
             with reporting(progress, len(given)) as report:
                 found = search_all(index, given, wanted, width, threads, report)
     graph = without_self(*found)
@@ -160,22 +160,59 @@ def knn_graph(
     return graph
 
 
-def least_width(index: Index, recall: float, k: int, threads: int | None) -> int:
-    """Return the search width at which rows of an index find their k nearest others."""
-    if len(index) < 2:
-        return k
-    # A sample may be lucky by about a fifth of what is missed.
-    aim = min(1.0, recall + (1 - recall) / 5)
-    return index.tune(aim, k=k, sample=SAMPLE, num_threads=threads).ef_search
+def least_width(
+    index: Index, rows: NDArray[Any], recall: float, k: int, threads: int | None
+) -> int:
+    """Return the search width at which the rows of an index find that share of their k neighbours.
+
+    `Index.tune` is for queries from elsewhere, which are harder than rows: it would give more.
+    """
+    n = len(rows)
+    if index.stats()["search"] == "exact":
+        return 1
+    chosen = np.arange(n)
+    if n > SAMPLE:
+        # this generator's stream is frozen: every release of NumPy draws the same
+        chosen = np.sort(np.random.RandomState(0).choice(n, SAMPLE, replace=False))
+    queries = rows[chosen]
+    wanted = min(k + 1, n)
+    truth = without_self(
+        *exact_search(rows, queries, wanted, index.metric, num_threads=threads), chosen
+    )
+
+    def reaches(width: int) -> bool:
+        found = index.search(queries, wanted, ef_search=width, num_threads=threads)
+        ids, distances = without_self(*found, chosen)
+        # a scan and a walk may round the distance of one row differently: look at ids as well
+        near = distances <= truth.distances[:, -1:]
+        near |= (ids[:, :, None] == truth.indices[:, None, :]).any(axis=2)
+        return float(near.mean()) >= aim
+
+    # a sample may be lucky by about a fifth of what is missed
+    aim = recall + (1 - recall) / 5
+    short, width = wanted - 1, wanted
+    while width < n and not reaches(width):
+        short, width = width, min(2 * width, n)
+    while width - short > max(1, width // 16):
+        middle = (short + width) // 2
+        if reaches(middle):
+            width = middle
+        else:
+            short = middle
+    return width
 
 
-def without_self(ids: NDArray[np.int64], distances: NDArray[np.float32]) -> NeighbourGraph:
-    """Take out row i of what was found for row i, or the last where it was not found; shape (n, k).
+def without_self(
+    ids: NDArray[np.int64], distances: NDArray[np.float32], own: NDArray[np.int64] | None = None
+) -> NeighbourGraph:
+    """Take out the row itself of what each row found, or the last where it was not found.
+
+    `own` are the rows, by default all in their order. One column is less.
 
     Where many rows are equal, or a walk went by it, a row need not find itself.
     """
     n, width = ids.shape
-    keep = ids != np.arange(n)[:, None]
+    keep = ids != (np.arange(n) if own is None else own)[:, None]
     keep[keep.all(axis=1), -1] = False
     return NeighbourGraph(
         ids[keep].reshape(n, width - 1),

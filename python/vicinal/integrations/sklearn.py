@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal.index import Index
-from vicinal.knn_graph import least_width, search_all, without_self
+from vicinal.knn_graph import SAMPLE, least_width, search_all, without_self
 
 try:
     from scipy.sparse import csr_matrix
@@ -63,7 +63,7 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Search width; by default the least that reaches `recall` on a sample.
     recall : float
         Share of the true neighbours to find on average, above 0, at most 1. Below 1,000 rows all
-        are found.
+        are found. For rows from elsewhere the width is that of `vicinal.Index.tune`.
     n_jobs : int, optional
         Threads; None and -1 are as many as `vicinal.get_num_threads` tells, -2 one less.
     random_state : int, RandomState or None
@@ -284,28 +284,41 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         more = _mode(self.mode) == "distance"
         return min(k + more, self.n_samples_fit_)
 
-    def _width(self, k: int) -> int:
-        """Return the search width for k neighbours; what was tuned once is kept in the index."""
-        if self.ef_search is not None:
-            return _validate.whole_number(self.ef_search, "ef_search", 1, _validate.MAX_COUNT)
-        for tuning in self.index_.tuned:
-            if tuning.k == k and tuning.recall >= self.recall:
-                return tuning.ef_search
-        return least_width(self.index_, self.recall, k, self._threads())
-
     def _search(
         self, rows: NDArray[np.float32], k: int, dtype: Any
     ) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        found = search_all(self.index_, rows, k, self._width(k), self._threads())
+        """Find the k nearest rows of the index for rows from elsewhere."""
+        width = self._width_asked_for()
+        if width is None:
+            width = self._tuned_width(k)
+        found = search_all(self.index_, rows, k, width, self._threads())
         return found.ids, self._scaled(found.distances, dtype)
 
     def _among_themselves(
         self, rows: NDArray[np.float32], k: int, dtype: Any
     ) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Find the k nearest other rows of each row."""
-        found = search_all(self.index_, rows, k + 1, self._width(max(1, k)), self._threads())
+        width = self._width_asked_for()
+        if width is None:
+            width = least_width(self.index_, rows, self.recall, k, self._threads())
+        found = search_all(self.index_, rows, k + 1, width, self._threads())
         ids, distances = without_self(found.ids, found.distances)
         return ids, self._scaled(distances, dtype)
+
+    def _width_asked_for(self) -> int | None:
+        if self.ef_search is None:
+            return None
+        return _validate.whole_number(self.ef_search, "ef_search", 1, _validate.MAX_COUNT)
+
+    def _tuned_width(self, k: int) -> int:
+        """Return the search width for others; what was tuned once is kept in the index."""
+        if self.index_.stats()["search"] == "exact":
+            return 1
+        for tuning in self.index_.tuned:
+            if tuning.k == k and tuning.recall >= self.recall:
+                return tuning.ef_search
+        tuning = self.index_.tune(self.recall, k=k, sample=SAMPLE, num_threads=self._threads())
+        return tuning.ef_search
 
     def _scaled(self, distances: NDArray[np.float32], dtype: Any) -> NDArray[Any]:
         """Return distances of the index as those of the metric."""
