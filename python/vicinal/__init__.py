@@ -4,6 +4,7 @@ import sys
 
 from vicinal import _trace, _tuning
 from vicinal._cpu import build_info
+from vicinal._metrics import metrics
 from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._trace import Trace, TraceStep, WhyNot
 from vicinal._tuning import MeasuredRecall, Tuning
@@ -35,6 +36,7 @@ __all__ = [
     "get_num_threads",
     "knn_graph",
     "merge",
+    "metrics",
     "open",
     "recall_at_k",
     "set_num_threads",

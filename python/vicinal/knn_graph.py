@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
+from vicinal._logging import DEBUG, log
 from vicinal._progress import Report, reporting
 from vicinal.exact import exact_search
 from vicinal.index import Index
@@ -148,6 +149,7 @@ def knn_graph(
             width = ef_search
             if width is None:
                 width = least_width(index, given, target, k, threads)
+                log(DEBUG, "knn_graph: search width %d for recall %g", width, target)
             with reporting(progress, len(given)) as report:
                 found = search_all(index, given, wanted, width, threads, report)
     graph = without_self(*found)
