@@ -34,7 +34,7 @@ def metrics(index: Index) -> dict[str, int | float]:
     Notes
     -----
     Names are fit for Prometheus and OpenTelemetry. What begins with `search_`, `build_` or
-    `filtered_` only grows as long as the index is open. Nothing is sent anywhere, here or elsewhere.
+    `filtered_` only grows as long as the index is open. Nothing is sent anywhere.
     Threads: safe at any time.
 
     Examples
