@@ -4,20 +4,25 @@ import sys
 
 from vicinal import _trace, _tuning
 from vicinal._cpu import build_info
+from vicinal._metrics import metrics
 from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._trace import Trace, TraceStep, WhyNot
 from vicinal._tuning import MeasuredRecall, Tuning
 from vicinal.errors import CorruptError, FormatError
 from vicinal.exact import exact_search
+from vicinal.fusion import FusedResult, fuse
 from vicinal.index import Index, merge, open
+from vicinal.knn_graph import NeighbourGraph, knn_graph
 from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
 
 __all__ = [
     "CorruptError",
     "FormatError",
+    "FusedResult",
     "Index",
     "MeasuredRecall",
+    "NeighbourGraph",
     "RangeResult",
     "SearchResult",
     "Trace",
@@ -27,8 +32,11 @@ __all__ = [
     "__version__",
     "build_info",
     "exact_search",
+    "fuse",
     "get_num_threads",
+    "knn_graph",
     "merge",
+    "metrics",
     "open",
     "recall_at_k",
     "set_num_threads",

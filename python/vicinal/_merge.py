@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from vicinal import _info, _search, _updates, _validate
+from vicinal._logging import logged
 from vicinal._persistence import own_attributes
 from vicinal._progress import Report
 from vicinal._state import State
@@ -16,6 +17,7 @@ __all__ = ["in_order", "merge"]
 Index = TypeVar("Index", bound=State)
 
 
+@logged
 def merge(
     index: State, other: State, num_threads: int | None, progress: bool | Report | None
 ) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from typing import IO, Any, TypeVar
 
 from vicinal import _file_status
 from vicinal._cpu import native
+from vicinal._logging import logged
 from vicinal._state import PathLike, State
 
 __all__ = [
@@ -28,6 +29,7 @@ Attributes = dict[str, Any] | tuple[dict[str, Any] | None, dict[str, Any]] | Non
 _OURS = (*State.__slots__, "__dict__")
 
 
+@logged
 def save(index: State, path: PathLike) -> None:
     """See `Index.save`."""
     index._check_counts()
@@ -38,6 +40,7 @@ def save(index: State, path: PathLike) -> None:
         )
 
 
+@logged
 def open_index(kind: type[Index], path: PathLike | int, mode: str, verify: bool) -> Index:
     """Open a file as an index of a class; see `vicinal.open`. An int is an open descriptor."""
     if mode not in ("r", "copy"):

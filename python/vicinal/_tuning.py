@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
+from vicinal._logging import WARNING, log, logged
 from vicinal._query_sample import QuerySample
 from vicinal._search import read_vectors
 from vicinal._state import EXHAUSTIVE, STRING_NUMBERS, State
@@ -153,6 +154,7 @@ def measure_recall(
         return _Sample(index, queries, k, sample, num_threads).measure(width)
 
 
+@logged
 def tune(
     index: State,
     recall: float,
@@ -204,6 +206,8 @@ def tuned_width(index: State, recall: float, k: int) -> int:
             f"recall: expected one that the index was tuned for, got {target:g} for k={k}; "
             f"tuned for: {have}; call index.tune({target:g}, k={k}) first"
         )
+    if any(t.stale(len(index)) for t in tuned if t.ef_search == min(widths)):
+        log(WARNING, "search: tuned for recall %g when there were far more or fewer rows", target)
     index._tuned_widths[target, k] = min(widths)
     return min(widths)
 

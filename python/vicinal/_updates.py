@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from vicinal import _validate
 from vicinal._borrowed import can_borrow, copy_mode
 from vicinal._cpu import native
+from vicinal._logging import logged
 from vicinal._progress import Report, reporting
 from vicinal._state import State
 from vicinal._string_ids import StringIds, as_strings
@@ -22,6 +23,7 @@ _MISSING = ("error", "ignore")
 _CONFLICTS = ("error", "update", "skip")
 
 
+@logged
 def add(
     index: State,
     vectors: ArrayLike,
@@ -65,6 +67,7 @@ def add(
     return index._to_external(internal) if new_ids is None else new_ids.copy()
 
 
+@logged
 def update(
     index: State,
     vectors: ArrayLike,
@@ -84,6 +87,7 @@ def update(
         write_rows(index, rows, given, known, threads, progress, replace=True)
 
 
+@logged
 def remove(
     index: State,
     ids: ArrayLike,
@@ -110,6 +114,7 @@ def remove(
         raise RuntimeError(f"index: row {status // 8} could not be removed")
 
 
+@logged
 def compact(index: State, num_threads: int | None, progress: bool | Report | None) -> None:
     """See `Index.compact`."""
     index._require_writable()

@@ -93,8 +93,8 @@ def unpacked(tmp_path_factory, wheel):
 def sources_of_package():
     folder = ROOT / "python" / "vicinal"
     return {
-        f"vicinal/{path.name}"
-        for path in folder.iterdir()
+        f"vicinal/{path.relative_to(folder)}"
+        for path in folder.rglob("*")
         if path.suffix in (".py", ".pyi") or path.name == "py.typed"
     }
 
