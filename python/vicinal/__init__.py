@@ -10,6 +10,7 @@ from vicinal.exact import exact_search
 from vicinal.index import Index, open
 from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
+from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
 
 __all__ = [
     "CorruptError",
@@ -17,19 +18,24 @@ __all__ = [
     "Index",
     "MeasuredRecall",
     "RangeResult",
+    "RowError",
     "SearchResult",
     "Trace",
     "TraceStep",
     "Tuning",
+    "VectorSource",
     "WhyNot",
     "__version__",
+    "build",
     "build_info",
     "exact_search",
     "get_num_threads",
     "merge",
     "open",
+    "read_vectors",
     "recall_at_k",
     "set_num_threads",
+    "write_vectors",
 ]
 
 __version__ = "0.1.0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,9 @@ from vicinal._lending import copy_mode, stays
 from vicinal._progress import Report, reporting
 from vicinal._state import State
 from vicinal._string_ids import StringIds, as_strings
+
+if TYPE_CHECKING:
+    from vicinal.vectors_io import VectorSource
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
 _MISSING = ("error", "ignore")
@@ -27,7 +30,7 @@ class Changing(State):
 
     def add(
         self,
-        vectors: ArrayLike,
+        vectors: ArrayLike | VectorSource,
         ids: ArrayLike | None = None,
         *,
         on_conflict: str = "error",
@@ -39,11 +42,12 @@ class Changing(State):
 
         Parameters
         ----------
-        vectors : array_like of shape (n, dim) or (dim,)
-            Stored as they are if of the stored dtype. Other numbers are converted once: to a float
-            dtype by rounding to nearest, to an integer dtype only if every value fits exactly. A
-            bfloat16 index takes uint16 as the bits of bfloat16 values, and other dtypes by value
-            (through float32).
+        vectors : array_like of shape (n, dim) or (dim,), or VectorSource
+            A source that `read_vectors` returned is added a batch at a time, each of them whole or
+            not at all. Arrays are stored as they are if of the stored dtype. Other numbers are
+            converted once: to a float dtype by rounding to nearest, to an integer dtype only if
+            every value fits exactly. A bfloat16 index takes uint16 as the bits of bfloat16 values,
+            and other dtypes by value (through float32).
         ids : int or array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
@@ -99,6 +103,19 @@ class Changing(State):
         Source: arXiv:1603.09320, algorithms 1 and 4.
         """
         self._must_be_writable()
+        if hasattr(vectors, "pieces"):
+            if copy is False:
+                raise ValueError("copy: expected True or None for a source, got False")
+            from vicinal.vectors_io._to_index import add_source
+
+            return add_source(
+                self,  # type: ignore[arg-type]
+                vectors,  # type: ignore[arg-type]
+                ids,
+                on_conflict=on_conflict,
+                num_threads=num_threads,
+                progress=progress,
+            )
         if on_conflict not in _CONFLICTS:
             raise ValueError(
                 "on_conflict: expected 'error', 'update' or 'skip', got "

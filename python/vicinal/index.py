@@ -137,6 +137,34 @@ class Index(Merging, Walking, Keeping):
             native.texts_use(handle)
         self._adopt(handle)
 
+    def to_arrow(self) -> Any:
+        """Return ids and vectors as a `pyarrow.Table`; needs the extra `arrow`.
+
+        Columns "id" and "vector", a list of `dim` values in each row, in the order of `ids`.
+        bfloat16 comes as float32, which holds every value of it.
+        """
+        from vicinal.vectors_io._write import table_of
+
+        return table_of(self)
+
+    def to_parquet(self, path: PathLike) -> None:
+        """Write the table of `to_arrow` to a Parquet file, a batch at a time.
+
+        The file appears once it is whole, in place of one of that name. Needs the extra `arrow`.
+        """
+        from vicinal.vectors_io import write_vectors
+
+        write_vectors(path, self, format="parquet")
+
+    def to_npy(self, path: PathLike, ids_path: PathLike | None = None) -> None:
+        """Write the vectors to a `.npy` file in the order of `ids`, and the ids to another.
+
+        A file appears once it is whole, in place of one of that name.
+        """
+        from vicinal.vectors_io import write_vectors
+
+        write_vectors(path, self, format="npy", ids_path=ids_path)
+
 
 def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
     """Open a saved index by memory map, in milliseconds whatever its size.
