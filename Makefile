@@ -22,7 +22,7 @@ demo bench figures: export VICINAL_LEVELS ?= best
 test lint format fuzz endurance: export VICINAL_LEVELS ?= here
 # files that `make quick` leaves to `make test`: long histories, many threads, kills, whole packages
 QUICK_LEAVES_OUT := bench build_stats concurrency crash_safety endurance hostile measure_recall merge \
-	merge_graphs model packaging quantization_changes readme recall remove_recall remove_threads \
+	merge_graphs model packaging quantization_changes recall remove_recall remove_threads \
 	same_bytes tune
 # processes that tests run in; "auto" is one a core
 JOBS ?= auto

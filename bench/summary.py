@@ -1,10 +1,11 @@
-"""Tables in Markdown out of a results file, and the one in the README.
+"""Tables in Markdown out of a results file, and those in the documents.
 
     python bench/summary.py bench/results/run.jsonl            prints the tables
-    python bench/summary.py bench/results/run.jsonl --write    puts them into README.md
-    python bench/summary.py --check                            fails if README.md is not in step
+    python bench/summary.py bench/results/run.jsonl --write    puts them into the documents
+    python bench/summary.py --check                            fails if these are not in step
 
-The README names the results files it was made from in its first marker, so `--check` needs none.
+All tables stand in docs/measurements/libraries.md, a line for each vector set in README.md. Each
+names the results files it was made from in its marker, so `--check` needs none.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import curves
 from curves import Level, Record
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN = "<!-- benchmark: begin "
-END = "<!-- benchmark: end -->"
-BLOCK = re.compile(
-    re.escape(BEGIN) + r"(?P<files>[^>]*?) -->\n(?P<body>.*?)" + re.escape(END), re.S
-)
+DOCUMENTS = {
+    "benchmark": ROOT / "docs" / "measurements" / "libraries.md",
+    "headline": ROOT / "README.md",
+}
+HEADLINE_RECALL = 0.99  # reached on every set, and by no library's narrowest search
 
 
 def tables(records: Sequence[Record], peer: str = "hnswlib") -> str:
@@ -130,34 +131,75 @@ def _origin(runs: Sequence[Record], records: Sequence[Record], peer: str) -> str
     )
 
 
-def block(files: Sequence[str], peer: str) -> str:
-    """Return the README's block, markers included, made from results files under the root."""
+def headline(records: Sequence[Record]) -> str:
+    """Return a table with a line for each vector set: our speed, and the best of the others'."""
+    searched = curves.select(records, "search", mode="one")
+    threads = min(record["threads"] for record in searched)
+    lines = ["| vectors | Vicinal | best other library | |", "|---|---:|---:|---:|"]
+    for data in curves.names(searched, "data"):
+        of_set = [record for record in searched if record["data"] == data]
+        levels = {
+            name: curves.level(of_set, data, name, HEADLINE_RECALL, "one", threads)
+            for name in curves.names(of_set, "index")
+        }
+        ours = levels.pop("vicinal")
+        others = {name: level for name, level in levels.items() if level is not None}
+        if ours is None or ours.at_least or any(level.at_least for level in others.values()):
+            raise ValueError(f"{data}: recall {HEADLINE_RECALL} is not between measured widths")
+        best = max(others, key=lambda name: others[name].qps)
+        first = of_set[0]
+        lines.append(
+            f"| {data}, {first['rows']:,} x {first['dim']}, {first['metric']} | {ours.qps:,.0f} "
+            f"| {others[best].qps:,.0f} ({best}) | {ours.qps / others[best].qps:.1f} times |"
+        )
+    return "\n".join(lines)
+
+
+def block(name: str, files: Sequence[str], peer: str) -> str:
+    """Return a block of a document, markers included, made from results files under the root."""
     records = curves.read(ROOT / file for file in files)
-    return f"{BEGIN}{' '.join(files)} -->\n{tables(records, peer)}\n{END}"
+    text = headline(records) if name == "headline" else tables(records, peer)
+    return f"{begin(name)}{' '.join(files)} -->\n{text}\n{end(name)}"
+
+
+def begin(name: str) -> str:
+    """Return how the first marker of a block begins."""
+    return f"<!-- {name}: begin "
+
+
+def end(name: str) -> str:
+    """Return the last marker of a block."""
+    return f"<!-- {name}: end -->"
+
+
+def find(name: str, text: str) -> re.Match[str] | None:
+    """Find a block in a document; its group "files" names the results."""
+    first = re.escape(begin(name)) + r"(?P<files>[^>]*?) -->\n"
+    return re.search(first + r".*?" + re.escape(end(name)), text, re.S)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables, write them into a README, or check the README."""
+    """Print the tables, write them into the documents, or check these."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", nargs="*", help="results files; default: those the README names")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("results", nargs="*", help="results files; default: those that are named")
     parser.add_argument("--peer", default="hnswlib", help="index that the ratios are against")
-    parser.add_argument("--write", action="store_true", help="rewrite the block in the README")
-    parser.add_argument("--check", action="store_true", help="fail if the README is not in step")
+    parser.add_argument("--write", action="store_true", help="rewrite the blocks in the documents")
+    parser.add_argument("--check", action="store_true", help="fail if these are not in step")
     options = parser.parse_args(argv)
     if options.results and not (options.write or options.check):
         print(tables(curves.read(options.results), options.peer))
         return
-    text = options.readme.read_text(encoding="utf-8")
-    found = BLOCK.search(text)
-    if found is None:
-        sys.exit(f"{options.readme.name}: no block between '{BEGIN}... -->' and '{END}'")
     named = [os.path.relpath(Path(file).resolve(), ROOT) for file in options.results]
-    wanted = block(named or found["files"].split(), options.peer)
-    if options.write:
-        options.readme.write_text(text.replace(found[0], wanted), encoding="utf-8")
-    elif found[0] != wanted:
-        sys.exit(f"{options.readme.name}: not in step with its results; run summary.py --write")
+    for name, path in DOCUMENTS.items():
+        text = path.read_text(encoding="utf-8")
+        found = find(name, text)
+        if found is None:
+            sys.exit(f"{path.name}: no block between '{begin(name)}... -->' and '{end(name)}'")
+        wanted = block(name, named or found["files"].split(), options.peer)
+        if options.write:
+            path.write_text(text.replace(found[0], wanted), encoding="utf-8")
+        elif found[0] != wanted:
+            sys.exit(f"{path.name}: not in step with its results; run summary.py --write")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write docs/tests.md: which tests import which module of the Mojo library.
+"""Write docs/design/tests.md: which tests import which module of the Mojo library.
 
     python tools/table_of_tests.py           # write it
     python tools/table_of_tests.py --check   # exit status 1 if it is not up to date
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "mojo" / "vicinal"
 BINDINGS = ROOT / "mojo" / "bindings"
 TESTS = ROOT / "tests" / "mojo"
-TARGET = ROOT / "docs" / "tests.md"
+TARGET = ROOT / "docs" / "design" / "tests.md"
 IMPORT = re.compile(r"^from ((?:vicinal|bindings)[\w.]*) import ", re.MULTILINE)
 HEAD = """# Modules and their tests
 
@@ -43,7 +43,7 @@ def name_of(path: Path) -> str:
 
 
 def table() -> str:
-    """Return the text of docs/tests.md."""
+    """Return the text of docs/design/tests.md."""
     modules = {
         name_of(path): path for path in sorted(LIBRARY.rglob("*.mojo")) if path.stem != "__init__"
     }

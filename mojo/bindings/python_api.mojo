@@ -302,13 +302,29 @@ struct NoGil(Movable):
     """
 
     var state: Int
+    """What takes it again; 0 while it is held."""
 
-    def __init__(out self):
+    def __init__(out self, held: Bool = False):
+        """Releases the GIL, unless it is to be `held` for work that takes less time than to release it and take it again.
+        """
+        self.state = 0
+        if not held:
+            self.release()
+
+    def __deinit__(deinit self):
+        self.take()
+
+    @always_inline
+    def release(mut self):
         """Releases the GIL."""
         self.state = external_call["PyEval_SaveThread", Int]()
 
-    def __deinit__(deinit self):
-        external_call["PyEval_RestoreThread", NoneType](self.state)
+    @always_inline
+    def take(mut self):
+        """Takes the GIL if it was released."""
+        if self.state != 0:
+            external_call["PyEval_RestoreThread", NoneType](self.state)
+            self.state = 0
 
 
 struct PythonWatch(Watch):
@@ -329,15 +345,16 @@ struct PythonWatch(Watch):
     var key: Int
     """A key of this thread whose destructor keeps it, see `look`; 0 until the first look."""
 
-    def __init__(out self, progress: Obj, total: Int):
-        """Releases the GIL; `progress` is 0 or a callable that outlives the watch."""
+    def __init__(out self, progress: Obj, total: Int, held: Bool = False):
+        """Releases the GIL, unless it is `held`, see `NoGil`; `progress` is 0 or a callable that outlives the watch.
+        """
         self.progress = progress
         self.total = total
         self.offset = 0
         self.next_look = 0
         self.raised = False
         self.key = 0
-        self.gil = NoGil()
+        self.gil = NoGil(held)
 
     def __deinit__(deinit self):
         if self.key != 0:
@@ -373,8 +390,9 @@ struct PythonWatch(Watch):
         When the interpreter ends, CPython before 3.14 ends a daemon thread that asks for the GIL, there and then: its stack would
         go, which other threads of this call work with. A destructor keeps the thread until the process is gone.
         """
+        var held = self.gil.state == 0
         self.hold(1)
-        external_call["PyEval_RestoreThread", NoneType](self.gil.state)
+        self.gil.take()
         self.hold(0)
         self.raised = external_call["PyErr_CheckSignals", c_int]() != 0
         if not self.raised and self.progress != 0:
@@ -385,7 +403,8 @@ struct PythonWatch(Watch):
                 self.raised = True
             else:
                 external_call["Py_DecRef", NoneType](result)
-        self.gil.state = external_call["PyEval_SaveThread", Int]()
+        if not held:
+            self.gil.release()
 
     def hold(mut self, value: Int):
         """Says whether the end of this thread would be the end of its stack as well; without a key it is left to luck.

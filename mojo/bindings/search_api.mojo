@@ -32,6 +32,7 @@ from vicinal.search.filter import CHOOSE, EVERYTHING, Filter
 from vicinal.search.filtered import search_filtered
 from vicinal.search.range_search import RangeResult, search_range
 from vicinal.search.trace import Log, trace
+from vicinal.system.atomics import seen
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.walk.scratch import Scratch
 
@@ -40,6 +41,8 @@ comptime FLAGS: UInt8 = 98
 comptime IDS: UInt8 = 105
 """Kind `i`: ids."""
 comptime RANGE_TAG = "vicinal.RangeResult"
+comptime HELD_WORK = 1 << 13
+"""Products of a search that keeps the GIL: it takes a microsecond at most, and to release the GIL and take it again is a tenth of that."""
 comptime NUMBERS = 7
 """Answer of a search that went well on an index with string ids: what it found are numbers of strings."""
 
@@ -321,7 +324,8 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
         or k < 1
     ):
         raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
-    var watch = PythonWatch(0, n)
+    var products = n * seen(index[].count) * index[].dim
+    var watch = PythonWatch(0, n, held=products <= HELD_WORK)
     var status = search_many(
         index[],
         queries.address(),

@@ -1,13 +1,15 @@
 """Nearest-neighbour search in one process: exact where that is fastest, a graph above it."""
 
+import sys
+
+from vicinal import _trace, _tuning
 from vicinal._cpu import build_info
-from vicinal._merging import merge
-from vicinal._quality import MeasuredRecall, Tuning
 from vicinal._threads import get_num_threads, set_num_threads
-from vicinal._walking import Trace, TraceStep, WhyNot
+from vicinal._trace import Trace, TraceStep, WhyNot
+from vicinal._tuning import MeasuredRecall, Tuning
 from vicinal.errors import CorruptError, FormatError
 from vicinal.exact import exact_search
-from vicinal.index import Index, open
+from vicinal.index import Index, merge, open
 from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
 from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
@@ -39,3 +41,7 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Pickles made before 0.1.0 was finished name these modules as they were called then.
+sys.modules[f"{__name__}._quality"] = _tuning
+sys.modules[f"{__name__}._walking"] = _trace

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from vicinal import _cpu, _doctor, _levels
+from vicinal import _cpu, _levels, _self_test
 
 
 def doctor() -> int:
@@ -17,7 +17,7 @@ def doctor() -> int:
         f"vicinal {info['version']}, CPU level {info['level']} (chosen by {info['chosen_by']}; "
         f"available: {', '.join(info['available'])}), compiled by Mojo {info['mojo']}\n"
     )
-    outcomes = _doctor.check_kernels(_cpu.native)
+    outcomes = _self_test.check_kernels(_cpu.native)
     width = max(len(outcome.kernel) for outcome in outcomes)
     print(f"{'kernel':{width}}  cases  error / allowed  result")
     for outcome in outcomes:

@@ -16,7 +16,7 @@ _FLAGS, _IDS, _NONE = b"b", b"i", b"n"
 
 _PLAIN = (int, float, str, bytes, np.generic)  # what is one id, or none that can be
 
-Known = Callable[[Any, str], tuple[NDArray[np.int64], Any]]
+ToInternal = Callable[[Any, str], tuple[NDArray[np.int64], Any]]
 
 
 class NativeFilters(NamedTuple):
@@ -31,7 +31,7 @@ class NativeFilters(NamedTuple):
     which: NDArray[np.int64]
 
 
-def as_filters(given: Any, rows: int, queries: int, known: Known) -> NativeFilters:
+def as_filters(given: Any, rows: int, queries: int, to_internal: ToInternal) -> NativeFilters:
     """Check a filter.
 
     Parameters
@@ -43,7 +43,7 @@ def as_filters(given: Any, rows: int, queries: int, known: Known) -> NativeFilte
         Rows of the index.
     queries : int
         Queries of the call.
-    known : callable
+    to_internal : callable
         Turns ids, given with the argument's name, into int64.
 
     Raises
@@ -55,7 +55,7 @@ def as_filters(given: Any, rows: int, queries: int, known: Known) -> NativeFilte
     """
     which = np.zeros(queries, dtype=np.int64)
     if not _is_list(given):
-        array, kind = _as_filter(given, "filter", rows, known)
+        array, kind = _as_filter(given, "filter", rows, to_internal)
         return NativeFilters((array,), kind, which)
     if len(given) != queries:
         raise ValueError(
@@ -67,7 +67,7 @@ def as_filters(given: Any, rows: int, queries: int, known: Known) -> NativeFilte
     for position, item in enumerate(given):
         number = numbers.setdefault(id(item), len(arrays))
         if number == len(arrays):
-            array, kind = _as_filter(item, f"filter: item {position}", rows, known)
+            array, kind = _as_filter(item, f"filter: item {position}", rows, to_internal)
             arrays.append(array)
             kinds.append(kind)
         which[position] = number
@@ -86,7 +86,9 @@ def _is_list(given: Any) -> bool:
     )
 
 
-def _as_filter(given: Any, name: str, rows: int, known: Known) -> tuple[NDArray[Any] | None, bytes]:
+def _as_filter(
+    given: Any, name: str, rows: int, to_internal: ToInternal
+) -> tuple[NDArray[Any] | None, bytes]:
     """Return one filter and its kind."""
     if given is None:
         return None, _NONE
@@ -94,7 +96,7 @@ def _as_filter(given: Any, name: str, rows: int, known: Known) -> tuple[NDArray[
         return np.empty(0, dtype=np.int64), _IDS
     wanted = f"{name}: expected booleans of shape ({rows},) or ids of shape (n,), got "
     if isinstance(given, (list, tuple)) and isinstance(given[0], str):
-        return known(given, name)[0], _IDS
+        return to_internal(given, name)[0], _IDS
     array = _validate.as_array(given, name, "booleans or ids")
     _validate.refuse_unordered(given, array, name, "booleans or ids")
     if isinstance(given, (str, bytes)) or array.ndim != 1:
@@ -111,8 +113,8 @@ def _as_filter(given: Any, name: str, rows: int, known: Known) -> tuple[NDArray[
                 f"{wanted}{rows} integers, all of them 0 or 1: booleans are made of them by "
                 "np.asarray(filter, dtype=bool); as ids, 0 and 1 need to be given once only"
             )
-        given = array  # made once; other lists are for `known` to look at
-    return known(given, name)[0], _IDS
+        given = array  # made once; other lists are for `to_internal` to look at
+    return to_internal(given, name)[0], _IDS
 
 
 def _is_mask(array: NDArray[Any]) -> bool:

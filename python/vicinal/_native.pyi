@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Metric and dtype are positions in the tables of _validate.py. Queries of float indexes are
-# float32. A status is five words as storage.raise_for_status reads them.
+# float32. A status is five words as _file_status.raise_for_status reads them.
 Rows = np.ndarray[Any, np.dtype[Any]]
 Ids = NDArray[np.int64]
 Status = NDArray[np.int64]
@@ -31,10 +31,10 @@ def index_add(
     rows: Rows,
     ids: Ids,
     given: bool,
-    replaces: bool,
+    replace: bool,
     threads: int,
     progress: Callable[[int, int], object] | None,
-    lent: bool,
+    borrow: bool,
     other: Handle | None,
     origins: Ids,
     /,

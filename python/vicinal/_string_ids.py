@@ -76,7 +76,7 @@ def as_strings(data: object, name: str = "ids") -> Names:
 class StringIds:
     """The strings of one index.
 
-    Threads: as `Index.get` for the methods that only look, as `Index.add` for `taken`.
+    Threads: as `Index.get` for the methods that only look, as `Index.add` for `allocate`.
     """
 
     __slots__ = ("_handle", "_path")
@@ -107,7 +107,7 @@ class StringIds:
         ValueError
             If a string is not valid Unicode.
         """
-        return self._numbers(names, False)
+        return self._look_up(names, False)
 
     def to_strings(self, numbers: NDArray[np.int64]) -> Names:
         """Return the string of each number, None for -1; same shape.
@@ -132,8 +132,8 @@ class StringIds:
         return names.reshape(np.shape(numbers))
 
     @contextmanager
-    def taken(self, names: Names, changes: Callable[[], int]) -> Iterator[NDArray[np.int64]]:
-        """Give strings numbers, unknown ones new numbers, for a `with` block that adds their rows.
+    def allocate(self, names: Names, changes: Callable[[], int]) -> Iterator[NDArray[np.int64]]:
+        """Give a `with` block that adds rows the numbers of strings, new ones for unknown strings.
 
         Parameters
         ----------
@@ -145,13 +145,13 @@ class StringIds:
         """
         strings, before = len(self), changes()
         try:
-            yield self._numbers(names, True)
+            yield self._look_up(names, True)
         except BaseException:
             if changes() == before:
                 native.texts_shrink(self._handle, strings)
             raise
 
-    def _numbers(self, names: Names, add: bool) -> NDArray[np.int64]:
+    def _look_up(self, names: Names, add: bool) -> NDArray[np.int64]:
         flat = names.reshape(-1)
         try:
             encoded = [name.encode() for name in flat]

@@ -36,6 +36,7 @@ __all__ = [
     "refuse_repeats",
     "refuse_rows",
     "refuse_unordered",
+    "search_width",
     "shown",
     "thread_count",
     "whole_number",
@@ -115,6 +116,11 @@ def room_for_results(queries: int, k: int, rows: int) -> None:
             f"k: expected at most {rows}, the number of rows, where results are large; {queries} x "
             f"{k} results would take {room:.1f} GiB"
         )
+
+
+def search_width(ef_search: object, default: int) -> int:
+    """Return the search width to use; None means the default of the index."""
+    return default if ef_search is None else whole_number(ef_search, "ef_search", 1, MAX_COUNT)
 
 
 def thread_count(num_threads: object) -> int:

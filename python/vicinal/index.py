@@ -1,29 +1,64 @@
-"""The index: one object to add vectors to, search, save and open."""
+"""The index: one object to add vectors to, search, save and open.
+
+The methods stand in the order in which one meets them: changing, searching, files, recall, traces,
+properties, statistics and checks. Each but `search` is its documentation and one call.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from vicinal import _validate
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vicinal import (
+    _merge,
+    _persistence,
+    _search,
+    _stats,
+    _trace,
+    _tuning,
+    _updates,
+    _validate,
+)
 from vicinal._cpu import native
-from vicinal._keeping import Keeping
-from vicinal._merging import Merging
-from vicinal._state import PathLike
+from vicinal._filters import as_filters
+from vicinal._progress import Report
+from vicinal._state import STRING_NUMBERS, PathLike, State
 from vicinal._string_ids import id_kind
-from vicinal._walking import Walking
+from vicinal.result import RangeResult, SearchResult
 
-__all__ = ["Index", "open"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from vicinal._trace import Trace, WhyNot
+    from vicinal._tuning import MeasuredRecall, Tuning
+    from vicinal.vectors_io import VectorSource
+
+__all__ = ["Index", "merge", "open"]
 
 # Below this many rows a scan of all of them beats the graph, and is exact.
 EXACT_BELOW = native.exact_below()
 
+# For the first lines of `search`, where each look-up counts.
+_ndarray = np.ndarray
+_empty = np.empty
+_LARGE = _validate.LARGE_RESULTS
+_new_tuple = tuple.__new__  # the constructor of a NamedTuple takes half as long again
+_native_search = native.index_search
+_INT64 = np.dtype(np.int64)
+_FLOAT32 = np.dtype(np.float32)
+_READY = 0x0101  # flags.num of an array that is C-contiguous and aligned
+_MAX_COUNT = _validate.MAX_COUNT
+_BY_COST = -1  # which plan a filtered search takes
 
-class Index(Merging, Walking, Keeping):
+
+class Index(State):
     """Nearest-neighbour index over vectors held in memory or in a mapped file.
 
-    Small indexes are searched exactly, by a scan of all rows; from 1,000 rows on a graph is
-    walked (HNSW, arXiv:1603.09320). The object is ready for use as soon as it is made and grows by
-    itself.
+    Indexes of fewer than 1,000 rows are searched exactly, by a scan; larger ones have a graph
+    (HNSW, arXiv:1603.09320). The object is ready for use as soon as it is made and grows by itself.
 
     Parameters
     ----------
@@ -39,7 +74,7 @@ class Index(Merging, Walking, Keeping):
     ef_construction : int
         Candidates kept while a row is linked, at least 1. More makes a better graph, slower.
     quantization : {"auto", None, "u8", "sq8", "rabitq4"}
-        What the graph is walked on; see Notes.
+        Which codes searches read; see Notes.
     seed : int
         Draws the graph's levels, 0 to 2**63 - 1.
     ids : {"int64", "str"}
@@ -64,30 +99,25 @@ class Index(Merging, Walking, Keeping):
                                             are stored at unit length
     ========== ============================ ===============================================
 
-    Distances are computed from the vectors as stored. Sums over int8 and uint8 are exact.
-
-    Codes: the graph is walked on compressed codes of the rows, and the best 32
-    (or 3 k) candidates are then measured again from the stored vectors.
+    Distances are those of the vectors as stored, whatever codes are used. Sums over int8 and uint8
+    are exact.
 
     ============ =========================================== ====================================
     quantization codes                                       chosen by "auto" for
     ============ =========================================== ====================================
-    "u8"         the values themselves in 8 bits: distances  l2 and ip, int8 and uint8, or floats
-                 are exact, nothing is measured again        that are all whole, 0 to 255
+    "u8"         the values themselves in 8 bits             l2 and ip, int8 and uint8, or floats
+                                                             that are all whole, 0 to 255
     "sq8"        8 bits per element, one scale per row       other floats, dim 32 to 95
     "rabitq4"    rotated, 4 bits per element (RaBitQ,        other floats, dim 96 or more
                  arXiv:2405.12497, arXiv:2409.09913)
     None         the stored vectors                          dim below 32; cosine over integers
     ============ =========================================== ====================================
 
-    With "auto", estimates are checked on a sample when the graph is built and whenever a quarter of
-    the rows is new. If they are too coarse (rows in heaps far apart, or moved since), all rows get
-    codes around a new centre, then "sq8", then None. Rows that "u8" cannot hold have all rows coded
-    anew as well.
+    "auto" checks a sample and takes finer codes, or none, where these are too coarse:
+    docs/guide/quantization.md.
 
-    Two indexes are equal only if they are one object, whatever they hold, and an index can be a key
-    of a dictionary: it is a thing that changes, like an open file, not a value. To compare what two
-    hold, compare `ids` and `get(ids)`.
+    Two indexes are equal only if they are one object, and an index can be a key of a dictionary: it
+    changes, like an open file. To compare what two hold, compare `ids` and `get(ids)`.
 
     Threads: `search`, `get`, `in`, `len` and `ids` are safe at any time from any number of
     threads, also while vectors are added, replaced or removed. One thread at a time can be in
@@ -122,20 +152,590 @@ class Index(Merging, Walking, Keeping):
         ids: str = "int64",
     ) -> None:
         metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
-        named = id_kind(ids) == "str"
+        strings = id_kind(ids) == "str"
         handle = native.index_new(
             _validate.METRICS.index(metric),
             _validate.DTYPES.index(dtype),
             _validate.whole_number(dim, "dim", 1, 65536),
             _validate.whole_number(M, "M", 2, 128),
-            _validate.whole_number(ef_construction, "ef_construction", 1, _validate.MAX_COUNT),
+            _validate.whole_number(ef_construction, "ef_construction", 1, _MAX_COUNT),
             _validate.whole_number(seed, "seed", 0, 2**63 - 1),
             EXACT_BELOW,
             _validate.quantization_code(quantization, metric, dtype),
         )
-        if named:
+        if strings:
             native.texts_use(handle)
         self._adopt(handle)
+
+    # ---- changing; one thread at a time can be in one of these
+
+    def add(
+        self,
+        vectors: ArrayLike | VectorSource,
+        ids: ArrayLike | None = None,
+        *,
+        on_conflict: str = "error",
+        copy: bool | None = True,
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> NDArray[Any]:
+        """Add vectors; all of them, or none if anything is wrong with one.
+
+        Parameters
+        ----------
+        vectors : array_like of shape (n, dim) or (dim,), or VectorSource
+            A source that `read_vectors` returned is added a batch at a time, each of them whole or
+            not at all. Arrays are stored as they are if of the stored dtype. Other numbers are
+            converted once: to a float dtype by rounding to nearest, to an integer dtype only if
+            every value fits exactly. A bfloat16 index takes uint16 as the bits of bfloat16 values,
+            and other dtypes by value (through float32).
+        ids : int or array_like of int, shape (n,), optional
+            Any distinct int64 values that are not in the index; negative ones are allowed. By
+            default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
+            was never given ids has 0, 1, 2, ... Only ids that are in the index count: that of the
+            last vector is given out again once it is removed. With `Index(..., ids="str")` any
+            distinct strings, which must be given.
+        on_conflict : {"error", "update", "skip"}
+            What to do about ids that are in the index already: refuse the call, replace their
+            vectors as `update` does, or leave them alone without a look at the new vectors. An id
+            twice in `ids` is always refused.
+        copy : bool or None
+            True stores the vectors in memory of the index. None lets it read them where they are,
+            if it can; False refuses the call if it cannot. See Notes.
+        num_threads : int, optional
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
+        progress : bool or callable, optional
+            True draws a bar (needs tqdm). A callable is called with (rows done, rows in all), from
+            the calling thread and a few times a second; an exception in it ends the call.
+
+        Returns
+        -------
+        ndarray of int64, or of str as objects, shape (n,)
+            The ids, also for one vector of shape (dim,), and also those that were skipped.
+
+        Raises
+        ------
+        TypeError
+            If vectors or ids are of the wrong kind: no real numbers, ragged, ids that are floats,
+            integers where ids are strings.
+        ValueError
+            If a shape is wrong, a value is NaN, infinite or does not fit the stored dtype, a vector
+            is zero with metric "cosine", an id is repeated or present already, string ids are
+            missing, `on_conflict` is unknown, vectors cannot stay where they are with `copy=False`,
+            or the index is read-only.
+        MemoryError
+            If memory or addresses are out, as with `update` and `remove`.
+
+        Notes
+        -----
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
+
+        Vectors can stay where they are if they are the first of the index and a NumPy array that
+        holds just what would be stored: of the stored dtype, C-contiguous and aligned, each of a
+        multiple of 64 bytes or short (less than 256 bytes of floats, 64 of integers); not floats
+        with metric "cosine". The array must not be changed as long as the index reads it, which
+        keeps it alive: until a call that writes vectors has copied them (docs/guide/adding.md).
+
+        Threads: one writer at a time, a second waits; searches go on.
+        Source: arXiv:1603.09320, algorithms 1 and 4.
+        """
+        if hasattr(vectors, "pieces"):
+            from vicinal.vectors_io._to_index import add_source
+
+            return add_source(
+                self,
+                vectors,  # type: ignore[arg-type]
+                ids,
+                on_conflict=on_conflict,
+                copy=copy,
+                num_threads=num_threads,
+                progress=progress,
+            )
+        return _updates.add(self, vectors, ids, on_conflict, copy, num_threads, progress)
+
+    def update(
+        self,
+        vectors: ArrayLike,
+        ids: ArrayLike,
+        *,
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> None:
+        """Replace the vectors of ids; all of them, or none if anything is wrong with one.
+
+        Parameters
+        ----------
+        vectors : array_like of shape (n, dim) or (dim,)
+            As `add` takes them.
+        ids : int or array_like of int, shape (n,)
+            Ids that are in the index, each once; strings with `Index(..., ids="str")`.
+        num_threads, progress
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If a shape is wrong, a vector is one that `add` would refuse, an id is repeated, or the
+            index is read-only.
+
+        Notes
+        -----
+        A search finds an id with its old or with its new vector, not with both. The index holds
+        both until the call ends.
+
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
+        Threads: one writer at a time, a second waits; searches go on.
+        """
+        _updates.update(self, vectors, ids, num_threads, progress)
+
+    def remove(
+        self,
+        ids: ArrayLike,
+        *,
+        missing: str = "error",
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> None:
+        """Remove vectors; all of them, or none if anything is wrong with one.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+            Ids that are in the index, each once; strings with `Index(..., ids="str")`.
+        missing : {"error", "ignore"}
+            What to do about ids that are not in the index: refuse the call, or leave them out.
+        num_threads : int, optional
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
+        progress : bool or callable, optional
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index and `missing` is "error"; the first such id is named.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If ids have another shape or do not fit int64, an id is repeated, `missing` is unknown,
+            or the index is read-only.
+
+        Notes
+        -----
+        No search that begins later returns them. The index keeps its size until `compact`; later
+        additions use the space (docs/guide/deleting.md).
+
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
+        Threads: one writer at a time, a second waits; searches go on.
+        Source: FreshDiskANN, arXiv:2105.09613.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> index.add([[0, 0], [3, 4], [1, 1]])
+        array([0, 1, 2])
+        >>> index.remove([0, 2])
+        >>> index.search([0, 0], k=2)
+        SearchResult(ids=array([ 1, -1]), distances=array([25., inf], dtype=float32))
+        """
+        _updates.remove(self, ids, missing, num_threads, progress)
+
+    def merge(
+        self,
+        other: Index,
+        *,
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> NDArray[Any]:
+        """Add all vectors of another index under their ids; all of them, or none.
+
+        Finds as many neighbours as `add` of the same vectors, in two thirds of the time or less.
+
+        Parameters
+        ----------
+        other : Index
+            One of the same dim, metric, dtype and kind of ids, also one opened from a file. It
+            stays as it is. Its vectors are linked with the parameters of this index.
+        num_threads, progress
+            As for `add`.
+
+        Returns
+        -------
+        ndarray, shape (len(other),)
+            The ids that were added.
+
+        Raises
+        ------
+        TypeError
+            If `other` is not an index.
+        ValueError
+            If it is this one or of another kind, if an id is in both, or if this index is
+            read-only.
+
+        Notes
+        -----
+        Holds a copy of the vectors of `other` while it works.
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
+        Threads: a writer like `add`, of both: calls that change `other` wait, too. Searches go on
+        in either. The result is the same for any number of threads.
+        Source: join sets and seeds as in Apache Lucene's merges of graphs (pull request 14331).
+
+        Examples
+        --------
+        >>> import numpy as np, vicinal
+        >>> a, b = vicinal.Index(2), vicinal.Index(2)
+        >>> a.add(np.eye(2)), b.add(-np.eye(2), ids=[7, 8])
+        (array([0, 1]), array([7, 8]))
+        >>> a.merge(b)
+        array([7, 8])
+        >>> a.search([-1.0, 0.1], k=2).ids
+        array([7, 1])
+        """
+        return _merge.merge(self, other, num_threads, progress)
+
+    def compact(
+        self, *, num_threads: int | None = None, progress: bool | Report | None = None
+    ) -> None:
+        """Build the index anew from the vectors that it holds, in as little memory as they need.
+
+        The graph is that of all vectors added at once in the order of `ids`, on codes chosen anew.
+        Ids and their order stay as they are; so does the text of strings that were ids once.
+
+        Parameters
+        ----------
+        num_threads : int, optional
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
+        progress : bool or callable, optional
+            As for `add`.
+
+        Raises
+        ------
+        MemoryError
+            If there is no memory for the new index beside the old one.
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            If the index is read-only.
+
+        Notes
+        -----
+        Takes as long as adding all vectors again, and memory for both indexes until it is done.
+        After any exception the index is as it was before the call; KeyboardInterrupt may also come
+        when all of it is done: `len` and `in` tell.
+        Threads: one writer at a time, a second waits; searches go on in the old index.
+        """
+        _updates.compact(self, num_threads, progress)
+
+    # ---- searching; safe at any time from any number of threads
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        *,
+        ef_search: int | None = None,
+        recall: float | None = None,
+        filter: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        num_threads: int | None = None,
+    ) -> SearchResult:
+        """Find the k nearest vectors of each query.
+
+        Parameters
+        ----------
+        queries : array_like of shape (dim,) or (n, dim)
+            Converted to float32 for float indexes (rounded to nearest), to the stored dtype for
+            integer ones (values must fit exactly); C-contiguous arrays of that dtype are used
+            without a copy. uint16 queries of a bfloat16 index are taken as bits.
+        k : int
+            Neighbours wanted, at least 1.
+        ef_search : int, optional
+            Candidates kept while searching, at least 1; more finds more and takes longer. At least
+            `k` are kept. `index.ef_search` by default. Without effect while the index is searched
+            exactly.
+        recall : float, optional
+            In place of `ef_search`: the width that `tune` found for this share of the true
+            neighbours, from 0 to 1. The smallest width tuned for as high a recall and as large a k,
+            or higher ones, is used.
+        filter : array_like of bool, int or str, or list of them, optional
+            Which rows may be found: booleans of shape (len(index),) in the order of `index.ids`, or
+            ids in any order, of which unknown ones stand for nothing. A list has one of either, or
+            None, for each query; the same object for several queries is prepared once.
+        num_threads : int, optional
+            Threads that share the queries, at least 1; by default one for one query, else as many
+            as `vicinal.get_num_threads` tells. Results do not depend on it.
+
+        Returns
+        -------
+        SearchResult
+            `ids` (int64) and `distances` (float32), nearest first, equal distances in the order of
+            rows; shape (k,) for one query, (n, k) for a batch. There are always min(k, rows that
+            the filter allows) results; the rest is id -1 and distance infinity. String ids come as
+            an object array of `str`, with None in place of -1.
+
+        Raises
+        ------
+        TypeError
+            If queries, `k`, `ef_search`, `filter` or `num_threads` are of the wrong kind.
+        ValueError
+            If a shape is wrong, a number out of range, a query holds NaN or infinity, or is zero
+            with metric "cosine"; if the index was not tuned for `recall` and `k`, or `ef_search` is
+            given as well; if booleans are not as many as rows, or a list of filters is not as long
+            as there are queries.
+        CorruptError
+            If a filter is given and a mapped file does not have as many rows as it says.
+        MemoryError
+            If memory is out, or results for more neighbours than there are rows take gigabytes.
+
+        Notes
+        -----
+        Threads: safe at any time, also while vectors are added, replaced or removed, which it never
+        waits for; it sees all of a change or nothing of it. The GIL is released. While another
+        thread changes the index, filter by ids: booleans fit the rows of one moment.
+        How rows are found behind a filter: docs/guide/filtering.md.
+        Sources: arXiv:1603.09320, algorithms 2 and 5; arXiv:2403.04871.
+        """
+        # On a small index the checks take longer than the search: those for the usual arguments
+        # stand here in a row, everything else goes the long way. One more call of a function would
+        # take 3 % of the time.
+        if (
+            type(queries) is _ndarray
+            and queries.dtype is self._query_dtype
+            and queries.flags.num & _READY == _READY
+        ):
+            rows = given = queries
+            shape = queries.shape
+            single = shape == self._query_shape
+            if not single and (len(shape) != 2 or shape[1] != self._dim):
+                rows, given = _validate.as_rows(
+                    queries, "queries", self._dim, self._dtype, queries=True
+                )
+        else:
+            rows, given = _validate.as_rows(
+                queries, "queries", self._dim, self._dtype, queries=True
+            )
+            single = given.ndim == 1
+        if type(k) is not int or not 0 < k <= _LARGE:
+            k = _validate.whole_number(k, "k", 1, _MAX_COUNT)
+            _validate.room_for_results(1 if single else len(rows), k, len(self))
+        if ef_search is None:
+            ef_search = self._ef_search if recall is None else _tuning.tuned_width(self, recall, k)
+        elif recall is not None:
+            raise ValueError("recall: expected ef_search or recall, got both")
+        elif type(ef_search) is not int or not 0 < ef_search <= _MAX_COUNT:
+            ef_search = _validate.whole_number(ef_search, "ef_search", 1, _MAX_COUNT)
+        n = 1
+        if not single:
+            n = len(rows)
+            if n * k > _LARGE:
+                _validate.room_for_results(n, k, len(self))
+        if num_threads is None:
+            num_threads = 1 if n == 1 else _validate.thread_count(None)
+        elif type(num_threads) is not int or not 0 < num_threads <= _MAX_COUNT:
+            num_threads = _validate.thread_count(num_threads)
+        wanted = k if single else (n, k)
+        ids = _empty(wanted, _INT64)
+        distances = _empty(wanted, _FLOAT32)
+        if filter is None:
+            status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
+        else:
+            self._check_counts()
+            status = native.index_search_filtered(
+                self._handle,
+                rows,
+                k,
+                ef_search,
+                num_threads,
+                *as_filters(filter, len(self), n, self._to_internal),
+                _BY_COST,
+                ids,
+                distances,
+            )
+            if status == 0 and self._strings is not None:
+                status = STRING_NUMBERS
+        if status:
+            if status != STRING_NUMBERS:
+                _validate.refuse_rows(status, "queries", rows.reshape(n, self._dim), given)
+            return SearchResult(self._to_external(ids), distances)
+        return _new_tuple(SearchResult, (ids, distances))
+
+    def range_search(
+        self,
+        queries: ArrayLike,
+        radius: float,
+        *,
+        ef_search: int | None = None,
+        filter: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        num_threads: int | None = None,
+    ) -> RangeResult:
+        """Find all vectors within a distance of each query.
+
+        Parameters
+        ----------
+        queries : array_like of shape (dim,) or (n, dim)
+            As for `search`.
+        radius : float
+            Largest distance that counts, rounded to float32, on the scale of the metric: squared
+            for "l2". Infinity means all rows.
+        ef_search : int, optional
+            Candidates kept on the way to the query, at least 1; `index.ef_search` by default. More
+            finds more where few rows are within the radius.
+        filter : array_like of bool, int or str, or list of them, optional
+            As for `search`.
+        num_threads : int, optional
+            As for `search`.
+
+        Returns
+        -------
+        RangeResult
+            `ids` (int64) and `distances` (float32) of all queries, nearest first for each, and
+            `offsets` (int64, shape (n + 1,)) that say where each query's part begins; `of(i)` is
+            the part of query i.
+
+        Raises
+        ------
+        TypeError
+            If an argument is of the wrong kind.
+        ValueError
+            As `search`; also if the radius is NaN.
+        CorruptError
+            As `search`.
+        MemoryError
+            If the result does not fit memory.
+
+        Notes
+        -----
+        Exact where the index is searched exactly, and where more than an eighth of all rows is
+        found; docs/guide/filtering.md says how many of the rows are found elsewhere.
+        Threads: as for `search`.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> index.add([[0, 0], [3, 4], [1, 1]])
+        array([0, 1, 2])
+        >>> index.range_search([[0, 0], [3, 3]], 2.0).of(0)
+        SearchResult(ids=array([0, 2]), distances=array([0., 2.], dtype=float32))
+        """
+        return _search.range_search(self, queries, radius, ef_search, filter, num_threads)
+
+    def get(self, ids: ArrayLike) -> NDArray[Any]:
+        """Return stored vectors.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+            Ids, in any order, repeats allowed; strings with `Index(..., ids="str")`.
+
+        Returns
+        -------
+        ndarray of shape (dim,) for one id, (n, dim) for several
+            New array of the stored dtype; bfloat16 values as their bits in uint16. With metric
+            "cosine" float vectors come back at unit length, as they are stored.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index.
+        TypeError
+            If ids are not integers, or not strings where ids are.
+        ValueError
+            If they have another shape or do not fit int64.
+
+        Notes
+        -----
+        Threads: safe at any time, also while vectors are added, replaced or removed.
+        """
+        return _search.get(self, ids)
+
+    def vectors(self, batch_size: int = 1024) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Go through all rows in the order of `ids`, a batch at a time.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows of a batch, at least 1; the last one has what is left.
+
+        Yields
+        ------
+        ids : ndarray of shape (n,)
+            As `ids` gives them.
+        vectors : ndarray of shape (n, dim)
+            As `get` gives them; new for every batch.
+
+        Raises
+        ------
+        CorruptError
+            As `ids`.
+
+        Notes
+        -----
+        The rows are those that there are at the first batch; one that is gone when its batch comes
+        is left out.
+        Threads: safe at any time, also while vectors are added.
+        """
+        return _search.batches(self, batch_size)
+
+    # ---- files, copies, pickles
+
+    def save(self, path: PathLike) -> None:
+        """Write the index to one file, which replaces a file of that name only once it is whole.
+
+        Parameters
+        ----------
+        path : str or path-like
+            May be the file that this index was opened from.
+
+        Raises
+        ------
+        OSError
+            If the system refuses; an old file is untouched then and no other is left behind.
+        CorruptError
+            If this index is a mapped file that does not have as many rows as it says.
+
+        Notes
+        -----
+        The file holds everything, `ef_search` included, and is on the disk when the call returns.
+        Threads: a writer like `add`; searches go on.
+
+        Examples
+        --------
+        >>> import tempfile, vicinal
+        >>> index = vicinal.Index(2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index.save(f"{folder}/small.vicinal")
+        ...     vicinal.open(f"{folder}/small.vicinal")
+        vicinal.Index(dim=2, metric='l2', dtype='float32', M=16, ef_construction=200, seed=0) \
+with 0 rows, read-only
+        """
+        _persistence.save(self, path)
+
+    def to_npy(self, path: PathLike, ids_path: PathLike | None = None) -> None:
+        """Write the vectors to a `.npy` file in the order of `ids`, and the ids to another.
+
+        A file appears once it is whole, in place of one of that name. `vicinal.write_vectors`
+        writes other formats.
+        """
+        from vicinal.vectors_io import write_vectors
+
+        write_vectors(path, self, format="npy", ids_path=ids_path)
+
+    def to_parquet(self, path: PathLike) -> None:
+        """Write the table of `to_arrow` to a Parquet file, a batch at a time.
+
+        The file appears once it is whole, in place of one of that name. Needs the extra `arrow`.
+        """
+        from vicinal.vectors_io import write_vectors
+
+        write_vectors(path, self, format="parquet")
 
     def to_arrow(self) -> Any:
         """Return ids and vectors as a `pyarrow.Table`; needs the extra `arrow`.
@@ -147,23 +747,389 @@ class Index(Merging, Walking, Keeping):
 
         return table_of(self)
 
-    def to_parquet(self, path: PathLike) -> None:
-        """Write the table of `to_arrow` to a Parquet file, a batch at a time.
+    def copy(self) -> Self:
+        """Return an independent copy in memory that can be changed, also of a read-only index.
 
-        The file appears once it is whole, in place of one of that name. Needs the extra `arrow`.
+        The copy holds everything that `save` writes, and attributes of a subclass, as pickles do.
+        `copy.copy` does the same; `copy.deepcopy` copies those attributes deeply.
+
+        Raises
+        ------
+        OSError
+            If the system refuses, for instance because memory is out.
+        CorruptError
+            If this index is a mapped file that contradicts itself, as `open` with mode="copy".
+
+        Notes
+        -----
+        Takes memory for two copies while it works.
+        Threads: a writer like `add`; searches go on.
         """
-        from vicinal.vectors_io import write_vectors
+        return _persistence.copy_of(self)
 
-        write_vectors(path, self, format="parquet")
+    def __copy__(self) -> Self:
+        return self.copy()
 
-    def to_npy(self, path: PathLike, ids_path: PathLike | None = None) -> None:
-        """Write the vectors to a `.npy` file in the order of `ids`, and the ids to another.
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return _persistence.deep_copy_of(self, memo)
 
-        A file appears once it is whole, in place of one of that name.
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the bytes of a file, so there is one format to check and to keep readable.
+        made = (type(self)._from_bytes, (_persistence.to_bytes(self),))
+        attributes = _persistence.own_attributes(self)
+        return made if attributes is None else (*made, attributes)
+
+    @classmethod
+    def _from_bytes(cls, data: bytes) -> Self:
+        """Make a writable index of the bytes of a file; what pickles of every release call."""
+        return _persistence.from_bytes(cls, data)
+
+    # ---- recall
+
+    def tune(
+        self,
+        recall: float = 0.95,
+        k: int = 10,
+        queries: ArrayLike | None = None,
+        *,
+        sample: int = 1000,
+        num_threads: int | None = None,
+    ) -> Tuning:
+        """Find the least search width that reaches a recall, and keep it for `search(recall=...)`.
+
+        Parameters
+        ----------
+        recall : float
+            Share of the true k neighbours that searches are to find on average, above 0, at most 1.
+        k : int
+            Neighbours wanted, at least 1.
+        queries : array_like of shape (n, dim) or (dim,), optional
+            Queries as they will come, stored rows by default; see `measure_recall`.
+        sample : int
+            Queries to measure, at least 1; all if there are no more.
+        num_threads : int, optional
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
+
+        Returns
+        -------
+        Tuning
+            Its `ef_search` is the least width, above 100 to within 1 %, whose **mean** recall over
+            the sample reaches `recall`. About half of the fresh samples will be a little below, by
+            as much as the interval in `measured` says; ask for a little more to be sure.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `measure_recall`; also if `recall` is no number above 0 and at most 1.
+
+        Notes
+        -----
+        Any recall can be reached. Tunings for several recalls and k are kept side by side and saved
+        with the index; one of the same recall and k is replaced. They may be made of a read-only
+        index. `stats()` says when they have become stale.
+        Threads: waits for a writer, and writers wait for it; searches go on.
         """
-        from vicinal.vectors_io import write_vectors
+        return _tuning.tune(self, recall, k, queries, sample, num_threads)
 
-        write_vectors(path, self, format="npy", ids_path=ids_path)
+    def measure_recall(
+        self,
+        queries: ArrayLike | None = None,
+        k: int = 10,
+        sample: int = 1000,
+        *,
+        ef_search: int | None = None,
+        num_threads: int | None = None,
+    ) -> MeasuredRecall:
+        """Measure which share of the true neighbours searches find, by searching exactly as well.
+
+        Parameters
+        ----------
+        queries : array_like of shape (n, dim) or (dim,), optional
+            Queries as they will come. By default stored rows are used, each of which looks for its
+            k nearest others. Rows are often easier to find than the neighbours of new queries, so
+            give real queries where there are some.
+        k : int
+            Neighbours wanted, at least 1.
+        sample : int
+            Queries to measure, at least 1; all if there are no more. Which ones does not depend on
+            chance: the same call measures the same.
+        ef_search : int, optional
+            Width to measure; `index.ef_search` by default.
+        num_threads : int, optional
+            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
+
+        Returns
+        -------
+        MeasuredRecall
+            `recall` with the interval `low` to `high`, which holds the recall of all such queries
+            with a confidence of 95 %. A row found counts if it is no farther than the k-th true
+            neighbour, whichever of several equally near ones it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `search`; also if there are no rows, or no row besides the one that is the query.
+
+        Notes
+        -----
+        Takes `sample` exact searches: each measures all rows. Ends on Ctrl-C.
+        Threads: waits for a writer, and writers wait for it; searches go on. A progress function
+        may ask, too.
+        """
+        return _tuning.measure_recall(self, queries, k, sample, ef_search, num_threads)
+
+    @property
+    def tuned(self) -> tuple[Tuning, ...]:
+        """What `tune` has found, oldest first.
+
+        Raises
+        ------
+        CorruptError
+            If the index lies in a damaged file.
+        """
+        return _tuning.tunings(self)
+
+    # ---- how a search went
+
+    def trace(self, query: ArrayLike, k: int = 10, *, ef_search: int | None = None) -> Trace:
+        """Search for one query and tell every step of the walk.
+
+        Parameters
+        ----------
+        query : array_like of shape (dim,)
+            As `search` takes it.
+        k : int
+            Neighbours wanted, at least 1.
+        ef_search : int, optional
+            Search width; `index.ef_search` by default.
+
+        Returns
+        -------
+        Trace
+            Iterate over it for the steps; its `result` is what `search` finds. An index that is
+            searched exactly has a trace of one step. Takes some 24 bytes for each distance.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `search`; also for more than one query.
+
+        Notes
+        -----
+        Threads: safe at any time, also during `add`.
+        """
+        return _trace.trace(self, query, k, ef_search)
+
+    def why_not(
+        self, query: ArrayLike, id: Any, k: int = 10, *, ef_search: int | None = None
+    ) -> WhyNot:
+        """Tell what became of one row in a search: where it was lost, or that it was found.
+
+        Parameters
+        ----------
+        query : array_like of shape (dim,)
+            As `search` takes it.
+        id : int or str
+            A row of the index.
+        k : int
+            Neighbours wanted, at least 1.
+        ef_search : int, optional
+            Search width; `index.ef_search` by default.
+
+        Returns
+        -------
+        WhyNot
+            `str()` of it says it in English.
+
+        Raises
+        ------
+        KeyError
+            If the id is not in the index.
+        TypeError, ValueError
+            As `trace`.
+
+        Notes
+        -----
+        Takes a trace and an exact search. Threads: waits for a writer, and writers wait for it, so
+        that all it tells is of one moment; a progress function may ask, too.
+        """
+        return _trace.why_not(self, query, id, k, ef_search)
+
+    # ---- properties; `len` is the number of rows
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return self._dim
+
+    @property
+    def metric(self) -> str:
+        """Name of the distance: "l2", "ip" or "cosine"."""
+        return self._metric
+
+    @property
+    def dtype(self) -> str:
+        """What a value is stored as: "float32", "float16", "bfloat16", "int8" or "uint8"."""
+        return self._dtype
+
+    @property
+    def M(self) -> int:
+        """Links per row in the graph."""
+        return self._M
+
+    @property
+    def ef_construction(self) -> int:
+        """Candidates kept while a row is linked."""
+        return self._ef_construction
+
+    @property
+    def seed(self) -> int:
+        """What the graph's levels are drawn from."""
+        return self._seed
+
+    @property
+    def read_only(self) -> bool:
+        """True for an index opened with mode="r"."""
+        return self._read_only
+
+    @property
+    def ef_search(self) -> int:
+        """Search width of calls that give none, saved with the index; 64 unless set."""
+        return self._ef_search
+
+    @ef_search.setter
+    def ef_search(self, value: int) -> None:
+        self._ef_search = _validate.whole_number(value, "ef_search", 1, _MAX_COUNT)
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        """Ids of all rows in their order, a new array of shape (len(self),).
+
+        int64; string ids as an object array of `str`. Rows are in the order in which they were
+        added, except that rows may take the places of removed ones.
+
+        Raises
+        ------
+        CorruptError
+            If a mapped file does not have as many rows as it says.
+        """
+        return self._to_external(self._internal_ids())
+
+    def __repr__(self) -> str:
+        return _stats.describe(self)
+
+    # ---- statistics and checks
+
+    def stats(self) -> dict[str, Any]:
+        """Tell what the index is and how it answers.
+
+        Returns
+        -------
+        dict
+            `count` (rows), `dim`, `metric`, `dtype`, `M`, `ef_construction`, `ef_search`, `seed`,
+            `read_only`; `search`, "exact" or "graph": how a search of the default width is
+            answered now; `exact_below`, the number of rows from which on the graph is built;
+            `graph_rows` and `max_level` of the graph; `removed`, rows that were removed and are not
+            in use again, which `compact` gives back; `quantization`, what the graph is walked on,
+            and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
+            and `tuning_stale`, True if the number of rows has more than doubled or halved since one
+            of these; `format_version`, that of the file `save` writes; and
+            `filtered`, how many queries with a filter were answered since the index was made or
+            opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop` walk over
+            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`).
+
+        Notes
+        -----
+        Threads: safe at any time.
+        """
+        return _stats.stats(self)
+
+    def build_stats(self) -> dict[str, Any]:
+        """Tell what changes of the index have done and taken since it was made or opened.
+
+        Returns
+        -------
+        dict
+            `rows` linked, in `rounds`; `distances` and `hops` of the walks that looked for
+            neighbours, `selections` of links, `prunes` of full lists; and `seconds` by phase:
+            "store" (rows are checked and copied), "encode" (codes are chosen, made, tried), "sort"
+            (equal rows are told from others), "search" (rows find their links), "link_back" (those
+            found link to them), "fill" (free slots are filled) and "repair" (links to rows that go
+            are taken out, all others made reachable). Changes that were refused or stopped count.
+
+        Notes
+        -----
+        Threads: safe at any time.
+        """
+        return _stats.build_stats(self)
+
+    def search_stats(self) -> dict[str, int]:
+        """Tell what searches of all kinds have done since the index was made or opened.
+
+        Returns
+        -------
+        dict
+            `queries` answered; `walks` on the graph and `scans` of rows begun for them (a query
+            takes one of either, or more if too much of what it met is not to be shown); `distances`
+            measured and `hops` made, those of additions among them.
+
+        Notes
+        -----
+        Threads: safe at any time; searches under way may be counted in part.
+        """
+        return _stats.search_stats(self)
+
+    def memory_usage(self) -> dict[str, int]:
+        """Tell how many bytes the index holds, by part.
+
+        Returns
+        -------
+        dict
+            `vectors`, `ids` (with the table that finds them and, once something was removed, the
+            tombstones), `id_strings` (likewise; 0 for integer ids), `graph`, `codes`, both with
+            those that were replaced and are kept for searches under way, `scratch` (what searches
+            and additions work with, kept for the next) and `total`, room to grow included; beside
+            these `borrowed`: bytes of vectors that `add(copy=None)` or `copy=False` has left where
+            the caller has them. For a read-only index these are parts of the file, of which the
+            system keeps in memory what is used.
+
+        Notes
+        -----
+        Threads: safe at any time.
+        """
+        return _stats.memory_usage(self)
+
+    def check(self) -> None:
+        """Check what must hold of the graph; for tests and after a suspicion.
+
+        Reads all links and rows, which takes about as long as a few thousand searches.
+
+        Raises
+        ------
+        RuntimeError
+            Naming the first rule that is broken.
+
+        Notes
+        -----
+        Threads: waits for a writer; searches go on.
+        """
+        _stats.check(self)
+
+    def verify(self) -> None:
+        """Compare every byte of the mapped file with the checksums in it.
+
+        An index that is not read-only has its rows in memory, where there is nothing to compare.
+
+        Raises
+        ------
+        CorruptError
+            If the file is damaged.
+
+        Notes
+        -----
+        Uses all cores and ends on Ctrl-C. Threads: safe at any time.
+        """
+        _stats.verify(self)
 
 
 def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
@@ -192,10 +1158,8 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
         If it is no index, or of a version that this one cannot read.
     CorruptError
         If it is damaged. Without `verify` that is noticed in the header, the section table and the
-        size only; damage elsewhere may give wrong neighbours, never a crash. A "copy" is refused
-        besides if links, marks of removed rows, copies and counts contradict each other, as damage
-        with right checksums may have it; with "r" the counts are compared where `len(index)` is
-        relied on (`ids`, a filter, `save`).
+        size, with mode="copy" also in links, tombstones, duplicates and counts; damage elsewhere
+        may give wrong neighbours, never a crash (docs/design/format.md).
     ValueError
         If `mode` is unknown.
 
@@ -206,4 +1170,35 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
     """
     if isinstance(path, int):
         raise TypeError(f"path: expected str, bytes or os.PathLike, got {type(path).__name__}")
-    return Index._open(path, mode, verify)
+    return _persistence.open_index(Index, path, mode, verify)
+
+
+def merge(a: Index, b: Index, *, num_threads: int | None = None) -> Index:
+    """Return a new index with the vectors of two, under their ids.
+
+    Parameters
+    ----------
+    a, b : Index
+        Of the same dim, metric, dtype and kind of ids, with no id in both. Neither is changed. The
+        result has the parameters of `a`, to a copy of which the vectors of `b` are added as
+        `Index.merge` does; or the other way round if `b` is larger and has the same parameters.
+    num_threads : int, optional
+        As for `Index.add`.
+
+    Returns
+    -------
+    Index
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Index.merge`.
+
+    Notes
+    -----
+    Threads: `a` and `b` may be searched at any time; calls that change them wait.
+    """
+    first, second = _merge.in_order(a, b)
+    merged = first.copy()
+    merged.merge(second, num_threads=num_threads)
+    return merged

@@ -1,7 +1,7 @@
 """A saved index taken apart into header fields and arrays, and put together with any content.
 
-Writes the layout of docs/format.md independently of the library, so that damage of every kind can
-be given right checksums and get past them.
+Writes the layout of docs/design/format.md independently of the library, so that damage of every
+kind can be given right checksums and get past them.
 """
 
 from __future__ import annotations

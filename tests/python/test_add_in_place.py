@@ -21,7 +21,7 @@ import vicinal
 from support.memory import IN_USE
 from support.processes import printed as run
 from support.rows import stored
-from vicinal._doctor import graphs
+from vicinal._self_test import graphs
 
 DIM = 64  # stored without gaps for every dtype
 
@@ -306,6 +306,7 @@ def test_an_addition_that_is_taken_back_lets_go() -> None:
     assert alive() is None
 
 
+@pytest.mark.full_build
 def test_searches_beside_the_call_that_copies() -> None:
     # The array goes back to the system as soon as it is let go: reading it then ends the process.
     run(
@@ -368,6 +369,7 @@ def test_searches_beside_the_call_that_copies() -> None:
 # ---- memory
 
 
+@pytest.mark.full_build
 def test_nothing_is_read_behind_the_array_or_written_to_it() -> None:
     # The last item stands before a page that must not be read, in memory that must not be written.
     run(

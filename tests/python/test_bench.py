@@ -267,22 +267,35 @@ def test_summary_table():
     assert "vicinal 1.0, hnswlib 0.8" in text and "A CPU" in text
 
 
-def test_summary_keeps_a_readme_in_step(tmp_path, monkeypatch):
+def test_summary_keeps_the_documents_in_step(tmp_path, monkeypatch):
+    pages = {name: tmp_path / f"{name}.md" for name in summary.DOCUMENTS}
     monkeypatch.setattr(summary, "ROOT", tmp_path)
+    monkeypatch.setattr(summary, "DOCUMENTS", pages)
     results = tmp_path / "run.jsonl"
     results.write_text("\n".join(json.dumps(record) for record in some_records()))
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{summary.BEGIN}run.jsonl -->\nold\n{summary.END}\nafter\n")
-    check = ["--readme", str(readme), "--check"]
-    with pytest.raises(SystemExit, match="not in step"):
-        summary.main(check)
-    summary.main([str(results), "--readme", str(readme), "--write"])
-    summary.main(check)
-    text = readme.read_text()
+    for name, page in pages.items():
+        marked = f"{summary.begin(name)}run.jsonl -->\nold\n{summary.end(name)}"
+        page.write_text(f"before\n{marked}\nafter\n")
+    with pytest.raises(SystemExit, match=r"benchmark\.md: not in step"):
+        summary.main(["--check"])
+    summary.main([str(results), "--write"])
+    summary.main(["--check"])
+    text = pages["benchmark"].read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "300 (3.00x)" in text
-    readme.write_text("nothing")
-    with pytest.raises(SystemExit, match="no block"):
-        summary.main(check)
+    line = "| toy, 1,000 x 8, l2 | 75 | 25 (hnswlib) | 3.0 times |"
+    assert line in pages["headline"].read_text().splitlines()
+    pages["headline"].write_text("nothing")
+    with pytest.raises(SystemExit, match=r"headline\.md: no block"):
+        summary.main(["--check"])
+
+
+def test_a_headline_needs_a_recall_that_was_measured():
+    with pytest.raises(ValueError, match="is not between measured widths"):
+        summary.headline([record for record in some_records() if record.get("ef") != 64])
+
+
+def test_the_documents_are_in_step():
+    summary.main(["--check"])
 
 
 def test_pictures(tmp_path):

@@ -1,4 +1,4 @@
-"""Adding vectors takes little more memory than the index that comes of it; see docs/building.md."""
+"""Adding takes little more memory than the index it makes: docs/measurements/building.md."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def made(rows: Array, metric: str, kind: str, dtype: str = "float32") -> vicinal
 
 
 def sections_of(path: Path) -> dict[str, Array]:
-    """Read the sections of a file as docs/format.md has them."""
+    """Read the sections of a file as docs/design/format.md has them."""
     data = path.read_bytes()
     kinds = ["<f4", "<f2", "<u2", "i1", "u1", "<i8", "<u4"]
     found = {}

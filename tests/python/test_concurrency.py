@@ -1,4 +1,4 @@
-"""Other processes and other interpreters; docs/concurrency.md in code. Threads: test_index_api."""
+"""Other processes and interpreters; docs/guide/concurrency.md in code. Threads: test_index_api."""
 
 from __future__ import annotations
 

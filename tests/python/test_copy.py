@@ -16,7 +16,7 @@ import pytest
 
 import vicinal
 from support.rows import stored
-from vicinal._doctor import graphs
+from vicinal._self_test import graphs
 
 RNG = np.random.default_rng(12)
 
@@ -110,7 +110,7 @@ def test_without_memory_files(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_copy_of_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     index = vicinal.Index(20)
     index.add(rows_of("float32", 100))
-    monkeypatch.setattr("vicinal._keeping._nameless_file", lambda: open("/dev/full", "wb"))  # noqa: SIM115
+    monkeypatch.setattr("vicinal._persistence._nameless_file", lambda: open("/dev/full", "wb"))  # noqa: SIM115
     with pytest.raises(OSError, match="No space left"):
         index.copy()
     assert len(index) == 100
@@ -238,3 +238,40 @@ def test_copies_leave_no_descriptor_open() -> None:
     before = len(os.listdir("/proc/self/fd"))
     kept = [index.copy() for _ in range(5)] + [pickle.loads(pickle.dumps(index)) for _ in range(5)]
     assert len(os.listdir("/proc/self/fd")) == before and len(kept) == 10
+
+
+# ---- pickles of earlier releases
+
+
+def test_pickles_name_what_stays(tmp_path: Path) -> None:
+    """A pickle names the class, one method of it, and the bytes of a file: none may be renamed."""
+    index = vicinal.Index(20, "cosine")
+    index.add(rows_of("float32", 50), np.arange(50) * 3)
+    index.save(tmp_path / "index")
+    made = pickle.loads(
+        b"c__builtin__\ngetattr\n(cvicinal.index\nIndex\nV_from_bytes\ntR"  # protocol 0
+        + pickle.dumps(((tmp_path / "index").read_bytes(),), 0)[:-1]
+        + b"R."
+    )
+    assert type(made) is vicinal.Index and not made.read_only
+    assert np.array_equal(made.ids, index.ids)
+    assert pickle.dumps(index, 0).startswith(b"c__builtin__\ngetattr\n")
+
+
+def test_what_an_index_answered_is_unpickled_under_the_old_names() -> None:
+    index = vicinal.Index(20)
+    index.add(rows_of("float32", 50))
+    query = rows_of("float32", 1)[0]
+    for answer, new, old in [
+        (index.tune(0.9, 3), b"vicinal._tuning", b"vicinal._quality"),
+        (index.measure_recall(k=3), b"vicinal._tuning", b"vicinal._quality"),
+        (index.why_not(query, 7), b"vicinal._trace", b"vicinal._walking"),
+    ]:
+        text = pickle.dumps(answer, 0)
+        assert new in text
+        assert pickle.loads(text.replace(new, old)) == answer
+    trace = pickle.loads(
+        pickle.dumps(index.trace(query), 0).replace(b"vicinal._trace", b"vicinal._walking")
+    )
+    assert trace.result.ids.tolist() == index.search(query).ids.tolist()
+    assert [step.id for step in trace] == [step.id for step in index.trace(query)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vicinal
-from vicinal import __main__, _cpu, _doctor
+from vicinal import __main__, _cpu, _self_test
 
 NATIVE = _cpu.native
 
@@ -112,11 +112,11 @@ def test_all_kernels_of_this_level_agree(capsys):
     assert __main__.main(["doctor"]) == 0
     printed = capsys.readouterr().out
     assert f"vicinal {vicinal.__version__}, CPU level {vicinal.build_info()['level']} " in printed
-    kernels = 2 * len(_doctor.METRICS) * len(_doctor.DTYPES) + len(_doctor.graphs()) + 1
+    kernels = 2 * len(_self_test.METRICS) * len(_self_test.DTYPES) + len(_self_test.graphs()) + 1
     assert f"all {kernels} kernels agree with the reference" in printed
     assert printed.count("  ok\n") == kernels
-    for metric in _doctor.METRICS:
-        for dtype in _doctor.DTYPES:
+    for metric in _self_test.METRICS:
+        for dtype in _self_test.DTYPES:
             assert f"distance {metric} {dtype} " in printed
             assert f"exact_search {metric} {dtype} " in printed
             assert f"graph {metric} {dtype}, codes none " in printed
@@ -184,7 +184,7 @@ def test_a_wrong_kernel_is_noticed(monkeypatch, capsys, name, function, kernel):
 
 def test_sizes_lie_around_the_loop():
     for lanes in (4, 8, 16):
-        sizes = set(_doctor.sizes(lanes))
+        sizes = set(_self_test.sizes(lanes))
         assert {1, lanes - 1, lanes, lanes + 1, 4 * lanes, 223, 1024, 65536} <= sizes
 
 

@@ -66,7 +66,7 @@ def by_plan(index: Any, queries: Array, k: int, ef: int, given: Any, plan: str) 
     """Search by one way of finding the allowed rows wherever it is possible."""
     n = len(queries)
     ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-    filters = as_filters(given, len(index), n, index._known)
+    filters = as_filters(given, len(index), n, index._to_internal)
     status = native.index_search_filtered(
         index._handle, queries, k, ef, 1, *filters, PLANS[plan], ids, distances
     )

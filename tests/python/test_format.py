@@ -1,4 +1,4 @@
-"""The file: layout, round trips, damage, atomic replacement. docs/format.md in code."""
+"""The file: layout, round trips, damage, atomic replacement. docs/design/format.md in code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.files import sections_of
 from support.processes import assert_lived
 from support.processes import run as child
 from support.rows import stored
-from vicinal import storage
+from vicinal import _file_status
 from vicinal._cpu import native
 
 PAGE = 4096
@@ -137,7 +137,7 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
     magic, version, mark, size, _ = struct.unpack_from("<8sIIqq", image, 0)
     assert magic == b"\xf7VICINAL"
     assert (version, mark, size) == (1, 0x01020304, len(image))
-    assert index.stats()["format_version"] == 1 < storage.FORMAT_VERSION
+    assert index.stats()["format_version"] == 1 < _file_status.FORMAT_VERSION
     fields = struct.unpack_from("<17q", image, 32)
     metric, dtype, dim, count, linked, m, ef_construction, ef_search, seed, entry = fields[:10]
     assert fields[15:] == (0, 0)
@@ -702,6 +702,6 @@ def test_a_forged_header(path: Path, image: bytes, offset: int, value: int, mess
 def test_statuses_nobody_sends() -> None:
     name = struct.unpack("<2q", b"upper_start".ljust(16, b"\0"))
     with pytest.raises(vicinal.CorruptError, match="f: item 7 of section 'upper_start' contra"):
-        storage.raise_for_status([storage.Code.BAD_CONTENT, 7, 0, *name], "f")
+        _file_status.raise_for_status([_file_status.Code.BAD_CONTENT, 7, 0, *name], "f")
     with pytest.raises(RuntimeError, match="status 99"):
-        storage.raise_for_status([99, 0, 0, 0, 0], "f")
+        _file_status.raise_for_status([99, 0, 0, 0, 0], "f")

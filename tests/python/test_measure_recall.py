@@ -9,8 +9,8 @@ import pytest
 
 import vicinal
 from support.rows import stored
-from vicinal._doctor import graphs
-from vicinal._quality import draw, interval
+from vicinal._self_test import graphs
+from vicinal._tuning import draw, interval
 
 QUERIES, K = 60, 7
 

@@ -1,7 +1,7 @@
 """The same rows give the same file: for any number of threads, in every run, on every CPU level.
 
 On all levels that holds where distances are integers, or made of integers in the same steps. What
-holds of others is in docs/building.md.
+holds of others is in docs/guide/adding.md.
 """
 
 from __future__ import annotations

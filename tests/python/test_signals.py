@@ -26,8 +26,8 @@ LOOKS += ("RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE")
 
 
 # Files whose moments are tried: those that hold locks and call the native code.
-TRACED = ("_changing.py", "_merging.py", "_keeping.py", "_telling.py", "_writer_lock.py")
-TRACED += ("_progress.py", "_string_ids.py", "_state.py", "contextlib.py", "storage.py")
+TRACED = ("index.py", "_updates.py", "_merge.py", "_persistence.py", "_stats.py", "_state.py")
+TRACED += ("_writer_lock.py", "_progress.py", "_string_ids.py", "_file_status.py", "contextlib.py")
 
 
 @pytest.fixture(autouse=True)

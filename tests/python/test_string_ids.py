@@ -16,7 +16,7 @@ import pytest
 import vicinal
 from support.files import sections_of
 from support.rows import stored
-from vicinal._doctor import graphs
+from vicinal._self_test import graphs
 
 RNG = np.random.default_rng(8)
 ODD = ["", " ", "a", "A", "ä", "a\u0308", "\0", "a\0", "日本語", "🦉" * 9, "x" * 999, "-1", "None"]

@@ -1,4 +1,4 @@
-"""docs/tests.md says which tests import which module."""
+"""docs/design/tests.md says which tests import which module."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 import vicinal
 from support.rows import stored
-from vicinal._doctor import graphs
+from vicinal._self_test import graphs
 
 RNG = np.random.default_rng(3)
 DIM = 40

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import vicinal
-from vicinal._doctor import graphs
-from vicinal._quality import _Sample
+from vicinal._self_test import graphs
+from vicinal._tuning import _Sample
 
 RNG = np.random.default_rng(5)
 ROWS = RNG.standard_normal((4000, 40)).astype(np.float32)

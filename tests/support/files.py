@@ -1,4 +1,4 @@
-"""Index files: the section table, as docs/format.md has it."""
+"""Index files: the section table, as docs/design/format.md has it."""
 
 from __future__ import annotations
 

@@ -106,6 +106,7 @@ def add_source(
     ids: Any = None,
     *,
     on_conflict: str = "error",
+    copy: bool | None = True,
     num_threads: int | None = None,
     progress: bool | Report | None = None,
 ) -> NDArray[Any]:
@@ -114,6 +115,8 @@ def add_source(
     Every batch is added whole or not at all. After an exception those before it stay:
     `RowError.added` says how many rows that is, and `source[added:]` is what is left.
     """
+    if copy is False:
+        raise ValueError("copy: expected True or None for a source, got False")
     if source.shape[1] != index.dim:
         raise ValueError(
             f"vectors: expected rows of {index.dim} values, {source.name} has {source.shape[1]}"

@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
-from vicinal._state import State
+from vicinal._search import read_vectors
+from vicinal._state import EXHAUSTIVE, State
 from vicinal.result import SearchResult
 
-__all__ = ["Trace", "TraceStep", "Walking", "WhyNot"]
+__all__ = ["Trace", "TraceStep", "WhyNot", "trace", "why_not"]
 
 # The words of a log, see mojo/vicinal/search/trace.mojo.
 _SCAN = 0
-_HEADER, _NOTE, _ROW = 5, 2, 3
-_EXACT = _validate.MAX_COUNT  # so wide a search is a scan of all rows
+_HEADER_WORDS, _HOP_WORDS, _ROW_WORDS = 5, 2, 3
 
 Words = NDArray[np.int64]
 
@@ -84,6 +84,10 @@ class Trace:
         Rows that the search could reach.
     result : SearchResult
         What the search found: what `search` returns for this query.
+
+    Notes
+    -----
+    It keeps the index alive, and asks it for the names of string ids while it is iterated.
     """
 
     query: NDArray[Any]
@@ -104,22 +108,21 @@ class Trace:
 
     def __iter__(self) -> Iterator[TraceStep]:
         for hop in self._hops():
-            entries, evicted = hop.beam, hop.evicted
-            names, distances = self._named(
-                np.concatenate([hop.expanded[None], hop.measured, entries, evicted])
-            )
-            ends = np.cumsum([1, len(hop.measured), len(entries), len(evicted)])
-            measured, beam, out = (
-                SearchResult(names[a:b], distances[a:b]) for a, b in pairwise(ends)
+            rows = np.concatenate([hop.expanded[None], hop.measured, hop.beam, hop.evicted])
+            ids = self._index._to_external(np.ascontiguousarray(rows[:, 1]))
+            distances = _distances(rows)
+            ends = np.cumsum([1, len(hop.measured), len(hop.beam), len(hop.evicted)])
+            measured, beam, evicted = (
+                SearchResult(ids[a:b], distances[a:b]) for a, b in pairwise(ends)
             )
             yield TraceStep(
                 hop.number,
                 hop.level,
-                names[:1].tolist()[0],
+                ids[:1].tolist()[0],
                 float(distances[0]),
                 measured,
                 beam,
-                out,
+                evicted,
                 self.rows if self.scanned else hop.visited,
             )
 
@@ -127,24 +130,19 @@ class Trace:
         way = f"a scan of {self.rows} rows" if self.scanned else f"a walk of {len(self)} steps"
         return f"vicinal.Trace({way}, k={self.k}, ef_search={self.ef_search})"
 
-    def _named(self, rows: Words) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Return ids and distances of rows of the log."""
-        bits = (rows[:, 2] & 0xFFFFFFFF).astype(np.uint32)
-        return self._index._named(np.ascontiguousarray(rows[:, 1])), bits.view(np.float32)
-
     def _hops(self) -> Iterator[_Hop]:
         """Replay the log: what is kept is always the nearest of all that was measured."""
         words = self._words
-        beam = np.empty((0, _ROW), np.int64)
+        beam = np.empty((0, _ROW_WORDS), np.int64)
         level, visited = -1, 0
         for number, start in enumerate(self._starts):
-            here, count = words[start : start + _NOTE].tolist()
-            body = words[start + _NOTE : start + _NOTE + (count + 1) * _ROW].reshape(-1, _ROW)
+            here, count = words[start : start + _HOP_WORDS].tolist()
+            body = words[start + _HOP_WORDS :][: (count + 1) * _ROW_WORDS].reshape(-1, _ROW_WORDS)
             expanded, measured = body[0], body[1:]
             if here != level:
                 level, visited = here, 0
                 # above level 0 the walk begins with a row that it measured before
-                beam = np.empty((0, _ROW), np.int64) if level == 0 else expanded[None]
+                beam = np.empty((0, _ROW_WORDS), np.int64) if level == 0 else expanded[None]
             visited += count
             both = np.concatenate([beam, measured])
             # a row can be measured again above level 0
@@ -152,7 +150,7 @@ class Trace:
             both = both[first]
             kept = both[: self.width if level == 0 else 1]
             gone = beam[~np.isin(beam[:, 0], kept[:, 0])]
-            yield _Hop(number, level, expanded, measured, beam, kept, gone, visited)
+            yield _Hop(number, level, expanded, measured, kept, gone, visited)
             beam = kept
 
 
@@ -167,7 +165,6 @@ class _Hop:
     level: int
     expanded: Words
     measured: Words
-    before: Words
     beam: Words
     evicted: Words
     visited: int
@@ -247,190 +244,136 @@ class WhyNot:
         return f"{where} {said}; {deserved}{cure}"
 
 
-class Walking(State):
-    """The methods that tell how a search went."""
-
-    __slots__ = ()
-
-    def trace(self, query: ArrayLike, k: int = 10, *, ef_search: int | None = None) -> Trace:
-        """Search for one query and tell every step of the walk.
-
-        Parameters
-        ----------
-        query : array_like of shape (dim,)
-            As `search` takes it.
-        k : int
-            Neighbours wanted, at least 1.
-        ef_search : int, optional
-            Search width; `index.ef_search` by default.
-
-        Returns
-        -------
-        Trace
-            Iterate over it for the steps; its `result` is what `search` finds. Only what was
-            measured is kept (some 24 bytes a distance); beams are made while iterating.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `search`; also for more than one query.
-
-        Notes
-        -----
-        The walk is that of `search`, hop by hop, with notes taken in between. An index that is
-        searched exactly has a trace of one step. Nothing is changed, and searches that are not
-        traced pay nothing for it.
-        Threads: safe at any time, also during `add`.
-        """
-        rows, given = _validate.as_rows(query, "query", self._dim, self._dtype, queries=True)
-        if given.ndim != 1:
-            raise ValueError(f"query: expected ({self._dim},), got {given.shape}")
-        k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
-        width = self._ef_search
-        if ef_search is not None:
-            width = _validate.whole_number(ef_search, "ef_search", 1, _validate.MAX_COUNT)
-        _validate.room_for_results(1, k, len(self))
-        ids, distances = np.empty(k, np.int64), np.empty(k, np.float32)
-        log = native.index_trace(self._handle, rows[0], k, width, ids, distances)
-        if isinstance(log, int):
-            _validate.refuse_rows(log, "query", rows, given)
-        words = np.frombuffer(log, np.int64)
-        kind, estimated, kept, known, reranked = words[:_HEADER].tolist()
-        starts, place = [], _HEADER
-        while place < len(words):
-            starts.append(place)
-            place += _NOTE + (int(words[place + 1]) + 1) * _ROW
-        return Trace(
-            query=rows[0].copy(),
-            k=k,
-            ef_search=width,
-            width=kept,
-            scanned=kind == _SCAN,
-            estimated=bool(estimated),
-            reranked=reranked,
-            rows=known,
-            result=SearchResult(self._named(ids), distances),
-            _index=self,
-            _words=words,
-            _starts=tuple(starts),
-        )
-
-    def why_not(
-        self, query: ArrayLike, id: Any, k: int = 10, *, ef_search: int | None = None
-    ) -> WhyNot:
-        """Tell what became of one row in a search: where it was lost, or that it was found.
-
-        Parameters
-        ----------
-        query : array_like of shape (dim,)
-            As `search` takes it.
-        id : int or str
-            A row of the index.
-        k : int
-            Neighbours wanted, at least 1.
-        ef_search : int, optional
-            Search width; `index.ef_search` by default.
-
-        Returns
-        -------
-        WhyNot
-            `str()` of it says it in English.
-
-        Raises
-        ------
-        KeyError
-            If the id is not in the index.
-        TypeError, ValueError
-            As `trace`.
-
-        Notes
-        -----
-        Takes a trace and an exact search. Threads: waits for a writer, and writers wait for it, so
-        that all it tells is of one moment; a progress function may ask, too.
-        """
-        number, given = self._known(id, "id")
-        if number.ndim:
-            raise ValueError(f"id: expected one id, got shape {number.shape}")
-        with self._writing.still():
-            if self._rows(number.reshape(1))[0] < 0:
-                raise KeyError(f"id: {given[()]} is not in the index")
-            trace = self.trace(query, k, ef_search=ef_search)
-            return _why_not(self, trace, int(number), given.reshape(1).tolist()[0])
+def trace(index: State, query: ArrayLike, k: int, ef_search: int | None) -> Trace:
+    """See `Index.trace`."""
+    rows, given = _validate.as_rows(query, "query", index._dim, index._dtype, queries=True)
+    if given.ndim != 1:
+        raise ValueError(f"query: expected ({index._dim},), got {given.shape}")
+    k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
+    width = _validate.search_width(ef_search, index._ef_search)
+    _validate.room_for_results(1, k, len(index))
+    ids, distances = np.empty(k, np.int64), np.empty(k, np.float32)
+    log = native.index_trace(index._handle, rows[0], k, width, ids, distances)
+    if isinstance(log, int):
+        _validate.refuse_rows(log, "query", rows, given)
+    words = np.frombuffer(log, np.int64)
+    kind, estimated, kept, known, reranked = words[:_HEADER_WORDS].tolist()
+    starts, place = [], _HEADER_WORDS
+    while place < len(words):
+        starts.append(place)
+        place += _HOP_WORDS + (int(words[place + 1]) + 1) * _ROW_WORDS
+    return Trace(
+        query=rows[0].copy(),
+        k=k,
+        ef_search=width,
+        width=kept,
+        scanned=kind == _SCAN,
+        estimated=bool(estimated),
+        reranked=reranked,
+        rows=known,
+        result=SearchResult(index._to_external(ids), distances),
+        _index=index,
+        _words=words,
+        _starts=tuple(starts),
+    )
 
 
-def _why_not(index: State, trace: Trace, number: int, id: Any) -> WhyNot:
-    """Follow one row, `number` to the native code, through a trace."""
+def why_not(index: State, query: ArrayLike, id: Any, k: int, ef_search: int | None) -> WhyNot:
+    """See `Index.why_not`."""
+    internal, given = index._to_internal(id, "id")
+    if internal.ndim:
+        raise ValueError(f"id: expected one id, got shape {internal.shape}")
+    with index._writer_lock.still():
+        if index._find_rows(internal.reshape(1))[0] < 0:
+            raise KeyError(f"id: {given[()]} is not in the index")
+        traced = trace(index, query, k, ef_search)
+        return _why_not(index, traced, int(internal), given.reshape(1).tolist()[0])
+
+
+def _why_not(index: State, trace: Trace, internal: int, id: Any) -> WhyNot:
+    """Follow the row of an internal id, `id` to the caller, through a trace."""
     exact = np.empty(trace.k, np.int64)
     distances = np.empty(trace.k, np.float32)
-    native.index_search(index._handle, trace.query, trace.k, _EXACT, 1, exact, distances)
-    true_rank = _place(exact == number, distances)
-    rank = _place(trace.result.ids == id, trace.result.distances)
-    distance = _distance(index, trace.query, number)
+    native.index_search(index._handle, trace.query, trace.k, EXHAUSTIVE, 1, exact, distances)
+    true_rank = _rank(exact == internal, distances)
+    rank = _rank(trace.result.ids == id, trace.result.distances)
+    distance = _distance(index, trace.query, internal)
     if rank is not None:
         distance = float(trace.result.distances[rank - 1])
     last = float(trace.result.distances[-1])
 
-    def tell(fate: Fate, step: int | None, measured: float | None, bound: float | None) -> WhyNot:
+    def answer(fate: Fate, step: int | None, measured: float | None, bound: float | None) -> WhyNot:
         return WhyNot(id, fate, rank, true_rank, step, distance, measured, bound)
 
     if trace.scanned:
-        return tell("farther" if rank is None else "found", 0, distance, None if rank else last)
+        return answer("farther" if rank is None else "found", 0, distance, None if rank else last)
     step = measured = None
     for hop in trace._hops():
         if hop.level:
             continue
         if measured is None:
-            here = np.flatnonzero(hop.measured[:, 1] == number)
+            here = np.flatnonzero(hop.measured[:, 1] == internal)
             if not len(here):
                 continue
-            step, measured = hop.number, float(trace._named(hop.measured[here])[1][0])
-            if rank is None and number not in hop.beam[:, 1]:
-                return tell("refused", step, measured, float(trace._named(hop.beam[-1:])[1][0]))
-        elif rank is None and number in hop.evicted[:, 1]:
-            bound = float(trace._named(hop.beam[-1:])[1][0])
-            return tell("evicted", hop.number, measured, bound)
+            step, measured = hop.number, float(_distances(hop.measured[here])[0])
+            if rank is None and internal not in hop.beam[:, 1]:
+                return answer("refused", step, measured, _last(hop.beam))
+        elif rank is None and internal in hop.evicted[:, 1]:
+            return answer("evicted", hop.number, measured, _last(hop.beam))
     if rank is not None:
-        return tell("found", step, measured, None)
+        return answer("found", step, measured, None)
     if measured is None:
-        original = _original(index, trace, number)
-        if original is None:
-            return tell("unreached", None, None, None)
+        representative = _representative(index, trace, internal)
+        if representative is None:
+            return answer("unreached", None, None, None)
         # it is found with the row that it equals, or lost with it
-        way = _why_not(index, trace, original, index._named(np.array([original]))[0])
+        other = index._to_external(np.array([representative]))[0]
+        way = _why_not(index, trace, representative, other)
         fate = "farther" if way.fate == "found" else way.fate
-        return tell(fate, way.step, way.measured, last if way.fate == "found" else way.bound)
-    place = int(np.flatnonzero(hop.beam[:, 1] == number)[0])
+        return answer(fate, way.step, way.measured, last if way.fate == "found" else way.bound)
+    place = int(np.flatnonzero(hop.beam[:, 1] == internal)[0])
     if trace.estimated and place >= trace.reranked and distance < last:
-        return tell("not_reranked", step, measured, last)
-    return tell("farther", step, measured, last)
+        return answer("not_reranked", step, measured, last)
+    return answer("farther", step, measured, last)
 
 
-def _original(index: State, trace: Trace, number: int) -> int | None:
-    """Return the row on level 0 of a trace that a row is a copy of: copies are not in the graph."""
+def _representative(index: State, trace: Trace, internal: int) -> int | None:
+    """Return the row on level 0 of a trace that a row duplicates: duplicates have no links."""
     ids = [hop.measured[:, 1] for hop in trace._hops() if hop.level == 0]
-    reached = np.concatenate([[number], *ids])
-    reached = np.concatenate([reached[:1], reached[1:][index._rows(reached[1:]) >= 0]])
-    rows = np.empty((len(reached), index._dim), _validate.STORED_DTYPES[index._dtype])
-    if native.index_get(index._handle, reached, rows) >= 0:
+    reached = np.concatenate([[internal], *ids])
+    reached = np.concatenate([reached[:1], reached[1:][index._find_rows(reached[1:]) >= 0]])
+    rows, unknown = read_vectors(index, reached)
+    if unknown >= 0:
         return None
     equal = np.flatnonzero((rows[1:].view(np.uint8) == rows[:1].view(np.uint8)).all(axis=1))
     return int(reached[1 + equal[0]]) if len(equal) else None
 
 
-def _place(here: NDArray[np.bool_], distances: NDArray[np.float32]) -> int | None:
+def _rank(here: NDArray[np.bool_], distances: NDArray[np.float32]) -> int | None:
     """Return the first place that is marked and holds a row, from 1."""
     places = np.flatnonzero(here & np.isfinite(distances))
     return int(places[0]) + 1 if len(places) else None
 
 
-def _distance(index: State, query: NDArray[Any], number: int) -> float:
+def _distance(index: State, query: NDArray[Any], internal: int) -> float:
     """Measure a row as results are."""
-    row = np.empty((1, index._dim), _validate.STORED_DTYPES[index._dtype])
-    if native.index_get(index._handle, np.array([number]), row) >= 0:
-        raise KeyError(f"id: {index._named(np.array([number]))[0]} is not in the index")
+    ids = np.array([internal])
+    row, unknown = read_vectors(index, ids)
+    if unknown >= 0:
+        raise KeyError(f"id: {index._to_external(ids)[0]} is not in the index")
     metric, dtype = _validate.METRICS.index(index._metric), _validate.DTYPES.index(index._dtype)
     if index._metric == "cosine" and query.dtype == np.float32:
         # rows are measured as they are stored, at a length of almost 1
         length = np.linalg.norm(query.astype(np.float64))
         query = (query / length).astype(np.float32)
     return native.distance(metric, dtype, query, row[0])
+
+
+def _distances(rows: Words) -> NDArray[np.float32]:
+    """Return the distances of rows of a log, which holds the bits of float32."""
+    return (rows[:, 2] & 0xFFFFFFFF).astype(np.uint32).view(np.float32)
+
+
+def _last(beam: Words) -> float:
+    """Return the distance of the farthest candidate kept."""
+    return float(_distances(beam[-1:])[0])

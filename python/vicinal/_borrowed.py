@@ -1,4 +1,4 @@
-"""Whether an index may read vectors where the caller has them, or has to copy them."""
+"""Whether an index can read vectors in memory of the caller, or has to copy them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def copy_mode(copy: object) -> bool | None:
     raise TypeError(f"copy: expected True, None or False, got {reprlib.repr(copy)}")
 
 
-def stays(copy: bool | None, handle: Any, data: object, rows: Array) -> bool:
-    """Tell whether vectors that are to be added stay where they are.
+def can_borrow(copy: bool | None, handle: Any, data: object, rows: Array) -> bool:
+    """Tell whether vectors that are to be added can stay where they are.
 
     Parameters
     ----------

@@ -14,20 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
-from vicinal._state import State
+from vicinal._search import read_vectors
+from vicinal._state import EXHAUSTIVE, STRING_NUMBERS, State
 from vicinal.errors import CorruptError
 
-__all__ = ["MeasuredRecall", "Quality", "Tuning"]
+__all__ = ["MeasuredRecall", "Tuning", "measure_recall", "tune", "tuned_width", "tunings"]
 
-# So wide that the native code scans all rows: exact whatever the size of the index.
-_EXACT = _validate.MAX_COUNT
-_WALKED_PART = 8  # a search of at least a part of this many of the rows is a scan
+_SCAN_SHARE = 8  # searches wider than 1/8 of the rows scan all of them
 _Z = 1.959963984540054  # quantile of the normal distribution for 95 %
 _ADDED = 4  # queries added to the variance of a sample
 _WORDS = 8  # int64 of a tuning in the table of the native index
 _MOST_TUNINGS = 4096
 _PAIRS = 1 << 22  # pairs of ids compared at a time: a few MB
-_NUMBERS = 7  # status of a search of an index with string ids; numbers do as well here
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ class MeasuredRecall:
     recall : float
         Mean share of the true k neighbours that were found, 0 to 1.
     low, high : float
-        95 % confidence interval of the recall of all such queries (Wilson's, see `docs/recall.md`).
+        95 % confidence interval of the recall of all such queries (Wilson's, see
+        `docs/guide/recall.md`).
     k : int
         Neighbours asked for.
     ef_search : int
@@ -124,145 +123,63 @@ def draw(count: int, sample: int) -> NDArray[np.int64]:
     return np.sort(drawn[np.sort(first)[:sample]])
 
 
-class Quality(State):
-    """The methods that measure recall and make it an argument of a search."""
+def measure_recall(
+    index: State,
+    queries: ArrayLike | None,
+    k: int,
+    sample: int,
+    ef_search: int | None,
+    num_threads: int | None,
+) -> MeasuredRecall:
+    """See `Index.measure_recall`."""
+    width = _validate.search_width(ef_search, index._ef_search)
+    with index._writer_lock.still():
+        return _Sample(index, queries, k, sample, num_threads).measure(width)
 
-    __slots__ = ()
 
-    def measure_recall(
-        self,
-        queries: ArrayLike | None = None,
-        k: int = 10,
-        sample: int = 1000,
-        *,
-        ef_search: int | None = None,
-        num_threads: int | None = None,
-    ) -> MeasuredRecall:
-        """Measure which share of the true neighbours searches find, by searching exactly as well.
+def tune(
+    index: State,
+    recall: float,
+    k: int,
+    queries: ArrayLike | None,
+    sample: int,
+    num_threads: int | None,
+) -> Tuning:
+    """See `Index.tune`."""
+    target = _as_recall(recall)
+    with index._writer_lock.held():
+        drawn = _Sample(index, queries, k, sample, num_threads)
+        width = drawn.least_width(target)
+        tuning = Tuning(target, drawn.k, width, len(index), drawn.measure(width))
+        others = [old for old in tunings(index) if (old.recall, old.k) != (target, drawn.k)]
+        kept = [*others, tuning][-_MOST_TUNINGS:]
+        native.index_set_tuning(index._handle, _to_table(kept))
+        index._tuned_widths = {}
+    return tuning
 
-        Parameters
-        ----------
-        queries : array_like of shape (n, dim) or (dim,), optional
-            Queries as they will come. By default stored rows are used, each of which looks for its
-            k nearest others. Rows are often easier to find than the neighbours of new queries, so
-            give real queries where there are some.
-        k : int
-            Neighbours wanted, at least 1.
-        sample : int
-            Queries to measure, at least 1; all if there are no more. Which ones does not depend on
-            chance: the same call measures the same.
-        ef_search : int, optional
-            Width to measure; `index.ef_search` by default.
-        num_threads : int, optional
-            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
 
-        Returns
-        -------
-        MeasuredRecall
-            `recall` with the interval `low` to `high`, which holds the recall of all such queries
-            with a confidence of 95 %. A row found counts if it is no farther than the k-th true
-            neighbour, whichever of several equally near ones it is.
+def tunings(index: State) -> tuple[Tuning, ...]:
+    """See `Index.tuned`."""
+    return _from_table(native.index_tuning(index._handle))
 
-        Raises
-        ------
-        TypeError, ValueError
-            As `search`; also if there are no rows, or no row besides the one that is the query.
 
-        Notes
-        -----
-        Takes `sample` exact searches: each measures all rows. Ends on Ctrl-C.
-        Threads: waits for a writer, and writers wait for it; searches go on meanwhile. A progress
-        function may ask, too.
-        """
-        width = self._ef_search
-        if ef_search is not None:
-            width = _validate.whole_number(ef_search, "ef_search", 1, _validate.MAX_COUNT)
-        with self._writing.still():
-            return _Sample(self, queries, k, sample, num_threads).measure(width)
-
-    def tune(
-        self,
-        recall: float = 0.95,
-        k: int = 10,
-        queries: ArrayLike | None = None,
-        *,
-        sample: int = 1000,
-        num_threads: int | None = None,
-    ) -> Tuning:
-        """Find the least search width that reaches a recall, and keep it for `search(recall=...)`.
-
-        Parameters
-        ----------
-        recall : float
-            Share of the true k neighbours that searches are to find on average, above 0, at most 1.
-        k : int
-            Neighbours wanted, at least 1.
-        queries : array_like of shape (n, dim) or (dim,), optional
-            Queries as they will come, stored rows by default; see `measure_recall`.
-        sample : int
-            Queries to measure, at least 1; all if there are no more.
-        num_threads : int, optional
-            Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
-
-        Returns
-        -------
-        Tuning
-            Its `ef_search` is the least width, above 100 to within 1 %, whose **mean** recall over
-            the sample reaches `recall`. About half of the fresh samples will be a little below, by
-            as much as the interval in `measured` says; ask for a little more to be sure.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `measure_recall`; also if `recall` is no number above 0 and at most 1.
-
-        Notes
-        -----
-        Any recall can be reached: a search of an eighth of the rows is a scan of all of them.
-        Tunings for several recalls and k are kept side by side; a new one replaces that of the same
-        recall and k. They are saved with the index and may be made of a read-only one. After the
-        number of rows has more than doubled or halved, `stats()` calls them stale.
-        Threads: waits for a writer, and writers wait for it; searches go on meanwhile.
-        """
-        target = _as_recall(recall)
-        with self._writing.held():
-            held = _Sample(self, queries, k, sample, num_threads)
-            width = held.least_width(target)
-            tuning = Tuning(target, held.k, width, len(self), held.measure(width))
-            others = [old for old in self.tuned if (old.recall, old.k) != (target, held.k)]
-            kept = [*others, tuning][-_MOST_TUNINGS:]
-            native.index_set_tuning(self._handle, _to_table(kept))
-            self._widths = {}
-        return tuning
-
-    @property
-    def tuned(self) -> tuple[Tuning, ...]:
-        """What `tune` has found, oldest first.
-
-        Raises
-        ------
-        CorruptError
-            If the index lies in a damaged file.
-        """
-        return _from_table(native.index_tuning(self._handle))
-
-    def _tuned_width(self, recall: float, k: int) -> int:
-        """Return the search width for a recall; ValueError if none was tuned that serves."""
-        try:
-            return self._widths[recall, k]
-        except (KeyError, TypeError):
-            pass
-        target = _as_recall(recall)
-        tuned = self.tuned
-        widths = [t.ef_search for t in tuned if t.recall >= target and t.k >= k]
-        if not widths:
-            have = ", ".join(f"recall={t.recall:g} for k={t.k}" for t in tuned) or "nothing"
-            raise ValueError(
-                f"recall: expected one that the index was tuned for, got {target:g} for k={k}; "
-                f"tuned for: {have}; call index.tune({target:g}, k={k}) first"
-            )
-        self._widths[target, k] = min(widths)
-        return min(widths)
+def tuned_width(index: State, recall: float, k: int) -> int:
+    """Return the search width for a recall; ValueError if none was tuned that serves."""
+    try:
+        return index._tuned_widths[recall, k]
+    except (KeyError, TypeError):
+        pass
+    target = _as_recall(recall)
+    tuned = tunings(index)
+    widths = [t.ef_search for t in tuned if t.recall >= target and t.k >= k]
+    if not widths:
+        have = ", ".join(f"recall={t.recall:g} for k={t.k}" for t in tuned) or "nothing"
+        raise ValueError(
+            f"recall: expected one that the index was tuned for, got {target:g} for k={k}; "
+            f"tuned for: {have}; call index.tune({target:g}, k={k}) first"
+        )
+    index._tuned_widths[target, k] = min(widths)
+    return min(widths)
 
 
 class _Sample:
@@ -286,7 +203,7 @@ class _Sample:
         if queries is None:
             if len(index) == 1:
                 raise ValueError("index: expected more rows than the one that is the query, got 1")
-            self._rows, self._own = _stored(index, sample)
+            self._rows, self._own = _stored_rows(index, sample)
             self._given: NDArray[Any] = self._rows
         else:
             rows, given = _validate.as_rows(
@@ -298,11 +215,11 @@ class _Sample:
             # looked at as a whole, so that a message names the row that was given
             self._rows = rows[chosen] if len(chosen) < len(rows) else rows
             self._given = given.reshape(rows.shape)[chosen]
-        self._known: dict[int, NDArray[np.float64]] = {}
+        self._shares_by_width: dict[int, NDArray[np.float64]] = {}
 
     @cached_property
     def _truth(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        return self._search(_EXACT)
+        return self._search(EXHAUSTIVE)
 
     def measure(self, width: int) -> MeasuredRecall:
         """Measure one search width."""
@@ -316,7 +233,7 @@ class _Sample:
         def reaches(width: int) -> bool:
             return width >= scan or float(self._shares(width).mean()) >= target
 
-        scan = max(1, -(-len(self._index) // _WALKED_PART))
+        scan = max(1, -(-len(self._index) // _SCAN_SHARE))
         width = min(self.k, scan)
         short = width - 1  # never used as a width: a search keeps k candidates at least
         while True:
@@ -340,7 +257,7 @@ class _Sample:
 
     def _shares(self, width: int) -> NDArray[np.float64]:
         """Return the share of the true neighbours of each query that a search finds."""
-        if width not in self._known:
+        if width not in self._shares_by_width:
             true_ids, true_distances = self._truth
             # distances beyond float32 do not occur: infinity stands for no row
             exist = np.isfinite(true_distances)
@@ -354,8 +271,8 @@ class _Sample:
             for i in range(0, len(query), step):
                 q, p = query[i : i + step], place[i : i + step]
                 hits[q, p] = ((true_ids[q] == ids[q, p][:, None]) & exist[q]).any(axis=1)
-            self._known[width] = np.minimum(hits.sum(axis=1), count) / count
-        return self._known[width]
+            self._shares_by_width[width] = np.minimum(hits.sum(axis=1), count) / count
+        return self._shares_by_width[width]
 
     def _search(self, width: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Search all queries; a stored row does not find itself."""
@@ -367,7 +284,7 @@ class _Sample:
         status = native.index_search(
             index._handle, self._rows, k, width, self._threads, ids, distances
         )
-        if status and status != _NUMBERS:
+        if status and status != STRING_NUMBERS:  # internal ids do here
             _validate.refuse_rows(status, "queries", self._rows, self._given)
         if self._own is None:
             return ids, distances
@@ -378,15 +295,15 @@ class _Sample:
         return ids[keep].reshape(n, self.k), distances[keep].reshape(n, self.k)
 
 
-def _stored(index: State, sample: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return some stored rows as queries, and their ids as the native code knows them."""
+def _stored_rows(index: State, sample: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return some stored rows as queries, and their internal ids."""
     while True:
-        ids = index._all_ids()
+        ids = index._internal_ids()
         own = np.ascontiguousarray(ids[draw(len(ids), sample)])
-        out = np.empty((len(own), index._dim), _validate.STORED_DTYPES[index._dtype])
-        if native.index_get(index._handle, own, out) < 0:
+        vectors, unknown = read_vectors(index, own)
+        if unknown < 0:  # none was removed between the two
             break
-    return _validate.as_rows(out, "queries", index._dim, index._dtype, queries=True)[0], own
+    return _validate.as_rows(vectors, "queries", index._dim, index._dtype, queries=True)[0], own
 
 
 def _as_recall(recall: object) -> float:
@@ -401,7 +318,7 @@ def _as_recall(recall: object) -> float:
 
 
 def _to_table(tunings: list[Tuning]) -> NDArray[np.int64]:
-    """Return tunings as the native index keeps them; docs/format.md has the columns."""
+    """Return tunings as the native index keeps them; docs/design/format.md has the columns."""
     table = np.empty((len(tunings), _WORDS), np.int64)
     for row, t in zip(table, tunings, strict=True):
         row[:4] = t.k, t.ef_search, t.rows, t.measured.sample

@@ -1,0 +1,81 @@
+"""Making one index of two."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from vicinal import _info, _search, _updates, _validate
+from vicinal._persistence import own_attributes
+from vicinal._progress import Report
+from vicinal._state import State
+
+__all__ = ["in_order", "merge"]
+
+Index = TypeVar("Index", bound=State)
+
+
+def merge(
+    index: State, other: State, num_threads: int | None, progress: bool | Report | None
+) -> NDArray[Any]:
+    """See `Index.merge`."""
+    if not isinstance(other, State):
+        raise TypeError(f"other: expected an Index, got {type(other).__name__}")
+    if other is index:
+        raise ValueError("other: expected another index, got this one")
+    mine, theirs = _kind(index), _kind(other)
+    if mine != theirs:
+        name = next(key for key in mine if mine[key] != theirs[key])
+        raise ValueError(f"other: expected {name}={mine[name]!r}, got {theirs[name]!r}")
+    index._require_writable()
+    threads = _validate.thread_count(num_threads)
+    while True:
+        with index._writer_lock.held():
+            second = other._writer_lock.held_if_free()
+            if second is not None:
+                with second:
+                    return _add_all_of(index, other, threads, progress)
+        # Waits with neither lock held, so that two threads cannot wait for each other.
+        other._writer_lock.wait()
+
+
+def _add_all_of(
+    index: State, other: State, threads: int, progress: bool | Report | None
+) -> NDArray[Any]:
+    """Add all vectors of another index; the caller holds the writer's lock of both."""
+    ids = other._to_external(other._internal_ids())
+    vectors = _search.get(other, ids)
+    rows, given = _validate.as_rows(vectors, "other", index._dim, index._dtype)
+    origin = (other._handle, _updates.rows_of(other, ids))
+    _updates.write_rows(index, rows, given, ids, threads, progress, origin=origin)
+    return ids
+
+
+def in_order(a: Index, b: Index) -> tuple[Index, Index]:
+    """Return which index to copy, and which one to merge into the copy: the larger one first.
+
+    They change places only if the result is the same kind of index either way.
+    """
+    for index, name in ((a, "a"), (b, "b")):
+        if not isinstance(index, State):
+            raise TypeError(f"{name}: expected an Index, got {type(index).__name__}")
+    plain = own_attributes(a) is None and own_attributes(b) is None and type(a) is type(b)
+    alike = plain and _kind(a) == _kind(b) and _parameters(a) == _parameters(b)
+    return (b, a) if alike and len(b) > len(a) else (a, b)
+
+
+def _kind(index: State) -> dict[str, Any]:
+    """Return what two indexes must have in common."""
+    return {
+        "dim": index._dim,
+        "metric": index._metric,
+        "dtype": index._dtype,
+        "ids": "int64" if index._strings is None else "str",
+    }
+
+
+def _parameters(index: State) -> tuple[Any, ...]:
+    """Return what decides, besides the vectors, what an index becomes."""
+    asked = (_info.number(index._handle, each) for each in (_info.EXACT_BELOW, _info.QUANTIZATION))
+    return (index._M, index._ef_construction, index._seed, index._ef_search, *asked)
