@@ -1,6 +1,7 @@
 """Nearest-neighbour search in one process: exact where that is fastest, a graph above it."""
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from vicinal import _trace, _tuning
 from vicinal._cpu import build_info
@@ -12,7 +13,9 @@ from vicinal.exact import exact_search
 from vicinal.index import Index, merge, open
 from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
-from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
+
+if TYPE_CHECKING:
+    from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
 
 __all__ = [
     "CorruptError",
@@ -39,6 +42,19 @@ __all__ = [
     "set_num_threads",
     "write_vectors",
 ]
+
+# What reads files takes some milliseconds to import, which programs that use none need not wait for.
+_OF_VECTORS_IO = {"RowError", "VectorSource", "build", "read_vectors", "write_vectors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_VECTORS_IO:
+        raise AttributeError(f"module 'vicinal' has no attribute {name!r}")
+    from vicinal import vectors_io
+
+    value = globals()[name] = getattr(vectors_io, name)
+    return value
+
 
 __version__ = "0.1.0"
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import (
+    _export,
     _merge,
     _persistence,
     _search,
@@ -240,18 +241,6 @@ class Index(State):
         Threads: one writer at a time, a second waits; searches go on.
         Source: arXiv:1603.09320, algorithms 1 and 4.
         """
-        if hasattr(vectors, "pieces"):
-            from vicinal.vectors_io._to_index import add_source
-
-            return add_source(
-                self,
-                vectors,  # type: ignore[arg-type]
-                ids,
-                on_conflict=on_conflict,
-                copy=copy,
-                num_threads=num_threads,
-                progress=progress,
-            )
         return _updates.add(self, vectors, ids, on_conflict, copy, num_threads, progress)
 
     def update(
@@ -723,29 +712,35 @@ with 0 rows, read-only
 
         A file appears once it is whole, in place of one of that name. `vicinal.write_vectors`
         writes other formats.
-        """
-        from vicinal.vectors_io import write_vectors
 
-        write_vectors(path, self, format="npy", ids_path=ids_path)
+        Notes
+        -----
+        Threads: safe at any time; rows that are removed meanwhile are an error.
+        """
+        _export.to_npy(self, path, ids_path)
 
     def to_parquet(self, path: PathLike) -> None:
         """Write the table of `to_arrow` to a Parquet file, a batch at a time.
 
         The file appears once it is whole, in place of one of that name. Needs the extra `arrow`.
-        """
-        from vicinal.vectors_io import write_vectors
 
-        write_vectors(path, self, format="parquet")
+        Notes
+        -----
+        Threads: safe at any time; rows that are removed meanwhile are an error.
+        """
+        _export.to_parquet(self, path)
 
     def to_arrow(self) -> Any:
         """Return ids and vectors as a `pyarrow.Table`; needs the extra `arrow`.
 
         Columns "id" and "vector", a list of `dim` values in each row, in the order of `ids`.
         bfloat16 comes as float32, which holds every value of it.
-        """
-        from vicinal.vectors_io._write import table_of
 
-        return table_of(self)
+        Notes
+        -----
+        Threads: safe at any time; rows that are removed meanwhile are an error.
+        """
+        return _export.to_arrow(self)
 
     def copy(self) -> Self:
         """Return an independent copy in memory that can be changed, also of a read-only index.

@@ -31,9 +31,9 @@ class SearchResult(NamedTuple):
         Columns "query" (0 to n - 1), "rank" (from 0), "id" and "distance", a row for every
         neighbour that there is.
         """
-        from vicinal.vectors_io._write import table_of_result
+        from vicinal._export import result_to_arrow
 
-        return table_of_result(self.ids, self.distances)
+        return result_to_arrow(self)
 
 
 class RangeResult(NamedTuple):

@@ -143,7 +143,7 @@ def open_npz(path: Any, name: str, vectors: str | None, ids: str | None) -> Vect
             with zipfile.ZipFile(file) as archive:
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 for info in members.values():
-                    if info.compress_size > size or info.header_offset > size:
+                    if info.compress_size > size or not 0 <= info.header_offset <= size:
                         raise FormatError(f"{name}: {info.filename} lies beyond the file")
                 if vectors is None:
                     members_2d = {

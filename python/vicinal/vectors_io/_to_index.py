@@ -101,10 +101,9 @@ def _has_strings(source: VectorSource) -> bool:
 
 
 def add_source(
-    index: Index,
-    source: VectorSource,
+    index: Any,
+    source: Any,
     ids: Any = None,
-    *,
     on_conflict: str = "error",
     copy: bool | None = True,
     num_threads: int | None = None,
@@ -146,7 +145,7 @@ def add_source(
             given.append(new)
             added += len(vectors)
     if not given:
-        return index.ids[:0]
+        return np.asarray(index.ids[:0])
     return np.concatenate(given)
 
 

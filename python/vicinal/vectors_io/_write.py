@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -202,6 +200,8 @@ def _write_raw(file: IO[bytes], source: VectorSource) -> None:
 
 
 def _write_npz(file: IO[bytes], source: VectorSource) -> None:
+    import zipfile
+
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("vectors.npy", "w", force_zip64=True) as member:
             _write_npy(member, source)
@@ -211,6 +211,8 @@ def _write_npz(file: IO[bytes], source: VectorSource) -> None:
 
 
 def _write_safetensors(file: IO[bytes], source: VectorSource) -> None:
+    import json
+
     n, dim = source.shape
     dtype = source.dtype.newbyteorder("<")
     end = n * dim * dtype.itemsize
