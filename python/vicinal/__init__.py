@@ -43,7 +43,7 @@ __all__ = [
     "write_vectors",
 ]
 
-# What reads files takes some milliseconds to import, which programs that use none need not wait for.
+# To import what reads files takes some milliseconds, for which others need not wait.
 _OF_VECTORS_IO = {"RowError", "VectorSource", "build", "read_vectors", "write_vectors"}
 
 
