@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 import operator
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -70,9 +72,29 @@ def extra(module: str, name: str, what: str) -> Any:
         ) from error
 
 
+class _File(io.BufferedReader):
+    """A file that is closed with its source, or when nothing needs it, without a warning."""
+
+    def __init__(self, path: Any) -> None:
+        # a pipe that nobody writes to is refused rather than waited for
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            super().__init__(io.FileIO(number, closefd=False))
+        except BaseException:
+            os.close(number)
+            raise
+        self._end = weakref.finalize(self, os.close, number)
+
+    def close(self) -> None:
+        super().close()
+        self._end()
+
+
 def open_file(path: Any) -> tuple[IO[bytes], int]:
     """Open a regular file for reading; return it and its size."""
-    file = open(path, "rb")  # noqa: SIM115 - the source closes it
+    if isinstance(path, int):
+        raise TypeError("source: expected a path, got a number")
+    file = _File(path)
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         file.close()
