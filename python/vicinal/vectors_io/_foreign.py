@@ -29,6 +29,7 @@ class ForeignSource(VectorSource):
         self.format = library
         self.notes = notes
         self._ids, self._get = ids, get
+        self.owner: object = None
 
     def _no_ids(self) -> Array:
         return self._ids[:0]
@@ -134,28 +135,28 @@ def _faiss(module: Any, path: Any, name: str) -> ForeignSource:
     metrics = {module.METRIC_L2: "l2", module.METRIC_INNER_PRODUCT: "ip"}
     if inner.metric_type not in metrics:
         raise ValueError(f"{name}: metric {inner.metric_type} of faiss is none of l2, ip, cosine")
-    if hasattr(inner, "make_direct_map"):
-        if labels is None:
-            labels = _inverted_labels(module, inner)
-        inner.make_direct_map()
     count = int(inner.ntotal)
     numbers = np.arange(count)
+    inverted = hasattr(inner, "set_direct_map_type")
+    if inverted:
+        # rows lie in lists; any numbers may name them
+        inner.set_direct_map_type(module.DirectMap.Hashtable)
+        if labels is None:
+            labels = numbers = _inverted_labels(module, inner)
     notes = []
     if not isinstance(inner, (module.IndexFlat, module.IndexHNSWFlat, module.IndexIVFFlat)):
         notes.append(f"{name}: {type(inner).__name__} has codes; vectors are what they stand for")
 
-    direct = labels is not None and hasattr(inner, "make_direct_map")
-    if direct and outer is inner:
-        assert labels is not None
-        numbers = labels
-
     def get(start: int, stop: int) -> Array:
-        if direct and outer is inner:
+        if inverted:
             return np.stack([inner.reconstruct(int(key)) for key in numbers[start:stop]])
         return np.asarray(inner.reconstruct_n(start, stop - start))
 
     ids = np.arange(count) if labels is None else labels
-    return ForeignSource(name, "faiss", ids, int(inner.d), metrics[inner.metric_type], get, notes)
+    kind = metrics[inner.metric_type]
+    source = ForeignSource(name, "faiss", ids, int(inner.d), kind, get, notes)
+    source.owner = index  # what `downcast_index` gives does not keep it alive
+    return source
 
 
 def _inverted_labels(module: Any, index: Any) -> Array:
@@ -169,7 +170,10 @@ def _inverted_labels(module: Any, index: Any) -> Array:
 
 
 def _usearch(module: Any, path: Any, name: str) -> ForeignSource:
-    index = module.Index.restore(os.fsdecode(path))
+    try:
+        index = module.Index.restore(os.fsdecode(path))
+    except ValueError as error:
+        raise FormatError(f"{name}: usearch cannot read it: {error}") from None
     if index is None:
         raise FormatError(f"{name}: no index of usearch")
     kinds = {"l2sq": "l2", "ip": "ip", "cos": "cosine"}
