@@ -19,7 +19,7 @@ TOOLS := $(shell sed -n '/^\(dependencies\|test\|dev\) = \[/,/^\]/s/^ *\("[^"]*"
 # CPU levels that are compiled for demo and bench, and for tests: those that this machine runs. Wheels
 # of `make wheels` and `pip wheel .` have all levels of the architecture.
 demo bench figures: export VICINAL_LEVELS ?= best
-test lint format fuzz endurance: export VICINAL_LEVELS ?= here
+test test-extras lint format fuzz endurance: export VICINAL_LEVELS ?= here
 # files that `make quick` leaves to `make test`: long histories, many threads, kills, whole packages
 QUICK_LEAVES_OUT := bench build_stats concurrency crash_safety endurance hostile measure_recall merge \
 	merge_graphs model packaging quantization_changes recall remove_recall remove_threads \
@@ -34,12 +34,13 @@ MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize tests/schedules bench 
 BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
 
 .NOTPARALLEL:
-.PHONY: help demo test quick figures sanitize explore fuzz endurance wheels build bench bench-native lint \
-	format doc clean
+.PHONY: help demo test test-extras quick figures sanitize explore fuzz endurance wheels build bench \
+	bench-native lint format doc clean
 
 help:
 	@echo "make demo          index, search, save and reopen real vectors"
 	@echo "make test          Mojo tests, pytest on the installed wheel, lint"
+	@echo "make test-extras   tests of the extras, each in an environment of its own; ARGS=\"files\""
 	@echo "make quick         after a small change: three spaces compiled, the quick tests on the tree"
 	@echo "make figures       times of import, open, one call and save, beside hnswlib where it is"
 	@echo "make sanitize      lock-free parts under ThreadSanitizer, a whole life under AddressSanitizer"
@@ -65,6 +66,9 @@ test: $(VENV)/stamp-test
 	$(PY) -m pytest -n $(JOBS) --durations=15 $(ARGS) || status=1; \
 	$(MAKE) --no-print-directory lint || status=1; \
 	exit $$status
+
+test-extras: $(VENV)/stamp-test
+	$(PY) tools/test_extras.py $(ARGS)
 
 quick: $(VENV)/stamp-tools
 	$(PY) tools/native_build.py --spaces few

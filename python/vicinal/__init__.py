@@ -1,6 +1,7 @@
 """Nearest-neighbour search in one process: exact where that is fastest, a graph above it."""
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from vicinal import _trace, _tuning
 from vicinal._cpu import build_info
@@ -16,6 +17,9 @@ from vicinal.knn_graph import NeighbourGraph, knn_graph
 from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
 
+if TYPE_CHECKING:
+    from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
+
 __all__ = [
     "CorruptError",
     "FormatError",
@@ -24,12 +28,15 @@ __all__ = [
     "MeasuredRecall",
     "NeighbourGraph",
     "RangeResult",
+    "RowError",
     "SearchResult",
     "Trace",
     "TraceStep",
     "Tuning",
+    "VectorSource",
     "WhyNot",
     "__version__",
+    "build",
     "build_info",
     "exact_search",
     "fuse",
@@ -38,9 +45,24 @@ __all__ = [
     "merge",
     "metrics",
     "open",
+    "read_vectors",
     "recall_at_k",
     "set_num_threads",
+    "write_vectors",
 ]
+
+# To import what reads files takes some milliseconds, for which others need not wait.
+_OF_VECTORS_IO = {"RowError", "VectorSource", "build", "read_vectors", "write_vectors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_VECTORS_IO:
+        raise AttributeError(f"module 'vicinal' has no attribute {name!r}")
+    from vicinal import vectors_io
+
+    value = globals()[name] = getattr(vectors_io, name)
+    return value
+
 
 __version__ = "0.1.0"
 

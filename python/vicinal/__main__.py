@@ -1,11 +1,16 @@
-"""`python -m vicinal doctor`: check that the native code computes the right things here."""
+"""`python -m vicinal`: the command line; of it `doctor` works without click.
+
+`doctor` checks that the native code computes the right things here.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from vicinal import _cpu, _levels, _self_test
 
@@ -34,9 +39,39 @@ def doctor() -> int:
     return 0
 
 
+def doctor_as_json() -> int:
+    """Do the same, and print what was found as JSON."""
+    outcomes = _self_test.check_kernels(_cpu.native)
+    kernels = [outcome._asdict() for outcome in outcomes]
+    wrong = sum(bool(outcome.problem) for outcome in outcomes)
+    print(json.dumps({"build": _cpu.build_info(), "kernels": kernels, "wrong": wrong}))
+    return 1 if wrong else 0
+
+
+def doctor_of(level: str | None) -> int:
+    """Do the same for a CPU level, or for all that are available; return the exit status."""
+    if level is None:
+        return doctor()
+    available = _cpu.build_info()["available"]
+    status = 0
+    for each in available if level == "all" else [level]:
+        # A level is chosen at import, once for a process.
+        environment = {**os.environ, _cpu.VARIABLE: each}
+        done = subprocess.run([sys.executable, "-m", "vicinal", "doctor"], env=environment)
+        status = status or done.returncode
+    return status
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m vicinal")
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] != ["doctor"] and find_spec("click") is not None:
+        from vicinal.cli import main as command_line
+
+        command_line(given, "python -m vicinal")
+    parser = argparse.ArgumentParser(
+        prog="python -m vicinal", epilog="All other commands: pip install 'vicinal[cli]'"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
         "doctor",
@@ -47,17 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
         choices=[*_levels.LEVELS, "all"],
         help="check this CPU level, or each that is available, in a process of its own",
     )
-    options = parser.parse_args(arguments)
-    if options.level is None:
-        return doctor()
-    available = _cpu.build_info()["available"]
-    status = 0
-    for level in available if options.level == "all" else [options.level]:
-        # A level is chosen at import, once for a process.
-        environment = {**os.environ, _cpu.VARIABLE: level}
-        done = subprocess.run([sys.executable, "-m", "vicinal", "doctor"], env=environment)
-        status = status or done.returncode
-    return status
+    command.add_argument("--json", action="store_true", help="print JSON; without --level")
+    options = parser.parse_args(given)
+    if options.json and options.level:
+        parser.error("--json: expected no --level")
+    return doctor_as_json() if options.json else doctor_of(options.level)
 
 
 if __name__ == "__main__":

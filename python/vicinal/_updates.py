@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,9 @@ from vicinal._progress import Report, reporting
 from vicinal._state import State
 from vicinal._string_ids import StringIds, as_strings
 
+if TYPE_CHECKING:
+    from vicinal.vectors_io import VectorSource
+
 __all__ = ["add", "compact", "remove", "rows_of", "update", "write_rows"]
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
@@ -26,7 +29,7 @@ _CONFLICTS = ("error", "update", "skip")
 @logged
 def add(
     index: State,
-    vectors: ArrayLike,
+    vectors: ArrayLike | VectorSource,
     ids: ArrayLike | None,
     on_conflict: str,
     copy: bool | None,
@@ -35,6 +38,10 @@ def add(
 ) -> NDArray[Any]:
     """See `Index.add`."""
     index._require_writable()
+    if hasattr(vectors, "pieces"):
+        from vicinal.vectors_io._to_index import add_source
+
+        return add_source(index, vectors, ids, on_conflict, copy, num_threads, progress)
     if on_conflict not in _CONFLICTS:
         raise ValueError(
             f"on_conflict: expected 'error', 'update' or 'skip', got {reprlib.repr(on_conflict)}"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import (
+    _export,
     _merge,
     _persistence,
     _search,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from vicinal._trace import Trace, WhyNot
     from vicinal._tuning import MeasuredRecall, Tuning
+    from vicinal.vectors_io import VectorSource
 
 __all__ = ["Index", "merge", "open"]
 
@@ -173,7 +175,7 @@ class Index(State):
 
     def add(
         self,
-        vectors: ArrayLike,
+        vectors: ArrayLike | VectorSource,
         ids: ArrayLike | None = None,
         *,
         on_conflict: str = "error",
@@ -185,11 +187,12 @@ class Index(State):
 
         Parameters
         ----------
-        vectors : array_like of shape (n, dim) or (dim,)
-            Stored as they are if of the stored dtype. Other numbers are converted once: to a float
-            dtype by rounding to nearest, to an integer dtype only if every value fits exactly. A
-            bfloat16 index takes uint16 as the bits of bfloat16 values, and other dtypes by value
-            (through float32).
+        vectors : array_like of shape (n, dim) or (dim,), or VectorSource
+            A source that `read_vectors` returned is added a batch at a time, each of them whole or
+            not at all. Arrays are stored as they are if of the stored dtype. Other numbers are
+            converted once: to a float dtype by rounding to nearest, to an integer dtype only if
+            every value fits exactly. A bfloat16 index takes uint16 as the bits of bfloat16 values,
+            and other dtypes by value (through float32).
         ids : int or array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
@@ -694,6 +697,41 @@ class Index(State):
 with 0 rows, read-only
         """
         _persistence.save(self, path)
+
+    def to_npy(self, path: PathLike, ids_path: PathLike | None = None) -> None:
+        """Write the vectors to a `.npy` file in the order of `ids`, and the ids to another.
+
+        A file appears once it is whole, in place of one of that name. `vicinal.write_vectors`
+        writes other formats.
+
+        Notes
+        -----
+        Threads: safe at any time; rows that are removed meanwhile are an error.
+        """
+        _export.to_npy(self, path, ids_path)
+
+    def to_parquet(self, path: PathLike) -> None:
+        """Write the table of `to_arrow` to a Parquet file, a batch at a time.
+
+        The file appears once it is whole, in place of one of that name. Needs the extra `arrow`.
+
+        Notes
+        -----
+        Threads: safe at any time; rows that are removed meanwhile are an error.
+        """
+        _export.to_parquet(self, path)
+
+    def to_arrow(self) -> Any:
+        """Return ids and vectors as a `pyarrow.Table`; needs the extra `arrow`.
+
+        Columns "id" and "vector", a list of `dim` values in each row, in the order of `ids`.
+        bfloat16 comes as float32, which holds every value of it.
+
+        Notes
+        -----
+        Threads: safe at any time; rows that are removed meanwhile are an error.
+        """
+        return _export.to_arrow(self)
 
     def copy(self) -> Self:
         """Return an independent copy in memory that can be changed, also of a read-only index.

@@ -25,6 +25,16 @@ class SearchResult(NamedTuple):
     ids: NDArray[Any]
     distances: NDArray[np.float32]
 
+    def to_arrow(self) -> Any:
+        """Return the neighbours as a `pyarrow.Table`; needs the extra `arrow`.
+
+        Columns "query" (0 to n - 1), "rank" (from 0), "id" and "distance", a row for every
+        neighbour that there is.
+        """
+        from vicinal._export import result_to_arrow
+
+        return result_to_arrow(self)
+
 
 class RangeResult(NamedTuple):
     """Rows within a radius of one query or of many; also unpacks as `ids, distances, offsets`.

@@ -1,0 +1,41 @@
+"""What an index holds, as tables and files of vectors; the modules for that are imported here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vicinal._state import PathLike
+
+if TYPE_CHECKING:
+    from vicinal.index import Index
+    from vicinal.result import SearchResult
+
+__all__ = ["result_to_arrow", "to_arrow", "to_npy", "to_parquet"]
+
+
+def to_arrow(index: Index) -> Any:
+    """See `Index.to_arrow`."""
+    from vicinal.vectors_io._write import table_of
+
+    return table_of(index)
+
+
+def to_parquet(index: Index, path: PathLike) -> None:
+    """See `Index.to_parquet`."""
+    from vicinal.vectors_io import write_vectors
+
+    write_vectors(path, index, format="parquet")
+
+
+def to_npy(index: Index, path: PathLike, ids_path: PathLike | None) -> None:
+    """See `Index.to_npy`."""
+    from vicinal.vectors_io import write_vectors
+
+    write_vectors(path, index, format="npy", ids_path=ids_path)
+
+
+def result_to_arrow(result: SearchResult) -> Any:
+    """See `SearchResult.to_arrow`."""
+    from vicinal.vectors_io._write import table_of_result
+
+    return table_of_result(result.ids, result.distances)
