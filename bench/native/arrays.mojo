@@ -3,7 +3,7 @@ from std.ffi import external_call
 from std.sys import size_of
 
 from files import describe
-from vicinal.file.posix import Source
+from vicinal.file.posix import InputFile
 from vicinal.kernels.convert import from_float, to_float
 from vicinal.kernels.distance import MAX_DIM
 from vicinal.kernels.space import STORED, STORED_TYPES
@@ -66,7 +66,7 @@ def read_matrix(option: String, path: String) raises -> Matrix:
     """
     var label = String(t"{option} {path}")
     var name = path
-    var source = Source(Int(name.as_c_string_span().ptr()))
+    var source = InputFile(Int(name.as_c_string_span().ptr()))
     _ = name^
     if not source.status.ok():
         raise Error(t"{label}: {describe(source.status)}")
@@ -81,7 +81,7 @@ def read_matrix(option: String, path: String) raises -> Matrix:
     raise Error(t"{label}: expected a name that ends in .npy, .fvecs, .ivecs or .bvecs")
 
 
-def _read(source: Source, label: String, target: Int, bytes: Int, offset: Int) raises:
+def _read(source: InputFile, label: String, target: Int, bytes: Int, offset: Int) raises:
     var status = source.read_at(target, bytes, offset)
     if not status.ok():
         raise Error(t"{label}: {describe(status)}")
@@ -90,7 +90,7 @@ def _read(source: Source, label: String, target: Int, bytes: Int, offset: Int) r
 # ---- .npy
 
 
-def _read_npy(source: Source, label: String) raises -> Matrix:
+def _read_npy(source: InputFile, label: String) raises -> Matrix:
     var magic: List[UInt8] = [0x93, 78, 85, 77, 80, 89]  # and "NUMPY"
     var start = Column()
     if not start.grow(4096):
@@ -124,7 +124,7 @@ def _read_npy(source: Source, label: String) raises -> Matrix:
     return _read_body(source, label, String(unsafe_from_utf8=Span(text)), begin + length)
 
 
-def _read_body(source: Source, label: String, header: String, offset: Int) raises -> Matrix:
+def _read_body(source: InputFile, label: String, header: String, offset: Int) raises -> Matrix:
     """Reads what the header of a .npy file describes."""
     var descr = _value(header, "descr", label)
     if not descr.startswith("'") and not descr.startswith('"'):
@@ -209,7 +209,7 @@ def _value(header: String, key: String, label: String) raises -> String:
 # ---- fvecs, ivecs, bvecs
 
 
-def _read_vecs(source: Source, label: String, dtype: DType, item: Int) raises -> Matrix:
+def _read_vecs(source: InputFile, label: String, dtype: DType, item: Int) raises -> Matrix:
     """Reads vectors that each stand behind their dimension, an int32."""
     if source.bytes < 4:
         raise Error(t"{label}: truncated: expected at least one vector, got {source.bytes} bytes")

@@ -152,7 +152,7 @@ def build_once(
     if status != 0:
         raise Error(t"{rows.label}: row {status // 8} {reason(status % 8)}")
     var rate = Float64(rows.rows) / seconds
-    var work = Float64(index.ledger.of(DISTANCES)) / Float64(rows.rows)
+    var work = Float64(index.build_statistics.of(DISTANCES)) / Float64(rows.rows)
     print(
         t"build    {threads} thread{'' if threads == 1 else 's'}: {fixed(seconds, 3)} s,"
         t" {fixed(rate, 0)} vectors/s, {fixed(work, 0)} distances a row,"
@@ -164,7 +164,7 @@ def build_once(
     record.number("vectors_per_second", rate)
     record.number("distances_per_row", work)
     record.whole("bytes", index.bytes())
-    show_phases(index.ledger, rows.rows, seconds, record)
+    show_phases(index.build_statistics, rows.rows, seconds, record)
     report.put(record)
     return index^
 

@@ -7,7 +7,7 @@ from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, median
 from vicinal.exact.flat import search_exact
-from vicinal.exact.scan import Source
+from vicinal.exact.scan import RowSource
 from vicinal.kernels.space import (
     FINE,
     NOT_FINITE,
@@ -42,7 +42,7 @@ struct SearchExact[raw: Bool](SpaceTask):
         raw: True for rows as they were read, False for those of an index.
     """
 
-    var source: Source
+    var source: RowSource
     var queries: Int
     var count: Int
     var k: Int
@@ -96,7 +96,7 @@ def search_rows[
 ](
     metric: Int,
     dtype: Int,
-    source: Source,
+    source: RowSource,
     label: String,
     asked: Questions,
     threads: Int,
@@ -159,7 +159,7 @@ def run_exact(
 ) raises:
     """Measures exact search over rows as they were read, one query after the other and all at once.
     """
-    var source = Source(
+    var source = RowSource(
         Rows(base.data.address, base.dim * item_bytes(dtype), base.dim, 0), base.rows, False
     )
     if asked.truth.rows > 0:

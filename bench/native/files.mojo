@@ -15,7 +15,7 @@ from vicinal.file.format import (
     TRUNCATED,
     VERSION,
 )
-from vicinal.file.posix import SPECIAL, SYSTEM, Source, Status
+from vicinal.file.posix import SPECIAL, SYSTEM, InputFile, Status
 from vicinal.index.persistence import open_index, save_index
 from vicinal.index.vector_index import Index
 from vicinal.system.memory import Bytes
@@ -81,7 +81,9 @@ def open_file(path: String) raises -> Index:
     var name = path
     var status = Status.done()
     var watch = Unwatched()
-    var index = open_index(Source(Int(name.as_c_string_span().ptr())), False, False, status, watch)
+    var index = open_index(
+        InputFile(Int(name.as_c_string_span().ptr())), False, False, status, watch
+    )
     _ = name^
     if not status.ok():
         raise Error(t"--open {path}: {describe(status)}")

@@ -7,7 +7,7 @@ from options import dtype_names, metric_names
 from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, fixed, median
-from vicinal.exact.scan import Source
+from vicinal.exact.scan import RowSource
 from vicinal.index.first_use import know_ids
 from vicinal.index.vector_index import DONE, Index
 from vicinal.kernels.space import is_float
@@ -128,7 +128,7 @@ def find_truth(mut index: Index, asked: Questions) raises -> Matrix:
         check_truth(rows, asked, index.count)
         return rows^
     var rows = asked.room()
-    var source = Source(index.rows(), index.count, False)
+    var source = RowSource(index.rows(), index.count, False)
     var stamps = search_rows[False](
         index.metric, index.dtype, source, "index", asked, asked.threads, False, rows
     )

@@ -10,11 +10,11 @@ from bindings.file_api import (
 )
 from bindings.ids_api import (
     index_ids,
-    texts_info,
-    texts_numbers,
-    texts_read,
-    texts_shrink,
-    texts_use,
+    strings_info,
+    strings_numbers,
+    strings_read,
+    strings_shrink,
+    strings_use,
 )
 from bindings.info_api import (
     exact_below,
@@ -119,14 +119,14 @@ def PyInit__native() abi("C") -> Obj:
         "index_trace",
         "index_trace(handle, query, k, ef, out_ids, out_distances) -> bytes or what was refused",
     )
-    methods.add[texts_info]("texts_info", "texts_info(handle, which) -> int")
-    methods.add[texts_use]("texts_use", "texts_use(handle) -> None")
-    methods.add[texts_numbers](
-        "texts_numbers", "texts_numbers(handle, text, offsets, add, out) -> 0 or 1 for damage"
+    methods.add[strings_info]("strings_info", "strings_info(handle, which) -> int")
+    methods.add[strings_use]("strings_use", "strings_use(handle) -> None")
+    methods.add[strings_numbers](
+        "strings_numbers", "strings_numbers(handle, text, offsets, add, out) -> 0 or 1 for damage"
     )
-    methods.add[texts_shrink]("texts_shrink", "texts_shrink(handle, count) -> None")
-    methods.add[texts_read](
-        "texts_read", "texts_read(handle, numbers, out_offsets) -> bytes or a damaged position"
+    methods.add[strings_shrink]("strings_shrink", "strings_shrink(handle, count) -> None")
+    methods.add[strings_read](
+        "strings_read", "strings_read(handle, numbers, out_offsets) -> bytes or a damaged position"
     )
     methods.add[exact_search](
         "exact_search",

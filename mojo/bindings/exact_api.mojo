@@ -13,7 +13,7 @@ from bindings.python_api import (
     need,
 )
 from vicinal.exact.flat import DONE, MAX_ROWS, NO_MEMORY, STOPPED, search_exact
-from vicinal.exact.scan import Source
+from vicinal.exact.scan import RowSource
 from vicinal.kernels.products import W
 from vicinal.kernels.space import (
     FINE,
@@ -44,7 +44,7 @@ comptime THREAD_BYTES = 1 << 21
 struct SearchRaw(SpaceTask):
     """Checks the queries, then searches rows as they were given."""
 
-    var source: Source
+    var source: RowSource
     var queries: Int
     var num_queries: Int
     var k: Int
@@ -121,7 +121,7 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "results must have shape (%zd, %zd)", num_queries, k)
     var watch = PythonWatch(0, base.dim(0))
     var task = SearchRaw(
-        Source(Rows(base.address(), dim * item_bytes(dtype), dim, 0), base.dim(0), shared_map),
+        RowSource(Rows(base.address(), dim * item_bytes(dtype), dim, 0), base.dim(0), shared_map),
         queries.address(),
         num_queries,
         k,

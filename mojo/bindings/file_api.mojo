@@ -20,7 +20,7 @@ from bindings.python_api import (
     path_bytes,
 )
 from vicinal.file.mapped import verify
-from vicinal.file.posix import Source, Status
+from vicinal.file.posix import InputFile, Status
 from vicinal.index.header import IndexFile
 from vicinal.index.persistence import format_version, open_index, save_index, write_index
 from vicinal.index.vector_index import Index
@@ -99,7 +99,7 @@ def index_open(args: Args, count: Int) raises Fail -> Obj:
     var out = status_view(args[unsafe_offset=3])
     var watch = PythonWatch(0, 0)
     var status = Status.done()
-    var source = Source(path) if path != 0 else Source(descriptor=descriptor)
+    var source = InputFile(path) if path != 0 else InputFile(descriptor=descriptor)
     var index = open_index(source^, copy, check, status, watch)
     var raised = watch.raised
     _ = watch^

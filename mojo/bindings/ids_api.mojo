@@ -18,7 +18,7 @@ from bindings.python_api import (
     no_memory,
     none,
 )
-from vicinal.index.first_use import KnownTexts
+from vicinal.index.first_use import KnownStrings
 from vicinal.index.vector_index import NO_MEMORY, STOPPED, Index
 from vicinal.rows.string_ids import DAMAGED, NO_NUMBER, NO_ROOM
 from vicinal.system.memory import Ptr, at, missing
@@ -35,7 +35,7 @@ def index_ids(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 1)
     ref index = handle_of(args[unsafe_offset=0])[]
-    var visible = index.marks.present()
+    var visible = index.states.present()
     var live = index.live()
     var result = external_call["PyByteArray_FromStringAndSize", Obj](0, live * 8)
     if result == 0:
@@ -45,7 +45,7 @@ def index_ids(args: Args, count: Int) raises Fail -> Obj:
     for row in range(visible.bound):
         if to == live:
             break
-        if visible.sees(row):
+        if visible.is_visible(row):
             out[unsafe_offset=to] = index.ids.ptr[Int64]()[unsafe_offset=row]
             to += 1
     if to < live and external_call["PyByteArray_Resize", c_int](result, to * 8) != 0:
@@ -54,48 +54,48 @@ def index_ids(args: Args, count: Int) raises Fail -> Obj:
     return result
 
 
-def texts_info(args: Args, count: Int) raises Fail -> Obj:
-    """Implements texts_info(handle, which) -> int: 0 strings or -1 if ids are integers, 1 bytes of memory.
+def strings_info(args: Args, count: Int) raises Fail -> Obj:
+    """Implements strings_info(handle, which) -> int: 0 strings or -1 if ids are integers, 1 bytes of memory.
     """
     need(count, 2)
-    ref texts = capsule_get[Index, TAG](args[unsafe_offset=0])[].texts
+    ref strings = capsule_get[Index, TAG](args[unsafe_offset=0])[].strings
     if as_int(args[unsafe_offset=1]) == 0:
-        return from_int(texts.count if texts.used else -1)
-    return from_int(texts.memory())
+        return from_int(strings.count if strings.used else -1)
+    return from_int(strings.memory())
 
 
-def texts_use(args: Args, count: Int) raises Fail -> Obj:
-    """Implements texts_use(handle) -> None: names the rows of an index that has none yet by strings.
+def strings_use(args: Args, count: Int) raises Fail -> Obj:
+    """Implements strings_use(handle) -> None: names the rows of an index that has none yet by strings.
     """
     need(count, 1)
     var index = capsule_get[Index, TAG](args[unsafe_offset=0])
     if index[].count != 0 or index[].file != 0:
         raise fail("ValueError", "the index has %zd rows", index[].count)
-    index[].texts.used = True
+    index[].strings.used = True
     return none()
 
 
 def _know_texts(mut index: Index) raises Fail:
     """Makes the table of strings if there is none yet, without the GIL."""
-    if index.texts.held >= index.texts.count:
+    if index.strings.held >= index.strings.count:
         return
-    var known = KnownTexts()
+    var known = KnownStrings()
     var pinned = index.readers.claim()  # nothing that is read is freed or moved meanwhile
     if missing(pinned):
         raise no_memory()
     var watch = PythonWatch(0, 0)
-    var status = known.learn(index.texts, watch)
+    var status = known.learn(index.strings, watch)
     _ = watch^
     index.readers.release(pinned)
     if status == STOPPED:
         raise Fail()
     if status == NO_MEMORY:
         raise no_memory()
-    known.give(index.texts)
+    known.give(index.strings)
 
 
-def texts_numbers(args: Args, count: Int) raises Fail -> Obj:
-    """Implements texts_numbers(handle, text, offsets[n + 1], add, out[n]) -> 0, or 1 if the file's table is damaged.
+def strings_numbers(args: Args, count: Int) raises Fail -> Obj:
+    """Implements strings_numbers(handle, text, offsets[n + 1], add, out[n]) -> 0, or 1 if the file's table is damaged.
 
     String i is text[offsets[i]:offsets[i + 1]]. With `add` unknown ones get the next numbers, otherwise -1.
     """
@@ -111,7 +111,7 @@ def texts_numbers(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "%zd offsets for %zd strings", offsets.dim(0), n)
     if add and index[].file != 0:
         raise fail("ValueError", "the index is read-only")
-    var before = index[].texts.count
+    var before = index[].strings.count
     var status = _numbers(
         index, text.address(), text.dim(0), at[Int64](offsets.address()), n, add, out
     )
@@ -119,7 +119,7 @@ def texts_numbers(args: Args, count: Int) raises Fail -> Obj:
     _ = offsets^
     _ = out^
     if status < DAMAGED:
-        index[].texts.shrink(before)
+        index[].strings.shrink(before)
         if status == BAD_OFFSETS:
             raise fail("ValueError", "offsets do not ascend inside the text")
         raise fail("MemoryError", "no memory for the ids of this call; the index is as it was")
@@ -136,14 +136,14 @@ def _numbers(
     out_: View,
 ) -> Int:
     """Fills in numbers; returns 0 or the first failure."""
-    ref texts = index[].texts
+    ref strings = index[].strings
     var numbers = at[Int64](out_.address())
     for i in range(n):
         var begin = Int(offsets[unsafe_offset=i])
         var end = Int(offsets[unsafe_offset=i + 1])
         if begin < 0 or end < begin or end > bytes:
             return BAD_OFFSETS
-        var number = texts.add(text + begin, end - begin) if add else texts.find(
+        var number = strings.add(text + begin, end - begin) if add else strings.find(
             text + begin, end - begin
         )
         if number <= DAMAGED:
@@ -152,16 +152,16 @@ def _numbers(
     return 0
 
 
-def texts_shrink(args: Args, count: Int) raises Fail -> Obj:
-    """Implements texts_shrink(handle, count) -> None: forgets the strings from a number on."""
+def strings_shrink(args: Args, count: Int) raises Fail -> Obj:
+    """Implements strings_shrink(handle, count) -> None: forgets the strings from a number on."""
     need(count, 2)
     var until = as_int(args[unsafe_offset=1])
-    capsule_get[Index, TAG](args[unsafe_offset=0])[].texts.shrink(max(until, 0))
+    capsule_get[Index, TAG](args[unsafe_offset=0])[].strings.shrink(max(until, 0))
     return none()
 
 
-def texts_read(args: Args, count: Int) raises Fail -> Obj:
-    """Implements texts_read(handle, numbers[n], out_offsets[n + 1]) -> bytes, or the position of a number without a string.
+def strings_read(args: Args, count: Int) raises Fail -> Obj:
+    """Implements strings_read(handle, numbers[n], out_offsets[n + 1]) -> bytes, or the position of a number without a string.
 
     Number -1 has the empty string.
     """
@@ -172,7 +172,7 @@ def texts_read(args: Args, count: Int) raises Fail -> Obj:
     var n = numbers.dim(0)
     if offsets.dim(0) != n + 1:
         raise fail("ValueError", "room for %zd offsets, %zd strings", offsets.dim(0), n)
-    ref texts = index[].texts
+    ref strings = index[].strings
     var wanted = at[Int64](numbers.address())
     var ends = at[Int64](offsets.address())
     var total = 0
@@ -180,9 +180,9 @@ def texts_read(args: Args, count: Int) raises Fail -> Obj:
     for i in range(n):
         var number = Int(wanted[unsafe_offset=i])
         if number != NO_NUMBER:
-            if not texts.valid(number):
+            if not strings.valid(number):
                 return from_int(i)
-            total += texts.begin(number + 1) - texts.begin(number)
+            total += strings.begin(number + 1) - strings.begin(number)
         ends[unsafe_offset=i + 1] = Int64(total)
     var result = external_call["PyBytes_FromStringAndSize", Obj](Int(0), total)
     if result == 0:
@@ -194,7 +194,7 @@ def texts_read(args: Args, count: Int) raises Fail -> Obj:
         if length != 0:
             unsafe_memcpy(
                 dest=at[UInt8](target + begin),
-                src=at[UInt8](texts.text.address + texts.begin(Int(wanted[unsafe_offset=i]))),
+                src=at[UInt8](strings.text.address + strings.begin(Int(wanted[unsafe_offset=i]))),
                 count=length,
             )
     _ = numbers^

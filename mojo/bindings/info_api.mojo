@@ -22,7 +22,7 @@ from bindings.python_api import (
 )
 from vicinal.construct.build_statistics import ENTRIES
 from vicinal.index.borrowed_rows import BORROWED
-from vicinal.index.filter_statistics import TALLIES
+from vicinal.index.filter_statistics import FILTER_COUNTS
 from vicinal.index.first_use import KnownIds
 from vicinal.index.invariants import ENDED, NOT_KNOWN, check_index
 from vicinal.index.persistence import MAX_TUNINGS
@@ -104,31 +104,31 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 15:
         value = index.quantization
     elif which == 16:
-        value = index.own_vectors() + index.norms.usable
+        value = index.owned_vector_bytes() + index.norms.usable
     elif which == 17:
         value = (
             index.ids.usable
             + index.map.room * 4
-            + index.marks.bytes.usable
-            + index.marks.stamps.usable
+            + index.states.bytes.usable
+            + index.states.stamps.usable
         )
     elif which == 18:
-        value = index.graph_bytes() + index.copies.bytes()
+        value = index.graph_bytes() + index.duplicates.bytes()
     elif which == 19:
         value = index.code_bytes()
     elif which == 20:
-        value = index.marks.removed
-    elif which >= 21 and which < 21 + TALLIES:
-        value = index.tally.of(which - 21)
-    elif which == 21 + TALLIES:
+        value = index.states.removed
+    elif which >= 21 and which < 21 + FILTER_COUNTS:
+        value = index.filter_statistics.of(which - 21)
+    elif which == 21 + FILTER_COUNTS:
         value = index.vectors.usable if index.borrowed == BORROWED else 0
-    elif which > 21 + TALLIES and which <= 21 + TALLIES + ENTRIES:
-        value = index.ledger.of(which - 22 - TALLIES)
-    elif which > 21 + TALLIES + ENTRIES and which <= 21 + TALLIES + ENTRIES + COUNTS:
-        value = index.readers.count(which - 22 - TALLIES - ENTRIES)
-    elif which == 22 + TALLIES + ENTRIES + COUNTS:
+    elif which > 21 + FILTER_COUNTS and which <= 21 + FILTER_COUNTS + ENTRIES:
+        value = index.build_statistics.of(which - 22 - FILTER_COUNTS)
+    elif which > 21 + FILTER_COUNTS + ENTRIES and which <= 21 + FILTER_COUNTS + ENTRIES + COUNTS:
+        value = index.readers.count(which - 22 - FILTER_COUNTS - ENTRIES)
+    elif which == 22 + FILTER_COUNTS + ENTRIES + COUNTS:
         value = index.readers.bytes()
-    elif which == 23 + TALLIES + ENTRIES + COUNTS:
+    elif which == 23 + FILTER_COUNTS + ENTRIES + COUNTS:
         value = index.changes
     else:
         raise fail("ValueError", "no such number: %zd", which)

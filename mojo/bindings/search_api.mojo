@@ -32,7 +32,7 @@ from vicinal.search.filter import CHOOSE, EVERYTHING, Filter
 from vicinal.search.filtered import search_filtered
 from vicinal.search.range_search import RangeResult, search_range
 from vicinal.search.trace import Log, trace
-from vicinal.system.atomics import seen
+from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.walk.scratch import Scratch
 
@@ -324,7 +324,7 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
         or k < 1
     ):
         raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
-    var products = n * seen(index[].count) * index[].dim
+    var products = n * load_acquire(index[].count) * index[].dim
     var watch = PythonWatch(0, n, held=products <= HELD_WORK)
     var status = search_many(
         index[],
@@ -345,7 +345,7 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
         raise Fail()
     if status == NO_MEMORY:
         raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
-    if status == DONE and index[].texts.used:
+    if status == DONE and index[].strings.used:
         return from_int(
             NUMBERS
         )  # a status that the caller looks at anyway: integer ids pay nothing

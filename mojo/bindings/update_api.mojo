@@ -19,7 +19,7 @@ from bindings.python_api import (
     need,
     no_memory,
 )
-from vicinal.construct.merge_order import Origin
+from vicinal.construct.merge_order import SourceGraph
 from vicinal.index.borrowed_rows import FREE_TO_STAY, must_copy, returnable
 from vicinal.index.first_use import catch_up
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
@@ -54,7 +54,7 @@ def _end(handle: Obj, mut index: Index, mut change: Change, status: Int, threads
             var gil = NoGil()
             change.met = not index.wait_for(index.readers.retire(), PATIENCE)
             _ = gil^
-        change.take_back(index)
+        change.roll_back(index)
         _raise(status)
         return
     change.commit(index)
@@ -80,7 +80,7 @@ def _ready(mut index: Index, removes: Bool) raises Fail:
     """Makes what a change looks rows up in, without the GIL: the steps that follow hold it, and take no time by size then.
     """
     know_ids(index)
-    if index.copies.seen >= index.graph[].linked or (removes and index.copies.count == 0):
+    if index.duplicates.seen >= index.graph[].linked or (removes and index.duplicates.count == 0):
         return
     var watch = PythonWatch(0, 0)
     var status = catch_up(index, watch)
@@ -116,7 +116,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     _begin(index[])
     var change = Change()
     var status = (
-        change.take(index[], ids.address() if given else 0, n, replaces) if n != 0 else DONE
+        change.begin_insert(index[], ids.address() if given else 0, n, replaces) if n != 0 else DONE
     )
     if status != DONE or n == 0:
         _raise(status)
@@ -124,7 +124,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     change.lent = lent
     if not is_none(args[unsafe_offset=8]):
         if other[].graph[].linked != 0 and origins.dim(0) == n:
-            change.origin = Origin(other[].graph, at[Int64](origins.address()), n)
+            change.origin = SourceGraph(other[].graph, at[Int64](origins.address()), n)
     var watch = PythonWatch(progress, n)
     status = do_change(index[], change, rows.address(), threads, watch)
     _ = watch^
@@ -160,7 +160,7 @@ def index_remove(args: Args, count: Int) raises Fail -> Obj:
     var n = rows.dim(0)
     _begin(index[])
     var change = Change()
-    var status = change.leave(index[], at[Int64](rows.address()), n) if n != 0 else DONE
+    var status = change.begin_delete(index[], at[Int64](rows.address()), n) if n != 0 else DONE
     _ = rows^
     if status != DONE or n == 0:
         _raise(status)

@@ -23,7 +23,7 @@ from vicinal.errors import CorruptError
 __all__ = ["ID_KINDS", "StringIds", "as_strings", "id_kind"]
 
 ID_KINDS = ("int64", "str")
-_COUNT, _MEMORY = range(2)  # `which` of native.texts_info
+_COUNT, _MEMORY = range(2)  # `which` of native.strings_info
 _NONE = -1
 
 Names = NDArray[np.object_]
@@ -88,14 +88,14 @@ class StringIds:
     @staticmethod
     def of(handle: Any, path: Any) -> StringIds | None:
         """Return the strings of a native index, None if its ids are integers."""
-        return None if native.texts_info(handle, _COUNT) < 0 else StringIds(handle, path)
+        return None if native.strings_info(handle, _COUNT) < 0 else StringIds(handle, path)
 
     def __len__(self) -> int:
-        return native.texts_info(self._handle, _COUNT)
+        return native.strings_info(self._handle, _COUNT)
 
     def memory(self) -> int:
         """Return the bytes that strings, offsets and the table that finds them take."""
-        return native.texts_info(self._handle, _MEMORY)
+        return native.strings_info(self._handle, _MEMORY)
 
     def to_numbers(self, names: Names) -> NDArray[np.int64]:
         """Return the number of each string, -1 for one that was never an id; same shape.
@@ -119,7 +119,7 @@ class StringIds:
         """
         flat = np.ascontiguousarray(numbers).reshape(-1)
         offsets = np.empty(len(flat) + 1, np.int64)
-        text = native.texts_read(self._handle, flat, offsets)
+        text = native.strings_read(self._handle, flat, offsets)
         if isinstance(text, int):
             raise self._damage(f"the id of number {flat[text]} is not where it must be")
         names = np.empty(len(flat), object)
@@ -148,7 +148,7 @@ class StringIds:
             yield self._look_up(names, True)
         except BaseException:
             if changes() == before:
-                native.texts_shrink(self._handle, strings)
+                native.strings_shrink(self._handle, strings)
             raise
 
     def _look_up(self, names: Names, add: bool) -> NDArray[np.int64]:
@@ -160,7 +160,7 @@ class StringIds:
         offsets = np.zeros(len(flat) + 1, np.int64)
         np.cumsum([len(item) for item in encoded], out=offsets[1:])
         numbers = np.empty(len(flat), np.int64)
-        if native.texts_numbers(self._handle, b"".join(encoded), offsets, add, numbers):
+        if native.strings_numbers(self._handle, b"".join(encoded), offsets, add, numbers):
             raise self._damage("the offsets of its ids do not ascend inside their text")
         return numbers.reshape(names.shape)
 

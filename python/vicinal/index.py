@@ -168,7 +168,7 @@ class Index(State):
             _validate.quantization_code(quantization, metric, dtype),
         )
         if strings:
-            native.texts_use(handle)
+            native.strings_use(handle)
         self._adopt(handle)
 
     # ---- changing; one thread at a time can be in one of these

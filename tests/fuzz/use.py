@@ -55,7 +55,7 @@ def small_index(
         _validate.quantization_code(codes, metric, dtype),
     )
     if named:
-        native.texts_use(handle)
+        native.strings_use(handle)
     index._adopt(handle)
     index.add(rows_of(dtype, rows, dim, 0), ids=names(rows) if named else None)
     return index

@@ -2,18 +2,18 @@
 from std.random import random_si64
 from std.testing import assert_equal
 
-from vicinal.construct.build_statistics import Ledger
+from vicinal.construct.build_statistics import BuildStatistics
 from vicinal.construct.connect import repair
 from vicinal.construct.insertion import link_rows
-from vicinal.graph.links import EMPTY, Graph, draw_level, slots
+from vicinal.graph.links import EMPTY, Graph, random_level, slots
 from vicinal.graph.undo import UndoLog
-from vicinal.kernels.space import L2, Of, Rows
+from vicinal.kernels.space import L2, MetricSpace, Rows
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.parallel import Team, Unwatched, Watch
-from vicinal.walk.interleaved import LANES
+from vicinal.walk.interleaved import MAX_SEARCHES
 from vicinal.walk.scratch import Scratch
 
-comptime Stored = Of[L2, DType.int8]
+comptime Stored = MetricSpace[L2, DType.int8]
 """Whole numbers, so that distances are exact and many of them equal."""
 comptime DIM = 5
 
@@ -49,7 +49,7 @@ struct Sample(Movable):
     var graph: Graph
     var scratches: Ptr[Ptr[Scratch]]
 
-    comptime WORKERS = 3 * LANES
+    comptime WORKERS = 3 * MAX_SEARCHES
 
     def __init__(out self, count: Int, M: Int):
         self.values = allocate[Int8](count * DIM)
@@ -59,7 +59,7 @@ struct Sample(Movable):
         for i in range(count * DIM):
             self.values[unsafe_offset=i] = Int8(random_si64(-128, 127))
         for row in range(count):
-            self.levels[unsafe_offset=row] = UInt8(draw_level(7, row, M))
+            self.levels[unsafe_offset=row] = UInt8(random_level(7, row, M))
         for i in range(Self.WORKERS):
             self.scratches[unsafe_offset=i] = allocate[Scratch](1)
             self.scratches[unsafe_offset=i].unsafe_write(Scratch())
@@ -110,7 +110,7 @@ struct Sample(Movable):
             Team(threads),
             self.scratches,
             log,
-            Ledger(),
+            BuildStatistics(),
             watch,
         )
         release(places)

@@ -4,11 +4,11 @@ Bare code and few spaces only, as in `races.mojo`.
 """
 from std.ffi import external_call
 
-from vicinal.file.posix import Source, Status
+from vicinal.file.posix import InputFile, Status
 from vicinal.index.invariants import check_index
 from vicinal.index.persistence import open_index, save_index
 from vicinal.index.vector_index import Index
-from vicinal.kernels.space import L2, Of, Space, item_bytes
+from vicinal.kernels.space import L2, MetricSpace, Space, item_bytes
 from vicinal.search.batch import SearchMany
 from vicinal.system.memory import Ptr, allocate, at, release
 from vicinal.system.parallel import Unwatched
@@ -22,7 +22,7 @@ comptime K = 7
 def _add[S: Space](index: Ptr[Index], rows: Int, count: Int) -> Int:
     var watch = Unwatched()
     var change = Change()
-    var status = change.take(index[], 0, count, False)
+    var status = change.begin_insert(index[], 0, count, False)
     var task = DoChange[Unwatched](
         index,
         Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
@@ -90,7 +90,7 @@ def _live[S: Space](metric: Int, dtype: Int, dim: Int, quantization: Int, path: 
     index.unsafe_deinit_pointee()
     for copy in range(2):
         var status = Status.done()
-        index.unsafe_write(open_index(Source(Int(path)), copy == 1, True, status, watch))
+        index.unsafe_write(open_index(InputFile(Int(path)), copy == 1, True, status, watch))
         wrong += status.code + _search[S](index, rows, 13)
         if copy == 1:
             wrong += _add[S](index, rows, half) + _search[S](index, rows, 13)
@@ -104,8 +104,8 @@ def _live[S: Space](metric: Int, dtype: Int, dim: Int, quantization: Int, path: 
 @export
 def lives(path: Ptr[UInt8]) abi("C") -> Int:
     """Uses indexes of several kinds that are saved under a path."""
-    comptime Float = Of[L2, DType.float32]
-    comptime Byte = Of[L2, DType.uint8]
+    comptime Float = MetricSpace[L2, DType.float32]
+    comptime Byte = MetricSpace[L2, DType.uint8]
     return (
         _live[Float](L2, 0, 33, 1, path)
         + _live[Float](L2, 0, 7, 3, path)

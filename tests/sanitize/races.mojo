@@ -6,7 +6,7 @@ from std.atomic import Atomic, Ordering
 
 from vicinal.index.invariants import SOUND, check_index
 from vicinal.index.vector_index import Index
-from vicinal.kernels.space import L2, Of
+from vicinal.kernels.space import L2, MetricSpace
 from vicinal.search.batch import SearchMany
 from vicinal.search.filter import CHOOSE, Filter
 from vicinal.search.filtered import SearchFiltered
@@ -19,7 +19,7 @@ from vicinal.update.transaction import Change
 from vicinal.walk.readers import PATIENCE, Readers
 from vicinal.walk.scratch import DISTANCES
 
-comptime Float = Of[L2, DType.float32]
+comptime Float = MetricSpace[L2, DType.float32]
 comptime DIM = 24
 comptime ROWS = 1500
 comptime BATCH = 50
@@ -89,7 +89,7 @@ struct Beside(Body):
         """
         var ids = self.ids(first, count)
         var change = Change()
-        var status = change.take(self.index[], Int(ids), count, False)
+        var status = change.begin_insert(self.index[], Int(ids), count, False)
         self.end(change, status, first)
         release(ids)
 
@@ -97,7 +97,7 @@ struct Beside(Body):
         """Gives ids the vectors of rows before them."""
         var ids = self.ids(first, count)
         var change = Change()
-        var status = change.take(self.index[], Int(ids), count, True)
+        var status = change.begin_insert(self.index[], Int(ids), count, True)
         self.end(change, status, max(first - BATCH, 0))
         release(ids)
 
@@ -108,7 +108,7 @@ struct Beside(Body):
         for i in range(count):
             rows[unsafe_offset=i] = Int64(index.row_of(self.id_of(first + i)))
         var change = Change()
-        var status = change.leave(index, rows, count)
+        var status = change.begin_delete(index, rows, count)
         self.end(change, status, -1)
         release(rows)
 
@@ -118,12 +118,12 @@ struct Beside(Body):
         prepare_change(index)
         var ids = self.ids(first, BATCH)
         var change = Change()
-        var status = change.take(index, Int(ids), BATCH, True)
+        var status = change.begin_insert(index, Int(ids), BATCH, True)
         var watch = Refusing()
         _ = self.work(change, first, watch)
         if change.linked:
             change.met = not index.wait_for(index.readers.retire(), PATIENCE)
-        change.take_back(index)
+        change.roll_back(index)
         if status != 0:
             _ = Atomic[Int64].fetch_add(self.wrong, 1)
         release(ids)

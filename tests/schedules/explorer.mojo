@@ -109,7 +109,7 @@ struct Explorer(Movable):
     var body: Run
     var active: Bool
     """Whether hooks are heard; not while a scenario begins and ends."""
-    var told: Bool
+    var outcome_of: Bool
     """Whether each step is printed."""
     var late: List[Late]
     """Stores that only their own thread is to see."""
@@ -142,7 +142,7 @@ struct Explorer(Movable):
         self.scenario = 0
         self.body = _no_body
         self.active = False
-        self.told = False
+        self.outcome_of = False
         self.late = List[Late]()
         self.break_rule = ""
         self.asked = 0
@@ -200,9 +200,9 @@ def replay[S: Scenario](it: Ptr[Explorer], scenario: Ptr[S], schedule: List[Int]
             # names and counts are filled in on the way
             it[].choices.append(Choice(0, UNKNOWN, 0, 0, 0, 0))
         it[].choices[schedule[i]].chosen = schedule[i + 1]
-    it[].told = True
+    it[].outcome_of = True
     _run(it, scenario)
-    it[].told = False
+    it[].outcome_of = False
     return it[].wrong
 
 
@@ -270,7 +270,7 @@ def _choose(it: Ptr[Explorer], name: Int, thread: Int, free: Int, count: Int) ->
     var chosen = choice.chosen
     if chosen >= free:
         it[].spent += 1
-    if it[].told:
+    if it[].outcome_of:
         print(
             it[].depth,
             ": thread ",

@@ -7,7 +7,7 @@ from std.math import nan
 
 from explorer import Scenario, explorer, fail
 from vicinal.index.vector_index import DONE, Index
-from vicinal.kernels.space import L2, Of
+from vicinal.kernels.space import L2, MetricSpace
 from vicinal.search.batch import SearchMany
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.parallel import Unwatched, Watch
@@ -16,7 +16,7 @@ from vicinal.update.consolidate import consolidate, prepare_change
 from vicinal.update.transaction import Change
 from vicinal.walk.readers import PATIENCE
 
-comptime Float = Of[L2, DType.float32]
+comptime Float = MetricSpace[L2, DType.float32]
 comptime DIM = 4
 comptime ADD = 0
 """A new row."""
@@ -107,7 +107,7 @@ struct World(Scenario):
 
     def version(self) -> Int:
         """Returns the version that is committed."""
-        return Int(self.index[].marks.moment >> 32)
+        return Int(self.index[].states.moment >> 32)
 
     @staticmethod
     def run(it: Ptr[Self], thread: Int):
@@ -152,9 +152,11 @@ def change(it: Ptr[World], step: Step):
     var status: Int
     if step.what == REMOVE:
         row = Int64(index.row_of(id))
-        status = one.leave(index, Pointer(to=row).unsafe_origin_cast[MutUntrackedOrigin](), 1)
+        status = one.begin_delete(
+            index, Pointer(to=row).unsafe_origin_cast[MutUntrackedOrigin](), 1
+        )
     else:
-        status = one.take(
+        status = one.begin_insert(
             index,
             Int(Pointer(to=id)),
             1,
@@ -177,12 +179,12 @@ def change(it: Ptr[World], step: Step):
     if status != DONE:
         if one.linked:
             one.met = not index.wait_for(index.readers.retire(), PATIENCE)
-        one.take_back(index)
+        one.roll_back(index)
         return
     one.commit(index)
     one.finish(index)
     # not only when enough is due
-    index.leftovers = index.leftovers or index.marks.pending > index.unlinked.count
+    index.leftovers = index.leftovers or index.states.pending > index.unlinked.count
     var watch = Unwatched()
     if consolidate(index, 1, watch) != DONE:
         fail(explorer(), "nothing was taken out")

@@ -11,7 +11,7 @@ comptime STORE = 0
 comptime ENCODE = 1
 """Codes are chosen, made and tried."""
 comptime SORT = 2
-"""Copies are told from other rows."""
+"""Duplicates are told from other rows."""
 comptime SEARCH = 3
 """New rows find their links."""
 comptime LINK_BACK = 4
@@ -35,7 +35,7 @@ comptime PRUNES = 12
 comptime ENTRIES = 13
 
 
-struct Ledger(Movable):
+struct BuildStatistics(Movable):
     """Sums over the changes of an index since it was made or opened, those included that were taken back.
     """
 
@@ -60,7 +60,7 @@ struct Ledger(Movable):
         """Returns one of the numbers."""
         return self.numbers[unsafe_offset=entry]
 
-    def spend(self, phase: Int, since: Int) -> Int:
+    def add_elapsed(self, phase: Int, since: Int) -> Int:
         """Adds the time since a moment to a phase, and returns the present moment."""
         var time = now()
         self.add(phase, time - since)

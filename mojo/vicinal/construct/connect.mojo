@@ -4,9 +4,9 @@ Pruning can take the last link to a row. A flood from the entry finds such rows;
 was reached.
 """
 from vicinal.graph.links import EMPTY, Graph
-from vicinal.graph.reachability import Flood
-from vicinal.graph.undo import PARTS, UndoLog
-from vicinal.kernels.space import Linker, Rows
+from vicinal.graph.reachability import Reachability
+from vicinal.graph.undo import STRIPES, UndoLog
+from vicinal.kernels.space import SymmetricDistance, Rows
 from vicinal.rows.row_states import stays
 from vicinal.system.atomics import publish
 from vicinal.system.parallel import Watch
@@ -19,11 +19,11 @@ comptime ROUNDS = 16
 
 @no_inline
 def repair[
-    S: Linker, V: Watch
+    S: SymmetricDistance, V: Watch
 ](
     graph: Graph,
     rows: Rows,
-    marks: Int,
+    states: Int,
     ef_construction: Int,
     log: UndoLog,
     mut scratch: Scratch,
@@ -45,16 +45,16 @@ def repair[
     """
     for round in range(ROUNDS):
         var entry = graph.row_of(graph.entry)
-        var flood = Flood(graph.linked)
+        var flood = Reachability(graph.linked)
         if flood.failed():
             log.fail()
             return False
-        if not flood.spread(graph, entry, watch):
+        if not flood.flood(graph, entry, watch):
             return False
-        if flood.all_missed(graph, marks) == 0:
+        if flood.all_unreached(graph, states) == 0:
             break
         for row in range(graph.linked):
-            if not flood.missed(graph, marks, row):
+            if not flood.unreached(graph, states, row):
                 continue
             var room = scratch.room(S.query_bytes(rows))
             if scratch.failed():
@@ -71,16 +71,18 @@ def repair[
                 entry,
                 ef_construction << round,
             )
-            _attach(graph, row, marks, log, flood, scratch)
+            _attach(graph, row, states, log, flood, scratch)
             if log.failed() or scratch.failed():
                 log.fail()
                 return False
-            if not flood.spread(graph, row, watch):
+            if not flood.flood(graph, row, watch):
                 return False
     return True
 
 
-def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scratch: Scratch):
+def _attach(
+    graph: Graph, row: Int, states: Int, log: UndoLog, flood: Reachability, scratch: Scratch
+):
     """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others.
 
     Candidates are rows that stay, or the entry point if that is a removed row: nothing else leads to the row for long.
@@ -89,7 +91,7 @@ def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scra
     var cap = graph.cap(0)
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)
-        if from_row != entry and not stays(marks, from_row):
+        if from_row != entry and not stays(states, from_row):
             continue
         var block = graph.links(0, from_row)
         if block[unsafe_offset=cap - 1] != EMPTY:
@@ -97,18 +99,18 @@ def _attach(graph: Graph, row: Int, marks: Int, log: UndoLog, flood: Flood, scra
         var free = cap - 1
         while free > 0 and block[unsafe_offset=free - 1] == EMPTY:
             free -= 1
-        if log.keep(graph, 0, from_row, from_row % PARTS):
+        if log.keep(graph, 0, from_row, from_row % STRIPES):
             publish(block.unsafe_offset(free), row)
         return
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)
-        if from_row != entry and not stays(marks, from_row):
+        if from_row != entry and not stays(states, from_row):
             continue
         var block = graph.links(0, from_row)
         for j in range(cap - 1, -1, -1):
             var other = Int(block[unsafe_offset=j])
             if flood.links_in[unsafe_offset=other] > 1:
-                if log.keep(graph, 0, from_row, from_row % PARTS):
+                if log.keep(graph, 0, from_row, from_row % STRIPES):
                     flood.links_in[unsafe_offset=other] -= 1
                     publish(block.unsafe_offset(j), row)
                 return

@@ -4,18 +4,23 @@ A round holds at most a small share of the rows already linked, so that its rows
 Nothing depends on the order in which threads finish: the same rows, seed and parameters give the same links for any
 number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoPP 2024), arXiv:2305.04359.
 """
-from vicinal.construct.build_statistics import LINK_BACK, ROUNDS, ROWS, SEARCH, Ledger
-from vicinal.construct.merge_order import Seeds
-from vicinal.construct.prune import select_diverse
+from vicinal.construct.build_statistics import LINK_BACK, ROUNDS, ROWS, SEARCH, BuildStatistics
+from vicinal.construct.merge_order import StartNodes
+from vicinal.construct.prune import robust_prune
 from vicinal.graph.links import EMPTY, Graph
-from vicinal.graph.undo import PARTS, UndoLog
-from vicinal.kernels.space import Linker, Query, Rows, fetch_row
-from vicinal.system.atomics import announce, publish
+from vicinal.graph.undo import STRIPES, UndoLog
+from vicinal.kernels.space import SymmetricDistance, Query, Rows, prefetch_row
+from vicinal.system.atomics import store_release, publish
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, release
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
-from vicinal.walk.beam_search import Walk, descend, measure_nodes, search_level
-from vicinal.walk.interleaved import LANES, Errands, lanes_for, run_errands
+from vicinal.walk.beam_search import BeamSearch, descend, measure_nodes, search_level
+from vicinal.walk.interleaved import (
+    MAX_SEARCHES,
+    InterleavedSearches,
+    searches_in_flight,
+    run_interleaved,
+)
 from vicinal.walk.scratch import Scratch, any_failed
 
 comptime ROUND_SHARE = 256
@@ -23,7 +28,7 @@ comptime ROUND_SHARE = 256
 comptime CONSIDERED = 5
 """Candidates that a selection looks at, in multiples of M: of more, hardly any is chosen."""
 comptime LARGEST_ROUND = 4096
-comptime PIECE = 4 * LANES
+comptime PIECE = 4 * MAX_SEARCHES
 """Most rows that a worker takes at once."""
 comptime FEW = 8
 """Rounds of no more rows link back on one thread: waking the others would take longer."""
@@ -68,40 +73,42 @@ struct Round(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct FindLinks[S_: Linker](Body, Errands):
+struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
     """First half of a round: each new row searches the graph and writes its own links, which nobody follows yet.
     """
 
     comptime S = Self.S_
-    comptime Note = Int
+    comptime State = Int
 
     var round: Round
     var done: Int
     """Rows linked by this call in rounds before."""
-    var seeds: Seeds
+    var seeds: StartNodes
     """Where else than at the entry point walks can start."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows number begin .. end-1."""
         ref graph = self.round.graph[]
         var walked = graph.linked * (self.round.rows.stride + graph.slots_at(0) * 4)
-        run_errands(
+        run_interleaved(
             self,
             begin,
             end,
-            self.round.scratches.unsafe_offset(worker * LANES),
-            lanes_for(walked),
+            self.round.scratches.unsafe_offset(worker * MAX_SEARCHES),
+            searches_in_flight(walked),
         )
 
-    def nothing(self) -> Int:
+    def no_state(self) -> Int:
         """Returns no row."""
         return -1
 
-    def idle(self, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
+    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
         """Returns a walk that is never made."""
-        return Walk[Self.S, True](self.round.graph, self.round.rows, Query(0, 1), scratch, 0, 0, 0)
+        return BeamSearch[Self.S, True](
+            self.round.graph, self.round.rows, Query(0, 1), scratch, 0, 0, 0
+        )
 
-    def start(self, number: Int, scratch: Ptr[Scratch], mut row: Int) -> Walk[Self.S, True]:
+    def start(self, number: Int, scratch: Ptr[Scratch], mut row: Int) -> BeamSearch[Self.S, True]:
         """Selects the links of one row on its upper levels, then starts its walk on level 0."""
         var round = self.round
         ref graph = round.graph[]
@@ -109,13 +116,13 @@ struct FindLinks[S_: Linker](Body, Errands):
         var room = scratch[].room(Self.S.query_bytes(round.rows))
         if scratch[].failed():
             scratch[].beam.reset(1)  # nothing in it: the walk is done
-            return self.idle(scratch)
+            return self.no_search(scratch)
         var query = Self.S.query_of_row(round.rows, row, room)
         if self.seeds.any():
-            scratch[].chosen.reset(CONSIDERED * graph.M)
+            scratch[].pruning_candidates.reset(CONSIDERED * graph.M)
             var position = self.done + number
             if position >= self.seeds.first:
-                var count = self.seeds.placed(position, self.done, scratch[].picked)
+                var count = self.seeds.placed(position, self.done, scratch[].selected)
                 if count != 0:
                     return self.start_near(count, query, scratch)
         var highest = min(round.level(number), graph.top())
@@ -142,11 +149,15 @@ struct FindLinks[S_: Linker](Body, Errands):
             )
             node = scratch[].beam.node(0)
             self.choose(level, round.ordinal(number), scratch[])
-        var walk = Walk[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
+        var walk = BeamSearch[Self.S, True](
+            round.graph, round.rows, query, scratch, 0, graph.linked, 0
+        )
         walk.begin(graph.row_of(node), round.ef_construction)
         return walk
 
-    def start_near(self, count: Int, query: Query, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
+    def start_near(
+        self, count: Int, query: Query, scratch: Ptr[Scratch]
+    ) -> BeamSearch[Self.S, True]:
         """Starts a walk on level 0 from the `count` rows in `scratch.picked`, which are candidates whatever it finds.
         """
         var round = self.round
@@ -155,13 +166,13 @@ struct FindLinks[S_: Linker](Body, Errands):
         beam.reset(min(self.seeds.width, graph.linked))
         scratch[].visited.reset(graph.linked)
         if scratch[].failed():
-            return self.idle(scratch)
-        var fresh = scratch[].fresh
+            return self.no_search(scratch)
+        var fresh = scratch[].unvisited
         var seeds = 0
         for i in range(count):
-            var near = Int(scratch[].picked[unsafe_offset=i])
+            var near = Int(scratch[].selected[unsafe_offset=i])
             if scratch[].visited.first_visit(near):
-                fetch_row(round.rows, near)
+                prefetch_row(round.rows, near)
                 fresh[unsafe_offset=seeds] = Int64(near)
                 seeds += 1
         measure_nodes[Self.S, True](graph, round.rows, query, fresh, seeds, seeds)
@@ -169,24 +180,24 @@ struct FindLinks[S_: Linker](Body, Errands):
             var entry = fresh[unsafe_offset=i]
             if entry < beam.worst():
                 beam.insert(entry)
-            if entry < scratch[].chosen.worst():
-                scratch[].chosen.insert(entry)
+            if entry < scratch[].pruning_candidates.worst():
+                scratch[].pruning_candidates.insert(entry)
         scratch[].distances += seeds
-        return Walk[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
+        return BeamSearch[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
 
     def finish(self, row: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
         if scratch.failed():
             return
-        if self.seeds.any() and scratch.chosen.size != 0:
-            self.take_seeds(scratch)
+        if self.seeds.any() and scratch.pruning_candidates.size != 0:
+            self.take_start_nodes(scratch)
         self.choose(0, row, scratch)
 
-    def take_seeds(self, mut scratch: Scratch):
+    def take_start_nodes(self, mut scratch: Scratch):
         """Adds what the walk has started from to what is left of it in the beam, and leaves all in the beam.
         """
         ref beam = scratch.beam
-        ref chosen = scratch.chosen
+        ref chosen = scratch.pruning_candidates
         for i in range(beam.size):
             var entry = beam.entries[unsafe_offset=i] & ~1
             if entry >= chosen.worst():
@@ -206,7 +217,7 @@ struct FindLinks[S_: Linker](Body, Errands):
         """Writes the diverse ones of the beam into the node's own block."""
         ref graph = self.round.graph[]
         scratch.selections += 1
-        var kept = select_diverse[Self.S](
+        var kept = robust_prune[Self.S](
             graph,
             self.round.rows,
             level,
@@ -217,11 +228,11 @@ struct FindLinks[S_: Linker](Body, Errands):
         )
         var block = graph.links(level, node)
         for i in range(kept):
-            block[unsafe_offset=i] = scratch.picked[unsafe_offset=i]
+            block[unsafe_offset=i] = scratch.selected[unsafe_offset=i]
 
 
 @fieldwise_init
-struct LinkBack[S: Linker](Body):
+struct AddBackEdges[S: SymmetricDistance](Body):
     """Second half of a round: the reverse links. Item p changes the blocks of nodes with node % PARTS == p only.
     """
 
@@ -232,7 +243,7 @@ struct LinkBack[S: Linker](Body):
         """Goes through the round's rows in order once for each owner."""
         var round = self.round
         ref graph = round.graph[]
-        ref scratch = round.scratches[unsafe_offset=worker * LANES][]
+        ref scratch = round.scratches[unsafe_offset=worker * MAX_SEARCHES][]
         for part in range(begin, end):
             for number in range(round.count):
                 for level in range(round.level(number) + 1):
@@ -242,7 +253,7 @@ struct LinkBack[S: Linker](Body):
                         var target = block[unsafe_offset=i]
                         if target == EMPTY:
                             break
-                        if Int(target) % PARTS == part:
+                        if Int(target) % STRIPES == part:
                             self.link(level, Int(target), node, part, scratch)
 
     def link(self, level: Int, target: Int, node: Int, part: Int, mut scratch: Scratch):
@@ -263,35 +274,35 @@ struct LinkBack[S: Linker](Body):
         if scratch.failed():
             return
         var query = Self.S.query_of_row(rows, centre, room)
-        var fresh = scratch.fresh
+        var fresh = scratch.unvisited
         for i in range(cap + 1):
             var other = node if i == cap else Int(block[unsafe_offset=i])
-            fetch_row(rows, graph.row_at(level, other))
+            prefetch_row(rows, graph.row_at(level, other))
             fresh[unsafe_offset=i] = Int64(other)
         if level == 0:
             measure_nodes[Self.S, True](graph, rows, query, fresh, cap + 1, cap + 1)
         else:
             measure_nodes[Self.S, False](graph, rows, query, fresh, cap + 1, cap + 1)
-        scratch.chosen.reset(cap + 1)
+        scratch.pruning_candidates.reset(cap + 1)
         if scratch.failed():
             return
         for i in range(cap + 1):
-            scratch.chosen.insert(fresh[unsafe_offset=i])
+            scratch.pruning_candidates.insert(fresh[unsafe_offset=i])
         var wanted = max(cap - SLACK, cap // 2)
-        var kept = select_diverse[Self.S](
-            graph, rows, level, scratch.chosen.entries, cap + 1, wanted, scratch
+        var kept = robust_prune[Self.S](
+            graph, rows, level, scratch.pruning_candidates.entries, cap + 1, wanted, scratch
         )
         if scratch.failed():
             return
         for i in range(kept):
-            publish(block.unsafe_offset(i), Int(scratch.picked[unsafe_offset=i]))
+            publish(block.unsafe_offset(i), Int(scratch.selected[unsafe_offset=i]))
         for i in range(kept, cap):
             publish(block.unsafe_offset(i), Int(EMPTY))
 
 
 @no_inline
 def link_rows[
-    S: Linker, V: Watch
+    S: SymmetricDistance, V: Watch
 ](
     mut graph: Graph,
     rows: Rows,
@@ -304,9 +315,9 @@ def link_rows[
     team: Team,
     scratches: Ptr[Ptr[Scratch]],
     log: UndoLog,
-    ledger: Ledger,
+    build_statistics: BuildStatistics,
     mut watch: V,
-    seeds: Seeds = Seeds.none(),
+    seeds: StartNodes = StartNodes.none(),
 ) -> Int:
     """Links rows, and gives blocks to all rows below `until`.
 
@@ -367,27 +378,27 @@ def link_rows[
         )
         if present + done > 0:
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
-            if not team.run(size, piece, FindLinks[S](round, done, seeds), watch):
+            if not team.run(size, piece, FindNeighbors[S](round, done, seeds), watch):
                 outcome = 0
                 break
-            time = ledger.spend(SEARCH, time)
-            var back = LinkBack[S](
+            time = build_statistics.add_elapsed(SEARCH, time)
+            var back = AddBackEdges[S](
                 round,
                 Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             )
-            _ = team.run(PARTS, 1 if size > FEW else PARTS, back, unwatched)
-            time = ledger.spend(LINK_BACK, time)
-            if log.failed() or any_failed(scratches, team.size() * LANES):
+            _ = team.run(STRIPES, 1 if size > FEW else STRIPES, back, unwatched)
+            time = build_statistics.add_elapsed(LINK_BACK, time)
+            if log.failed() or any_failed(scratches, team.size() * MAX_SEARCHES):
                 outcome = -1
                 break
-        announce(graph.linked, reach)
+        store_release(graph.linked, reach)
         for i in range(size):
             if round.ordinal(i) >= 0:
                 if present + done == 0:  # the entry point may be that of a graph that is made anew
                     graph.entry = round.ordinal(0)
                 graph.raise_entry(round.ordinal(i))
         done += size
-        ledger.add(ROUNDS, 1)
-    ledger.add(ROWS, done)
+        build_statistics.add(ROUNDS, 1)
+    build_statistics.add(ROWS, done)
     release(own)
     return outcome

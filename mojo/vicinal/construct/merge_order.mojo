@@ -5,10 +5,10 @@ before them. The walk of any other starts from its neighbours in the other graph
 keeps few candidates. Source: merging of graphs through a join set, as in Apache Lucene (pull request 14331).
 """
 from vicinal.graph.links import EMPTY, Graph
-from vicinal.rows.row_targets import Places
+from vicinal.rows.row_targets import TargetRows
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 
-comptime PLACED: UInt32 = 0x80000000
+comptime IS_INSERTED: UInt32 = 0x80000000
 """Set in a turn that is no position: the rest is a row that was linked before the call."""
 comptime WIDTH_SHARE = 4
 comptime LEAST_WIDTH = 32
@@ -19,7 +19,7 @@ comptime NEVER = 1 << 62
 
 
 @fieldwise_init
-struct Origin(TrivialRegisterPassable):
+struct SourceGraph(TrivialRegisterPassable):
     """Where rows that are added come from, if they have links there."""
 
     var graph: Ptr[Graph]
@@ -30,9 +30,9 @@ struct Origin(TrivialRegisterPassable):
     """Their number, 0 if the rows come from nowhere."""
 
     @staticmethod
-    def nowhere() -> Origin:
+    def nowhere() -> SourceGraph:
         """Makes the origin of rows that have no links yet."""
-        return Origin(at[Graph](64), at[Int64](64), 0)
+        return SourceGraph(at[Graph](64), at[Int64](64), 0)
 
     @always_inline
     def row(self, i: Int) -> Int:
@@ -42,7 +42,7 @@ struct Origin(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct Seeds(TrivialRegisterPassable):
+struct StartNodes(TrivialRegisterPassable):
     """What a walk needs to know of the other graph; rows are told apart by their positions in the order of linking.
     """
 
@@ -62,10 +62,10 @@ struct Seeds(TrivialRegisterPassable):
     """Candidates kept by a walk that starts from neighbours."""
 
     @staticmethod
-    def none() -> Seeds:
+    def none() -> StartNodes:
         """Makes seeds that no row has."""
         var nothing = at[UInt32](64)
-        return Seeds(at[Graph](64), 0, nothing, nothing, nothing, NEVER, 0)
+        return StartNodes(at[Graph](64), 0, nothing, nothing, nothing, NEVER, 0)
 
     @always_inline
     def any(self) -> Bool:
@@ -90,22 +90,22 @@ struct Seeds(TrivialRegisterPassable):
             if other >= self.known:
                 continue
             var turn = self.turns[unsafe_offset=other]
-            if turn == EMPTY or (turn < PLACED and Int(turn) >= done):
+            if turn == EMPTY or (turn < IS_INSERTED and Int(turn) >= done):
                 continue
-            var row = turn & ~PLACED
-            if turn < PLACED:
+            var row = turn & ~IS_INSERTED
+            if turn < IS_INSERTED:
                 row = self.places[unsafe_offset=Int(turn)]
             into[unsafe_offset=count] = row
             count += 1
         return count
 
 
-struct Order(Movable):
+struct JoinOrder(Movable):
     """The order in which rows that are linked elsewhere find neighbours placed before them, and what seeds need of it.
     """
 
     var graph: Ptr[Graph]
-    """See `Seeds`, as for all that follow."""
+    """See `StartNodes`, as for all that follow."""
     var turns: Ptr[UInt32]
     var origins: Ptr[UInt32]
     var places: Ptr[UInt32]
@@ -115,13 +115,13 @@ struct Order(Movable):
 
     def __init__(
         out self,
-        origin: Origin,
-        added: Places,
+        origin: SourceGraph,
+        added: TargetRows,
         places: Ptr[UInt32],
         count: Int,
         upper: Ptr[UInt8],
-        twins: Ptr[UInt32],
-        copied: Int,
+        duplicates: Ptr[UInt32],
+        num_duplicates: Int,
         linked: Int,
     ):
         """Changes the order of `places`.
@@ -158,15 +158,15 @@ struct Order(Movable):
             var number = added.find(Int(places[unsafe_offset=i]))
             if number >= 0:
                 turns[unsafe_offset=number] = UInt32(i)
-        for i in range(copied):
-            var number = added.find(Int(twins[unsafe_offset=2 * i]))
-            var original = Int(twins[unsafe_offset=2 * i + 1])
+        for i in range(num_duplicates):
+            var number = added.find(Int(duplicates[unsafe_offset=2 * i]))
+            var representative = Int(duplicates[unsafe_offset=2 * i + 1])
             if number < 0:
                 continue
-            if added.find(original) >= 0:
-                turns[unsafe_offset=number] = turns[unsafe_offset=added.find(original)]
-            elif original < linked:
-                turns[unsafe_offset=number] = UInt32(original) | PLACED
+            if added.find(representative) >= 0:
+                turns[unsafe_offset=number] = turns[unsafe_offset=added.find(representative)]
+            elif representative < linked:
+                turns[unsafe_offset=number] = UInt32(representative) | IS_INSERTED
         fill(self.turns, self.graph[].linked)
         for i in range(origin.count):
             if origin.row(i) >= 0:
@@ -177,7 +177,9 @@ struct Order(Movable):
         release(self.turns)
         release(self.origins)
 
-    def _sort(mut self, origin: Origin, added: Places, count: Int, upper: Ptr[UInt8]) -> Bool:
+    def _sort(
+        mut self, origin: SourceGraph, added: TargetRows, count: Int, upper: Ptr[UInt8]
+    ) -> Bool:
         """Brings those to the front that are to be searched for as usual; returns False when memory is out.
         """
         ref graph = self.graph[]
@@ -218,9 +220,9 @@ struct Order(Movable):
                 return True
         return False
 
-    def seeds(self, ef_construction: Int) -> Seeds:
+    def seeds(self, ef_construction: Int) -> StartNodes:
         """Returns what walks need, as long as this is there."""
-        return Seeds(
+        return StartNodes(
             self.graph,
             self.graph[].linked,
             self.turns,

@@ -5,13 +5,13 @@ back-filling what it rejects: lists stay short, so reverse links rarely overflow
 """
 from vicinal.graph.links import Graph
 from vicinal.kernels.candidates import key_of, node_of
-from vicinal.kernels.space import Linker, Rows, fetch_row
+from vicinal.kernels.space import SymmetricDistance, Rows, prefetch_row
 from vicinal.system.memory import Ptr
-from vicinal.walk.scratch import HOP, Scratch
+from vicinal.walk.scratch import HOP_ROOM, Scratch
 
 
-def select_diverse[
-    S: Linker
+def robust_prune[
+    S: SymmetricDistance
 ](
     graph: Graph,
     rows: Rows,
@@ -22,7 +22,7 @@ def select_diverse[
     mut scratch: Scratch,
 ) -> Int:
     """Picks candidates in two goes: first those nearer to the centre than to any picked before them, then, if there is
-    room, those that are not nearer to one picked by as much as `space.SPREAD`.
+    room, those that are not nearer to one picked by as much as `space.SQUARED_ALPHA`.
 
     Args:
         graph: Tells the row of a node above level 0.
@@ -36,8 +36,8 @@ def select_diverse[
     Returns:
         The number of nodes picked; 0 if the scratch has failed.
     """
-    var picked = scratch.picked
-    var spare = scratch.fresh
+    var picked = scratch.selected
+    var spare = scratch.unvisited
     var queries = scratch.queries_for(wanted * S.query_bytes(rows))
     if scratch.failed():
         return 0
@@ -47,16 +47,16 @@ def select_diverse[
         if kept == wanted:
             return kept
         if i + 1 < count:
-            fetch_row(rows, graph.row_at(level, node_of(candidates[unsafe_offset=i + 1])))
+            prefetch_row(rows, graph.row_at(level, node_of(candidates[unsafe_offset=i + 1])))
         var entry = candidates[unsafe_offset=i]
         var row = graph.row_at(level, node_of(entry))
         var first = True
-        var second = spared < HOP
+        var second = spared < HOP_ROOM
         var j = 0
         while j < kept and (first or second):
             var key = S.key(queries[unsafe_offset=j], rows, row)
             first = first and key >= key_of(entry)
-            second = second and not S.well_below(key, key_of(entry))
+            second = second and not S.occludes(key, key_of(entry))
             j += 1
         if first:
             picked[unsafe_offset=kept] = UInt32(node_of(entry))
@@ -73,7 +73,7 @@ def select_diverse[
         var good = True
         var j = Int(spare[unsafe_offset=i] & 0xFFFFFFFF)
         while j < kept and good:
-            good = not S.well_below(S.key(queries[unsafe_offset=j], rows, row), key_of(entry))
+            good = not S.occludes(S.key(queries[unsafe_offset=j], rows, row), key_of(entry))
             j += 1
         if good:
             picked[unsafe_offset=kept] = UInt32(node_of(entry))

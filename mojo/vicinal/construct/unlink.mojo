@@ -10,17 +10,17 @@ back, and several removed rows in a line are looked behind.
 """
 from std.ffi import external_call
 
-from vicinal.construct.insertion import SLACK, LinkBack, Round
+from vicinal.construct.insertion import SLACK, AddBackEdges, Round
 from vicinal.graph.links import EMPTY, Graph
-from vicinal.graph.undo import PARTS, UndoLog
+from vicinal.graph.undo import STRIPES, UndoLog
 from vicinal.kernels.candidates import entry_of, key_of, node_of
-from vicinal.kernels.space import Linker, Query, Rows
-from vicinal.rows.row_states import going, staying
+from vicinal.kernels.space import SymmetricDistance, Query, Rows
+from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
 from vicinal.system.atomics import publish
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.parallel import Body, Team, Watch
-from vicinal.walk.interleaved import LANES
-from vicinal.walk.scratch import HOP, Scratch, any_failed
+from vicinal.walk.interleaved import MAX_SEARCHES
+from vicinal.walk.scratch import HOP_ROOM, Scratch, any_failed
 
 comptime HEAD = 4
 """Words before the links of a patch."""
@@ -38,42 +38,42 @@ comptime CHUNK = 1 << 16
 
 
 @fieldwise_init
-struct PatchLinks[S: Linker](Body):
+struct SelectReplacements[S: SymmetricDistance](Body):
     """First step, with the graph standing still: finds new links. Item p does the nodes with node % PARTS == p.
     """
 
     var graph: Ptr[Graph]
     var rows: Rows
-    var marks: Int
+    var states: Int
     var kept: Int
     """A removed row whose links stay since it is the entry point, or -1."""
     var scratches: Ptr[Ptr[Scratch]]
-    var ground: Bool
+    var base_layer: Bool
     """Whether nodes are the rows of level 0; ordinals otherwise, on all their levels."""
     var first: Int
     var last: Int
-    var patches: Ptr[Patches]
+    var patches: Ptr[ReplacedBlocks]
     """What is to become of each owner's blocks."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does nodes first .. last-1 once for each owner."""
         ref graph = self.graph[]
-        ref scratch = self.scratches[unsafe_offset=worker * LANES][]
+        ref scratch = self.scratches[unsafe_offset=worker * MAX_SEARCHES][]
         for part in range(begin, end):
-            var node = self.first + (part - self.first) % PARTS
+            var node = self.first + (part - self.first) % STRIPES
             while node < self.last:
-                if self.ground:
+                if self.base_layer:
                     if not self.goes(node):
                         self.patch(0, node, part, scratch)
                 elif not self.goes(graph.row_of(node)):
                     for level in range(1, graph.level_of(node) + 1):
                         self.patch(level, node, part, scratch)
-                node += PARTS
+                node += STRIPES
 
     @always_inline
     def goes(self, row: Int) -> Bool:
         """Tells whether a row is to lose all links."""
-        return going(at[UInt8](self.marks)[unsafe_offset=row]) and row != self.kept
+        return is_to_be_unlinked(at[UInt8](self.states)[unsafe_offset=row]) and row != self.kept
 
     def patch(self, level: Int, node: Int, part: Int, mut scratch: Scratch):
         """Decides what becomes of one block if it leads to rows that go."""
@@ -92,7 +92,7 @@ struct PatchLinks[S: Linker](Body):
         if scratch.failed():
             return  # who made the call looks for it, too
         _ = scratch.visited.first_visit(node)
-        var picked = scratch.picked
+        var picked = scratch.selected
         var passed = scratch.links
         var kept = 0
         var gone = 0
@@ -131,7 +131,7 @@ struct PatchLinks[S: Linker](Body):
         """Collects in `scratch.chosen` the nearest rows found behind removed ones, breadth first, and behind the links that
         are kept if many are lost.
         """
-        scratch.chosen.reset(OFFERED)
+        scratch.pruning_candidates.reset(OFFERED)
         var room = scratch.room(Self.S.query_bytes(self.rows))
         if scratch.failed():
             return
@@ -140,16 +140,16 @@ struct PatchLinks[S: Linker](Body):
         var next = 0
         var measured = 0
         while next < min(gone, PASSED) and measured < ENOUGH:
-            measured += self.look_behind(
+            measured += self.offer_neighbors_of(
                 level, query, Int(passed[unsafe_offset=next]), passed, gone, nodes, scratch
             )
             next += 1
         if first * MANY >= first + kept:
             for i in range(kept):
-                _ = self.look_behind(
+                _ = self.offer_neighbors_of(
                     level,
                     query,
-                    Int(scratch.picked[unsafe_offset=i]),
+                    Int(scratch.selected[unsafe_offset=i]),
                     passed,
                     gone,
                     nodes,
@@ -157,7 +157,7 @@ struct PatchLinks[S: Linker](Body):
                 )
 
     @always_inline
-    def look_behind(
+    def offer_neighbors_of(
         self,
         level: Int,
         query: Query,
@@ -170,7 +170,7 @@ struct PatchLinks[S: Linker](Body):
         """Offers what a neighbour leads to, and notes removed rows for later; returns how many rows it measured.
         """
         ref graph = self.graph[]
-        ref chosen = scratch.chosen
+        ref chosen = scratch.pruning_candidates
         var block = graph.links(level, other)
         var measured = 0
         for i in range(graph.cap(level)):
@@ -179,7 +179,7 @@ struct PatchLinks[S: Linker](Body):
                 continue
             var row = graph.row_at(level, behind)
             if self.goes(row):
-                if gone < HOP:
+                if gone < HOP_ROOM:
                     passed[unsafe_offset=gone] = UInt32(behind)
                     gone += 1
                 continue
@@ -193,17 +193,17 @@ struct PatchLinks[S: Linker](Body):
         """Adds the diverse ones of the rows offered to those picked and returns the number of both.
         """
         ref graph = self.graph[]
-        var picked = scratch.picked
+        var picked = scratch.selected
         var queries = scratch.queries_for(max(wanted, before) * Self.S.query_bytes(self.rows))
         if scratch.failed():
             return before
         for i in range(before):
             scratch.prepare[Self.S](self.rows, graph.row_at(level, Int(picked[unsafe_offset=i])), i)
         var kept = before
-        for i in range(scratch.chosen.size):
+        for i in range(scratch.pruning_candidates.size):
             if kept >= wanted:
                 break
-            var entry = scratch.chosen.entries[unsafe_offset=i]
+            var entry = scratch.pruning_candidates.entries[unsafe_offset=i]
             var row = graph.row_at(level, node_of(entry))
             var diverse = True
             for j in range(kept):
@@ -217,7 +217,7 @@ struct PatchLinks[S: Linker](Body):
         return kept
 
 
-struct Patches(Movable):
+struct ReplacedBlocks(Movable):
     """A list of new blocks: level, node, links that are kept, links in all, then the links."""
 
     var words: Int
@@ -264,12 +264,12 @@ struct Patches(Movable):
 
 
 @fieldwise_init
-struct WriteBlocks(Body):
+struct WriteReplacements(Body):
     """Second step: item p writes the blocks of nodes with node % PARTS == p."""
 
     var graph: Ptr[Graph]
     var log: Ptr[UndoLog]
-    var patches: Ptr[Patches]
+    var patches: Ptr[ReplacedBlocks]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Writes blocks, the last slots last to first: no empty slot comes before a used one."""
@@ -293,25 +293,25 @@ struct WriteBlocks(Body):
 
 
 @fieldwise_init
-struct PatchBack[S: Linker](Body):
+struct AddReplacementBackEdges[S: SymmetricDistance](Body):
     """Third step: the links back. Item p changes the blocks of nodes with node % PARTS == p."""
 
     var graph: Ptr[Graph]
     var rows: Rows
     var scratches: Ptr[Ptr[Scratch]]
     var log: Ptr[UndoLog]
-    var patches: Ptr[Patches]
+    var patches: Ptr[ReplacedBlocks]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Goes through all new links once for each owner."""
         ref graph = self.graph[]
-        ref scratch = self.scratches[unsafe_offset=worker * LANES][]
+        ref scratch = self.scratches[unsafe_offset=worker * MAX_SEARCHES][]
         var none = Round(
             self.graph, self.rows, at[UInt32](64), at[Int32](64), 0, 0, self.scratches, 0
         )
-        var back = LinkBack[Self.S](none, self.log)
+        var back = AddBackEdges[Self.S](none, self.log)
         for part in range(begin, end):
-            for owner in range(PARTS):
+            for owner in range(STRIPES):
                 ref patches = self.patches[unsafe_offset=owner]
                 var word = 0
                 while word < patches.used:
@@ -321,7 +321,7 @@ struct PatchBack[S: Linker](Body):
                     var count = Int(patch[unsafe_offset=3])
                     for i in range(Int(patch[unsafe_offset=2]), count):
                         var target = Int(patch[unsafe_offset=HEAD + i])
-                        if target % PARTS != part or leads_to(graph, level, target, node):
+                        if target % STRIPES != part or leads_to(graph, level, target, node):
                             continue
                         back.link(level, target, node, part, scratch)
                     word += HEAD + count
@@ -337,12 +337,12 @@ def leads_to(graph: Graph, level: Int, node: Int, target: Int) -> Bool:
 
 
 @no_inline
-def patch_links[
-    S: Linker, V: Watch
+def unlink_removed[
+    S: SymmetricDistance, V: Watch
 ](
     mut graph: Graph,
     rows: Rows,
-    marks: Int,
+    states: Int,
     kept: Int,
     team: Team,
     scratches: Ptr[Ptr[Scratch]],
@@ -366,61 +366,61 @@ def patch_links[
     """
     var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
     var kept_log = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
-    var patches = allocate[Patches](PARTS)
+    var patches = allocate[ReplacedBlocks](STRIPES)
     if missing(patches):
         log.fail()
         return False
-    for part in range(PARTS):
-        patches.unsafe_offset(part).unsafe_write(Patches())
+    for part in range(STRIPES):
+        patches.unsafe_offset(part).unsafe_write(ReplacedBlocks())
     var finished = True
-    for ground in range(2):
-        var nodes = graph.linked if ground == 1 else graph.ordinals
+    for base_layer in range(2):
+        var nodes = graph.linked if base_layer == 1 else graph.ordinals
         for first in range(0, nodes, CHUNK):
-            var patch = PatchLinks[S](
+            var patch = SelectReplacements[S](
                 shared,
                 rows,
-                marks,
+                states,
                 kept,
                 scratches,
-                ground == 1,
+                base_layer == 1,
                 first,
                 min(first + CHUNK, nodes),
                 patches,
             )
-            finished = finished and watch.proceed(0) and team.run(PARTS, 1, patch, watch)
-    if any_failed(scratches, team.size() * LANES):
+            finished = finished and watch.proceed(0) and team.run(STRIPES, 1, patch, watch)
+    if any_failed(scratches, team.size() * MAX_SEARCHES):
         log.fail()
-    for part in range(PARTS):
+    for part in range(STRIPES):
         if patches[unsafe_offset=part].failed:
             log.fail()
     finished = (
         finished
         and not log.failed()
-        and team.run(PARTS, 1, WriteBlocks(shared, kept_log, patches), watch)
+        and team.run(STRIPES, 1, WriteReplacements(shared, kept_log, patches), watch)
     )
-    var back = PatchBack[S](shared, rows, scratches, kept_log, patches)
-    finished = finished and not log.failed() and team.run(PARTS, 1, back, watch)
-    if any_failed(scratches, team.size() * LANES):
+    var back = AddReplacementBackEdges[S](shared, rows, scratches, kept_log, patches)
+    finished = finished and not log.failed() and team.run(STRIPES, 1, back, watch)
+    if any_failed(scratches, team.size() * MAX_SEARCHES):
         log.fail()
-    for part in range(PARTS):
+    for part in range(STRIPES):
         patches.unsafe_offset(part).unsafe_deinit_pointee()
     release(patches)
     return finished and not log.failed()
 
 
-def move_entry(mut graph: Graph, marks: Int) -> Int:
+def move_entry(mut graph: Graph, states: Int) -> Int:
     """Makes a row that stays the entry point, one of the highest level.
 
     Returns:
         -1, or the row of the entry point if it has to be kept: no row that stays reaches level 1.
     """
-    var mark = at[UInt8](marks)
-    if not going(mark[unsafe_offset=graph.row_of(graph.entry)]):
+    var mark = at[UInt8](states)
+    if not is_to_be_unlinked(mark[unsafe_offset=graph.row_of(graph.entry)]):
         return -1
     var best = -1
     for ordinal in range(graph.ordinals):
         var row = graph.row_of(ordinal)
-        if not staying(mark[unsafe_offset=row]) or graph.absent(row):
+        if not is_live_after(mark[unsafe_offset=row]) or graph.absent(row):
             continue
         if best < 0 or graph.level_of(ordinal) > graph.level_of(best):
             best = ordinal

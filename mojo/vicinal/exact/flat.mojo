@@ -5,7 +5,7 @@ merged at the end. Entries order by distance, then row, so the result depends ne
 are read once for each chunk of queries; chunks are as large as the memory given for scratch allows.
 """
 from vicinal.exact.rounding_error import QueryBound, relative_error
-from vicinal.exact.scan import GROUP, FewQueries, ManyQueries, Scan, Source, Worker
+from vicinal.exact.scan import GROUP, FewQueries, ManyQueries, Scan, RowSource, Worker
 from vicinal.exact.tile import (
     BLOCK_ROWS,
     BLOCK_WORDS,
@@ -156,7 +156,7 @@ struct Finish[S: Space](Body):
                 distances[unsafe_offset=i] = Float32.MAX  # infinity
 
 
-def find_centre[T: DType](source: Source, centre: Ptr[Float32]):
+def find_centre[T: DType](source: RowSource, centre: Ptr[Float32]):
     """Adds the mean of some rows to a centre that is zero."""
     var taken = min(source.count, CENTRE_ROWS)
     for i in range(taken):
@@ -165,13 +165,13 @@ def find_centre[T: DType](source: Source, centre: Ptr[Float32]):
         for j in range(source.rows.dim):
             centre[unsafe_offset=j] += to_float[T, 1](row[unsafe_offset=j]) / Float32(taken)
         if source.shared_map:
-            source.let_go(number, number + 1)
+            source.drop_pages(number, number + 1)
 
 
 def search_exact[
     S: Space, V: Watch, *, raw: Bool
 ](
-    source: Source,
+    source: RowSource,
     queries: Int,
     num_queries: Int,
     k: Int,
@@ -263,8 +263,8 @@ struct _Buffers[S: Space](Movable):
         self.queries = allocate[Query](num_queries)
         # for whole panels: what the last one lacks is read, too
         self.bounds = allocate_zeroed[QueryBound](max(num_queries, panels * PANEL_QUERIES))
-        comptime copies = Self.S.metric == COSINE and Self.S.T.is_floating_point()
-        self.units = allocate[Float32](num_queries * dim if copies else 0)
+        comptime duplicates = Self.S.metric == COSINE and Self.S.T.is_floating_point()
+        self.units = allocate[Float32](num_queries * dim if duplicates else 0)
         self.packed = allocate_zeroed[Scalar[Sum[Self.S.T]]](
             panels * PANEL_QUERIES * words_of[Self.S.T](dim)
         )
@@ -299,7 +299,7 @@ struct _Buffers[S: Space](Movable):
 def _chunk[
     S: Space, V: Watch, *, raw: Bool
 ](
-    source: Source,
+    source: RowSource,
     given: Ptr[Scalar[S.Q]],
     num_queries: Int,
     chunk: Chunk,

@@ -47,7 +47,7 @@ comptime FAULT_AROUND = 2 << 20
 """Bytes that Linux may map around a page that is touched."""
 
 
-struct Source(TrivialRegisterPassable):
+struct RowSource(TrivialRegisterPassable):
     """The rows to search and what is known of them."""
 
     var rows: Rows
@@ -71,7 +71,7 @@ struct Source(TrivialRegisterPassable):
         self.shared_map = False
         self.visible = visible
 
-    def let_go(self, begin: Int, end: Int):
+    def drop_pages(self, begin: Int, end: Int):
         """Drops the pages of rows begin .. end-1 from this process; the file and its cache keep them.
 
         Safety:
@@ -167,7 +167,7 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
     comptime scaled = Self.raw and Self.S.metric == COSINE and Self.S.T.is_floating_point()
     """Rows are brought to unit length on the way."""
 
-    var source: Source
+    var source: RowSource
     var queries: Ptr[Query]
     var num_queries: Int
     var workers: Ptr[Worker[Self.S]]
@@ -177,7 +177,7 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
     """8 * row + kind of the first bad row."""
 
     @always_inline
-    def spoilt(self, begin: Int) -> Bool:
+    def found_invalid(self, begin: Int) -> Bool:
         """Tells whether a bad row was found before this piece; earlier ones still have to be seen.
         """
         comptime if Self.raw:
@@ -222,12 +222,12 @@ struct FewQueries[S: Space, raw: Bool](Body):
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Scans rows begin .. end-1."""
-        if self.scan.spoilt(begin):
+        if self.scan.found_invalid(begin):
             return
         ref mine = self.scan.workers[unsafe_offset=worker]
         var norm = Float32(1)
         for row in range(begin, end):
-            if not self.scan.source.visible.sees(row):
+            if not self.scan.source.visible.is_visible(row):
                 continue
             if not self.scan.inspect(row, norm):
                 break
@@ -239,7 +239,7 @@ struct FewQueries[S: Space, raw: Bool](Body):
                 if entry < nearest.bound():
                     nearest.insert(entry)
         if self.scan.source.shared_map:
-            self.scan.source.let_go(begin, end)
+            self.scan.source.drop_pages(begin, end)
 
 
 @fieldwise_init
@@ -259,13 +259,13 @@ struct ManyQueries[S: Space, raw: Bool](Body):
         for block in range(begin, end, BLOCK_ROWS):
             if self.scan.source.visible.none_of(block, min(block + BLOCK_ROWS, end)):
                 continue
-            if self.scan.spoilt(block) or not self.prepare(
+            if self.scan.found_invalid(block) or not self.prepare(
                 mine, block, min(block + BLOCK_ROWS, end)
             ):
                 break
             self.meet(mine, block, min(block + BLOCK_ROWS, end))
         if self.scan.source.shared_map:
-            self.scan.source.let_go(begin, end)
+            self.scan.source.drop_pages(begin, end)
 
     def prepare(self, mut mine: Worker[Self.S], begin: Int, end: Int) -> Bool:
         """Checks the rows of a block and finds their side of the test."""
@@ -321,7 +321,9 @@ struct ManyQueries[S: Space, raw: Bool](Body):
                         )
                         multiply[T](rows, queries, here, sums, first != 0)
                         if first + here == words:
-                            self.sift(mine, sums, p * PANEL_QUERIES, begin, r * PANEL_ROWS, end)
+                            self.prefilter(
+                                mine, sums, p * PANEL_QUERIES, begin, r * PANEL_ROWS, end
+                            )
 
     @always_inline
     def score(
@@ -348,7 +350,7 @@ struct ManyQueries[S: Space, raw: Bool](Body):
             )
 
     @always_inline
-    def sift(
+    def prefilter(
         self,
         mut mine: Worker[Self.S],
         sums: Ptr[Scalar[Sum[Self.S.T]]],
@@ -397,7 +399,7 @@ struct ManyQueries[S: Space, raw: Bool](Body):
             if (
                 row >= end
                 or score > mine.levels[unsafe_offset=q]
-                or not self.scan.source.visible.sees(row)
+                or not self.scan.source.visible.is_visible(row)
             ):
                 continue
             var key: Int32

@@ -167,7 +167,7 @@ def entry_name(page: Bytes, i: Int) -> Ptr[Name]:
     return page.unsafe_offset(AT_TABLE + i * ENTRY).unsafe_bitcast[Name]()
 
 
-def first_stray(start: Int, begin: Int, end: Int) -> Int:
+def first_nonzero(start: Int, begin: Int, end: Int) -> Int:
     """Returns the first of the offsets begin .. end-1 where a byte is not zero, else `end`."""
     var p = at[UInt8](start)
     for i in range(begin, end):

@@ -43,14 +43,14 @@ from vicinal.file.format import (
     Section,
     block_count,
     entry_name,
-    first_stray,
+    first_nonzero,
     half,
     name_of,
     section_item_bytes,
     to_page,
     word,
 )
-from vicinal.file.posix import ENOMEM, INTERRUPTED, Name, Source, Status, unmap
+from vicinal.file.posix import ENOMEM, INTERRUPTED, Name, InputFile, Status, unmap
 from vicinal.system.crc import crc32c
 from vicinal.system.memory import Bytes, Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.system.parallel import Body, Team, Watch
@@ -87,9 +87,9 @@ struct Mapped[Fields: FileFields](Movable):
         Safety:
             `path` must be the address of a NUL-terminated string.
         """
-        self = Self(Source(path))
+        self = Self(InputFile(path))
 
-    def __init__(out self, var source: Source):
+    def __init__(out self, var source: InputFile):
         """Does the same with a file that is open."""
         var status = source.status
         var page = allocate_zeroed[UInt8](PAGE)
@@ -195,9 +195,9 @@ def _read_table(page: Bytes, size: Int, sections: Ptr[Section], mut count: Int) 
     if entries < 1 or entries > MAX_SECTIONS:
         return Status(BAD_TABLE, entries, RULE_COUNT, Name(0))
     var used = AT_TABLE + entries * ENTRY
-    var stray = first_stray(Int(page), FIELDS_END, AT_TABLE)
+    var stray = first_nonzero(Int(page), FIELDS_END, AT_TABLE)
     if stray == AT_TABLE:
-        stray = first_stray(Int(page), used, AT_CHECKSUMS_SUM)
+        stray = first_nonzero(Int(page), used, AT_CHECKSUMS_SUM)
     if stray != AT_CHECKSUMS_SUM:
         return Status(BAD_PADDING, stray, 0, Name(0))
     var end = PAGE
@@ -317,7 +317,7 @@ def _check_padding[Fields: FileFields](mapped: Mapped[Fields]) -> Status:
         var section = mapped.sections[unsafe_offset=i]
         var end = section.address + section.bytes() - mapped.address
         var next = mapped.sections[unsafe_offset=i + 1].address - mapped.address
-        var stray = first_stray(mapped.address, end, next)
+        var stray = first_nonzero(mapped.address, end, next)
         if stray != next:
             return Status(BAD_PADDING, stray, 0, section.name)
     return Status.done()

@@ -92,7 +92,7 @@ def last_errno() -> Int:
 
 
 @fieldwise_init
-struct Kind(TrivialRegisterPassable):
+struct FileStatus(TrivialRegisterPassable):
     """What the system says about a file."""
 
     var errno: Int
@@ -113,7 +113,7 @@ struct Kind(TrivialRegisterPassable):
         return Status.done()
 
 
-def look(folder: c_int, path: Int, flags: Int) -> Kind:
+def stat_file(folder: c_int, path: Int, flags: Int) -> FileStatus:
     """Asks about a path, or with AT_EMPTY_PATH and an empty path about an open file.
 
     Safety:
@@ -122,13 +122,13 @@ def look(folder: c_int, path: Int, flags: Int) -> Kind:
     # statx alone has one layout on all machines; wanted are type, permissions and size
     var answer = allocate_zeroed[UInt8](256)
     if missing(answer):
-        return Kind(ENOMEM, 0, 0)
+        return FileStatus(ENOMEM, 0, 0)
     var rc = external_call["statx", c_int](folder, path, c_int(flags), c_int(0x203), answer)
     var errno = last_errno() if rc != 0 else 0
     var mode = Int(answer.unsafe_offset(28).unsafe_bitcast[UInt16]()[])
     var bytes = Int(answer.unsafe_offset(40).unsafe_bitcast[Int64]()[])
     release(answer)
-    return Kind(errno, mode, bytes)
+    return FileStatus(errno, mode, bytes)
 
 
 def _open(folder: c_int, path: Int, flags: Int, mode: Int, mut errno: Int) -> c_int:
@@ -183,7 +183,7 @@ def write_at(fd: c_int, address: Int, bytes: Int, offset: Int) -> Status:
     return Status.done()
 
 
-struct Replacement(Movable):
+struct AtomicReplacement(Movable):
     """A new file that takes its place under a path only when it is whole, or leaves no trace.
 
     It is written without a name, so that a process that is killed leaves nothing behind. When it is
@@ -239,7 +239,7 @@ struct Replacement(Movable):
     def _start(mut self, path: Int) -> Status:
         """Finds the folder, looks whether the path may be replaced, and makes the file."""
         var mode = 0o666
-        var old = look(AT_FDCWD, path, 0)
+        var old = stat_file(AT_FDCWD, path, 0)
         if old.errno == 0:
             var problem = old.problem()
             if not problem.ok():
@@ -258,7 +258,7 @@ struct Replacement(Movable):
                 var errno = last_errno()
                 external_call["free", NoneType](room)
                 return Status.system(errno)
-        elif old.errno == ENOENT and look(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW).errno == ENOENT:
+        elif old.errno == ENOENT and stat_file(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW).errno == ENOENT:
             self.target = external_call["strdup", Int](path)
         else:  # a link that leads nowhere, among others
             return Status.system(old.errno)
@@ -300,7 +300,7 @@ struct Replacement(Movable):
         var errno = 0
         self.file = _open(self.folder, Int(".".ptr()), O_WRONLY | O_TMPFILE, mode, errno)
         if errno == 0:
-            if look(AT_FDCWD, self._own_path(), 0).errno == 0:
+            if stat_file(AT_FDCWD, self._own_path(), 0).errno == 0:
                 return 0
             _ = _close(self.file)  # without /proc it could not get a name later
             self.file = -1
@@ -376,7 +376,7 @@ struct Replacement(Movable):
 # ---- reading
 
 
-struct Source(Movable):
+struct InputFile(Movable):
     """A regular file that is open for reading."""
 
     var status: Status
@@ -397,7 +397,7 @@ struct Source(Movable):
         self.file = _open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0, errno)
         self.status = Status.system(errno)
         if errno == 0:
-            var kind = look(self.file, Int("".ptr()), AT_EMPTY_PATH)
+            var kind = stat_file(self.file, Int("".ptr()), AT_EMPTY_PATH)
             self.status = kind.problem()
             self.bytes = kind.bytes
 
@@ -409,7 +409,7 @@ struct Source(Movable):
         self.file = file
         self.status = Status.system(last_errno() if file < 0 else 0)
         if file >= 0:
-            var kind = look(self.file, Int("".ptr()), AT_EMPTY_PATH)
+            var kind = stat_file(self.file, Int("".ptr()), AT_EMPTY_PATH)
             self.status = kind.problem()
             self.bytes = kind.bytes
 

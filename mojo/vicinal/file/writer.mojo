@@ -26,7 +26,7 @@ from vicinal.file.format import (
     to_page,
     word,
 )
-from vicinal.file.posix import ENOMEM, INTERRUPTED, Name, Replacement, Status, write_at
+from vicinal.file.posix import ENOMEM, INTERRUPTED, Name, AtomicReplacement, Status, write_at
 from vicinal.system.crc import crc32c
 from vicinal.system.memory import Bytes, Ptr, allocate_zeroed, missing, release
 from vicinal.system.parallel import Watch
@@ -193,7 +193,7 @@ def save[
     Performance:
         Checksums cost about a tenth of what copying into the page cache does.
     """
-    var replacement = Replacement(path)
+    var replacement = AtomicReplacement(path)
     var status = replacement.status
     if status.ok():
         status = write(replacement.file, header, sections, count, watch)

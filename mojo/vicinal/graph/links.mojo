@@ -9,11 +9,11 @@ Source: Malkov and Yashunin, arXiv:1603.09320.
 """
 from std.memory import unsafe_memcpy
 
-from vicinal.system.atomics import announce, publish, seen
+from vicinal.system.atomics import store_release, publish, load_acquire
 from vicinal.system.hash import mix
 from vicinal.system.memory import NO_BLOCK, Column, Ptr, allocate, at, missing, release
 from vicinal.system.point import point
-from vicinal.system.prefetch import CACHE_LINE, fetch_line
+from vicinal.system.prefetch import CACHE_LINE, prefetch_line
 
 comptime EMPTY: UInt32 = 0xFFFFFFFF
 comptime SLOTS_PER_LINE = 16
@@ -91,14 +91,16 @@ struct Graph(Movable):
             return self.links0.ptr[UInt32]().unsafe_offset(node * slots(2 * self.M))
         var block = min(
             Int(self.upper_start.ptr[UInt32]()[unsafe_offset=node]) + level - 1,
-            seen(self.blocks) - 1,
+            load_acquire(self.blocks) - 1,
         )
         return self.upper_links.ptr[UInt32]().unsafe_offset(block * slots(self.M))
 
     @always_inline
     def row_of(self, ordinal: Int) -> Int:
         """Returns the row of an ordinal, clamped to the rows that exist."""
-        return min(Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), seen(self.rows) - 1)
+        return min(
+            Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), load_acquire(self.rows) - 1
+        )
 
     def ordinal_of(self, row: Int) -> Int:
         """Returns the ordinal of a row, or -1 if it lives on level 0 alone."""
@@ -203,9 +205,9 @@ struct Graph(Movable):
                 self.upper_rows.ptr[UInt32]()[unsafe_offset=next] = UInt32(first + i)
                 start[unsafe_offset=next + 1] = start[unsafe_offset=next] + UInt32(level)
                 next += 1
-        announce(self.rows, rows)
-        announce(self.blocks, blocks)
-        announce(self.ordinals, next)
+        store_release(self.rows, rows)
+        store_release(self.blocks, blocks)
+        store_release(self.ordinals, next)
         return True
 
     def copy_empty(self, mut into: Graph) -> Bool:
@@ -253,7 +255,7 @@ struct Graph(Movable):
     def raise_entry(mut self, ordinal: Int):
         """Makes an ordinal the entry point if it reaches higher than the present one."""
         if self.entry < 0 or self.level_of(ordinal) > self.top():
-            announce(self.entry, ordinal)
+            store_release(self.entry, ordinal)
 
 
 def graph_on_heap(M: Int) -> Ptr[Graph]:
@@ -281,7 +283,7 @@ def fill_empty(p: Ptr[UInt32], count: Int):
         p.unsafe_store(i, SIMD[DType.uint32, SLOTS_PER_LINE](EMPTY))
 
 
-def draw_level(seed: Int, row: Int, M: Int) -> Int:
+def random_level(seed: Int, row: Int, M: Int) -> Int:
     """Draws the level of a row: l or more with probability M**-l. Row 0 always has one above 0, to be the first entry.
 
     Depends on seed, row and M alone, so that many calls of `add` draw what one call would. Counts how many times a
@@ -297,8 +299,8 @@ def draw_level(seed: Int, row: Int, M: Int) -> Int:
 
 
 @always_inline
-def fetch_links(graph: Graph, level: Int, node: Int):
+def prefetch_links(graph: Graph, level: Int, node: Int):
     """Asks for the block of a node on level 0."""
     var address = Int(graph.links(level, node))
     for offset in range(0, graph.slots_at(level) * 4, CACHE_LINE):
-        fetch_line(address + offset)
+        prefetch_line(address + offset)

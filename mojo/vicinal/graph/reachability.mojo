@@ -8,7 +8,7 @@ comptime LOOK_EVERY = 4096
 """Rows between looks at the watch."""
 
 
-struct Flood(Movable):
+struct Reachability(Movable):
     """Rows reached so far from the entry point on level 0."""
 
     var reached: Ptr[UInt8]
@@ -36,7 +36,7 @@ struct Flood(Movable):
         """Tells whether memory was refused."""
         return missing(self.reached) or missing(self.links_in) or missing(self.queue)
 
-    def spread[V: Watch](mut self, graph: Graph, start: Int, mut watch: V) -> Bool:
+    def flood[V: Watch](mut self, graph: Graph, start: Int, mut watch: V) -> Bool:
         """Reaches all that can be reached from a row; returns False if `watch` ended it."""
         if self.reached[unsafe_offset=start] != 0:
             return True
@@ -61,26 +61,26 @@ struct Flood(Movable):
         return True
 
     @always_inline
-    def missed(self, graph: Graph, marks: Int, row: Int) -> Bool:
+    def unreached(self, graph: Graph, states: Int, row: Int) -> Bool:
         """Tells whether a row that takes part, and is not about to go, was not reached."""
-        return self.reached[unsafe_offset=row] == 0 and stays(marks, row) and not graph.absent(row)
+        return self.reached[unsafe_offset=row] == 0 and stays(states, row) and not graph.absent(row)
 
-    def all_missed(self, graph: Graph, marks: Int) -> Int:
+    def all_unreached(self, graph: Graph, states: Int) -> Int:
         """Returns how many rows were missed."""
         var count = 0
         for row in range(graph.linked):
-            count += Int(self.missed(graph, marks, row))
+            count += Int(self.unreached(graph, states, row))
         return count
 
 
-def unreachable(graph: Graph, marks: Int = 0) -> Int:
+def unreachable(graph: Graph, states: Int = 0) -> Int:
     """Returns how many rows that take part cannot be reached from the entry point on level 0, -1 when memory is out.
     """
     if graph.linked == 0:
         return 0
-    var flood = Flood(graph.linked)
+    var flood = Reachability(graph.linked)
     if flood.failed():
         return -1
     var unwatched = Unwatched()
-    _ = flood.spread(graph, graph.row_of(graph.entry), unwatched)
-    return flood.all_missed(graph, marks)
+    _ = flood.flood(graph, graph.row_of(graph.entry), unwatched)
+    return flood.all_unreached(graph, states)

@@ -3,10 +3,10 @@ from std.atomic import Atomic, Ordering
 from std.memory import unsafe_memcpy
 
 from vicinal.graph.links import EMPTY, Graph, slots
-from vicinal.system.atomics import announce, publish
+from vicinal.system.atomics import store_release, publish
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 
-comptime PARTS = 16
+comptime STRIPES = 16
 """Owners of reverse links: node modulo PARTS. Fixed, so that nothing depends on the number of threads."""
 comptime FIRST_WORDS = 1 << 10
 comptime CHUNK_WORDS = 1 << 14
@@ -43,11 +43,11 @@ struct UndoLog(Movable):
         self.blocks = graph.blocks
         self.entry = graph.entry
         self.touched = allocate_zeroed[UInt8](graph.linked + graph.blocks)
-        self.lists = allocate_zeroed[Int](3 * PARTS + 1)
+        self.lists = allocate_zeroed[Int](3 * STRIPES + 1)
 
     def __deinit__(deinit self):
         release(self.touched)
-        for part in range(0 if missing(self.lists) else PARTS):
+        for part in range(0 if missing(self.lists) else STRIPES):
             var piece = self.lists[unsafe_offset=3 * part]
             while piece != 0:
                 var before = at[Int](piece)[]
@@ -71,7 +71,7 @@ struct UndoLog(Movable):
 
     @always_inline
     def _mark(self) -> Ptr[Int64]:
-        return self.lists.unsafe_offset(3 * PARTS).unsafe_bitcast[Int64]()
+        return self.lists.unsafe_offset(3 * STRIPES).unsafe_bitcast[Int64]()
 
     def keep(self, graph: Graph, level: Int, node: Int, part: Int) -> Bool:
         """Copies a block unless that was done before or the node is new; False if memory was refused: the block must stay as it is.
@@ -123,12 +123,12 @@ struct UndoLog(Movable):
 
     def undo(self, mut graph: Graph):
         """Puts the graph back to what it was when the log was made."""
-        announce(graph.entry, self.entry)
-        announce(graph.linked, self.linked)
-        announce(graph.rows, self.linked)
-        announce(graph.ordinals, self.ordinals)
-        announce(graph.blocks, self.blocks)
-        for part in range(PARTS):
+        store_release(graph.entry, self.entry)
+        store_release(graph.linked, self.linked)
+        store_release(graph.rows, self.linked)
+        store_release(graph.ordinals, self.ordinals)
+        store_release(graph.blocks, self.blocks)
+        for part in range(STRIPES):
             var piece = self.lists[unsafe_offset=3 * part]
             while piece != 0:
                 self._put_back(graph, at[UInt32](piece).unsafe_offset(LINK_WORDS))

@@ -8,7 +8,7 @@ from std.memory import unsafe_memcpy
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.space import COSINE, is_float, item_bytes, row_stride
 from vicinal.quantization.code_space import CODE_LINE
-from vicinal.system.atomics import announce
+from vicinal.system.atomics import store_release
 from vicinal.system.memory import Column, at
 from vicinal.system.parallel import Body, Team, Watch
 
@@ -103,7 +103,7 @@ def own_rows[V: Watch](mut index: Index, until: Int, team: Team, mut watch: V) -
     if not team.run((bytes + PIECE - 1) // PIECE, 1, copy, watch):
         return STOPPED
     # rows behind these are announced later: who sees one of them sees the new address
-    announce(index.vectors.address, own.address)
+    store_release(index.vectors.address, own.address)
     index.vectors.reserved = own.reserved
     index.vectors.usable = own.usable
     own.reserved = 0  # it is the index's now

@@ -11,17 +11,17 @@ comptime BY_TWO_HOP = 2
 """Only allowed rows were walked on, through those that are not."""
 comptime AFTER_WALK = 3
 """Scans among BY_SCAN that were made because a walk had found too little."""
-comptime TALLIES = 4
+comptime FILTER_COUNTS = 4
 
 
-struct Tally(Movable):
+struct FilterStatistics(Movable):
     """Queries answered in each way since the index was made or opened."""
 
     var numbers: Ptr[Int64]
 
     def __init__(out self):
         """Starts at zero."""
-        self.numbers = allocate_zeroed[Int64](TALLIES)
+        self.numbers = allocate_zeroed[Int64](FILTER_COUNTS)
 
     def __deinit__(deinit self):
         release(self.numbers)

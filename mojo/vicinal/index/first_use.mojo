@@ -5,8 +5,8 @@ the index makes or meets them first, so that what was read for a table that is h
 """
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.rows.id_map import IdMap
-from vicinal.rows.string_ids import FREE, Texts, hold
-from vicinal.system.atomics import seen
+from vicinal.rows.string_ids import FREE, StringTable, hold
+from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.parallel import Watch
 
@@ -38,12 +38,12 @@ struct KnownIds(Movable):
         var visible = index.snapshot().visible
         if visible.bound == 0:
             return DONE
-        var column = at[Int64](seen(index.ids.address))
+        var column = at[Int64](load_acquire(index.ids.address))
         var rows = 0  # what a mapped file counts may be wrong, and a full table has no end
         for row in range(visible.bound):
             if row % CHUNK == 0 and not watch.proceed(0):
                 return STOPPED
-            if visible.sees(row):
+            if visible.is_visible(row):
                 rows += 1
                 self.automatic = self.automatic and Int(column[unsafe_offset=row]) == row
         if self.automatic:
@@ -54,7 +54,7 @@ struct KnownIds(Movable):
             if row % CHUNK == 0 and not watch.proceed(0):
                 return STOPPED
             # beside a writer more may be seen: then the table is of no use, but must not be full
-            if visible.sees(row) and self.map.held < rows:
+            if visible.is_visible(row) and self.map.held < rows:
                 _ = self.map.insert(column, row)
         return DONE
 
@@ -95,23 +95,25 @@ def catch_up[V: Watch](mut index: Index, mut watch: V) -> Int:
     """
     var linked = index.graph[].linked
     var stored = index.rows()
-    var marks = index.marks.address()
-    ref copies = index.copies
-    if copies.count != 0 and copies.seen < linked:
-        for first in range(copies.seen, linked, CHUNK):
+    var states = index.states.address()
+    ref duplicates = index.duplicates
+    if duplicates.count != 0 and duplicates.seen < linked:
+        for first in range(duplicates.seen, linked, CHUNK):
             if not watch.proceed(0):
                 return STOPPED
-            if not copies.put_originals(stored, first, min(first + CHUNK, linked), marks):
+            if not duplicates.insert_representatives(
+                stored, first, min(first + CHUNK, linked), states
+            ):
                 return NO_MEMORY
-    while copies.seen < linked:
+    while duplicates.seen < linked:
         if not watch.proceed(0):
             return STOPPED
-        if not copies.put_others(stored, min(copies.seen + CHUNK, linked), marks):
+        if not duplicates.insert_rows(stored, min(duplicates.seen + CHUNK, linked), states):
             return NO_MEMORY
     return DONE
 
 
-struct KnownTexts(Movable):
+struct KnownStrings(Movable):
     """The table that finds strings, made apart."""
 
     var table: Ptr[UInt32]
@@ -128,7 +130,7 @@ struct KnownTexts(Movable):
     def __deinit__(deinit self):
         release(self.table)
 
-    def learn[V: Watch](mut self, texts: Texts, mut watch: V) -> Int:
+    def learn[V: Watch](mut self, strings: StringTable, mut watch: V) -> Int:
         """Looks at all strings.
 
         Returns:
@@ -137,11 +139,11 @@ struct KnownTexts(Movable):
         Safety:
             Strings may not be freed meanwhile: the caller has claimed a scratch, which is pinned, or keeps writers away.
         """
-        var count = texts.count
+        var count = strings.count
         for number in range(count):
             if number % CHUNK == 0 and not watch.proceed(0):
                 return STOPPED
-            if not texts.valid(number):
+            if not strings.valid(number):
                 return DONE
         var room = 64
         while room < 2 * count:
@@ -156,13 +158,13 @@ struct KnownTexts(Movable):
         for number in range(count):
             if number % CHUNK == 0 and not watch.proceed(0):
                 return STOPPED
-            hold(self.table, room, texts, number)
+            hold(self.table, room, strings, number)
         self.held = count
         return DONE
 
-    def give(mut self, mut texts: Texts):
+    def give(mut self, mut strings: StringTable):
         """Hands the table over, unless there is one by now."""
-        if texts.held < texts.count and self.held == texts.count:
-            swap(texts.table, self.table)
-            swap(texts.room, self.room)
-            texts.held = self.held
+        if strings.held < strings.count and self.held == strings.count:
+            swap(strings.table, self.table)
+            swap(strings.room, self.room)
+            strings.held = self.held

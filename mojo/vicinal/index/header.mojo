@@ -41,12 +41,12 @@ struct Header(FileFields):
     """Codes that were asked for, see `coding`; 0 also in files older than codes."""
     var codes: Int
     """Kind of codes that searches walk on, see `codes`; 0 also in files older than codes."""
-    var copies: Int
+    var duplicates: Int
     """Vectors that equal earlier ones and are found through those; 0 in version 1."""
     var strings: Int
     """1 if ids are the numbers of strings, 0 if they are the user's; 0 in version 1."""
     var removed: Int
-    """Vectors that are not there any more and whose rows are not in use again, see `marks`; 0 in version 1."""
+    """Vectors that are not there any more and whose rows are not in use again, see `states`; 0 in version 1."""
     var shaded: Int
     """Those of them that take part in the graph still; 0 in version 1."""
 
@@ -57,7 +57,7 @@ struct Header(FileFields):
 
     def version(self) -> Int:
         """Returns the oldest version whose readers understand the file."""
-        return 2 if self.strings != 0 or self.copies != 0 or self.removed != 0 else 1
+        return 2 if self.strings != 0 or self.duplicates != 0 or self.removed != 0 else 1
 
     def problem(self) -> Status:
         """Returns the first field that no index can have, or success."""
@@ -76,7 +76,7 @@ struct Header(FileFields):
         _limit(status, "unrepaired", self.unrepaired, 0, self.linked)
         _limit(status, "quantization", self.quantization, 0, KINDS_OF_CODES)
         _limit(status, "codes", self.codes, 0, KINDS_OF_CODES - 1)
-        _limit(status, "copies", self.copies, 0, self.linked)
+        _limit(status, "copies", self.duplicates, 0, self.linked)
         _limit(status, "strings", self.strings, 0, 1)
         _limit(status, "removed", self.removed, 0, self.count)
         _limit(status, "shaded", self.shaded, 0, self.removed)

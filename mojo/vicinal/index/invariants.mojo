@@ -1,8 +1,8 @@
 """The invariants of an index, each with the number that reports it broken."""
 from vicinal.file.posix import INTERRUPTED, SYSTEM
 from vicinal.graph.links import EMPTY, Graph
-from vicinal.graph.reachability import LOOK_EVERY, Flood
-from vicinal.index.untrusted_links import look_at_rings
+from vicinal.graph.reachability import LOOK_EVERY, Reachability
+from vicinal.index.untrusted_links import validate_rings
 from vicinal.index.vector_index import Index
 from vicinal.rows.row_states import FREE, LIVE, PENDING, stays
 from vicinal.system.memory import at
@@ -28,7 +28,7 @@ comptime UNLINKED = 9
 comptime FREE_ROW_LINKED = 10
 """A link leads to or from a row that was freed."""
 comptime BAD_RING = 11
-"""Copies of a row are not where they must be, or not of the same content, or what was removed contradicts them."""
+"""Duplicates of a row are not where they must be, or not of the same content, or what was removed contradicts them."""
 comptime NOT_KNOWN = -1
 """There is no memory to find out."""
 comptime ENDED = -2
@@ -50,12 +50,12 @@ def check_index[V: Watch](index: Index, mut watch: V) -> Int:
         index.count,
         index.unrepaired == 0,
         _count_apart(index),
-        index.marks.address(),
+        index.states.address(),
         watch,
     )
     if found != SOUND:
         return found
-    var rings = look_at_rings(index, watch)
+    var rings = validate_rings(index, watch)
     if rings.code == SYSTEM:
         return NOT_KNOWN
     if rings.code == INTERRUPTED:
@@ -67,12 +67,12 @@ def _count_apart(index: Index) -> Int:
     """Counts the rows that are free, and the copies that are there."""
     var count = 0
     for row in range(index.count):
-        var mark = index.marks.of(row) if index.marks.in_use else LIVE
-        count += Int(mark == FREE or (mark != PENDING and index.copies.is_copy(row)))
+        var mark = index.states.of(row) if index.states.in_use else LIVE
+        count += Int(mark == FREE or (mark != PENDING and index.duplicates.is_duplicate(row)))
     return count
 
 
-def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: Int = 0) -> Int:
+def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, states: Int = 0) -> Int:
     """Checks the invariants of the links; changes nothing.
 
     Args:
@@ -86,18 +86,18 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, marks: In
         SOUND or the number of the first invariant found broken, or NOT_KNOWN.
     """
     var unwatched = Unwatched()
-    return check_graph_watched(graph, count, whole, apart, marks, unwatched)
+    return check_graph_watched(graph, count, whole, apart, states, unwatched)
 
 
 def check_graph_watched[
     V: Watch
-](graph: Graph, count: Int, whole: Bool, apart: Int, marks: Int, mut watch: V) -> Int:
+](graph: Graph, count: Int, whole: Bool, apart: Int, states: Int, mut watch: V) -> Int:
     """Does the same; returns ENDED if `watch` ends it."""
     if graph.linked == 0:
         return SOUND if graph.entry < 0 else BAD_ENTRY
     if graph.linked != count:
         return NO_SUCH_NODE
-    var table = _check_table(graph, marks)
+    var table = _check_table(graph, states)
     if table != SOUND:
         return table
     var absent = 0
@@ -105,36 +105,36 @@ def check_graph_watched[
         if row % LOOK_EVERY == 0 and not watch.proceed(0):
             return ENDED
         # a pending row may have links or none: it was a copy, or no graph has had it
-        absent += Int(graph.absent(row) and not _is(marks, row, PENDING))
-        var found = _check_block(graph, 0, row, graph.linked, marks)
+        absent += Int(graph.absent(row) and not _is(states, row, PENDING))
+        var found = _check_block(graph, 0, row, graph.linked, states)
         if found != SOUND:
             return found
     for ordinal in range(graph.ordinals):
         if ordinal % LOOK_EVERY == 0 and not watch.proceed(0):
             return ENDED
         for level in range(1, graph.level_of(ordinal) + 1):
-            var found = _check_block(graph, level, ordinal, graph.ordinals, marks)
+            var found = _check_block(graph, level, ordinal, graph.ordinals, states)
             if found != SOUND:
                 return found
     if absent != apart:
         return UNLINKED
     if whole:
-        var flood = Flood(graph.linked)
+        var flood = Reachability(graph.linked)
         if flood.failed():
             return NOT_KNOWN
-        if not flood.spread(graph, graph.row_of(graph.entry), watch):
+        if not flood.flood(graph, graph.row_of(graph.entry), watch):
             return ENDED
-        if flood.all_missed(graph, marks) != 0:
+        if flood.all_unreached(graph, states) != 0:
             return UNREACHABLE
     return SOUND
 
 
 @always_inline
-def _is(marks: Int, row: Int, mark: UInt8) -> Bool:
-    return marks != 0 and at[UInt8](marks)[unsafe_offset=row] == mark
+def _is(states: Int, row: Int, mark: UInt8) -> Bool:
+    return states != 0 and at[UInt8](states)[unsafe_offset=row] == mark
 
 
-def _check_table(graph: Graph, marks: Int) -> Int:
+def _check_table(graph: Graph, states: Int) -> Int:
     var upper_rows = graph.upper_rows.ptr[UInt32]()
     var start = graph.upper_start.ptr[UInt32]()
     if graph.entry < 0 or graph.entry >= graph.ordinals:
@@ -149,13 +149,13 @@ def _check_table(graph: Graph, marks: Int) -> Int:
             return BAD_TABLE
         if start[unsafe_offset=ordinal + 1] <= start[unsafe_offset=ordinal]:
             return BAD_TABLE
-        if graph.level_of(ordinal) > graph.top() and stays(marks, row) and not graph.absent(row):
+        if graph.level_of(ordinal) > graph.top() and stays(states, row) and not graph.absent(row):
             return BAD_ENTRY
     # a free row leads nowhere, so that no search could begin there
-    return FREE_ROW_LINKED if _is(marks, graph.row_of(graph.entry), FREE) else SOUND
+    return FREE_ROW_LINKED if _is(states, graph.row_of(graph.entry), FREE) else SOUND
 
 
-def _check_block(graph: Graph, level: Int, node: Int, nodes: Int, marks: Int) -> Int:
+def _check_block(graph: Graph, level: Int, node: Int, nodes: Int, states: Int) -> Int:
     var block = graph.links(level, node)
     var cap = graph.cap(level)
     for i in range(cap, graph.slots_at(level)):
@@ -173,8 +173,8 @@ def _check_block(graph: Graph, level: Int, node: Int, nodes: Int, marks: Int) ->
             return NO_SUCH_NODE
         if Int(link) == node:
             return SELF_LINK
-        if _is(marks, graph.row_at(level, node), FREE) or _is(
-            marks, graph.row_at(level, Int(link)), FREE
+        if _is(states, graph.row_at(level, node), FREE) or _is(
+            states, graph.row_at(level, Int(link)), FREE
         ):
             return FREE_ROW_LINKED
         for j in range(i):

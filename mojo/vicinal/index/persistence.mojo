@@ -11,18 +11,18 @@ from vicinal.file.format import (
     name_of,
 )
 from vicinal.file.mapped import verify
-from vicinal.file.posix import ENOMEM, Source, Status
+from vicinal.file.posix import ENOMEM, InputFile, Status
 from vicinal.file.writer import save, write
 from vicinal.graph.links import MAX_ROWS, slots
 from vicinal.index.header import Header, IndexFile
-from vicinal.index.untrusted_links import count_marks, distrust
+from vicinal.index.untrusted_links import count_marks, validate_header
 from vicinal.index.vector_index import TUNING_WORDS, Index
 from vicinal.kernels.space import item_bytes, row_stride
 from vicinal.quantization.choice import AUTO, can_walk
-from vicinal.quantization.code_table import STORED_ROWS, codes_on_heap, drop_codes
+from vicinal.quantization.code_table import NO_CODES, codes_on_heap, drop_codes
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.duplicates import ALONE
-from vicinal.rows.string_ids import MAX_TEXTS
+from vicinal.rows.string_ids import MAX_STRINGS
 from vicinal.system.memory import Column, Ptr, allocate, at, missing, release
 from vicinal.system.parallel import Watch, usable_cores
 
@@ -44,17 +44,17 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     Returns:
         The writer's status.
     """
-    var copies = Column()
-    if not _settle_copies(index, copies):
+    var duplicates = Column()
+    if not _settle_copies(index, duplicates):
         return Status.system(ENOMEM)
     var sections = allocate[Section](SECTIONS)
     if missing(sections):
         return Status.system(ENOMEM)
     var count = 0
-    var header = _describe(index, copies, ef_search, sections, count)
+    var header = _describe(index, duplicates, ef_search, sections, count)
     var status = save(path, header, sections, count, watch)
     release(sections)
-    _ = copies^
+    _ = duplicates^
     return status
 
 
@@ -70,17 +70,17 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
     Returns:
         The writer's status.
     """
-    var copies = Column()
-    if not _settle_copies(index, copies):
+    var duplicates = Column()
+    if not _settle_copies(index, duplicates):
         return Status.system(ENOMEM)
     var sections = allocate[Section](SECTIONS)
     if missing(sections):
         return Status.system(ENOMEM)
     var count = 0
-    var header = _describe(index, copies, ef_search, sections, count)
+    var header = _describe(index, duplicates, ef_search, sections, count)
     var status = write(file, header, sections, count, watch)
     release(sections)
-    _ = copies^
+    _ = duplicates^
     return status
 
 
@@ -102,20 +102,22 @@ def _settle_copies(index: Index, mut column: Column) -> Bool:
     Returns:
         False when memory is out.
     """
-    ref copies = index.copies
-    if index.unlinked.count == 0 or copies.count == 0:
+    ref duplicates = index.duplicates
+    if index.unlinked.count == 0 or duplicates.count == 0:
         return True
-    if not column.grow(4 * copies.rows):
+    if not column.grow(4 * duplicates.rows):
         return False
-    unsafe_memcpy(dest=column.ptr[UInt32](), src=copies.next.ptr[UInt32](), count=copies.rows)
+    unsafe_memcpy(
+        dest=column.ptr[UInt32](), src=duplicates.next.ptr[UInt32](), count=duplicates.rows
+    )
     for i in range(index.unlinked.count):
-        if index.unlinked.row(i) < copies.rows:
+        if index.unlinked.row(i) < duplicates.rows:
             column.ptr[UInt32]()[unsafe_offset=index.unlinked.row(i)] = ALONE
     return True
 
 
 def _describe(
-    index: Index, settled: Column, ef_search: Int, sections: Ptr[Section], mut count: Int
+    index: Index, was_live: Column, ef_search: Int, sections: Ptr[Section], mut count: Int
 ) -> Header:
     """Lists the arrays of an index and returns the header that goes with them."""
     ref graph = index.graph[]
@@ -153,7 +155,7 @@ def _describe(
         )
         count = 7
     ref codes = index.codes[]
-    if codes.kind != STORED_ROWS:
+    if codes.kind != NO_CODES:
         if not codes.in_place():
             sections[unsafe_offset=count] = Section(
                 name_of("codes"), codes.bytes.address, BYTES_SECTION, codes.count, codes.stride
@@ -166,25 +168,25 @@ def _describe(
             name_of("code_centre"), Int(codes.centre), 0, 1, padded_dim(index.dim)
         )
         count += 2
-    if index.copies.count != 0:
+    if index.duplicates.count != 0:
         sections[unsafe_offset=count] = Section(
             name_of("copies"),
-            settled.address if settled.address != 0 else index.copies.next.address,
+            was_live.address if was_live.address != 0 else index.duplicates.next.address,
             UINT32_SECTION,
             graph.linked,
             1,
         )
         count += 1
-    ref texts = index.texts
-    if texts.used:
+    ref strings = index.strings
+    if strings.used:
         sections[unsafe_offset=count] = Section(
-            name_of("id_text"), texts.text.address, BYTES_SECTION, texts.begin(texts.count), 1
+            name_of("id_text"), strings.text.address, BYTES_SECTION, strings.begin(strings.count), 1
         )
         sections[unsafe_offset=count + 1] = Section(
             name_of("id_offsets"),
-            texts.offsets.address,
+            strings.offsets.address,
             INT64_SECTION,
-            texts.count + 1 if texts.count > 0 else 0,
+            strings.count + 1 if strings.count > 0 else 0,
             1,
         )
         count += 2
@@ -193,9 +195,9 @@ def _describe(
             name_of("tuning"), index.tuning.address, INT64_SECTION, index.tunings, TUNING_WORDS
         )
         count += 1
-    if index.marks.removed != 0:
+    if index.states.removed != 0:
         sections[unsafe_offset=count] = Section(
-            name_of("tombstones"), index.marks.bytes.address, BYTES_SECTION, index.count, 1
+            name_of("tombstones"), index.states.bytes.address, BYTES_SECTION, index.count, 1
         )
         count += 1
     return Header(
@@ -214,16 +216,16 @@ def _describe(
         index.unrepaired,
         index.quantization,
         codes.kind,
-        index.copies.count,
-        Int(texts.used),
-        index.marks.removed,
-        index.marks.pending + index.marks.holding,
+        index.duplicates.count,
+        Int(strings.used),
+        index.states.removed,
+        index.states.pending + index.states.holding,
     )
 
 
 def open_index[
     V: Watch
-](var source: Source, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
+](var source: InputFile, copy: Bool, check: Bool, mut status: Status, mut watch: V) -> Index:
     """Opens a saved index.
 
     Args:
@@ -267,9 +269,9 @@ def open_index[
     index.ef_search = header.ef_search
     index.ids_known = False
     if copy:
-        status = distrust(index, header)
+        status = validate_header(index, header)
         if status.ok() and not (
-            _make_private(index) and index.copies.put_in_order() and _count_marks(index)
+            _make_private(index) and index.duplicates.put_in_order() and _count_marks(index)
         ):
             status = Status.system(ENOMEM)
         _ = mapped^
@@ -316,14 +318,14 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
     )
     _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
     _attach_codes(mapped, index, status)
-    if header.copies != 0:
-        _view(mapped, index.copies.next, "copies", UINT32_SECTION, header.linked, 1, status)
-        index.copies.rows = header.linked
-        index.copies.count = header.copies
+    if header.duplicates != 0:
+        _view(mapped, index.duplicates.next, "copies", UINT32_SECTION, header.linked, 1, status)
+        index.duplicates.rows = header.linked
+        index.duplicates.count = header.duplicates
     else:
         _need_none(mapped, "copies", status)
     if header.removed != 0:
-        _view(mapped, index.marks.bytes, "tombstones", BYTES_SECTION, header.count, 1, status)
+        _view(mapped, index.states.bytes, "tombstones", BYTES_SECTION, header.count, 1, status)
     else:
         _need_none(mapped, "tombstones", status)
     _attach_texts(mapped, index, status)
@@ -347,30 +349,30 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
     graph.entry = header.entry
     index.count = header.count
     index.unrepaired = header.unrepaired
-    index.marks.removed = header.removed
-    index.marks.pending = header.shaded  # until somebody counts
-    index.marks.shaded = header.shaded
-    index.marks.in_use = header.removed != 0
-    index.marks.publish(0, header.count)
-    index.copies.in_order = header.copies == 0  # nobody has looked
+    index.states.removed = header.removed
+    index.states.pending = header.shaded  # until somebody counts
+    index.states.shaded = header.shaded
+    index.states.in_use = header.removed != 0
+    index.states.publish(0, header.count)
+    index.duplicates.in_order = header.duplicates == 0  # nobody has looked
 
 
 def _count_marks(mut index: Index) -> Bool:
     """Counts the marks, whose sums were found right, and makes stamps; returns False when memory is out.
     """
-    ref marks = index.marks
-    if not marks.in_use:
+    ref states = index.states
+    if not states.in_use:
         return True
-    var found = count_marks(marks.bytes.ptr[UInt8](), index.count)
-    marks.pending = found.pending
-    marks.holding = found.holding
-    return marks.prepare(index.count, index.count)
+    var found = count_marks(states.bytes.ptr[UInt8](), index.count)
+    states.pending = found.pending
+    states.holding = found.holding
+    return states.prepare(index.count, index.count)
 
 
 def _attach_codes(mapped: IndexFile, mut index: Index, mut status: Status):
     """Makes the codes' columns views of the map's sections; the centre is small and copied."""
     var header = mapped.header
-    if not status.ok() or header.codes == STORED_ROWS:
+    if not status.ok() or header.codes == NO_CODES:
         return
     if not can_walk(header.codes, header.metric, header.dtype):
         status = Status(BAD_FIELD, header.codes, 0, name_of("codes"))
@@ -399,26 +401,26 @@ def _attach_texts(mapped: IndexFile, mut index: Index, mut status: Status):
         return
     if not status.ok():
         return
-    ref texts = index.texts
-    texts.used = True
+    ref strings = index.strings
+    strings.used = True
     var bytes = _rows_of(mapped, "id_text")
     var offsets = _rows_of(mapped, "id_offsets")
-    _view(mapped, texts.text, "id_text", BYTES_SECTION, bytes, 1, status)
-    _view(mapped, texts.offsets, "id_offsets", INT64_SECTION, offsets, 1, status)
+    _view(mapped, strings.text, "id_text", BYTES_SECTION, bytes, 1, status)
+    _view(mapped, strings.offsets, "id_offsets", INT64_SECTION, offsets, 1, status)
     if not status.ok():
         return
     if offsets == 0:
         if bytes != 0:
             status = Status(BAD_CONTENT, 0, 0, name_of("id_offsets"))
         # empty sections have addresses, but there is nothing to read at them
-        texts.text.view(0, 0)
-        texts.offsets.view(0, 0)
+        strings.text.view(0, 0)
+        strings.offsets.view(0, 0)
         return
-    if offsets > MAX_TEXTS or texts.begin(0) != 0 or texts.begin(offsets - 1) != bytes:
+    if offsets > MAX_STRINGS or strings.begin(0) != 0 or strings.begin(offsets - 1) != bytes:
         status = Status(BAD_CONTENT, 0, 0, name_of("id_offsets"))
         return
-    texts.count = offsets - 1
-    texts.bytes = bytes
+    strings.count = offsets - 1
+    strings.bytes = bytes
 
 
 def _attach_tuning(mapped: IndexFile, mut index: Index, mut status: Status):
@@ -468,16 +470,16 @@ def _make_private(mut index: Index) -> Bool:
         _own(index.vectors)
         and _own(index.ids)
         and _own(index.norms)
-        and _own(index.copies.next)
-        and _own(index.marks.bytes)
+        and _own(index.duplicates.next)
+        and _own(index.states.bytes)
         and _own(graph.links0)
         and _own(graph.upper_rows)
         and _own(graph.upper_start)
         and _own(graph.upper_links)
         and _own(index.codes[].bytes)
         and _own(index.codes[].constants)
-        and _own(index.texts.text)
-        and _own(index.texts.offsets)
+        and _own(index.strings.text)
+        and _own(index.strings.offsets)
         and _own(index.tuning)
     )
 

@@ -55,4 +55,4 @@ struct Snapshot(TrivialRegisterPassable):
     @always_inline
     def hides(self) -> Bool:
         """Tells whether a walk may meet rows that are not seen."""
-        return self.visible.marks != 0 or self.linked > self.visible.bound
+        return self.visible.states != 0 or self.linked > self.visible.bound

@@ -17,16 +17,16 @@ from vicinal.graph.links import EMPTY, MAX_LEVEL, Graph
 from vicinal.graph.reachability import LOOK_EVERY
 from vicinal.index.header import Header, IndexFile
 from vicinal.index.vector_index import Index
-from vicinal.rows.duplicates import NO_ROOM, ORIGINAL, Copies, same_row
-from vicinal.rows.row_states import FREE, HOLDING, LIVE, PENDING, settled, stays
+from vicinal.rows.duplicates import NO_ROOM, REPRESENTATIVE, Duplicates, same_row
+from vicinal.rows.row_states import FREE, ANCHOR, LIVE, PENDING, was_live, stays
 from vicinal.system.memory import Column, Ptr, at
 from vicinal.system.parallel import Unwatched, Watch
 
 comptime BLOCK = 64
-"""Marks counted together."""
+"""States counted together."""
 
 
-def distrust(index: Index, header: Header) -> Status:
+def validate_header(index: Index, header: Header) -> Status:
     """Looks for anything that changes could not bear: counts, links, rings and marks that contradict themselves or each other.
 
     Args:
@@ -38,11 +38,11 @@ def distrust(index: Index, header: Header) -> Status:
         refusal by the system if memory is out.
     """
     ref graph = index.graph[]
-    var status = look_at_counts(index)
+    var status = validate_counts(index)
     if status.ok():
-        status = _look_at_tables(graph)
+        status = _validate_tables(graph)
     if status.ok():
-        status = _look_at_entry(index, header)
+        status = _validate_entry(index, header)
     var apart = Column()
     if status.ok() and not _find_apart(index, apart):
         return Status.system(ENOMEM)
@@ -55,7 +55,7 @@ def distrust(index: Index, header: Header) -> Status:
                 status = Status(BAD_CONTENT, ordinal, 0, name_of("upper_links"))
     _ = apart^
     var unwatched = Unwatched()
-    return look_at_rings(index, unwatched) if status.ok() else status
+    return validate_rings(index, unwatched) if status.ok() else status
 
 
 # ---- counts
@@ -76,7 +76,7 @@ struct Marked(TrivialRegisterPassable):
         return self.pending + self.free + self.holding
 
 
-def count_marks(marks: Ptr[UInt8], rows: Int) -> Marked:
+def count_marks(states: Ptr[UInt8], rows: Int) -> Marked:
     """Counts marks; they are not counted beyond the first that no file may have."""
     var found = Marked(0, 0, 0, -1)
     var row = 0
@@ -84,16 +84,16 @@ def count_marks(marks: Ptr[UInt8], rows: Int) -> Marked:
         var block = SIMD[DType.uint8, BLOCK](LIVE)
         var size = min(BLOCK, rows - row)
         if size == BLOCK:
-            block = marks.unsafe_load[width=BLOCK](row)
+            block = states.unsafe_load[width=BLOCK](row)
         else:
             for i in range(size):
-                block[i] = marks[unsafe_offset=row + i]
+                block[i] = states[unsafe_offset=row + i]
         var live = _equal(block, LIVE)
         var pending = _equal(block, PENDING)
         var free = _equal(block, FREE)
-        var holding = _equal(block, HOLDING)
+        var holding = _equal(block, ANCHOR)
         if live + pending + free + holding != BLOCK:
-            while _is_saved(marks[unsafe_offset=row]):
+            while _is_saved(states[unsafe_offset=row]):
                 row += 1
             found.stray = row
             return found
@@ -107,7 +107,7 @@ def count_marks(marks: Ptr[UInt8], rows: Int) -> Marked:
 @always_inline
 def _is_saved(mark: UInt8) -> Bool:
     """Tells whether a mark is one that a file may have."""
-    return mark == LIVE or mark == PENDING or mark == FREE or mark == HOLDING
+    return mark == LIVE or mark == PENDING or mark == FREE or mark == ANCHOR
 
 
 @always_inline
@@ -116,39 +116,41 @@ def _equal(block: SIMD[DType.uint8, BLOCK], mark: UInt8) -> Int:
     return Int(pop_count(pack_bits[dtype=DType.uint64](equal)))
 
 
-def look_at_counts(index: Index) -> Status:
+def validate_counts(index: Index) -> Status:
     """Compares the numbers of removed rows, of copies and of strings with the rows that are marked, or named, so.
     """
-    ref marks = index.marks
-    if marks.in_use:
-        var found = count_marks(marks.bytes.ptr[UInt8](), index.count)
+    ref states = index.states
+    if states.in_use:
+        var found = count_marks(states.bytes.ptr[UInt8](), index.count)
         if found.stray >= 0:
             return Status(BAD_CONTENT, found.stray, 0, name_of("tombstones"))
-        if found.removed() != marks.removed:
-            return Status(BAD_COUNT, marks.removed, found.removed(), name_of("removed"))
-        if found.pending + found.holding != marks.shaded:
-            return Status(BAD_COUNT, marks.shaded, found.pending + found.holding, name_of("shaded"))
-    ref copies = index.copies
-    if copies.count != 0:
+        if found.removed() != states.removed:
+            return Status(BAD_COUNT, states.removed, found.removed(), name_of("removed"))
+        if found.pending + found.holding != states.shaded:
+            return Status(
+                BAD_COUNT, states.shaded, found.pending + found.holding, name_of("shaded")
+            )
+    ref duplicates = index.duplicates
+    if duplicates.count != 0:
         var found = 0
-        var next = copies.next.ptr[UInt32]()
-        for row in range(copies.rows):
-            found += Int(next[unsafe_offset=row] < ORIGINAL)
-        if found != copies.count:
-            return Status(BAD_COUNT, copies.count, found, name_of("copies"))
-    return _look_at_numbers(index)
+        var next = duplicates.next.ptr[UInt32]()
+        for row in range(duplicates.rows):
+            found += Int(next[unsafe_offset=row] < REPRESENTATIVE)
+        if found != duplicates.count:
+            return Status(BAD_COUNT, duplicates.count, found, name_of("copies"))
+    return _validate_numbers(index)
 
 
-def _look_at_numbers(index: Index) -> Status:
+def _validate_numbers(index: Index) -> Status:
     """Checks that there is a string for each row that is there, if rows are named by strings."""
-    if index.texts.used:
+    if index.strings.used:
         var numbers = index.ids.ptr[Int64]()
         for row in range(index.count):
             var number = Int(numbers[unsafe_offset=row])
-            if number >= 0 and number < index.texts.count:
+            if number >= 0 and number < index.strings.count:
                 continue
             # the strings of an addition that was refused are forgotten before its rows are freed
-            if not index.marks.in_use or index.marks.of(row) == LIVE:
+            if not index.states.in_use or index.states.of(row) == LIVE:
                 return Status(BAD_CONTENT, row, 0, name_of("ids"))
     return Status.done()
 
@@ -162,14 +164,14 @@ def counts_agree(index: Index) -> Status:
         index: Any index; one that is no view of a file has been compared already.
 
     Returns:
-        DONE, or what `look_at_counts` found.
+        DONE, or what `validate_counts` found.
     """
     if index.file == 0:
         return Status.done()
     var compared = Pointer(to=at[IndexFile](index.file)[].compared)
     if Atomic[Int64].load[ordering=Ordering.ACQUIRE](compared) != 0:
         return Status.done()
-    var status = look_at_counts(index)
+    var status = validate_counts(index)
     if status.ok():
         Atomic[Int64].store[ordering=Ordering.RELEASE](compared, 1)
     return status
@@ -178,7 +180,7 @@ def counts_agree(index: Index) -> Status:
 # ---- links
 
 
-def _look_at_tables(graph: Graph) -> Status:
+def _validate_tables(graph: Graph) -> Status:
     """Checks that the ordinals' rows ascend and that their blocks follow each other."""
     if graph.ordinals == 0:
         return Status.done()
@@ -200,7 +202,7 @@ def _look_at_tables(graph: Graph) -> Status:
     return Status.done()
 
 
-def _look_at_entry(index: Index, header: Header) -> Status:
+def _validate_entry(index: Index, header: Header) -> Status:
     """Checks that all rows are in the graph or none, none only if they are few, and that searches begin at the top of it.
     """
     ref graph = index.graph[]
@@ -212,7 +214,7 @@ def _look_at_entry(index: Index, header: Header) -> Status:
         if live != 0 and live >= header.exact_below:
             return Status(BAD_FIELD, 0, 0, name_of("linked"))
         return _top_is(graph, header)
-    var marks = index.marks.address()
+    var states = index.states.address()
     if _is_apart(index, graph.row_of(graph.entry)):
         return Status(BAD_FIELD, header.entry, 0, name_of("entry"))
     for ordinal in range(graph.ordinals):
@@ -220,7 +222,7 @@ def _look_at_entry(index: Index, header: Header) -> Status:
         # also one without links, which a repair would give some
         if (
             graph.level_of(ordinal) > graph.top()
-            and stays(marks, row)
+            and stays(states, row)
             and not _is_apart(index, row)
         ):
             return Status(BAD_FIELD, header.entry, 0, name_of("entry"))
@@ -236,13 +238,15 @@ def _top_is(graph: Graph, header: Header) -> Status:
 @always_inline
 def _is_apart(index: Index, row: Int) -> Bool:
     """Tells whether a row takes no part in the graph: it is free, or a copy."""
-    return (index.marks.in_use and index.marks.of(row) == FREE) or index.copies.is_copy(row)
+    return (index.states.in_use and index.states.of(row) == FREE) or index.duplicates.is_duplicate(
+        row
+    )
 
 
 def _find_apart(index: Index, mut apart: Column) -> Bool:
     """Notes a byte for each row, not zero if the row takes no part in the graph; nothing if all do. False if memory is out.
     """
-    if not index.marks.in_use and index.copies.count == 0:
+    if not index.states.in_use and index.duplicates.count == 0:
         return True
     if not apart.grow(index.graph[].linked):
         return False
@@ -273,7 +277,7 @@ def _sound(graph: Graph, level: Int, node: Int, nodes: Int, apart: Int) -> Bool:
 # ---- rings of copies
 
 
-def look_at_rings[V: Watch](index: Index, mut watch: V) -> Status:
+def validate_rings[V: Watch](index: Index, mut watch: V) -> Status:
     """Checks that each copy is in the ring of one original, which holds the same and is removed only if that suits its copies.
 
     Changes find the original of a copy by what it holds, so there must be one only.
@@ -285,61 +289,65 @@ def look_at_rings[V: Watch](index: Index, mut watch: V) -> Status:
     Returns:
         DONE, BAD_CONTENT with the section and the row that is wrong in it, or a refusal by the system if memory is out.
     """
-    ref copies = index.copies
-    ref marks = index.marks
+    ref duplicates = index.duplicates
+    ref states = index.states
     var led_to = Column()
-    if copies.count != 0 and not led_to.grow(copies.rows):
+    if duplicates.count != 0 and not led_to.grow(duplicates.rows):
         return Status.system(ENOMEM)
-    var originals = Copies()  # only its table is used
+    var originals = Duplicates()  # only its table is used
     for row in range(index.count):
         if row % LOOK_EVERY == 0 and not watch.proceed(0):
             return Status(INTERRUPTED, 0, 0, Name(0))
-        var mark = marks.of(row) if marks.in_use else LIVE
-        var has_copies = copies.count != 0 and copies.has_copies(row)
-        if mark == HOLDING and not has_copies:
+        var mark = states.of(row) if states.in_use else LIVE
+        var has_duplicates = duplicates.count != 0 and duplicates.has_duplicates(row)
+        if mark == ANCHOR and not has_duplicates:
             return Status(BAD_CONTENT, row, 0, name_of("tombstones"))
-        if not has_copies:
+        if not has_duplicates:
             continue
         if not _ring_is_right(index, row, mark, led_to.ptr[UInt8]()):
             return Status(BAD_CONTENT, row, 0, name_of("copies"))
-        if not settled(marks.address(), row):
+        if not was_live(states.address(), row):
             continue
-        var before = originals.original(index.rows(), row)
+        var before = originals.representative(index.rows(), row)
         if before == NO_ROOM:
             return Status.system(ENOMEM)
         if before >= 0:
             return Status(BAD_CONTENT, row, 0, name_of("copies"))
-    if copies.count != 0:
-        for row in range(copies.rows):
+    if duplicates.count != 0:
+        for row in range(duplicates.rows):
             # nothing leads to rows that are about to be freed, though they lead on
-            var unlinked = index.unlinked.count != 0 and marks.of(row) == PENDING
-            if copies.is_copy(row) and led_to.ptr[UInt8]()[unsafe_offset=row] == 0 and not unlinked:
+            var unlinked = index.unlinked.count != 0 and states.of(row) == PENDING
+            if (
+                duplicates.is_duplicate(row)
+                and led_to.ptr[UInt8]()[unsafe_offset=row] == 0
+                and not unlinked
+            ):
                 return Status(BAD_CONTENT, row, 0, name_of("copies"))
     _ = led_to^
     return Status.done()
 
 
-def _ring_is_right(index: Index, original: Int, mark: UInt8, led_to: Ptr[UInt8]) -> Bool:
+def _ring_is_right(index: Index, representative: Int, mark: UInt8, led_to: Ptr[UInt8]) -> Bool:
     """Goes round the ring of an original and notes the copies in it."""
-    ref copies = index.copies
-    var marks = index.marks.address()
+    ref duplicates = index.duplicates
+    var states = index.states.address()
     var stored = index.rows()
-    var next = copies.next.ptr[UInt32]()
-    var newest = Int(next[unsafe_offset=original] & ~ORIGINAL)
+    var next = duplicates.next.ptr[UInt32]()
+    var newest = Int(next[unsafe_offset=representative] & ~REPRESENTATIVE)
     var copy = newest
-    var staying = False
-    if mark == FREE or not copies.is_copy(newest):
+    var is_live_after = False
+    if mark == FREE or not duplicates.is_duplicate(newest):
         return False
     while True:
         copy = Int(next[unsafe_offset=copy])
-        if not copies.is_copy(copy) or led_to[unsafe_offset=copy] != 0:
+        if not duplicates.is_duplicate(copy) or led_to[unsafe_offset=copy] != 0:
             return False
         led_to[unsafe_offset=copy] = 1
-        var its = at[UInt8](marks)[unsafe_offset=copy] if marks != 0 else LIVE
-        if its == FREE or its == HOLDING or not same_row(stored, original, copy):
+        var its = at[UInt8](states)[unsafe_offset=copy] if states != 0 else LIVE
+        if its == FREE or its == ANCHOR or not same_row(stored, representative, copy):
             return False
-        staying = staying or its == LIVE
+        is_live_after = is_live_after or its == LIVE
         if copy == newest:
             break
     # a removed row keeps its place for copies that are there, and for no others
-    return mark == LIVE or staying == (mark == HOLDING)
+    return mark == LIVE or is_live_after == (mark == ANCHOR)

@@ -1,25 +1,25 @@
 """The index: owns the parts, knows its rows by number and by id; nothing clever."""
 from std.atomic import Ordering, fence
 
-from vicinal.construct.build_statistics import Ledger
+from vicinal.construct.build_statistics import BuildStatistics
 from vicinal.graph.links import Graph, drop_graphs, graph_on_heap
-from vicinal.index.filter_statistics import Tally
+from vicinal.index.filter_statistics import FilterStatistics
 from vicinal.index.header import IndexFile
 from vicinal.index.snapshot import Snapshot
 from vicinal.kernels.space import COSINE, Rows, is_float, row_stride
 from vicinal.quantization.code_table import (
-    STORED_ROWS,
+    NO_CODES,
     Codes,
     codes_on_heap,
     drop_all_codes,
     drop_codes,
 )
-from vicinal.rows.duplicates import Copies
+from vicinal.rows.duplicates import Duplicates
 from vicinal.rows.id_map import IdMap
-from vicinal.rows.string_ids import Texts
+from vicinal.rows.string_ids import StringTable
 from vicinal.rows.unlinked import Unlinked
-from vicinal.rows.visibility import Marks
-from vicinal.system.atomics import announce, announce_at, seen, seen_at
+from vicinal.rows.visibility import RowStates
+from vicinal.system.atomics import store_release, store_release_at, load_acquire, load_acquire_at
 from vicinal.system.memory import Column, Ptr, allocate, at, missing, release
 from vicinal.walk.readers import Readers
 
@@ -52,7 +52,7 @@ struct Index(Movable):
     """The graph is built once there are this many rows; until then search is exact."""
     var count: Int
     """Rows that searches look at, removed ones included."""
-    var marks: Marks
+    var states: RowStates
     """Which of them are removed."""
     var vectors: Column
     """`row_stride` bytes a row."""
@@ -74,8 +74,8 @@ struct Index(Movable):
     var quantization: Int
     """What the user asked to walk on: `coding.AUTO`, or 1 + a kind of codes."""
     var codes: Ptr[Codes]
-    """What searches walk on; of kind STORED_ROWS until the graph is built."""
-    var copies: Copies
+    """What searches walk on; of kind NO_CODES until the graph is built."""
+    var duplicates: Duplicates
     """Rows of the graph's range that hold the same as earlier ones, and are found through those."""
     var unrepaired: Int
     """Rows linked since all rows were last made reachable."""
@@ -104,15 +104,15 @@ struct Index(Movable):
     """The epoch in which searches may have read rows of somebody else's that were copied since."""
     var ef_search: Int
     """Default search width that the file remembered, 0 for none."""
-    var texts: Texts
+    var strings: StringTable
     """The strings that ids stand for, if rows are named by strings."""
     var tuning: Column
     """Search widths that were found for a wanted recall, rows of TUNING_WORDS int64; the caller's matter."""
     var tunings: Int
     """Rows of it."""
     var readers: Readers
-    var tally: Tally
-    var ledger: Ledger
+    var filter_statistics: FilterStatistics
+    var build_statistics: BuildStatistics
     var file: Int
     """Address of the `IndexFile` that the columns are views of, 0 if they are the index's own memory."""
 
@@ -135,7 +135,7 @@ struct Index(Movable):
         self.seed = seed
         self.exact_below = exact_below
         self.count = 0
-        self.marks = Marks()
+        self.states = RowStates()
         self.vectors = Column()
         self.borrowed = 0
         self.norms = Column()
@@ -146,8 +146,8 @@ struct Index(Movable):
         self.graph = graph_on_heap(M)
         self.searched = self.graph
         self.quantization = quantization
-        self.codes = codes_on_heap(STORED_ROWS, metric, dtype, 1, 0)
-        self.copies = Copies()
+        self.codes = codes_on_heap(NO_CODES, metric, dtype, 1, 0)
+        self.duplicates = Duplicates()
         self.unrepaired = 0
         self.mended = 0
         self.replaced_links = 0
@@ -161,12 +161,12 @@ struct Index(Movable):
         self.moved_mark = 0
         self.lent_until = 0
         self.ef_search = 0
-        self.texts = Texts()
+        self.strings = StringTable()
         self.tuning = Column()
         self.tunings = 0
         self.readers = Readers()
-        self.tally = Tally()
-        self.ledger = Ledger()
+        self.filter_statistics = FilterStatistics()
+        self.build_statistics = BuildStatistics()
         self.file = 0
 
     def __deinit__(deinit self):
@@ -192,8 +192,8 @@ struct Index(Movable):
         """Tells whether memory was refused when the index was made: then it is of no use."""
         return (
             missing(self.codes)
-            or self.tally.failed()
-            or self.ledger.failed()
+            or self.filter_statistics.failed()
+            or self.build_statistics.failed()
             or missing(self.graph)
             or self.readers.failed()
         )
@@ -207,7 +207,7 @@ struct Index(Movable):
     def rows(self) -> Rows:
         """Returns the rows as kernels see them."""
         return Rows(
-            seen(self.vectors.address),
+            load_acquire(self.vectors.address),
             row_stride(self.dim, self.dtype),
             self.dim,
             self.norms.address,
@@ -224,41 +224,43 @@ struct Index(Movable):
             The caller has claimed a scratch, which is pinned, or keeps writers away.
         """
         while True:
-            var moment = self.marks.now()
-            var live = self.marks.live_at(moment)
-            var graph = seen_at(self.searched)
-            var linked = seen(graph[].linked) if seen(graph[].entry) >= 0 else 0
-            var codes = seen_at(self.codes)
-            var coded = seen(codes[].count)
+            var moment = self.states.now()
+            var live = self.states.live_at(moment)
+            var graph = load_acquire_at(self.searched)
+            var linked = load_acquire(graph[].linked) if load_acquire(graph[].entry) >= 0 else 0
+            var codes = load_acquire_at(self.codes)
+            var coded = load_acquire(codes[].count)
             var rows = self.rows()
-            var visible = self.marks.visibility(moment)
+            var visible = self.states.visibility(moment)
             fence[Ordering.ACQUIRE]()
-            if self.marks.now() == moment:
+            if self.states.now() == moment:
                 return Snapshot(visible, live, graph, linked, codes, coded, rows, self.exact_below)
 
     def walked_row_bytes(self) -> Int:
         """Returns the bytes of what a search measures of a row: its code, or the stored row."""
-        ref codes = seen_at(self.codes)[]
-        if codes.kind != STORED_ROWS and not codes.in_place():
+        ref codes = load_acquire_at(self.codes)[]
+        if codes.kind != NO_CODES and not codes.in_place():
             return codes.stride
         return row_stride(self.dim, self.dtype)
 
     @always_inline
     def live(self) -> Int:
         """Returns how many rows there are, removed ones left out."""
-        return Int(self.marks.live_at(self.marks.now()))
+        return Int(self.states.live_at(self.states.now()))
 
-    def taking_part(self) -> Int:
+    def num_in_graph(self) -> Int:
         """Returns how many rows take part in the graph."""
         if self.graph[].linked == 0:
             return 0
-        return self.graph[].linked - self.copies.count - self.marks.free() - self.unlinked.count
+        return (
+            self.graph[].linked - self.duplicates.count - self.states.free() - self.unlinked.count
+        )
 
-    def count_hidden(mut self):
+    def count_invisible(mut self):
         """Tells searches how many rows they may meet but not show, while no change is under way."""
-        announce(
-            self.marks.shaded,
-            self.marks.pending - self.unlinked.count + self.marks.holding,
+        store_release(
+            self.states.shaded,
+            self.states.pending - self.unlinked.count + self.states.holding,
         )
 
     def wait_for(mut self, epoch: Int64, patience: Int) -> Bool:
@@ -278,22 +280,22 @@ struct Index(Movable):
 
     def walked_bytes(self) -> Int:
         """Returns the bytes of what a search walks on: links of level 0, and codes or rows."""
-        ref graph = seen_at(self.searched)[]  # writers may give up theirs at any time
-        return seen(graph.linked) * (self.walked_row_bytes() + graph.slots_at(0) * 4)
+        ref graph = load_acquire_at(self.searched)[]  # writers may give up theirs at any time
+        return load_acquire(graph.linked) * (self.walked_row_bytes() + graph.slots_at(0) * 4)
 
     def bytes(self) -> Int:
         """Returns the bytes of memory that everything by the row takes."""
         return (
-            self.own_vectors()
+            self.owned_vector_bytes()
             + self.norms.memory()
             + self.ids.memory()
             + self.graph_bytes()
-            + self.copies.bytes()
+            + self.duplicates.bytes()
             + self.code_bytes()
             + self.map.room * 4
-            + self.marks.bytes.memory()
-            + self.marks.stamps.memory()
-            + self.texts.memory()
+            + self.states.bytes.memory()
+            + self.states.stamps.memory()
+            + self.strings.memory()
             + self.readers.bytes()
         )
 
@@ -301,7 +303,7 @@ struct Index(Movable):
         """Returns the bytes of all links, replaced ones that searches may be on still included; safe beside a writer.
         """
         var pinned = self.readers.claim()
-        var sum = seen(self.replaced_links) + seen_at(self.searched)[].bytes()
+        var sum = load_acquire(self.replaced_links) + load_acquire_at(self.searched)[].bytes()
         if not missing(pinned):
             self.readers.release(pinned)
         return sum
@@ -310,7 +312,7 @@ struct Index(Movable):
         """Returns the bytes of all codes, replaced ones that searches may be on still included; safe beside a writer.
         """
         var pinned = self.readers.claim()
-        var sum = seen(self.replaced_codes) + seen_at(self.codes)[].memory()
+        var sum = load_acquire(self.replaced_codes) + load_acquire_at(self.codes)[].memory()
         if not missing(pinned):
             self.readers.release(pinned)
         return sum
@@ -318,7 +320,7 @@ struct Index(Movable):
     def use_codes(mut self, codes: Ptr[Codes]):
         """Lets searches walk on other codes; those before stay until no search is on them."""
         codes[].older = Int(self.codes)
-        announce_at(self.codes, codes)
+        store_release_at(self.codes, codes)
         at[Codes](codes[].older)[].retired = self.readers.retire()
         self._count_replaced()
 
@@ -326,7 +328,7 @@ struct Index(Movable):
         """Goes back to the codes before."""
         var given_up = self.codes
         var before = at[Codes](given_up[].older)
-        announce_at(self.codes, before)
+        store_release_at(self.codes, before)
         given_up[].retired = self.readers.retire()
         # behind those that stay: from now on it is one of the replaced ones
         given_up[].older = before[].older
@@ -338,7 +340,7 @@ struct Index(Movable):
         """
         if Int(self.searched) == Int(self.graph):
             return
-        announce_at(self.searched, self.graph)
+        store_release_at(self.searched, self.graph)
         at[Graph](self.graph[].older)[].retired = self.readers.retire()
         self._count_replaced()
 
@@ -375,11 +377,11 @@ struct Index(Movable):
             self.vectors.free_retired()
             self.norms.free_retired()
             self.ids.free_retired()
-            self.copies.next.free_retired()
-            self.marks.bytes.free_retired()
-            self.marks.stamps.free_retired()
-            self.texts.text.free_retired()
-            self.texts.offsets.free_retired()
+            self.duplicates.next.free_retired()
+            self.states.bytes.free_retired()
+            self.states.stamps.free_retired()
+            self.strings.text.free_retired()
+            self.strings.offsets.free_retired()
             self.graph[].free_retired()
             self.codes[].free_retired()
 
@@ -389,11 +391,11 @@ struct Index(Movable):
             self.vectors.retired
             + self.norms.retired
             + self.ids.retired
-            + self.copies.next.retired
-            + self.marks.bytes.retired
-            + self.marks.stamps.retired
-            + self.texts.text.retired
-            + self.texts.offsets.retired
+            + self.duplicates.next.retired
+            + self.states.bytes.retired
+            + self.states.stamps.retired
+            + self.strings.text.retired
+            + self.strings.offsets.retired
             + self.graph[].retired_mark()
             + self.codes[].bytes.retired
             + self.codes[].constants.retired
@@ -432,10 +434,10 @@ struct Index(Movable):
         while address != 0:
             codes += at[Codes](address)[].memory()
             address = at[Codes](address)[].older
-        announce(self.replaced_links, links)
-        announce(self.replaced_codes, codes)
+        store_release(self.replaced_links, links)
+        store_release(self.replaced_codes, codes)
 
-    def own_vectors(self) -> Int:
+    def owned_vector_bytes(self) -> Int:
         """Returns the bytes of vectors that are not in memory of somebody else."""
         return 0 if self.borrowed == 1 else self.vectors.memory()
 
@@ -444,13 +446,13 @@ struct Index(Movable):
 
         Negative if there is no id above the largest.
         """
-        if self.automatic and self.marks.removed == 0:
+        if self.automatic and self.states.removed == 0:
             return Int64(self.count)
         var column = self.ids.ptr[Int64]()
-        var visible = self.marks.present()
+        var visible = self.states.present()
         var largest = Int64(self.live()) - 1
         for row in range(self.count):
-            if visible.sees(row):
+            if visible.is_visible(row):
                 largest = max(largest, column[unsafe_offset=row])
         return -1 if largest == Int64.MAX else largest + 1
 
@@ -461,4 +463,4 @@ struct Index(Movable):
             row = self.map.find(self.ids.ptr[Int64](), id)
         if row < 0 or row >= self.count:
             return -1
-        return row if self.marks.present().sees(row) else -1
+        return row if self.states.present().is_visible(row) else -1

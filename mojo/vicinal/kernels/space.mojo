@@ -11,7 +11,7 @@ from vicinal.kernels.convert import HALF_IN_SOFTWARE, is_finite, to_float
 from vicinal.kernels.distance import sum_floats, sum_ints
 from vicinal.kernels.metric import Product, SquaredDifference
 from vicinal.system.memory import Ptr, at
-from vicinal.system.prefetch import CACHE_LINE, fetch_line
+from vicinal.system.prefetch import CACHE_LINE, prefetch_line
 
 comptime L2 = 0
 comptime IP = 1
@@ -23,7 +23,7 @@ comptime STORED_TYPES = 5
 comptime SPACES = get_defined_string["SPACES", "all"]()
 """The spaces that are compiled: "all", or "few" (`-D SPACES=few`) in a development build, which takes a third of the time."""
 comptime KEY_MAX: Int32 = 0x7FFFFFFF
-comptime SPREAD = 7
+comptime SQUARED_ALPHA = 7
 """In fifths: a link may stay if it is not nearer to another link than to the centre by a factor of 1.4 (squared distances).
 
 Vamana's alpha (DiskANN, NeurIPS 2019). Over 1, ef 16: recall .940 to .961 on SIFT, .970 to .982 on Fashion-MNIST at the same
@@ -38,11 +38,11 @@ comptime LARGEST_SQUARED_NORM: Float32 = 8e37
 
 
 @always_inline
-def fetch_row(rows: Rows, row: Int):
+def prefetch_row(rows: Rows, row: Int):
     """Asks for a whole row."""
     var address = rows.base + row * rows.stride
     for offset in range(0, rows.stride, CACHE_LINE):
-        fetch_line(address + offset)
+        prefetch_line(address + offset)
 
 
 @fieldwise_init
@@ -97,24 +97,24 @@ def float_of_key(key: Int32) -> Float32:
 
 
 @always_inline
-def well_below(a: Float32, b: Float32) -> Bool:
+def occludes(a: Float32, b: Float32) -> Bool:
     """Tells whether SPREAD times one distance is below another."""
-    return a * (Float32(SPREAD) / 5) < b
+    return a * (Float32(SQUARED_ALPHA) / 5) < b
 
 
 @always_inline
-def whole_well_below(a: Int32, b: Int32) -> Bool:
+def occludes_whole(a: Int32, b: Int32) -> Bool:
     """Tells the same of keys of exact squared distances, in integers."""
     var first = bitcast[DType.uint32, 1](a) ^ 0x80000000
     var second = bitcast[DType.uint32, 1](b) ^ 0x80000000
-    return SPREAD * UInt64(first) < 5 * UInt64(second)
+    return SQUARED_ALPHA * UInt64(first) < 5 * UInt64(second)
 
 
-trait Measure:
+trait QueryDistance:
     """What a search needs to know: how far a row is from a query."""
 
     comptime T: DType
-    comptime by_fours: Bool
+    comptime batched: Bool
     """Whether `keys` takes less time than four times `key`."""
 
     @staticmethod
@@ -128,7 +128,7 @@ trait Measure:
         ...
 
 
-trait Linker(Measure):
+trait SymmetricDistance(QueryDistance):
     """What linking rows needs besides: how far two rows are from each other, and rows as queries.
     """
 
@@ -156,7 +156,7 @@ trait Linker(Measure):
         ...
 
     @staticmethod
-    def well_below(a: Int32, b: Int32) -> Bool:
+    def occludes(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`.
 
         For ip, where a multiple of a distance means nothing, whether it is just below.
@@ -164,7 +164,7 @@ trait Linker(Measure):
         ...
 
 
-trait Space(Linker):
+trait Space(SymmetricDistance):
     """A metric over a stored type."""
 
     comptime metric: Int
@@ -177,7 +177,7 @@ trait Space(Linker):
         ...
 
 
-struct Of[metric_: Int, stored: DType](Space):
+struct MetricSpace[metric_: Int, stored: DType](Space):
     """The space of one metric over one stored type.
 
     Cosine over float types expects rows and queries of unit length (`add` sees to it); over integers it divides the exact
@@ -187,7 +187,7 @@ struct Of[metric_: Int, stored: DType](Space):
     comptime metric = Self.metric_
     comptime T = Self.stored
     comptime exact = True
-    comptime by_fours = False
+    comptime batched = False
     comptime Q = DType.float32 if Self.stored.is_floating_point() else Self.stored
     comptime needs_norms = Self.metric_ == COSINE and not Self.stored.is_floating_point()
 
@@ -253,14 +253,14 @@ struct Of[metric_: Int, stored: DType](Space):
 
     @staticmethod
     @always_inline
-    def well_below(a: Int32, b: Int32) -> Bool:
+    def occludes(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
         comptime if Self.metric == IP:
             return a < b
         elif Self.metric == L2 and not Self.T.is_floating_point():
-            return whole_well_below(a, b)
+            return occludes_whole(a, b)
         else:
-            return well_below(Self.value(a), Self.value(b))
+            return occludes(Self.value(a), Self.value(b))
 
     @staticmethod
     @always_inline
@@ -310,7 +310,7 @@ def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
             comptime stored = STORED[t]
             comptime if is_compiled(m, t):
                 if metric == m and dtype == t:
-                    task.run[Of[m, stored]]()
+                    task.run[MetricSpace[m, stored]]()
 
 
 def item_bytes(dtype: Int) -> Int:

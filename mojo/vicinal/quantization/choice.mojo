@@ -2,13 +2,13 @@
 from std.atomic import Atomic, Ordering
 
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.space import COSINE, Measure, Query, Rows, Space, is_float
+from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space, is_float
 from vicinal.quantization.code_space import CODE_LINE, Estimate
 from vicinal.quantization.code_table import (
-    EXACT,
-    ROTATED,
-    SCALED,
-    STORED_ROWS,
+    U8,
+    RABITQ4,
+    SQ8,
+    NO_CODES,
     Codes,
     codes_on_heap,
     drop_codes,
@@ -16,16 +16,16 @@ from vicinal.quantization.code_table import (
 )
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.row_states import stays
-from vicinal.rows.row_targets import Places
-from vicinal.system.atomics import announce
+from vicinal.rows.row_targets import TargetRows
+from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.parallel import Body, Team, Watch
 
 comptime AUTO = 0
 """What a user may ask for; the others are 1 + the kind of codes."""
-comptime LEAST_SCALED = 32
+comptime LEAST_SQ8_DIM = 32
 """Below this dimension walking on codes, padded to a line, was no faster than on float32 rows (10,000 SIFT rows cut short)."""
-comptime LEAST_ROTATED = 96
+comptime LEAST_RABITQ4_DIM = 96
 """From this dimension on 4 bits of a rotated row suffice; below, a padded code of 8 bits is as small and finer."""
 comptime GRAIN = 64
 comptime SAMPLE_QUERIES = 64
@@ -42,9 +42,9 @@ comptime UNKNOWN = -1
 
 def can_walk(kind: Int, metric: Int, dtype: Int) -> Bool:
     """Tells whether a kind of codes exists for a metric and a stored type."""
-    if kind == STORED_ROWS:
+    if kind == NO_CODES:
         return True
-    if kind == EXACT:  # cosine over integers divides by both norms, which exact codes do not carry
+    if kind == U8:  # cosine over integers divides by both norms, which exact codes do not carry
         return metric != COSINE
     return is_float(dtype)
 
@@ -65,20 +65,20 @@ def choose_kind(wanted: Int, metric: Int, dtype: Int, dim: Int, bytes_only: Bool
     if wanted != AUTO:
         return wanted - 1
     if not is_float(dtype):
-        return EXACT if can_walk(EXACT, metric, dtype) else STORED_ROWS
-    if bytes_only and can_walk(EXACT, metric, dtype):
-        return EXACT
-    if dim < LEAST_SCALED:
-        return STORED_ROWS
-    return ROTATED if dim >= LEAST_ROTATED else SCALED
+        return U8 if can_walk(U8, metric, dtype) else NO_CODES
+    if bytes_only and can_walk(U8, metric, dtype):
+        return U8
+    if dim < LEAST_SQ8_DIM:
+        return NO_CODES
+    return RABITQ4 if dim >= LEAST_RABITQ4_DIM else SQ8
 
 
 @fieldwise_init
-struct LookForFractions[S: Space](Body):
+struct FindFractions[S: Space](Body):
     """Finds out whether rows hold anything but whole numbers from 0 to 255."""
 
     var rows: Rows
-    var places: Places
+    var places: TargetRows
     var found: Ptr[Int64]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -92,12 +92,12 @@ struct LookForFractions[S: Space](Body):
 
 def all_bytes[
     S: Space, V: Watch
-](rows: Rows, places: Places, count: Int, team: Team, mut watch: V) -> Bool:
+](rows: Rows, places: TargetRows, count: Int, team: Team, mut watch: V) -> Bool:
     """Tells whether the rows of so many places hold whole numbers from 0 to 255 only."""
     comptime if not S.T.is_floating_point() or S.metric == COSINE:
         return False
     var found = Int64(0)
-    var look = LookForFractions[S](
+    var look = FindFractions[S](
         rows, places, Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin]()
     )
     _ = team.run(count, GRAIN, look, watch)
@@ -110,7 +110,7 @@ struct Encode[S: Space](Body):
 
     var codes: Ptr[Codes]
     var rows: Rows
-    var places: Places
+    var places: TargetRows
     var work: Ptr[Float32]
     """Room for `padded_dim(dim)` floats for each worker."""
 
@@ -123,7 +123,7 @@ struct Encode[S: Space](Body):
 
 def encode_rows[
     S: Space, V: Watch
-](codes: Ptr[Codes], rows: Rows, written: Places, until: Int, team: Team, mut watch: V) -> Int:
+](codes: Ptr[Codes], rows: Rows, written: TargetRows, until: Int, team: Team, mut watch: V) -> Int:
     """Encodes rows that have no codes yet, and those that were written over.
 
     Args:
@@ -137,7 +137,7 @@ def encode_rows[
     Returns:
         1 when done, 0 when `watch` ended it, -1 when memory is out; codes of other rows stand in any case.
     """
-    if codes[].kind == STORED_ROWS:
+    if codes[].kind == NO_CODES:
         return 1
     if not codes[].grow(until):
         return -1
@@ -146,26 +146,26 @@ def encode_rows[
     if missing(work):
         return -1
     var again = Encode[S](codes, rows, written, work)
-    var new = Encode[S](codes, rows, Places.from_row(first), work)
+    var new = Encode[S](codes, rows, TargetRows.from_row(first), work)
     var finished = (first == 0 or team.run(written.listed, GRAIN, again, watch)) and team.run(
         until - first, GRAIN, new, watch
     )
     release(work)
     if finished:
-        announce(codes[].count, until)
+        store_release(codes[].count, until)
     return Int(finished)
 
 
 def new_codes[
     S: Space
-](kind: Int, dtype: Int, rows: Rows, marks: Int, count: Int, seed: Int) -> Ptr[Codes]:
+](kind: Int, dtype: Int, rows: Rows, states: Int, count: Int, seed: Int) -> Ptr[Codes]:
     """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of those that are there.
 
     Returns:
         The codes, or what `missing` knows.
     """
     var codes = codes_on_heap(kind, S.metric, dtype, rows.dim, seed)
-    if missing(codes) or codes[].centre_on[S.T](rows, marks, count):
+    if missing(codes) or codes[].centre_on[S.T](rows, states, count):
         return codes
     drop_codes(codes)
     return no_block[Codes]()
@@ -173,33 +173,33 @@ def new_codes[
 
 def finer(kind: Int) -> Int:
     """Returns the kind to try when the estimates of a kind are too coarse for the data."""
-    return SCALED if kind == ROTATED else STORED_ROWS
+    return SQ8 if kind == RABITQ4 else NO_CODES
 
 
 def check_due(codes: Codes, until: Int) -> Bool:
     """Tells whether estimates have to be checked again: a quarter of the rows is new since they were.
     """
-    return codes.kind > EXACT and 4 * codes.checked <= 3 * until
+    return codes.kind > U8 and 4 * codes.checked <= 3 * until
 
 
-def estimates_fit[S: Space](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Int:
+def estimates_fit[S: Space](codes: Codes, rows: Rows, states: Int, first: Int, until: Int) -> Int:
     """Tells, by FIT, UNFIT or UNKNOWN when memory is out, whether estimated distances find the neighbours of rows first .. until-1 in a sample of all rows.
 
-    Removed rows, which `marks` tells unless it is 0, are left out.
+    Removed rows, which `states` tells unless it is 0, are left out.
 
     They do not where rows lie so far from the codes' centre that the error, which grows with that distance, is as large as
     the differences between near neighbours: heaps far apart, or rows that have moved since the centre was taken.
     """
     comptime if not S.T.is_floating_point():
         return FIT
-    if codes.kind == SCALED:
-        return _sample_fits[S, Estimate[8]](codes, rows, marks, first, until)
-    return _sample_fits[S, Estimate[4]](codes, rows, marks, first, until)
+    if codes.kind == SQ8:
+        return _sample_fits[S, Estimate[8]](codes, rows, states, first, until)
+    return _sample_fits[S, Estimate[4]](codes, rows, states, first, until)
 
 
 def _sample_fits[
-    S: Space, M: Measure
-](codes: Codes, rows: Rows, marks: Int, first: Int, until: Int) -> Int:
+    S: Space, M: QueryDistance
+](codes: Codes, rows: Rows, states: Int, first: Int, until: Int) -> Int:
     var exact = Candidates()
     var estimated = Candidates()
     var size = padded_dim(rows.dim)
@@ -218,7 +218,7 @@ def _sample_fits[
     var wanted = 0
     for i in range(queries):
         var row = first + i * (until - first) // queries
-        if not stays(marks, row):
+        if not stays(states, row):
             continue
         var query = S.query_of_row(rows, row, Int(widened))
         codes.prepare[S.Q](at[Scalar[S.Q]](query.address), prepared, work)
@@ -226,7 +226,7 @@ def _sample_fits[
         estimated.reset(ALLOWED)
         for j in range(sampled):
             var other = j * until // sampled
-            if other == row or not stays(marks, other):
+            if other == row or not stays(states, other):
                 continue
             _offer(exact, entry_of(S.key(query, rows, other), other))
             _offer(estimated, entry_of(M.key(Query(Int(prepared), 1), coded, other), other))

@@ -26,14 +26,14 @@ from vicinal.kernels.products import (
 )
 from vicinal.kernels.space import (
     L2,
-    Linker,
-    Measure,
-    Of,
+    SymmetricDistance,
+    QueryDistance,
+    MetricSpace,
     Query,
     Rows,
     float_of_key,
     key_of_float,
-    well_below,
+    occludes,
 )
 from vicinal.system.memory import Ptr, at
 
@@ -115,12 +115,12 @@ def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Sums:
     Safety:
         `code` must have `bytes` bytes and `query` twice as many.
     """
-    comptime PARTS = CODE_LINE // STEP
+    comptime STRIPES = CODE_LINE // STEP
     var low = Sums(0)
     var high = Sums(0)
     for line in range(0, bytes, CODE_LINE):
         var pairs = Pairs(0)
-        comptime for part in range(PARTS):
+        comptime for part in range(STRIPES):
             var v = code.unsafe_load[width=STEP](line + part * STEP)
             var q = query.unsafe_offset(2 * line + part * STEP)
             var q_low = bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](0))
@@ -129,7 +129,7 @@ def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Sums:
                 low = small_dot(low, v & 15, q_low)
                 high = small_dot(high, v >> 4, q_high)
             else:
-                comptime assert 2 * PARTS <= MOST_SMALL
+                comptime assert 2 * STRIPES <= MOST_SMALL
                 pairs += small_products(v & 15, q_low) + small_products(v >> 4, q_high)
         comptime if not QUADS:
             low = add_pairs(low, pairs)
@@ -154,12 +154,12 @@ struct ExactConstants(TrivialRegisterPassable):
     """Squared norm."""
 
 
-struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
-    """Exact l2 or ip between 8-bit integers, with the keys of `space.Of`: results are the same to the last id.
+struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):
+    """Exact l2 or ip between 8-bit integers, with the keys of `space.MetricSpace`: results are the same to the last id.
     """
 
     comptime T = DType.uint8
-    comptime by_fours = True
+    comptime batched = True
     comptime exact = True
     comptime stored = DType.int8 if Self.signed_rows else DType.uint8
 
@@ -233,9 +233,9 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
 
     @staticmethod
     @always_inline
-    def well_below(a: Int32, b: Int32) -> Bool:
+    def occludes(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
-        return Of[Self.metric, Self.stored].well_below(a, b)
+        return MetricSpace[Self.metric, Self.stored].occludes(a, b)
 
     @staticmethod
     @always_inline
@@ -259,7 +259,7 @@ struct ExactBytes[metric: Int, signed_rows: Bool](Linker):
     @always_inline
     def value(key: Int32) -> Float32:
         """Returns the distance that a key stands for."""
-        return Of[Self.metric, Self.stored].value(key)
+        return MetricSpace[Self.metric, Self.stored].value(key)
 
 
 @fieldwise_init
@@ -286,14 +286,14 @@ struct EstimateConstants(TrivialRegisterPassable):
     """Factor of the inner product of code and query that makes the estimate unbiased."""
 
 
-struct Estimate[bits: Int](Measure):
+struct Estimate[bits: Int](QueryDistance):
     """Estimated distances from codes of 4 or 8 bits: `add + rescale * scale * (dot - middle)`.
 
     Keys order rows by estimated distance to one query; they mean nothing else, and results are measured again exactly.
     """
 
     comptime T = DType.uint8
-    comptime by_fours = True
+    comptime batched = True
 
     @staticmethod
     @always_inline
@@ -354,7 +354,7 @@ struct Estimate[bits: Int](Measure):
         )
 
 
-struct BetweenCodes[bits: Int](Linker):
+struct BetweenCodes[bits: Int](SymmetricDistance):
     """Estimated l2 (and so cosine) between two rows of codes, both known by their codes only.
 
     With residuals rebuilt as g (u - m), g = |o|**2 / <u - m, o>, their inner product is estimated by the product of what is
@@ -363,7 +363,7 @@ struct BetweenCodes[bits: Int](Linker):
     """
 
     comptime T = DType.uint8
-    comptime by_fours = True
+    comptime batched = True
     comptime exact = False
     comptime middle = Float32(7.5) if Self.bits == 4 else Float32(127.5)
     comptime scale = Float32(-0.25) if Self.bits == 4 else Float32(-0.5)
@@ -383,9 +383,9 @@ struct BetweenCodes[bits: Int](Linker):
 
     @staticmethod
     @always_inline
-    def well_below(a: Int32, b: Int32) -> Bool:
+    def occludes(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
-        return well_below(float_of_key(a), float_of_key(b))
+        return occludes(float_of_key(a), float_of_key(b))
 
     @staticmethod
     @always_inline

@@ -1,7 +1,7 @@
 """Compressed codes of stored rows: which kind, how a row is encoded, how a query is prepared to meet it.
 
-`EXACT` codes are the rows themselves as 8-bit integers and lose nothing. `SCALED` codes round each element to 8 bits with one
-scale a row, `ROTATED` codes rotate first and keep 4 bits: both estimate distances, without bias, from the residual o of a row
+`U8` codes are the rows themselves as 8-bit integers and lose nothing. `SQ8` codes round each element to 8 bits with one
+scale a row, `RABITQ4` codes rotate first and keep 4 bits: both estimate distances, without bias, from the residual o of a row
 to a common centre. With code values u, middle m and the residual rebuilt as u - m up to a factor, <o, p> is estimated by
 <u - m, p> |o|^2 / <u - m, o>. For l2 and cosine p is the residual of the query; for ip it is the query itself.
 
@@ -20,7 +20,7 @@ from vicinal.quantization.code_space import (
 )
 from vicinal.quantization.rotation import Rotation, padded_dim
 from vicinal.rows.row_states import stays
-from vicinal.system.atomics import seen
+from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import (
     NO_BLOCK,
     Column,
@@ -33,11 +33,11 @@ from vicinal.system.memory import (
     release,
 )
 
-comptime STORED_ROWS = 0
+comptime NO_CODES = 0
 """No codes: the stored rows are walked on."""
-comptime EXACT = 1
-comptime SCALED = 2
-comptime ROTATED = 3
+comptime U8 = 1
+comptime SQ8 = 2
+comptime RABITQ4 = 3
 comptime KINDS_OF_CODES = 4
 comptime V = SIMD[DType.float32, W]
 comptime TRIES = 12
@@ -48,7 +48,7 @@ struct Codes(Movable):
     """Codes of the rows of one index, with what it takes to make more of them."""
 
     var kind: Int
-    """STORED_ROWS, EXACT, SCALED or ROTATED."""
+    """NO_CODES, EXACT, SCALED or ROTATED."""
     var metric: Int
     var dtype: Int
     """Type of the stored rows."""
@@ -85,7 +85,7 @@ struct Codes(Movable):
         self.bytes = Column()
         self.constants = Column()
         self.centre = allocate_zeroed[Float32](padded_dim(dim))
-        self.rotation = Rotation(dim if kind == ROTATED else 1, seed)
+        self.rotation = Rotation(dim if kind == RABITQ4 else 1, seed)
         self.count = 0
         self.checked = 0
         self.fit = False
@@ -98,16 +98,16 @@ struct Codes(Movable):
     @always_inline
     def in_place(self) -> Bool:
         """Tells whether the stored rows are their own codes."""
-        return self.kind == EXACT and not is_float(self.dtype) and self.dim >= CODE_LINE
+        return self.kind == U8 and not is_float(self.dtype) and self.dim >= CODE_LINE
 
     @always_inline
     def rows(self, stored: Rows) -> Rows:
         """Returns the codes as kernels see them."""
-        var constants = seen(self.constants.address)
+        var constants = load_acquire(self.constants.address)
         if self.in_place():
             return Rows(stored.base, stored.stride, self.stride, constants)
-        var dim = self.stride if self.kind == EXACT else padded_dim(self.dim)
-        return Rows(seen(self.bytes.address), self.stride, dim, constants)
+        var dim = self.stride if self.kind == U8 else padded_dim(self.dim)
+        return Rows(load_acquire(self.bytes.address), self.stride, dim, constants)
 
     def memory(self) -> Int:
         """Returns the bytes of memory that codes and constants take."""
@@ -126,16 +126,16 @@ struct Codes(Movable):
 
     def query_bytes(self) -> Int:
         """Returns the bytes of a prepared query: header, then one byte a dimension."""
-        return CODE_LINE + (self.stride * 2 if self.kind == ROTATED else self.stride)
+        return CODE_LINE + (self.stride * 2 if self.kind == RABITQ4 else self.stride)
 
     def failed(self) -> Bool:
         """Tells whether memory was refused when the codes were made: they are of no use then."""
         return missing(self.centre) or self.rotation.failed()
 
-    def centre_on[T: DType](mut self, stored: Rows, marks: Int, count: Int) -> Bool:
+    def centre_on[T: DType](mut self, stored: Rows, states: Int, count: Int) -> Bool:
         """Moves the centre of estimating codes to the mean of a sample of the rows that are there; returns False when memory is out.
         """
-        if self.kind <= EXACT:
+        if self.kind <= U8:
             return True
         comptime SAMPLE = 4096
         var step = max(count // SAMPLE, 1)
@@ -144,7 +144,7 @@ struct Codes(Movable):
         if missing(sums):
             return False
         for row in range(0, count, step):
-            if not stays(marks, row):
+            if not stays(states, row):
                 continue
             var p = stored.row[T](row)
             for i in range(self.dim):
@@ -166,7 +166,7 @@ struct Codes(Movable):
         Safety:
             `grow` must have made room.
         """
-        if self.kind == EXACT:
+        if self.kind == U8:
             self._encode_exact[T](stored.row[T](row), row)
         else:
             self._encode_estimate[T](stored.row[T](row), row, work)
@@ -196,8 +196,8 @@ struct Codes(Movable):
             work[unsafe_offset=i] = x - self.centre[unsafe_offset=i]
         for i in range(self.dim, size):
             work[unsafe_offset=i] = 0
-        if self.kind == ROTATED:
-            self.rotation.turn(work)
+        if self.kind == RABITQ4:
+            self.rotation.rotate(work)
         var largest = V(0)
         var squared = V(0)
         for i in range(0, size, W):
@@ -206,10 +206,10 @@ struct Codes(Movable):
             squared += o * o
         var norm2 = squared.reduce_add()
         var reach = largest.reduce_max()
-        var levels = Float32(15) if self.kind == ROTATED else Float32(255)
+        var levels = Float32(15) if self.kind == RABITQ4 else Float32(255)
         var middle = levels / 2
         var step = reach / middle if reach > 0 else Float32(1)
-        if self.kind == ROTATED and reach > 0:
+        if self.kind == RABITQ4 and reach > 0:
             step = _best_step(work, size, step, levels)
         var along = V(0)
         var code = self.bytes.ptr[UInt8]().unsafe_offset(row * self.stride)
@@ -220,7 +220,7 @@ struct Codes(Movable):
             var u = _quantise(o, step, levels)
             along += (u - V(middle)) * o
             var bytes = u.cast[DType.int32]().cast[DType.uint8]()
-            if self.kind == ROTATED:
+            if self.kind == RABITQ4:
                 # dimensions 0..63 of each 128 in the low halves of a line, 64..127 in the high halves
                 var place = code.unsafe_offset(i // 128 * CODE_LINE + i % CODE_LINE)
                 var low = place.unsafe_load[width=W](0)
@@ -244,7 +244,7 @@ struct Codes(Movable):
             prepared: Room for `query_bytes()` on a 64-byte boundary.
             work: Room for `padded_dim(dim)` floats on a 64-byte boundary; exact codes need none.
         """
-        if self.kind == EXACT:
+        if self.kind == U8:
             self._prepare_exact[Q](query, prepared)
             return
         var size = padded_dim(self.dim)
@@ -254,8 +254,8 @@ struct Codes(Movable):
             work[unsafe_offset=i] = query[unsafe_offset=i].cast[DType.float32]() - origin
         for i in range(self.dim, size):
             work[unsafe_offset=i] = 0
-        if self.kind == ROTATED:
-            self.rotation.turn(work)
+        if self.kind == RABITQ4:
+            self.rotation.rotate(work)
         var largest = V(0)
         for i in range(0, size, W):
             largest = max(largest, abs(work.unsafe_load[width=W](i)))
@@ -270,7 +270,7 @@ struct Codes(Movable):
             bytes.unsafe_store(i, q.cast[DType.int8]().cast[DType.uint8]())
         for i in range(size, self.query_bytes() - CODE_LINE, W):
             bytes.unsafe_store(i, SIMD[DType.uint8, W](0))
-        var middle = Float32(7.5) if self.kind == ROTATED else Float32(127.5)
+        var middle = Float32(7.5) if self.kind == RABITQ4 else Float32(127.5)
         var total = sum.reduce_add()
         prepared.unsafe_bitcast[PreparedEstimate]()[] = PreparedEstimate(
             scale, middle * Float32(total), 0, total
@@ -329,7 +329,7 @@ def drop_all_codes(address: Int):
 
 def code_stride(kind: Int, dim: Int) -> Int:
     """Returns the bytes of a code."""
-    if kind == ROTATED:
+    if kind == RABITQ4:
         return (dim + 127) // 128 * CODE_LINE
     return (dim + CODE_LINE - 1) // CODE_LINE * CODE_LINE
 

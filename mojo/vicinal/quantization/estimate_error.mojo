@@ -7,11 +7,11 @@ from std.math import sqrt
 
 from vicinal.kernels.space import (
     COSINE,
-    Measure,
+    QueryDistance,
     Query,
     Rows,
     Space,
-    fetch_row,
+    prefetch_row,
     float_of_key,
     key_of_float,
 )
@@ -24,7 +24,7 @@ comptime DEVIATIONS = 4.0
 
 
 @fieldwise_init
-struct Window(TrivialRegisterPassable):
+struct ErrorInterval(TrivialRegisterPassable):
     """Tells how small the estimate of a row can be, given its distance."""
 
     var offset: Float32
@@ -36,8 +36,8 @@ struct Window(TrivialRegisterPassable):
 
     @staticmethod
     def of[
-        S: Space, M: Measure
-    ](stored: Rows, query: Query, coded: Rows, prepared: Query, count: Int, marks: Int) -> Self:
+        S: Space, M: QueryDistance
+    ](stored: Rows, query: Query, coded: Rows, prepared: Query, count: Int, states: Int) -> Self:
         """Measures a sample both ways.
 
         Parameters:
@@ -55,15 +55,15 @@ struct Window(TrivialRegisterPassable):
         comptime scale = Float32(2 if S.metric == COSINE else 1)
         var sampled = min(SAMPLE, count)
         for i in range(sampled):
-            fetch_row(stored, i * count // sampled)
-            fetch_row(coded, i * count // sampled)
+            prefetch_row(stored, i * count // sampled)
+            prefetch_row(coded, i * count // sampled)
         var sum = Float32(0)
         var squares = Float32(0)
         var first = Float32(0)
         var taken = 0
         for i in range(sampled):
             var row = i * count // sampled
-            if not stays(marks, row):
+            if not stays(states, row):
                 continue
             var off = float_of_key(M.key(prepared, coded, row)) - scale * float_of_key(
                 S.key(query, stored, row)

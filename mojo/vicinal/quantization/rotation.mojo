@@ -50,7 +50,7 @@ struct Rotation(Movable):
         """Tells whether memory was refused: nothing may be rotated then."""
         return missing(self.signs)
 
-    def turn(self, v: Ptr[Float32]):
+    def rotate(self, v: Ptr[Float32]):
         """Rotates a vector in place.
 
         Safety:

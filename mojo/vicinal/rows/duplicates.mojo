@@ -7,15 +7,15 @@ from std.ffi import c_int, external_call
 
 from vicinal.kernels.candidates import Candidates, entry_of, key_of, node_of
 from vicinal.kernels.space import Rows
-from vicinal.rows.row_states import going, settled, staying
+from vicinal.rows.row_states import is_to_be_unlinked, was_live, is_live_after
 from vicinal.rows.visibility import Visibility
-from vicinal.system.atomics import announce, publish, seen, slot
+from vicinal.system.atomics import store_release, publish, load_acquire, slot
 from vicinal.system.memory import Column, Ptr, allocate, at, missing, no_block, release
 from vicinal.system.point import point, touches
 
 comptime ALONE: UInt32 = 0xFFFFFFFF
 """The row has no copies and is none."""
-comptime ORIGINAL: UInt32 = 0x80000000
+comptime REPRESENTATIVE: UInt32 = 0x80000000
 """Set where the row is the original; the rest is the row of its newest copy."""
 comptime FREE: UInt32 = 0xFFFFFFFF
 """A place of the table that holds no row."""
@@ -25,7 +25,7 @@ comptime HASH_FACTOR: UInt64 = 0x9E3779B97F4A7C15
 comptime HASH_LANES = 4
 
 
-struct Copies(Movable):
+struct Duplicates(Movable):
     """The rings of copies, and a table that finds a row by what it holds.
 
     The original leads to its last copy, the last to the first, each to the next, in order of rows. Readers may be in a ring while
@@ -69,17 +69,17 @@ struct Copies(Movable):
         return self.next.memory() + 4 * self.room
 
     @always_inline
-    def is_copy(self, row: Int) -> Bool:
+    def is_duplicate(self, row: Int) -> Bool:
         """Tells whether a row is a copy of an earlier one."""
-        return row < self.rows and self.next.ptr[UInt32]()[unsafe_offset=row] < ORIGINAL
+        return row < self.rows and self.next.ptr[UInt32]()[unsafe_offset=row] < REPRESENTATIVE
 
     @always_inline
-    def has_copies(self, row: Int) -> Bool:
+    def has_duplicates(self, row: Int) -> Bool:
         """Tells whether a row is the original of others."""
-        if row >= seen(self.rows):
+        if row >= load_acquire(self.rows):
             return False
-        var next = UInt32(slot(at[UInt32](seen(self.next.address)), row))
-        return next >= ORIGINAL and next != ALONE
+        var next = UInt32(slot(at[UInt32](load_acquire(self.next.address)), row))
+        return next >= REPRESENTATIVE and next != ALONE
 
     def find(self, stored: Rows, row: Int) -> Int:
         """Returns the row in the table that holds the same as a row, which may be itself; -1 if there is none.
@@ -99,32 +99,32 @@ struct Copies(Movable):
     def _after(self, row: Int) -> Int:
         """Returns the row that a ring, or an original, leads to, whatever a damaged file says."""
         var next = self.next.ptr[UInt32]()[unsafe_offset=row]
-        return min(Int(next & ~ORIGINAL), self.rows - 1)
+        return min(Int(next & ~REPRESENTATIVE), self.rows - 1)
 
-    def stays(self, original: Int, marks: Int) -> Bool:
+    def stays(self, representative: Int, states: Int) -> Bool:
         """Tells whether a row has copies that are there and stay."""
         var known = self.known()
-        var last = self.last_of(original, known)
+        var last = self.last_of(representative, known)
         var copy = self.first_of(last, known)
         while copy >= 0:
-            if staying(at[UInt8](marks)[unsafe_offset=copy]):
+            if is_live_after(at[UInt8](states)[unsafe_offset=copy]):
                 return True
             copy = self.after(copy, last, known)
         return False
 
-    def shorten(mut self, original: Int, marks: Int):
+    def shorten(mut self, representative: Int, states: Int):
         """Takes the copies that go out of the ring of a row, which lead on to where they led for searches that are at them.
         """
         var known = self.known()
         var next = self.next.ptr[UInt32]()
-        var last = self.last_of(original, known)
+        var last = self.last_of(representative, known)
         var copy = self.first_of(last, known)
         var first = -1
         var before = -1
         while copy >= 0:
             var after = self.after(copy, last, known)
-            if going(at[UInt8](marks)[unsafe_offset=copy]):
-                announce(self.count, self.count - 1)
+            if is_to_be_unlinked(at[UInt8](states)[unsafe_offset=copy]):
+                store_release(self.count, self.count - 1)
             else:
                 if before >= 0:
                     publish(next.unsafe_offset(before), copy)
@@ -134,10 +134,10 @@ struct Copies(Movable):
             copy = after
         if before < 0:
             if last >= 0:
-                publish(next.unsafe_offset(original), Int(ALONE))
+                publish(next.unsafe_offset(representative), Int(ALONE))
             return
         publish(next.unsafe_offset(before), first)
-        publish(next.unsafe_offset(original), before | Int(ORIGINAL))
+        publish(next.unsafe_offset(representative), before | Int(REPRESENTATIVE))
 
     def set_alone(mut self, row: Int):
         """Forgets where a row led that nothing leads to any more."""
@@ -155,17 +155,17 @@ struct Copies(Movable):
             return False
         var owner = owners.ptr[UInt32]()
         var next = self.next.ptr[UInt32]()
-        for original in range(self.rows):
-            if not self.has_copies(original):
+        for representative in range(self.rows):
+            if not self.has_duplicates(representative):
                 continue
-            var last = self._after(original)
+            var last = self._after(representative)
             var copy = last
             for _ in range(self.rows):
                 copy = self._after(copy)
-                owner[unsafe_offset=copy] = UInt32(original + 1)
+                owner[unsafe_offset=copy] = UInt32(representative + 1)
                 if copy == last:
                     break
-            next[unsafe_offset=original] = ALONE
+            next[unsafe_offset=representative] = ALONE
         self.count = 0
         for row in range(self.rows):
             if owner[unsafe_offset=row] != 0:
@@ -174,7 +174,7 @@ struct Copies(Movable):
         self.in_order = True
         return True
 
-    def original(mut self, stored: Rows, row: Int) -> Int:
+    def representative(mut self, stored: Rows, row: Int) -> Int:
         """Looks up a row that is not in the table.
 
         Args:
@@ -202,29 +202,33 @@ struct Copies(Movable):
                 return Int(other)
             place = (place + 1) & (self.room - 1)
 
-    def catch_up(mut self, stored: Rows, rows: Int, marks: Int) -> Bool:
+    def catch_up(mut self, stored: Rows, rows: Int, states: Int) -> Bool:
         """Puts rows `seen` .. rows-1, already linked, into the table; of equal ones that are no copies the first, or the one
         that has copies: it has to be found through them. Returns False when memory is out; it can be tried again.
         """
-        return self.put_originals(stored, self.seen, rows, marks) and self.put_others(
-            stored, rows, marks
+        return self.insert_representatives(stored, self.seen, rows, states) and self.insert_rows(
+            stored, rows, states
         )
 
-    def put_originals(mut self, stored: Rows, first: Int, until: Int, marks: Int) -> Bool:
+    def insert_representatives(mut self, stored: Rows, first: Int, until: Int, states: Int) -> Bool:
         """Puts those of some rows into the table that have copies; first half of `catch_up`, which may be done again.
         """
         for row in range(first, min(until, self.rows)):
-            if self.has_copies(row) and settled(marks, row):
+            if self.has_duplicates(row) and was_live(states, row):
                 if self._put(stored, row) == NO_ROOM:
                     return False
         return True
 
-    def put_others(mut self, stored: Rows, until: Int, marks: Int) -> Bool:
+    def insert_rows(mut self, stored: Rows, until: Int, states: Int) -> Bool:
         """Puts rows `seen` .. until-1 into the table that have no copies and are none, once all originals are there that there
         will be; second half of `catch_up`.
         """
         for row in range(self.seen, until):
-            if not self.is_copy(row) and not self.has_copies(row) and settled(marks, row):
+            if (
+                not self.is_duplicate(row)
+                and not self.has_duplicates(row)
+                and was_live(states, row)
+            ):
                 if self._put(stored, row) == NO_ROOM:
                     return False
         self.seen = max(self.seen, until)
@@ -260,19 +264,19 @@ struct Copies(Movable):
             return False
         for row in range(self.rows, rows):
             self.next.ptr[UInt32]()[unsafe_offset=row] = ALONE
-        announce(self.rows, max(self.rows, rows))
+        store_release(self.rows, max(self.rows, rows))
         return True
 
-    def append(mut self, original: Int, row: Int):
+    def append(mut self, representative: Int, row: Int):
         """Puts a row among the copies of another, which is in the table."""
         var next = self.next.ptr[UInt32]()
-        var last = next[unsafe_offset=original]
+        var last = next[unsafe_offset=representative]
         if last == ALONE:
             next[unsafe_offset=row] = UInt32(row)
-            publish(next.unsafe_offset(original), row | Int(ORIGINAL))
+            publish(next.unsafe_offset(representative), row | Int(REPRESENTATIVE))
         else:
             # behind the last, or, in a place that was free, somewhere before
-            var before = Int(last & ~ORIGINAL)
+            var before = Int(last & ~REPRESENTATIVE)
             var new_last = row > before
             var after = Int(next[unsafe_offset=before])
             while not new_last and after < row:
@@ -281,17 +285,17 @@ struct Copies(Movable):
             publish(next.unsafe_offset(row), after)
             publish(next.unsafe_offset(before), row)
             if new_last:
-                publish(next.unsafe_offset(original), row | Int(ORIGINAL))
-        announce(self.count, self.count + 1)
+                publish(next.unsafe_offset(representative), row | Int(REPRESENTATIVE))
+        store_release(self.count, self.count + 1)
 
     @always_inline
     def last_of(self, row: Int, rows: Int) -> Int:
         """Returns the last copy of an original among the first `rows` rows, or -1 if the row has no copies.
         """
         var last = UInt32(slot(self.next.ptr[UInt32](), row)) if row < rows else ALONE
-        if last < ORIGINAL or last == ALONE:
+        if last < REPRESENTATIVE or last == ALONE:
             return -1
-        return min(Int(last & ~ORIGINAL), rows - 1)
+        return min(Int(last & ~REPRESENTATIVE), rows - 1)
 
     @always_inline
     def first_of(self, last: Int, rows: Int) -> Int:
@@ -309,7 +313,7 @@ struct Copies(Movable):
 
     def known(self) -> Int:
         """Returns how many rows may be asked for copies; 0 if there are none at all."""
-        return seen(self.rows) if seen(self.count) != 0 else 0
+        return load_acquire(self.rows) if load_acquire(self.count) != 0 else 0
 
     def expand(self, found: Candidates, mut into: Candidates, k: Int, visible: Visibility):
         """Adds the copies of rows found.
@@ -321,7 +325,7 @@ struct Copies(Movable):
             visible: Which of them the search sees.
         """
         into.reset(k)
-        var room = seen(self.rows)
+        var room = load_acquire(self.rows)
         var steps = (
             room  # all rings together have no more, but those of a damaged file may have no end
         )
@@ -330,7 +334,7 @@ struct Copies(Movable):
             if entry >= into.worst():
                 break
             var row = node_of(entry)
-            if visible.sees(row):
+            if visible.is_visible(row):
                 into.insert(entry)
             var last = self.last_of(row, room)
             var copy = self.first_of(last, room)
@@ -338,7 +342,7 @@ struct Copies(Movable):
             while copy >= 0 and left > 0 and steps > 0:
                 point["at a copy"]()
                 touches["at a copy"](copy)
-                if visible.sees(copy):
+                if visible.is_visible(copy):
                     left -= 1
                     var other = entry_of(key_of(entry), copy)
                     if other < into.worst():
@@ -354,7 +358,7 @@ struct Copies(Movable):
         for i in range(beam.size):
             var entry = beam.entries[unsafe_offset=i]
             beam.entries[unsafe_offset=kept] = entry
-            kept += Int(visible.sees(node_of(entry)) or self.has_copies(node_of(entry)))
+            kept += Int(visible.is_visible(node_of(entry)) or self.has_duplicates(node_of(entry)))
         beam.size = kept
 
     def _home(self, stored: Rows, row: Int) -> Int:

@@ -3,7 +3,7 @@ from vicinal.system.memory import Ptr, at
 
 
 @fieldwise_init
-struct Places(TrivialRegisterPassable):
+struct TargetRows(TrivialRegisterPassable):
     """A list of rows, and all rows from a first one on behind it."""
 
     var list: Ptr[UInt32]
@@ -14,9 +14,9 @@ struct Places(TrivialRegisterPassable):
     """The row that follows the list; the others follow it."""
 
     @staticmethod
-    def from_row(first: Int) -> Places:
+    def from_row(first: Int) -> TargetRows:
         """Makes places without a list."""
-        return Places(at[UInt32](64), 0, first)
+        return TargetRows(at[UInt32](64), 0, first)
 
     @always_inline
     def row(self, i: Int) -> Int:
@@ -40,6 +40,6 @@ struct Places(TrivialRegisterPassable):
                 high = middle
         return low if low < self.listed and Int(self.list[unsafe_offset=low]) == row else -1
 
-    def only_list(self) -> Places:
+    def listed_only(self) -> TargetRows:
         """Returns the listed rows as places of their own."""
-        return Places(self.list, self.listed, 0)
+        return TargetRows(self.list, self.listed, 0)

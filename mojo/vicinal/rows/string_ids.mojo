@@ -7,7 +7,7 @@ from vicinal.system.hash import mix
 from vicinal.system.memory import Column, Ptr, allocate, at, missing, no_block, release
 
 comptime FREE: UInt32 = 0xFFFFFFFF
-comptime MAX_TEXTS = 0x7FFFFFF0
+comptime MAX_STRINGS = 0x7FFFFFF0
 comptime NO_NUMBER = -1
 comptime DAMAGED = -2
 """A file's offsets do not ascend inside its text."""
@@ -15,7 +15,7 @@ comptime NO_ROOM = -3
 """There is no memory for the table."""
 
 
-struct Texts(Movable):
+struct StringTable(Movable):
     """All strings in one text, where each begins, and a hash table of numbers that finds them.
 
     The table is made when somebody first looks for a string: an index that was just opened has read nothing of it.
@@ -100,7 +100,7 @@ struct Texts(Movable):
         number = self.count
         var end = self.begin(number)
         if (
-            number >= MAX_TEXTS
+            number >= MAX_STRINGS
             or not self.text.grow(max(end + length, 1))
             or not self.offsets.grow((number + 2) * 8)
         ):
@@ -164,10 +164,10 @@ struct Texts(Movable):
 
 
 @always_inline
-def hold(table: Ptr[UInt32], room: Int, texts: Texts, number: Int):
+def hold(table: Ptr[UInt32], room: Int, strings: StringTable, number: Int):
     """Puts a string that is valid and not there into a table with a free place."""
-    var begin = texts.begin(number)
-    var place = hash(texts.text.address + begin, texts.begin(number + 1) - begin) & (room - 1)
+    var begin = strings.begin(number)
+    var place = hash(strings.text.address + begin, strings.begin(number + 1) - begin) & (room - 1)
     while table[unsafe_offset=place] != FREE:
         place = (place + 1) & (room - 1)
     table[unsafe_offset=place] = UInt32(number)

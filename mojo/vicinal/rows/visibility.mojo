@@ -12,11 +12,11 @@ search is left.
 from std.atomic import Atomic, Ordering, fence
 
 from vicinal.rows.row_states import BLOCK, FREE, LIVE
-from vicinal.system.atomics import seen
+from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Column, Ptr, at
 from vicinal.system.point import point
 
-comptime HIDDEN: UInt64 = 0xFFFFFFFF
+comptime NEVER_VISIBLE: UInt64 = 0xFFFFFFFF
 """The stamp of a row that no search sees."""
 comptime RENEW: UInt32 = 1 << 31
 """Version at which all stamps are renewed, long before 32 bits are used up."""
@@ -36,10 +36,10 @@ def stamp_of(born: UInt32, died: UInt32) -> UInt64:
 struct Visibility(TrivialRegisterPassable):
     """Which rows a search sees: those that were there at one version of the index."""
 
-    var marks: Int
-    """Address of the marks; 0 if no row had one at that version."""
+    var states: Int
+    """Address of the states; 0 if all rows were live at that version."""
     var stamps: Int
-    """Address of the stamps; 0 for an index that cannot be changed, which has marks only."""
+    """Address of the stamps; 0 for an index that cannot be changed, which has states only."""
     var version: UInt32
     """The version."""
     var bound: Int
@@ -51,42 +51,42 @@ struct Visibility(TrivialRegisterPassable):
         return Visibility(0, 0, 0, rows)
 
     @always_inline
-    def sees(self, row: Int) -> Bool:
+    def is_visible(self, row: Int) -> Bool:
         """Tells whether the search sees a row."""
         if row >= self.bound:
             return False
-        if self.marks == 0:
+        if self.states == 0:
             return True
         if self.stamps == 0:
-            return at[UInt8](self.marks)[unsafe_offset=row] == LIVE
+            return at[UInt8](self.states)[unsafe_offset=row] == LIVE
         var stamp = Atomic[UInt64].load[ordering=Ordering.RELAXED](
             at[UInt64](self.stamps).unsafe_offset(row)
         )
-        return UInt32(stamp >> 32) <= self.version and self.version < ~UInt32(stamp & HIDDEN)
+        return UInt32(stamp >> 32) <= self.version and self.version < ~UInt32(stamp & NEVER_VISIBLE)
 
     def none_of(self, begin: Int, end: Int) -> Bool:
         """Tells whether rows begin .. end-1 are all free, so that none needs a look."""
-        if self.marks == 0:
+        if self.states == 0:
             return False
-        var marks = at[UInt8](self.marks)
+        var states = at[UInt8](self.states)
         var row = begin
         while row + BLOCK <= end:
             if (
-                not marks.unsafe_load[width=BLOCK](row)
+                not states.unsafe_load[width=BLOCK](row)
                 .eq(SIMD[DType.uint8, BLOCK](FREE))
                 .reduce_and()
             ):
                 return False
             row += BLOCK
         while row < end:
-            if marks[unsafe_offset=row] != FREE:
+            if states[unsafe_offset=row] != FREE:
                 return False
             row += 1
         return True
 
 
-struct Marks(Movable):
-    """Marks and stamps of all rows, and how many there are of each kind; nothing at all until something is removed.
+struct RowStates(Movable):
+    """States and stamps of all rows, and how many rows are in each state; nothing at all until something is removed.
     """
 
     var bytes: Column
@@ -100,20 +100,20 @@ struct Marks(Movable):
     var live: Array[Int64, 2]
     """Rows that are there at an even and at an odd version, the last of each kind."""
     var in_use: Bool
-    """Whether any row ever had a mark; searches look no further if not."""
+    """Whether any row was ever in another state than LIVE; searches look no further if not."""
     var removed: Int
-    """Rows that are not there: pending, free or holding."""
+    """Rows that are not there: pending, free or anchors."""
     var pending: Int
     """Rows pending."""
     var holding: Int
-    """Rows removed that hold a place for their copies."""
+    """Removed rows that stay in the graph for their duplicates."""
     var shaded: Int
-    """Rows that a walk may meet but not show: those linked still though removed, those holding, and those being written."""
+    """Rows that a walk may meet but not show: removed ones that are linked still, anchors, and those being written."""
     var lowest_free: Int
     """No row before it is free."""
 
     def __init__(out self):
-        """Marks nothing."""
+        """Starts with all rows live."""
         self.bytes = Column()
         self.stamps = Column()
         self.version = 0
@@ -127,7 +127,7 @@ struct Marks(Movable):
         self.lowest_free = 0
 
     def prepare(mut self, rows: Int, known: Int) -> Bool:
-        """Makes marks and stamps for `rows` rows, of which `known` may be marked; returns False when memory is out.
+        """Makes states and stamps for `rows` rows, of which the first `known` may have states; returns False when memory is out.
         """
         if not self.bytes.grow(rows):
             return False
@@ -138,7 +138,7 @@ struct Marks(Movable):
             return False
         for row in range(known if self.removed != 0 else 0):
             if self.of(row) != LIVE:
-                stamps.ptr[UInt64]()[unsafe_offset=row] = HIDDEN
+                stamps.ptr[UInt64]()[unsafe_offset=row] = NEVER_VISIBLE
         self.stamps = stamps^
         point["marks come into use"]()
         fence[Ordering.RELEASE]()  # searches use both from the moment they are in use
@@ -147,12 +147,12 @@ struct Marks(Movable):
 
     @always_inline
     def of(self, row: Int) -> UInt8:
-        """Returns the mark of a row."""
+        """Returns the state of a row."""
         return self.bytes.ptr[UInt8]()[unsafe_offset=row]
 
     @always_inline
     def set(self, row: Int, mark: UInt8):
-        """Marks a row; searches may be looking."""
+        """Sets the state of a row; searches may be reading it."""
         Atomic[UInt8].store[ordering=Ordering.RELAXED](
             self.bytes.ptr[UInt8]().unsafe_offset(row), mark
         )
@@ -173,7 +173,7 @@ struct Marks(Movable):
 
     @always_inline
     def address(self) -> Int:
-        """Returns the address of the marks, 0 if no row is marked."""
+        """Returns the address of the states, 0 if all rows are live."""
         return self.bytes.address if self.in_use else 0
 
     @always_inline
@@ -212,15 +212,15 @@ struct Marks(Movable):
     def visibility(self, moment: UInt64) -> Visibility:
         """Returns what a search that began at a moment sees.
 
-        Marks that came into use since hide nothing from it: rows that go have stamps that it is older than.
+        States that came into use since hide nothing from it: rows that go have stamps that it is older than.
         """
-        var bound = Int(moment & HIDDEN)
+        var bound = Int(moment & NEVER_VISIBLE)
         point["look for marks"]()
         if Atomic[UInt8].load[ordering=Ordering.ACQUIRE](self._in_use()) == 0:
             return Visibility.of_all(bound)
         return Visibility(
-            seen(self.bytes.address),
-            seen(self.stamps.address),
+            load_acquire(self.bytes.address),
+            load_acquire(self.stamps.address),
             UInt32(moment >> VERSION_BITS),
             bound,
         )
@@ -249,9 +249,9 @@ struct Marks(Movable):
         )
 
     @always_inline
-    def extra(self) -> Int:
+    def extra_width(self) -> Int:
         """Returns the places that a walk adds to its beam."""
-        return min(seen(self.shaded), MOST_EXTRA)
+        return min(load_acquire(self.shaded), MOST_EXTRA)
 
     def free(self) -> Int:
         """Returns how many rows are free."""
@@ -276,5 +276,5 @@ struct Marks(Movable):
             change takes effect.
         """
         for row in range(count if self.in_use else 0):
-            self.stamp(row, 0 if self.of(row) == LIVE else HIDDEN)
+            self.stamp(row, 0 if self.of(row) == LIVE else NEVER_VISIBLE)
         self.publish(1, count)

@@ -2,18 +2,26 @@
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.space import COSINE, Measure, Query, Rows, Space, fetch_row, inspect_row
-from vicinal.quantization.code_space import Estimate, ExactBytes
-from vicinal.quantization.code_table import EXACT, ROTATED, STORED_ROWS, is_bytes
+from vicinal.kernels.space import (
+    COSINE,
+    QueryDistance,
+    Query,
+    Rows,
+    Space,
+    prefetch_row,
+    inspect_row,
+)
+from vicinal.quantization.code_space import Estimate, U8Codes
+from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES, is_bytes
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.row_states import BLOCK
 from vicinal.rows.visibility import Visibility
-from vicinal.system.atomics import seen
+from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, at
 from vicinal.system.parallel import Body
 from vicinal.system.point import point, touches
-from vicinal.walk.beam_search import LOOK_AHEAD, Walk, start_walk
-from vicinal.walk.interleaved import Errands, run_errands
+from vicinal.walk.beam_search import LOOK_AHEAD, BeamSearch, start_beam_search
+from vicinal.walk.interleaved import InterleavedSearches, run_interleaved
 from vicinal.walk.scratch import Scratch
 
 comptime LEAST_RERANKED = 32
@@ -23,7 +31,7 @@ comptime PIECE = 32
 
 
 @fieldwise_init
-struct Task(TrivialRegisterPassable):
+struct QueryState(TrivialRegisterPassable):
     """A query whose walk is under way."""
 
     var number: Int
@@ -38,7 +46,7 @@ struct Task(TrivialRegisterPassable):
 
 def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: Candidates):
     """Measures the rows that are seen and keeps the nearest."""
-    if visible.marks == 0:
+    if visible.states == 0:
         for row in range(visible.bound):
             point["scan a row"]()
             touches["scan a row"](row)
@@ -52,7 +60,7 @@ def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: C
         if visible.none_of(block, end):
             continue
         for row in range(block, end):
-            if visible.sees(row):
+            if visible.is_visible(row):
                 point["scan a row"]()
                 touches["scan a row"](row)
                 var entry = entry_of(S.key(query, rows, row), row)
@@ -95,9 +103,9 @@ struct Answer[S: Space](Body):
                 if scratch.failed():
                     return
                 self.scan_for(i, query, snapshot, scratch)
-        elif kind == STORED_ROWS:
+        elif kind == NO_CODES:
             self.walk[Self.S, coded=False](begin, end, snapshot, scratches)
-        elif kind == EXACT:
+        elif kind == U8:
             comptime if Self.S.metric != COSINE:
                 # queries that 8 bits hold walk on the codes, others on the rows: rounded they could lose all they are
                 var first = begin
@@ -107,7 +115,7 @@ struct Answer[S: Space](Body):
                     while last < end and self.fits(last) == fits:
                         last += 1
                     if fits:
-                        self.walk[ExactBytes[Self.S.metric, Self.S.T == DType.int8], coded=True](
+                        self.walk[U8Codes[Self.S.metric, Self.S.T == DType.int8], coded=True](
                             first, last, snapshot, scratches
                         )
                     else:
@@ -115,7 +123,7 @@ struct Answer[S: Space](Body):
                     first = last
         else:
             comptime if Self.S.T.is_floating_point():
-                if kind == ROTATED:
+                if kind == RABITQ4:
                     self.walk[Estimate[4], coded=True](begin, end, snapshot, scratches)
                 else:
                     self.walk[Estimate[8], coded=True](begin, end, snapshot, scratches)
@@ -150,16 +158,16 @@ struct Answer[S: Space](Body):
         return True
 
     def walk[
-        M: Measure, coded: Bool
+        M: QueryDistance, coded: Bool
     ](self, begin: Int, end: Int, snapshot: Snapshot, scratches: Ptr[Ptr[Scratch]]):
         """Answers queries through the graph."""
-        var walks = Walks[Self.S, M, coded](
+        var walks = PlainSearches[Self.S, M, coded](
             Pointer(to=self).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             snapshot,
             snapshot.codes[].rows(snapshot.rows) if coded else snapshot.rows,
             snapshot.known[coded](),
         )
-        run_errands(walks, begin, end, scratches, self.lanes)
+        run_interleaved(walks, begin, end, scratches, self.lanes)
 
     @no_inline
     def scan_for(self, i: Int, query: Query, snapshot: Snapshot, mut scratch: Scratch):
@@ -181,12 +189,12 @@ struct Answer[S: Space](Body):
         Returns:
             False if there are more rows than were found: beside a writer some may not be reached for a while.
         """
-        ref copies = self.index[].copies
+        ref duplicates = self.index[].duplicates
         var found = nearest.size
-        if copies.known() == 0 and not snapshot.hides():
+        if duplicates.known() == 0 and not snapshot.hides():
             self.write[value](i, nearest)
         else:
-            copies.expand(nearest, room, self.k, snapshot.visible)
+            duplicates.expand(nearest, room, self.k, snapshot.visible)
             self.write[value](i, room)
             found = room.size
         return found >= self.k or found >= snapshot.live
@@ -197,7 +205,7 @@ struct Answer[S: Space](Body):
         var found = min(self.k, nearest.size)
         var ids = self.ids.unsafe_offset(i * self.k)
         var distances = self.distances.unsafe_offset(i * self.k)
-        var known = at[Int64](seen(self.index[].ids.address)) if found != 0 else ids
+        var known = at[Int64](load_acquire(self.index[].ids.address)) if found != 0 else ids
         for j in range(found):
             point["read an id"]()
             touches["read an id"](nearest.node(j))
@@ -209,11 +217,11 @@ struct Answer[S: Space](Body):
 
 
 @fieldwise_init
-struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
+struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSearches):
     """Queries answered through the graph, by walks on the stored rows or on codes."""
 
     comptime S = Self.M
-    comptime Note = Task
+    comptime State = QueryState
 
     var answer: Ptr[Answer[Self.Stored]]
     var snapshot: Snapshot
@@ -222,53 +230,57 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
     var known: Int
     """Rows that walks may meet: those that `rows` holds for certain."""
 
-    def nothing(self) -> Task:
+    def no_state(self) -> QueryState:
         """Returns no task."""
-        return Task(0, Query(0, 1), True, Query(0, 1))
+        return QueryState(0, Query(0, 1), True, Query(0, 1))
 
     @always_inline
-    def idle(self, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
+    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
         """Returns a walk that is never made."""
-        return Walk[Self.S, True](self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0)
+        return BeamSearch[Self.S, True](
+            self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0
+        )
 
     @always_inline
-    def start(self, number: Int, scratch: Ptr[Scratch], mut task: Task) -> Walk[Self.S, True]:
+    def start(
+        self, number: Int, scratch: Ptr[Scratch], mut task: QueryState
+    ) -> BeamSearch[Self.S, True]:
         """Prepares a query and starts its walk."""
         ref answer = self.answer[]
         ref index = answer.index[]
         ref codes = self.snapshot.codes[]
         var query = answer.query(number, scratch[])
         var prepared = query
-        var exact = not Self.coded or codes.kind == EXACT
+        var exact = not Self.coded or codes.kind == U8
         comptime if Self.coded:
             prepared = Query(scratch[].room(codes.query_bytes()), 1)
         if scratch[].failed():
             scratch[].beam.reset(1)  # nothing in it: the walk is done
-            return self.idle(scratch)
+            return self.no_search(scratch)
         comptime if Self.coded:
             codes.prepare[Self.Stored.Q](
                 at[Scalar[Self.Stored.Q]](query.address),
                 at[UInt8](prepared.address),
                 scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
             )
-        task = Task(number, query, exact, prepared)
-        return start_walk[Self.S](
+        task = QueryState(number, query, exact, prepared)
+        return start_beam_search[Self.S](
             self.snapshot.graph,
             self.rows,
             self.known,
             prepared,
             scratch,
-            max(answer.k, answer.ef) + index.marks.extra(),
+            max(answer.k, answer.ef) + index.states.extra_width(),
         )
 
     @always_inline
-    def finish(self, task: Task, mut scratch: Scratch):
+    def finish(self, task: QueryState, mut scratch: Scratch):
         """Writes the result of a walk that is done; estimated candidates are measured again first.
         """
         ref answer = self.answer[]
         if scratch.failed():
             return  # who made the call looks for it, too
-        var found = not self.snapshot.hides() or self.sift(task, scratch)
+        var found = not self.snapshot.hides() or self.drop_invisible(task, scratch)
         if found:
             if not task.exact:
                 rerank[Self.Stored](
@@ -279,23 +291,23 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
                     answer.k,
                 )
                 found = answer.write_found[Self.Stored.value](
-                    task.number, scratch.chosen, scratch.beam, self.snapshot
+                    task.number, scratch.pruning_candidates, scratch.beam, self.snapshot
                 )
             elif Self.coded:
                 comptime if Self.Stored.metric != COSINE:
-                    comptime Exact = ExactBytes[Self.Stored.metric, Self.Stored.T == DType.int8]
+                    comptime Exact = U8Codes[Self.Stored.metric, Self.Stored.T == DType.int8]
                     found = answer.write_found[Exact.value](
-                        task.number, scratch.beam, scratch.chosen, self.snapshot
+                        task.number, scratch.beam, scratch.pruning_candidates, self.snapshot
                     )
             else:
                 found = answer.write_found[Self.Stored.value](
-                    task.number, scratch.beam, scratch.chosen, self.snapshot
+                    task.number, scratch.beam, scratch.pruning_candidates, self.snapshot
                 )
         if not found:
             answer.scan_for(task.number, task.query, self.snapshot, scratch)
 
     @no_inline
-    def sift(self, task: Task, mut scratch: Scratch) -> Bool:
+    def drop_invisible(self, task: QueryState, mut scratch: Scratch) -> Bool:
         """Takes rows that are not seen out of a walk's result, and walks again if they have taken the places of others.
 
         In the end the beam holds as many rows that are seen as one of the width asked for would, were the others not there.
@@ -309,16 +321,16 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
         while True:
             var limit = scratch.beam.limit
             var full = scratch.beam.size == limit
-            index.copies.sweep(self.snapshot.visible, scratch.beam)
+            index.duplicates.sweep(self.snapshot.visible, scratch.beam)
             var found = scratch.beam.size
-            var most = min(wanted + seen(index.marks.shaded), self.known)
+            var most = min(wanted + load_acquire(index.states.shaded), self.known)
             if found >= wanted or not full or limit >= most:
                 return True
             # as many as there would be wanted ones among if their share is what it was so far, and some
             limit = min(max(2 * limit, limit * wanted * 5 // (4 * max(found, 1))), most)
             if self.snapshot.exact(limit):
                 return False
-            var walk = start_walk[Self.S](
+            var walk = start_beam_search[Self.S](
                 self.snapshot.graph,
                 self.rows,
                 self.known,
@@ -334,14 +346,14 @@ struct Walks[Stored: Space, M: Measure, coded: Bool](Errands):
 def rerank[S: Space](rows: Rows, query: Query, mut scratch: Scratch, count: Int, k: Int):
     """Measures the best candidates of the beam again from the stored rows; leaves the k nearest in `scratch.chosen`.
     """
-    ref chosen = scratch.chosen
+    ref chosen = scratch.pruning_candidates
     var reranked = min(count, scratch.beam.size)
     chosen.reset(k)
     for i in range(min(LOOK_AHEAD, reranked)):
-        fetch_row(rows, scratch.beam.node(i))
+        prefetch_row(rows, scratch.beam.node(i))
     for i in range(reranked):
         if i + LOOK_AHEAD < reranked:
-            fetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
+            prefetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
         var row = scratch.beam.node(i)
         var entry = entry_of(S.key(query, rows, row), row)
         if entry < chosen.worst():

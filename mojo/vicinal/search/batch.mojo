@@ -1,14 +1,14 @@
 """Answering the queries of one call: all are checked, then threads share them."""
 from vicinal.exact.flat import search_exact
-from vicinal.exact.scan import Source
+from vicinal.exact.scan import RowSource
 from vicinal.index.snapshot import WIDE, Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.space import FINE, Space, SpaceTask, in_space, inspect_row
 from vicinal.search.answer import PIECE, Answer
-from vicinal.system.atomics import seen
+from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.parallel import Team, Watch
-from vicinal.walk.interleaved import LANES, lanes_for
+from vicinal.walk.interleaved import MAX_SEARCHES, searches_in_flight
 from vicinal.walk.scratch import Scratch, any_failed
 
 comptime TILED = 8
@@ -55,13 +55,13 @@ struct SearchMany[V: Watch](SpaceTask):
             if missing(pinned):
                 self.status = NO_MEMORY
                 return
-            lanes = min(lanes_for(index.walked_bytes()), self.count)
+            lanes = min(searches_in_flight(index.walked_bytes()), self.count)
             index.readers.release(pinned)
-        var few = Array[Int, LANES](fill=0)  # a list of no more needs no allocation
+        var few = Array[Int, MAX_SEARCHES](fill=0)  # a list of no more needs no allocation
         var scratches = (
             Pointer(to=few).unsafe_bitcast[Ptr[Scratch]]().unsafe_origin_cast[MutUntrackedOrigin]()
         )
-        if team.size() * lanes > LANES:
+        if team.size() * lanes > MAX_SEARCHES:
             scratches = allocate[Ptr[Scratch]](team.size() * lanes)
         # the first of a worker pins what the others are at as well
         if index.readers.claim_many(scratches, team.size() * lanes, lanes):
@@ -82,7 +82,7 @@ struct SearchMany[V: Watch](SpaceTask):
             index.readers.release_many(scratches, team.size() * lanes)
         else:
             self.status = NO_MEMORY
-        if team.size() * lanes > LANES:
+        if team.size() * lanes > MAX_SEARCHES:
             release(scratches)
         _ = few
 
@@ -91,7 +91,7 @@ struct SearchMany[V: Watch](SpaceTask):
         """Tells whether the queries look as if to scan for them took long; a snapshot decides whether they are scanned for.
         """
         ref index = self.index[]
-        if self.count * seen(index.count) * index.dim < SCAN_WORK:
+        if self.count * load_acquire(index.count) * index.dim < SCAN_WORK:
             return False
         var live = index.live()
         return live < index.exact_below or max(self.k, self.ef) * WIDE >= live
@@ -120,7 +120,7 @@ struct SearchMany[V: Watch](SpaceTask):
         var rows = snapshot.visible.bound
         var team = Team(min(self.threads, 1 + rows * index.dim * self.count // THREAD_WORK))
         self.status = search_exact[S, Self.V, raw=False](
-            Source(snapshot.rows, snapshot.visible),
+            RowSource(snapshot.rows, snapshot.visible),
             self.queries,
             self.count,
             self.k,

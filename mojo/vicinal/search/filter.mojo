@@ -9,7 +9,7 @@ from std.memory import pack_bits
 
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
-from vicinal.rows.duplicates import Copies
+from vicinal.rows.duplicates import Duplicates
 from vicinal.rows.visibility import Visibility
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.walk.interleaved import CACHED
@@ -99,12 +99,12 @@ struct Filter(Movable):
 
         Whatever a damaged file says of its rows, no more than `length` bytes are read.
         """
-        if visible.marks != 0:
+        if visible.states != 0:
             var next = 0
             for row in range(self.rows):
                 if next == length:
                     break
-                if visible.sees(row):
+                if visible.is_visible(row):
                     if flags[unsafe_offset=next] != 0:
                         set_bit(self.words, row)
                     next += 1
@@ -195,10 +195,10 @@ struct Filter(Movable):
             self.plan = SCAN if scan <= min(plain, two_hop) else WALK
             self.two_hop_pays = two_hop < scan
         self.list_rows(self.matches if self.plan == SCAN else min(SEEDS, self.matches))
-        if self.plan != SCAN and index.copies.known() != 0:
-            self.find_nodes(index.copies)
+        if self.plan != SCAN and index.duplicates.known() != 0:
+            self.find_nodes(index.duplicates)
 
-    def find_nodes(mut self, copies: Copies):
+    def find_nodes(mut self, duplicates: Duplicates):
         """Sets the bits of `nodes`."""
         var words = self.room // WORD + 1
         if self.nodes == self.words:
@@ -209,18 +209,18 @@ struct Filter(Movable):
             self.nodes = nodes
         for i in range(words):
             self.nodes[unsafe_offset=i] = self.words[unsafe_offset=i]
-        var known = copies.known()
+        var known = duplicates.known()
         var left = known  # each row is in one ring at most; those of a damaged file may have no end
         for row in range(min(known, self.rows)):
-            var last = copies.last_of(row, known)
-            var copy = copies.first_of(last, known)
+            var last = duplicates.last_of(row, known)
+            var copy = duplicates.first_of(last, known)
             while copy >= 0 and left > 0:
                 left -= 1
                 if copy < self.rows:
                     clear_bit(self.nodes, copy)
                     if self.has(copy):
                         set_bit(self.nodes, row)
-                copy = copies.after(copy, last, known)
+                copy = duplicates.after(copy, last, known)
 
 
 @always_inline

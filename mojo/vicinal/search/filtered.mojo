@@ -1,38 +1,38 @@
 """Answering queries that may return allowed rows only: always min(k, allowed) of them."""
 from std.bit import count_trailing_zeros
 
-from vicinal.index.filter_statistics import AFTER_WALK, BY_BEAM, BY_SCAN, BY_TWO_HOP, TALLIES
+from vicinal.index.filter_statistics import AFTER_WALK, BY_BEAM, BY_SCAN, BY_TWO_HOP, FILTER_COUNTS
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of, node_of
 from vicinal.kernels.space import (
     COSINE,
     FINE,
-    Measure,
+    QueryDistance,
     Query,
     Rows,
     Space,
     SpaceTask,
-    fetch_row,
+    prefetch_row,
     in_space,
     inspect_row,
 )
-from vicinal.quantization.code_space import Estimate, ExactBytes
-from vicinal.quantization.code_table import EXACT, ROTATED, STORED_ROWS
-from vicinal.quantization.estimate_error import Window
+from vicinal.quantization.code_space import Estimate, U8Codes
+from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES
+from vicinal.quantization.estimate_error import ErrorInterval
 from vicinal.quantization.rotation import padded_dim
-from vicinal.rows.duplicates import Copies
+from vicinal.rows.duplicates import Duplicates
 from vicinal.search.answer import LEAST_RERANKED, PIECE, Answer, rerank
 from vicinal.search.filter import EVERYTHING, SCAN, TWO_HOP, WORD, Filter
 from vicinal.search.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
 from vicinal.system.memory import Ptr, allocate, at, release
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.beam_search import LOOK_AHEAD
-from vicinal.walk.scratch import HOP, Scratch, any_failed
+from vicinal.walk.scratch import HOP_ROOM, Scratch, any_failed
 
 comptime RUN = 20
 """Candidates in a row that change nothing before the rest is believed to change nothing either."""
-comptime Counts = Array[Int, TALLIES]
+comptime Counts = Array[Int, FILTER_COUNTS]
 
 
 trait Scanner(TrivialRegisterPassable):
@@ -44,7 +44,7 @@ trait Scanner(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct EachRow[M: Measure](Scanner):
+struct EachRow[M: QueryDistance](Scanner):
     """Measures every row."""
 
     var rows: Rows
@@ -53,10 +53,10 @@ struct EachRow[M: Measure](Scanner):
     def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
         """Measures some rows."""
         for i in range(min(LOOK_AHEAD, count)):
-            fetch_row(self.rows, Int(listed[unsafe_offset=i]))
+            prefetch_row(self.rows, Int(listed[unsafe_offset=i]))
         for i in range(count):
             if i + LOOK_AHEAD < count:
-                fetch_row(self.rows, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
+                prefetch_row(self.rows, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
             var row = Int(listed[unsafe_offset=i])
             var entry = entry_of(Self.M.key(self.query, self.rows, row), row)
             if entry < nearest.worst():
@@ -86,7 +86,7 @@ def scan_allowed[
             piece[unsafe_offset=count] = UInt32(i * WORD + Int(count_trailing_zeros(bits)))
             bits &= bits - 1
             count += 1
-        if count > HOP - WORD:
+        if count > HOP_ROOM - WORD:
             scanner.scan(piece, count, nearest)
             count = 0
     scanner.scan(piece, count, nearest)
@@ -94,12 +94,12 @@ def scan_allowed[
 
 
 def expand_allowed(
-    copies: Copies, filter: Filter, found: Candidates, mut into: Candidates, kept: Int
+    duplicates: Duplicates, filter: Filter, found: Candidates, mut into: Candidates, kept: Int
 ):
     """Puts the allowed ones of rows that a walk has found, and of their copies, into another buffer.
     """
     into.reset(kept)
-    var known = copies.known()
+    var known = duplicates.known()
     var left = known  # all rings together have no more, but those of a damaged file may have no end
     for i in range(found.size):
         var entry = found.entries[unsafe_offset=i] & ~1
@@ -107,8 +107,8 @@ def expand_allowed(
             break
         if filter.has(node_of(entry)):
             into.insert(entry)
-        var last = copies.last_of(node_of(entry), known)
-        var copy = copies.first_of(last, known)
+        var last = duplicates.last_of(node_of(entry), known)
+        var copy = duplicates.first_of(last, known)
         while copy >= 0 and left > 0:
             left -= 1
             var other = entry_of(key_of(entry), copy)
@@ -116,25 +116,25 @@ def expand_allowed(
                 break
             if copy < filter.rows and filter.has(copy):
                 into.insert(other)
-            copy = copies.after(copy, last, known)
+            copy = duplicates.after(copy, last, known)
     into.arrange()
 
 
-def settle[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
+def rerank_until_stable[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
     """Measures the candidates of the beam again, in the order of their estimates; leaves the k nearest in `scratch.chosen`.
 
     Returns:
         Whether the last RUN of them changed nothing: then those outside the beam would not either.
     """
-    ref chosen = scratch.chosen
+    ref chosen = scratch.pruning_candidates
     var size = scratch.beam.size
     var idle = 0
     chosen.reset(k)
     for i in range(min(LOOK_AHEAD, size)):
-        fetch_row(rows, scratch.beam.node(i))
+        prefetch_row(rows, scratch.beam.node(i))
     for i in range(size):
         if i + LOOK_AHEAD < size:
-            fetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
+            prefetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
         var row = scratch.beam.node(i)
         var entry = entry_of(S.key(query, rows, row), row)
         idle += 1
@@ -147,14 +147,14 @@ def settle[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> 
 
 
 @fieldwise_init
-struct WithinWindow[S: Space, M: Measure](Scanner):
+struct WithinErrorInterval[S: Space, M: QueryDistance](Scanner):
     """Measures exactly those rows whose estimate does not rule them out; the k nearest are kept."""
 
     var stored: Rows
     var query: Query
     var coded: Rows
     var prepared: Query
-    var window: Window
+    var window: ErrorInterval
 
     def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
         """Measures some rows."""
@@ -162,10 +162,10 @@ struct WithinWindow[S: Space, M: Measure](Scanner):
         if nearest.worst() != EMPTY_ENTRY:
             limit = self.window.limit(key_of(nearest.worst()))
         for i in range(min(LOOK_AHEAD, count)):
-            fetch_row(self.coded, Int(listed[unsafe_offset=i]))
+            prefetch_row(self.coded, Int(listed[unsafe_offset=i]))
         for i in range(count):
             if i + LOOK_AHEAD < count:
-                fetch_row(self.coded, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
+                prefetch_row(self.coded, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
             var row = Int(listed[unsafe_offset=i])
             if Self.M.key(self.prepared, self.coded, row) > limit:
                 continue
@@ -198,8 +198,8 @@ struct AnswerFiltered[S: Space](Body):
                 self.plain.answer(i, i + 1, worker, self.snapshot)
                 continue
             self.answer(i, filter, scratch, counts)
-        for i in range(TALLIES):
-            self.plain.index[].tally.add(i, counts[i])
+        for i in range(FILTER_COUNTS):
+            self.plain.index[].filter_statistics.add(i, counts[i])
 
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut counts: Counts):
         """Answers query i."""
@@ -222,27 +222,27 @@ struct AnswerFiltered[S: Space](Body):
             scratch.distances += filter.matches
             scratch.beam.reset(max(min(self.plain.k, filter.matches), 1))
             scan_allowed(
-                EachRow[Self.S](snapshot.rows, query), filter, scratch.picked, scratch.beam
+                EachRow[Self.S](snapshot.rows, query), filter, scratch.selected, scratch.beam
             )
             self.plain.write[Self.S.value](i, scratch.beam)
-        elif kind == STORED_ROWS:
+        elif kind == NO_CODES:
             self.find[Self.S, coded=False](i, query, filter, scratch, counts)
-        elif kind == EXACT:
+        elif kind == U8:
             comptime if Self.S.metric != COSINE:
                 if self.plain.fits(i):
-                    comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
+                    comptime Exact = U8Codes[Self.S.metric, Self.S.T == DType.int8]
                     self.find[Exact, coded=True](i, query, filter, scratch, counts)
                 else:
                     self.find[Self.S, coded=False](i, query, filter, scratch, counts)
         else:
             comptime if Self.S.T.is_floating_point():
-                if kind == ROTATED:
+                if kind == RABITQ4:
                     self.find[Estimate[4], coded=True](i, query, filter, scratch, counts)
                 else:
                     self.find[Estimate[8], coded=True](i, query, filter, scratch, counts)
 
     def find[
-        M: Measure, coded: Bool
+        M: QueryDistance, coded: Bool
     ](self, i: Int, query: Query, filter: Filter, mut scratch: Scratch, mut counts: Counts,):
         """Finds the nearest allowed rows of query i by the filter's plan and writes them."""
         ref index = self.plain.index[]
@@ -252,7 +252,7 @@ struct AnswerFiltered[S: Space](Body):
         ref codes = snapshot.codes[]
         var rows = codes.rows(snapshot.rows) if coded else snapshot.rows
         var prepared = query
-        var exact = not coded or codes.kind == EXACT
+        var exact = not coded or codes.kind == U8
         comptime if coded:
             prepared = Query(scratch.room(codes.query_bytes()), 1)
             if scratch.failed():
@@ -274,15 +274,17 @@ struct AnswerFiltered[S: Space](Body):
                 return
             if filter.plan == TWO_HOP or way == SPARSE:
                 walk_two_hop[M](graph, rows, known, prepared, own, filter, max(2 * width, kept))
-                swap(scratch.beam, scratch.chosen)
+                swap(scratch.beam, scratch.pruning_candidates)
                 way = COMPLETE
                 by = BY_TWO_HOP
                 if scratch.failed():
                     return
-            if index.copies.known() != 0:
-                expand_allowed(index.copies, filter, scratch.chosen, scratch.beam, kept)
+            if index.duplicates.known() != 0:
+                expand_allowed(
+                    index.duplicates, filter, scratch.pruning_candidates, scratch.beam, kept
+                )
             else:
-                swap(scratch.beam, scratch.chosen)
+                swap(scratch.beam, scratch.pruning_candidates)
             if way == COMPLETE and scratch.beam.size >= enough:
                 counts[by] += 1
                 self.finish[M, coded](i, query, exact, scratch)
@@ -292,38 +294,38 @@ struct AnswerFiltered[S: Space](Body):
         scratch.scans += 1
         scratch.distances += filter.matches
         scratch.beam.reset(kept)
-        scan_allowed(EachRow[M](rows, prepared), filter, scratch.picked, scratch.beam)
+        scan_allowed(EachRow[M](rows, prepared), filter, scratch.selected, scratch.beam)
         if exact:
             self.finish[M, coded](i, query, exact, scratch)
             return
         var stored = snapshot.rows
-        if not settle[Self.S](stored, query, scratch, k) and kept < filter.matches:
+        if not rerank_until_stable[Self.S](stored, query, scratch, k) and kept < filter.matches:
             # many rows so equally far that estimates do not tell them apart
-            var window = Window.of[Self.S, M](
-                stored, query, rows, prepared, known, index.marks.address()
+            var window = ErrorInterval.of[Self.S, M](
+                stored, query, rows, prepared, known, index.states.address()
             )
             scratch.beam.reset(enough)
             scan_allowed(
-                WithinWindow[Self.S, M](stored, query, rows, prepared, window),
+                WithinErrorInterval[Self.S, M](stored, query, rows, prepared, window),
                 filter,
-                scratch.picked,
+                scratch.selected,
                 scratch.beam,
             )
-            swap(scratch.beam, scratch.chosen)
-        self.plain.write[Self.S.value](i, scratch.chosen)
+            swap(scratch.beam, scratch.pruning_candidates)
+        self.plain.write[Self.S.value](i, scratch.pruning_candidates)
 
     @always_inline
     def finish[
-        M: Measure, coded: Bool
+        M: QueryDistance, coded: Bool
     ](self, i: Int, query: Query, exact: Bool, mut scratch: Scratch):
         """Writes what is in the beam; estimated candidates are measured again first."""
         if not exact:
             var k = self.plain.k
             rerank[Self.S](self.snapshot.rows, query, scratch, max(LEAST_RERANKED, 3 * k), k)
-            self.plain.write[Self.S.value](i, scratch.chosen)
+            self.plain.write[Self.S.value](i, scratch.pruning_candidates)
         elif coded:
             comptime if Self.S.metric != COSINE:
-                comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
+                comptime Exact = U8Codes[Self.S.metric, Self.S.T == DType.int8]
                 self.plain.write[Exact.value](i, scratch.beam)
         else:
             self.plain.write[Self.S.value](i, scratch.beam)

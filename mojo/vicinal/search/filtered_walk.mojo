@@ -4,16 +4,16 @@ The two-hop walk follows ACORN-1 (arXiv:2403.04871): the beam holds allowed rows
 looked through to its own neighbours. How much of that is done in a hop is bounded, and depends on how many allowed
 neighbours the hop has found already (as in NaviX, arXiv:2506.23397).
 """
-from vicinal.graph.links import SLOTS_PER_LINE, Graph, fetch_links
+from vicinal.graph.links import SLOTS_PER_LINE, Graph, prefetch_links
 from vicinal.kernels.candidates import node_of
-from vicinal.kernels.space import Measure, Query, Rows
+from vicinal.kernels.space import QueryDistance, Query, Rows
 from vicinal.search.filter import BEAM, SPARSE_BELOW, TWO_HOP, UNUSUAL, Filter, allows, widened
 from vicinal.system.memory import Ptr
-from vicinal.walk.beam_search import LOOK_AHEAD, Walk, clamp_links, start_walk
+from vicinal.walk.beam_search import LOOK_AHEAD, BeamSearch, clamp_links, start_beam_search
 from vicinal.walk.scratch import Scratch
 
 comptime ENOUGH = 64
-"""Unvisited allowed rows of a hop from which on no further neighbour is looked through; `scratch.HOP` has room for them."""
+"""Unvisited allowed rows of a hop from which on no further neighbour is looked through; `scratch.HOP_ROOM` has room for them."""
 comptime LOOKS = 32
 """Neighbours that a hop looks through at most."""
 comptime BLOCKS_AHEAD = 4
@@ -29,7 +29,7 @@ comptime SPARSE = 2
 
 
 def walk_plain[
-    M: Measure
+    M: QueryDistance
 ](
     graph: Ptr[Graph],
     rows: Rows,
@@ -60,17 +60,17 @@ def walk_plain[
     var usual = widened(width, filter.matches, filter.rows)
     var widest = widened(width, 1, SPARSE_BELOW)
     var choose = filter.plan != BEAM
-    var walk = start_walk[M](
+    var walk = start_beam_search[M](
         graph, rows, known, query, scratch, min(usual, widest) if choose else usual
     )
-    ref found = scratch[].chosen
+    ref found = scratch[].pruning_candidates
     ref beam = scratch[].beam
     found.reset(kept)
     var first = beam.entries[]
     if allows(filter.nodes, node_of(first)):
         found.insert(first)
     var words = filter.nodes
-    var fresh = scratch[].fresh
+    var fresh = scratch[].unvisited
     var hops = 0
     var met = 0
     var seen = 0
@@ -105,7 +105,7 @@ def walk_plain[
 
 
 def walk_two_hop[
-    M: Measure
+    M: QueryDistance
 ](
     graph: Ptr[Graph],
     rows: Rows,
@@ -130,11 +130,11 @@ def walk_two_hop[
     """
     var linked = known
     ref beam = scratch[].beam
-    ref fresh = scratch[].fresh
+    ref fresh = scratch[].unvisited
     var start = min(beam.node(0), linked - 1)
-    var found = min(scratch[].chosen.size, ENOUGH)
+    var found = min(scratch[].pruning_candidates.size, ENOUGH)
     for i in range(found):
-        fresh[unsafe_offset=i] = scratch[].chosen.entries[unsafe_offset=i]
+        fresh[unsafe_offset=i] = scratch[].pruning_candidates.entries[unsafe_offset=i]
     beam.reset(width)
     scratch[].visited.reset(linked)
     if scratch[].failed():
@@ -143,17 +143,17 @@ def walk_two_hop[
         _ = scratch[].visited.first_visit(node_of(fresh[unsafe_offset=i]))
         if fresh[unsafe_offset=i] < beam.worst():
             beam.insert(fresh[unsafe_offset=i])
-    var walk = Walk[M, True](graph, rows, query, scratch, 0, linked, 0)
+    var walk = BeamSearch[M, True](graph, rows, query, scratch, 0, linked, 0)
     walk.count = _seed(scratch[], filter, linked)
     for i in range(min(walk.count, LOOK_AHEAD)):
-        walk.fetch(scratch[].fresh, i)
+        walk.fetch(scratch[].unvisited, i)
     scratch[].distances += walk.count
     walk.measure_apart()
     var node = start
     while node >= 0:
         walk.count = _gather(graph[], scratch[], filter, linked, node)
         for i in range(min(walk.count, LOOK_AHEAD)):
-            walk.fetch(scratch[].fresh, i)
+            walk.fetch(scratch[].unvisited, i)
         scratch[].distances += walk.count
         scratch[].hops += 1
         walk.measure_apart()
@@ -166,7 +166,7 @@ def _seed(mut scratch: Scratch, filter: Filter, linked: Int) -> Int:
     for i in range(filter.num_listed):
         var row = Int(filter.listed[unsafe_offset=i])
         if row < linked and allows(filter.nodes, row) and scratch.visited.first_visit(row):
-            scratch.fresh[unsafe_offset=count] = Int64(row)
+            scratch.unvisited[unsafe_offset=count] = Int64(row)
             count += 1
     return count
 
@@ -179,11 +179,11 @@ def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, nod
         How many there are in `scratch.fresh`.
     """
     # copies: a store to one of the arrays might otherwise change where the others are
-    var marks = scratch.visited.marks
+    var states = scratch.visited.states
     var epoch = scratch.visited.epoch
     var links = scratch.links
-    var fresh = scratch.fresh
-    var through = scratch.picked
+    var fresh = scratch.unvisited
+    var through = scratch.selected
     var words = filter.nodes
     var width = graph.slots_at(0)
     # row number `linked` counts as visited
@@ -193,31 +193,31 @@ def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, nod
     var closed = 0
     for i in range(used):
         var id = Int(links[unsafe_offset=i])
-        var unseen = marks[unsafe_offset=id] != epoch
+        var unseen = states[unsafe_offset=id] != epoch
         var allowed = allows(words, id)
         fresh[unsafe_offset=count] = Int64(id)
         through[unsafe_offset=closed] = UInt32(id)
         count += Int(unseen and allowed)
         closed += Int(unseen and not allowed)
         if allowed:
-            marks[unsafe_offset=id] = epoch
+            states[unsafe_offset=id] = epoch
     var most = min(closed, LOOKS)
     for i in range(min(most, BLOCKS_AHEAD)):
-        fetch_links(graph, 0, Int(through[unsafe_offset=i]))
+        prefetch_links(graph, 0, Int(through[unsafe_offset=i]))
     for i in range(most):
         if count >= ENOUGH:
             break
         if i + BLOCKS_AHEAD < most:
-            fetch_links(graph, 0, Int(through[unsafe_offset=i + BLOCKS_AHEAD]))
+            prefetch_links(graph, 0, Int(through[unsafe_offset=i + BLOCKS_AHEAD]))
         var closed_row = Int(through[unsafe_offset=i])
-        marks[unsafe_offset=closed_row] = epoch  # looked through once in a search
+        states[unsafe_offset=closed_row] = epoch  # looked through once in a search
         var block = graph.links(0, closed_row)
         for j in range(0, width, SLOTS_PER_LINE):
             links.unsafe_store(j, min(block.unsafe_load[width=SLOTS_PER_LINE](j), limit))
         for j in range(width):
             var id = Int(links[unsafe_offset=j])
-            if allows(words, id) and marks[unsafe_offset=id] != epoch:
-                marks[unsafe_offset=id] = epoch
+            if allows(words, id) and states[unsafe_offset=id] != epoch:
+                states[unsafe_offset=id] = epoch
                 fresh[unsafe_offset=count] = Int64(id)
                 count += 1
     return count

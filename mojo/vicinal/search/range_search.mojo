@@ -12,26 +12,26 @@ from vicinal.kernels.candidates import entry_of, key_of, node_of
 from vicinal.kernels.space import (
     COSINE,
     L2,
-    Measure,
+    QueryDistance,
     Query,
     Rows,
     Space,
     SpaceTask,
-    fetch_row,
+    prefetch_row,
     in_space,
 )
-from vicinal.quantization.code_space import Estimate, ExactBytes
-from vicinal.quantization.code_table import EXACT, ROTATED, STORED_ROWS
-from vicinal.quantization.estimate_error import Window
+from vicinal.quantization.code_space import Estimate, U8Codes
+from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES
+from vicinal.quantization.estimate_error import ErrorInterval
 from vicinal.quantization.rotation import padded_dim
 from vicinal.search.answer import Answer
 from vicinal.search.filter import EVERYTHING, SCAN, Filter
 from vicinal.search.filtered import refused
-from vicinal.system.array import Found
-from vicinal.system.atomics import seen
+from vicinal.system.array import GrowableArray
+from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.parallel import Body, Team, Watch
-from vicinal.walk.beam_search import LOOK_AHEAD, start_walk
+from vicinal.walk.beam_search import LOOK_AHEAD, start_beam_search
 from vicinal.walk.scratch import Scratch, any_failed
 
 comptime SCAN_FROM = 8
@@ -41,21 +41,21 @@ comptime SCAN_FROM = 8
 struct RangeResult(Movable):
     """What a range search found: for each query ids, and distances as the bits of float32."""
 
-    var ids: Ptr[Found]
-    var distances: Ptr[Found]
+    var ids: Ptr[GrowableArray]
+    var distances: Ptr[GrowableArray]
     var queries: Int
     var out_of_memory: Int64
     """Not 0 once memory was out for any query: the others need not be answered."""
 
     def __init__(out self, queries: Int):
         """Makes room for so many queries."""
-        self.ids = allocate[Found](queries)
-        self.distances = allocate[Found](queries)
+        self.ids = allocate[GrowableArray](queries)
+        self.distances = allocate[GrowableArray](queries)
         self.out_of_memory = Int64(Int(missing(self.ids) or missing(self.distances)))
         self.queries = 0 if self.out_of_memory != 0 else queries
         for i in range(self.queries):
-            self.ids.unsafe_offset(i).unsafe_write(Found())
-            self.distances.unsafe_offset(i).unsafe_write(Found())
+            self.ids.unsafe_offset(i).unsafe_write(GrowableArray())
+            self.distances.unsafe_offset(i).unsafe_write(GrowableArray())
 
     def __deinit__(deinit self):
         for i in range(self.queries):
@@ -116,7 +116,7 @@ struct AnswerRange[S: Space](Body):
         """Tells whether a stored row's key is within the radius."""
         return Self.S.value(key) <= self.radius
 
-    def finish(self, filter: Filter, mut found: Found, mut ids: Found):
+    def finish(self, filter: Filter, mut found: GrowableArray, mut ids: GrowableArray):
         """Leaves out rows that are not seen or not allowed, sorts, and puts ids and distances in place of rows and keys.
         """
         var all = filter.plan == EVERYTHING
@@ -125,18 +125,18 @@ struct AnswerRange[S: Space](Body):
             var entry = found.at(i)[]
             var row = node_of(entry)
             found.at(kept)[] = entry
-            kept += Int(self.snapshot.visible.sees(row) and (all or filter.has(row)))
+            kept += Int(self.snapshot.visible.is_visible(row) and (all or filter.has(row)))
         found.size = kept
         found.sort()
         var known = found.at(0)
         if found.size != 0:
-            known = at[Int64](seen(self.plain.index[].ids.address))
+            known = at[Int64](load_acquire(self.plain.index[].ids.address))
         for i in range(found.size):
             var entry = found.at(i)[]
             ids.push(known[unsafe_offset=node_of(entry)])
             found.at(i)[] = Int64(bitcast[DType.int32, 1](Self.S.value(key_of(entry))))
 
-    def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: Found):
+    def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
         """Finds rows within the radius of query i, allowed or not."""
         var kind = self.snapshot.codes[].kind
         scratch.queries += 1
@@ -145,23 +145,23 @@ struct AnswerRange[S: Space](Body):
             return
         if self.snapshot.exact(self.plain.ef) or filter.plan == SCAN:
             self.scan(query, filter, scratch, found)
-        elif kind == STORED_ROWS:
-            self.spread[Self.S, coded=False](query, filter, scratch, found)
-        elif kind == EXACT:
+        elif kind == NO_CODES:
+            self.expand_within[Self.S, coded=False](query, filter, scratch, found)
+        elif kind == U8:
             comptime if Self.S.metric != COSINE:
                 if self.plain.fits(i):
-                    comptime Exact = ExactBytes[Self.S.metric, Self.S.T == DType.int8]
-                    self.spread[Exact, coded=True](query, filter, scratch, found)
+                    comptime Exact = U8Codes[Self.S.metric, Self.S.T == DType.int8]
+                    self.expand_within[Exact, coded=True](query, filter, scratch, found)
                 else:
-                    self.spread[Self.S, coded=False](query, filter, scratch, found)
+                    self.expand_within[Self.S, coded=False](query, filter, scratch, found)
         else:
             comptime if Self.S.T.is_floating_point():
-                if kind == ROTATED:
-                    self.spread[Estimate[4], coded=True](query, filter, scratch, found)
+                if kind == RABITQ4:
+                    self.expand_within[Estimate[4], coded=True](query, filter, scratch, found)
                 else:
-                    self.spread[Estimate[8], coded=True](query, filter, scratch, found)
+                    self.expand_within[Estimate[8], coded=True](query, filter, scratch, found)
 
-    def scan(self, query: Query, filter: Filter, mut scratch: Scratch, mut found: Found):
+    def scan(self, query: Query, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
         """Measures all rows, or those that the filter lists."""
         var rows = self.snapshot.rows
         scratch.scans += 1
@@ -169,7 +169,7 @@ struct AnswerRange[S: Space](Body):
             scratch.distances += filter.num_listed
             for i in range(filter.num_listed):
                 if i + LOOK_AHEAD < filter.num_listed:
-                    fetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
+                    prefetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
                 self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
             return
         scratch.distances += self.snapshot.visible.bound
@@ -177,15 +177,15 @@ struct AnswerRange[S: Space](Body):
             self.measure(query, rows, row, found)
 
     @always_inline
-    def measure(self, query: Query, rows: Rows, row: Int, mut found: Found):
+    def measure(self, query: Query, rows: Rows, row: Int, mut found: GrowableArray):
         """Measures a stored row and takes it in if it is within the radius."""
         var key = Self.S.key(query, rows, row)
         if self.within(key):
             found.push(entry_of(key, row))
 
-    def spread[
-        M: Measure, coded: Bool
-    ](self, query: Query, filter: Filter, mut scratch: Scratch, mut found: Found):
+    def expand_within[
+        M: QueryDistance, coded: Bool
+    ](self, query: Query, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
         """Walks to the query, then on from every row within the radius."""
         ref index = self.plain.index[]
         ref codes = self.snapshot.codes[]
@@ -193,7 +193,7 @@ struct AnswerRange[S: Space](Body):
         var stored = self.snapshot.rows
         var rows = codes.rows(stored) if coded else stored
         var prepared = query
-        var exact = not coded or codes.kind == EXACT
+        var exact = not coded or codes.kind == U8
         var limit = Int32.MAX
         comptime if coded:
             prepared = Query(scratch.room(codes.query_bytes()), 1)
@@ -205,11 +205,11 @@ struct AnswerRange[S: Space](Body):
                 scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
             )
             if not exact:
-                var window = Window.of[Self.S, M](
-                    stored, query, rows, prepared, known, index.marks.address()
+                var window = ErrorInterval.of[Self.S, M](
+                    stored, query, rows, prepared, known, index.states.address()
                 )
                 limit = window.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
-        var walk = start_walk[M](
+        var walk = start_beam_search[M](
             self.snapshot.graph,
             rows,
             known,
@@ -217,13 +217,13 @@ struct AnswerRange[S: Space](Body):
             Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
             self.plain.ef,
         )
-        var outer = Found()
+        var outer = GrowableArray()
         self.take[coded](scratch.beam.entries[], query, stored, exact, limit, found, outer)
         while walk.collect():
             walk.measure_apart()
             for i in range(walk.count):
                 self.take[coded](
-                    scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                    scratch.unvisited[unsafe_offset=i], query, stored, exact, limit, found, outer
                 )
         var next = 0
         var beyond = 0
@@ -238,7 +238,13 @@ struct AnswerRange[S: Space](Body):
                 walk.measure_apart()
                 for i in range(walk.count):
                     self.take[coded](
-                        scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                        scratch.unvisited[unsafe_offset=i],
+                        query,
+                        stored,
+                        exact,
+                        limit,
+                        found,
+                        outer,
                     )
             # then some just outside, as the beam of a search for so many rows would: some are linked from such only
             if beyond == 0:
@@ -250,27 +256,27 @@ struct AnswerRange[S: Space](Body):
             walk.measure_apart()
             for i in range(walk.count):
                 self.take[coded](
-                    scratch.fresh[unsafe_offset=i], query, stored, exact, limit, found, outer
+                    scratch.unvisited[unsafe_offset=i], query, stored, exact, limit, found, outer
                 )
         found.full = found.full or outer.full
-        self.add_copies(found)
+        self.add_duplicates(found)
 
-    def add_copies(self, mut found: Found):
+    def add_duplicates(self, mut found: GrowableArray):
         """Takes in the copies of the rows found."""
-        ref copies = self.plain.index[].copies
-        var known = copies.known()
+        ref duplicates = self.plain.index[].duplicates
+        var known = duplicates.known()
         var left = (
             known  # all rings together have no more, but those of a damaged file may have no end
         )
         for i in range(found.size if known != 0 else 0):
             var entry = found.at(i)[]
-            var last = copies.last_of(node_of(entry), known)
-            var copy = copies.first_of(last, known)
+            var last = duplicates.last_of(node_of(entry), known)
+            var copy = duplicates.first_of(last, known)
             while copy >= 0 and left > 0 and not found.full:
                 left -= 1
                 if copy < self.snapshot.visible.bound:
                     found.push(entry_of(key_of(entry), copy))
-                copy = copies.after(copy, last, known)
+                copy = duplicates.after(copy, last, known)
 
     @always_inline
     def take[
@@ -282,8 +288,8 @@ struct AnswerRange[S: Space](Body):
         stored: Rows,
         exact: Bool,
         limit: Int32,
-        mut found: Found,
-        mut outer: Found,
+        mut found: GrowableArray,
+        mut outer: GrowableArray,
     ):
         """Takes in a row that the walk has measured, into `outer` if it is not within the radius.
         """
@@ -291,7 +297,7 @@ struct AnswerRange[S: Space](Body):
             var may_be = key_of(entry) <= limit
             comptime if Self.S.metric != COSINE:
                 if exact:  # keys of exact codes are integers
-                    may_be = ExactBytes[Self.S.metric, False].value(key_of(entry)) <= self.radius
+                    may_be = U8Codes[Self.S.metric, False].value(key_of(entry)) <= self.radius
             var before = found.size
             if may_be:
                 self.measure(query, stored, node_of(entry), found)

@@ -8,19 +8,19 @@ from vicinal.kernels.space import (
     COSINE,
     FINE,
     IP,
-    Measure,
+    QueryDistance,
     Space,
     SpaceTask,
     float_of_key,
     in_space,
     inspect_row,
 )
-from vicinal.quantization.code_space import Estimate, ExactBytes
-from vicinal.quantization.code_table import EXACT, ROTATED, STORED_ROWS, Codes
-from vicinal.search.answer import Answer, Walks
-from vicinal.system.atomics import seen
+from vicinal.quantization.code_space import Estimate, U8Codes
+from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES, Codes
+from vicinal.search.answer import Answer, PlainSearches
+from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
-from vicinal.walk.beam_search import Walk
+from vicinal.walk.beam_search import BeamSearch
 from vicinal.walk.scratch import Scratch
 
 comptime SCAN = 0
@@ -98,7 +98,7 @@ struct Log(Movable):
 
 
 @fieldwise_init
-struct Scale[S: Space, M: Measure, coded: Bool](TrivialRegisterPassable):
+struct Scale[S: Space, M: QueryDistance, coded: Bool](TrivialRegisterPassable):
     """Distances of the keys of one walk."""
 
     var exact: Bool
@@ -120,7 +120,7 @@ struct Scale[S: Space, M: Measure, coded: Bool](TrivialRegisterPassable):
                 else:
                     return value
             comptime if Self.S.metric != COSINE:
-                return ExactBytes[Self.S.metric, Self.S.T == DType.int8].value(key)
+                return U8Codes[Self.S.metric, Self.S.T == DType.int8].value(key)
             else:
                 return 0
 
@@ -177,19 +177,19 @@ struct TraceOne(SpaceTask):
         var kind = snapshot.codes[].kind
         if snapshot.exact(max(self.k, self.ef)):
             self.scan_all[S](answer, scratch, snapshot)
-        elif kind == STORED_ROWS:
+        elif kind == NO_CODES:
             self.walk[S, S, coded=False](answer, scratch, snapshot)
-        elif kind == EXACT:
+        elif kind == U8:
             comptime if S.metric != COSINE:
                 if answer.fits(0):
-                    self.walk[S, ExactBytes[S.metric, S.T == DType.int8], coded=True](
+                    self.walk[S, U8Codes[S.metric, S.T == DType.int8], coded=True](
                         answer, scratch, snapshot
                     )
                 else:
                     self.walk[S, S, coded=False](answer, scratch, snapshot)
         else:
             comptime if S.T.is_floating_point():
-                if kind == ROTATED:
+                if kind == RABITQ4:
                     self.walk[S, Estimate[4], coded=True](answer, scratch, snapshot)
                 else:
                     self.walk[S, Estimate[8], coded=True](answer, scratch, snapshot)
@@ -213,19 +213,19 @@ struct TraceOne(SpaceTask):
         self.measure_all[S, S, False](Scale[S, S, False](True, 0))
 
     def walk[
-        S: Space, M: Measure, coded: Bool
+        S: Space, M: QueryDistance, coded: Bool
     ](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
         """Walks the graph and notes every hop."""
         ref log = self.log[]
         ref codes = snapshot.codes[]
-        var walks = Walks[S, M, coded](
+        var walks = PlainSearches[S, M, coded](
             Pointer(to=answer).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             snapshot,
             codes.rows(snapshot.rows) if coded else snapshot.rows,
             snapshot.known[coded](),
         )
-        var ordinals = seen(snapshot.graph[].ordinals)
-        var task = walks.nothing()
+        var ordinals = load_acquire(snapshot.graph[].ordinals)
+        var task = walks.no_state()
         var walk = walks.start(0, scratch, task)
         if scratch[].failed():
             return
@@ -248,14 +248,14 @@ struct TraceOne(SpaceTask):
             self.put(beam.entries[unsafe_offset=beam.cursor], beam.node(beam.cursor))
             walk.measure_apart()
             for i in range(walk.count):
-                var entry = scratch[].fresh[unsafe_offset=i]
+                var entry = scratch[].unvisited[unsafe_offset=i]
                 self.put(entry, node_of(entry))
         var before = scratch[].reranked
         walks.finish(task, scratch[])
         log.set(HEADER - 1, Int64(scratch[].reranked - before))
         self.measure_all[S, M, coded](scale)
 
-    def descend[M: Measure](self, walk: Walk[M, True], ordinals: Int):
+    def descend[M: QueryDistance](self, walk: BeamSearch[M, True], ordinals: Int):
         """Notes the hops above level 0: those of `search.descend`, which went the same way before.
         """
         ref graph = walk.graph[]
@@ -294,7 +294,7 @@ struct TraceOne(SpaceTask):
         log.put(self.index[].ids.ptr[Int64]()[unsafe_offset=row])
         log.put(0)
 
-    def measure_all[S: Space, M: Measure, coded: Bool](self, scale: Scale[S, M, coded]):
+    def measure_all[S: Space, M: QueryDistance, coded: Bool](self, scale: Scale[S, M, coded]):
         """Writes the distances of all rows in the log."""
         ref log = self.log[]
         if log.failed:

@@ -7,7 +7,7 @@ comptime RADIX_FROM = 256
 """Items from which on sorting byte by byte is faster."""
 
 
-struct Found(Movable):
+struct GrowableArray(Movable):
     """64-bit items; says when memory is out instead of ending the process."""
 
     var items: Int

@@ -17,7 +17,7 @@ def publish(slot: Ptr[UInt32], node: Int):
 
 
 @always_inline
-def seen(ref place: Int) -> Int:
+def load_acquire(ref place: Int) -> Int:
     """Reads a number; whatever was written before it was announced can be read as well."""
     point["see a number"]()
     return Int(
@@ -31,7 +31,7 @@ def seen(ref place: Int) -> Int:
 
 
 @always_inline
-def seen_at[T: AnyType](ref place: Ptr[T]) -> Ptr[T]:
+def load_acquire_at[T: AnyType](ref place: Ptr[T]) -> Ptr[T]:
     """Reads a pointer; what it leads to can be read as it was when the pointer was written."""
     point["see a pointer"]()
     return at[T](
@@ -47,7 +47,7 @@ def seen_at[T: AnyType](ref place: Ptr[T]) -> Ptr[T]:
 
 
 @always_inline
-def announce(mut place: Int, value: Int):
+def store_release(mut place: Int, value: Int):
     """Writes a number that others may be reading, after everything that it tells of."""
     point["announce a number"]()
     Atomic[Int64].store[ordering=Ordering.RELEASE](
@@ -56,7 +56,7 @@ def announce(mut place: Int, value: Int):
 
 
 @always_inline
-def announce_at[T: AnyType](mut place: Ptr[T], value: Ptr[T]):
+def store_release_at[T: AnyType](mut place: Ptr[T], value: Ptr[T]):
     """Writes a pointer that others may be reading, after everything that it leads to."""
     point["announce a pointer"]()
     Atomic[Int64].store[ordering=Ordering.RELEASE](

@@ -8,7 +8,7 @@ from std.ffi import c_int, external_call
 from std.memory import MutOpaquePointer
 from std.sys import CompilationTarget, llvm_intrinsic
 
-from vicinal.system.atomics import announce, seen
+from vicinal.system.atomics import store_release, load_acquire
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, no_block, release
 
 comptime Entry = def(MutOpaquePointer[MutUntrackedOrigin]) abi("C") thin -> Int
@@ -174,7 +174,7 @@ def _member(arg: MutOpaquePointer[MutUntrackedOrigin]) abi("C") -> Int:
     var known = 0
     while True:
         for _ in range(SPINS):
-            if seen(shared[].generation) != known:
+            if load_acquire(shared[].generation) != known:
                 break
             _rest()
         shared[].lock()
@@ -189,7 +189,7 @@ def _member(arg: MutOpaquePointer[MutUntrackedOrigin]) abi("C") -> Int:
             return 0
         _ = entry(arg)
         shared[].lock()
-        announce(shared[].left, shared[].left - 1)
+        store_release(shared[].left, shared[].left - 1)
         if shared[].left == 0:
             _ = external_call["pthread_cond_signal", c_int](shared[].done)
         shared[].unlock()
@@ -254,7 +254,7 @@ struct Team(Movable):
         """Ends the threads."""
         self.shared[].lock()
         self.shared[].stop = True
-        announce(self.shared[].generation, self.shared[].generation + 1)
+        store_release(self.shared[].generation, self.shared[].generation + 1)
         _ = external_call["pthread_cond_broadcast", c_int](self.shared[].start)
         self.shared[].unlock()
         for i in range(self.started):
@@ -290,7 +290,7 @@ struct Team(Movable):
             self.shared[].entry = _run_job[F]
             self.shared[].job = Int(Pointer(to=job))
             self.shared[].left = self.started
-            announce(self.shared[].generation, self.shared[].generation + 1)
+            store_release(self.shared[].generation, self.shared[].generation + 1)
             _ = external_call["pthread_cond_broadcast", c_int](self.shared[].start)
             self.shared[].unlock()
         var finished = True
@@ -305,7 +305,7 @@ struct Team(Movable):
             body.run(begin, min(begin + job.grain, count), 0)
         if shared_work:
             for _ in range(SPINS):
-                if seen(self.shared[].left) == 0:
+                if load_acquire(self.shared[].left) == 0:
                     break
                 _rest()
             self.shared[].lock()

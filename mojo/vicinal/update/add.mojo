@@ -17,9 +17,9 @@ from vicinal.kernels.space import (
     row_stride,
 )
 from vicinal.quantization.code_space import CODE_LINE
-from vicinal.quantization.code_table import EXACT, is_bytes
-from vicinal.rows.row_targets import Places
-from vicinal.system.atomics import announce
+from vicinal.quantization.code_table import U8, is_bytes
+from vicinal.rows.row_targets import TargetRows
+from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, at
 from vicinal.system.parallel import Body, Team, Watch
@@ -64,7 +64,7 @@ struct CopyRows[S: Space](Body):
 
     var source: Int
     var rows: Rows
-    var places: Places
+    var places: TargetRows
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Stores rows begin .. end-1 of the source."""
@@ -113,7 +113,7 @@ struct DoChange[V: Watch](SpaceTask):
             self.status = own_rows(index, change.until(), team, watch)
             if self.status == DONE:
                 self.status = self._store[S](team)
-            time = index.ledger.spend(STORE, time)
+            time = index.build_statistics.add_elapsed(STORE, time)
             if self.status != DONE:
                 return
         if index.graph[].linked == 0 and change.live_after(index) < index.exact_below:
@@ -123,13 +123,13 @@ struct DoChange[V: Watch](SpaceTask):
         var checked = codes[].checked
         var fit = codes[].fit
         self.status = encode[S](index, change.places(), change.added, change.until(), team, watch)
-        _ = index.ledger.spend(ENCODE, time)
+        _ = index.build_statistics.add_elapsed(ENCODE, time)
         if self.status == DONE:
             self.status = link_change[S, Self.V](index, change, team, watch)
         if self.status != DONE:
             if index.codes != codes:
                 index.give_up_codes()
-            announce(codes[].count, min(codes[].count, index.count))
+            store_release(codes[].count, min(codes[].count, index.count))
             codes[].checked = checked
             codes[].fit = fit
 
@@ -142,7 +142,7 @@ struct DoChange[V: Watch](SpaceTask):
         var inspect = InspectRows[S](
             self.source,
             index.dim,
-            index.quantization == 1 + EXACT,
+            index.quantization == 1 + U8,
             Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin](),
         )
         if not team.run(change.added, GRAIN, inspect, watch):
@@ -165,7 +165,7 @@ struct DoChange[V: Watch](SpaceTask):
 def do_change[
     V: Watch
 ](mut index: Index, mut change: Change, source: Int, threads: Int, mut watch: V) -> Int:
-    """Does the work of a change that adds rows; then `Change.commit` and `finish`, or `take_back`, must follow.
+    """Does the work of a change that adds rows; then `Change.commit` and `finish`, or `roll_back`, must follow.
 
     Args:
         index: The index; searches may run meanwhile, other writers may not.
@@ -208,12 +208,12 @@ def add_rows[
         row, KNOWN_ID of an id. Whatever is not DONE leaves the index as it was.
     """
     var change = Change()
-    var status = change.take(index, ids, added, False)
+    var status = change.begin_insert(index, ids, added, False)
     if status != DONE or added == 0:
         return status
     status = do_change(index, change, source, threads, watch)
     if status != DONE:
-        change.take_back(index)
+        change.roll_back(index)
         return status
     change.commit(index)
     change.finish(index)

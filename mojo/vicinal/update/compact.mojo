@@ -44,12 +44,12 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
         or (old.has_norms() and not new.norms.grow(live * 4))
     ):
         return NO_MEMORY
-    var visible = old.marks.present()
+    var visible = old.states.present()
     var to = 0
     for row in range(old.count):
         if row % LOOK_EVERY == 0 and not watch.proceed(0):
             return STOPPED
-        if not visible.sees(row) or to == live:
+        if not visible.is_visible(row) or to == live:
             continue
         unsafe_memcpy(
             dest=new.vectors.ptr[UInt8]().unsafe_offset(to * stride),
@@ -75,20 +75,24 @@ def _copy_texts(old: Index, mut new: Index) -> Bool:
 
     Returns False when memory is out.
     """
-    ref texts = old.texts
-    new.texts.used = texts.used
-    if texts.count == 0:
+    ref strings = old.strings
+    new.strings.used = strings.used
+    if strings.count == 0:
         return True
-    var bytes = texts.begin(texts.count)
-    if not new.texts.offsets.grow((texts.count + 1) * 8) or not new.texts.text.grow(max(bytes, 1)):
+    var bytes = strings.begin(strings.count)
+    if not new.strings.offsets.grow((strings.count + 1) * 8) or not new.strings.text.grow(
+        max(bytes, 1)
+    ):
         return False
     unsafe_memcpy(
-        dest=new.texts.offsets.ptr[Int64](),
-        src=texts.offsets.ptr[Int64](),
-        count=texts.count + 1,
+        dest=new.strings.offsets.ptr[Int64](),
+        src=strings.offsets.ptr[Int64](),
+        count=strings.count + 1,
     )
     if bytes != 0:
-        unsafe_memcpy(dest=new.texts.text.ptr[UInt8](), src=texts.text.ptr[UInt8](), count=bytes)
-    new.texts.count = texts.count
-    new.texts.bytes = bytes
+        unsafe_memcpy(
+            dest=new.strings.text.ptr[UInt8](), src=strings.text.ptr[UInt8](), count=bytes
+        )
+    new.strings.count = strings.count
+    new.strings.bytes = bytes
     return True

@@ -11,22 +11,22 @@ change; until then the rows are hidden ways through the graph. Searches never wa
 Source: FreshDiskANN (arXiv:2105.09613), consolidation of deletes; read-copy update for the two waits.
 """
 from vicinal.construct.build_statistics import REPAIR
-from vicinal.construct.merge_order import Seeds
-from vicinal.construct.unlink import move_entry, patch_links
+from vicinal.construct.merge_order import StartNodes
+from vicinal.construct.unlink import move_entry, unlink_removed
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.borrowed_rows import own_rows
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import Linker, Rows, Space, SpaceTask, in_space
+from vicinal.kernels.space import SymmetricDistance, Rows, Space, SpaceTask, in_space
 from vicinal.rows.row_states import FREE, PENDING
-from vicinal.rows.row_targets import Places
-from vicinal.rows.visibility import HIDDEN
+from vicinal.rows.row_targets import TargetRows
+from vicinal.rows.visibility import NEVER_VISIBLE
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
-from vicinal.update.linking import ENDED, OUT, WRITTEN, LinkTask, Linking, on_codes, told
-from vicinal.update.split_duplicates import Sorted
+from vicinal.update.linking import ENDED, OUT, WRITTEN, LinkTask, Linking, on_codes, outcome_of
+from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.transaction import wipe
 from vicinal.walk.readers import PATIENCE
 
@@ -36,8 +36,8 @@ comptime LEAST_PENDING = 32
 at all blocks, which is then paid for by many removals, and so few hidden rows cost searches nothing that can be measured."""
 comptime SCANNED_SHARE = 4
 """The same for an index without a graph, which has no links to take out."""
-comptime ANEW_SHARE = 1
-"""Rows are linked anew when as many went, now or since, as stay: up to half, a graph that was mended found as many neighbours as
+comptime REBUILD_SHARE = 1
+"""The graph is rebuilt instead of patched once the rows removed since the last rebuild outnumber those that remain: up to half, a graph that was mended found as many neighbours as
 one made anew, to 0.003; with 70 % gone it lost 0.014 at ef 16 (10,000 MiniLM rows)."""
 comptime MANY_PENDING = 4096
 comptime LONG_PATIENCE = 5_000_000_000
@@ -49,7 +49,7 @@ def due(index: Index) -> Bool:
     """Tells whether so many rows are pending that they are to be freed."""
     var live = index.live()
     var share = PENDING_SHARE if index.graph[].linked != 0 else SCANNED_SHARE
-    return index.marks.pending - index.unlinked.count > max(LEAST_PENDING, live // share)
+    return index.states.pending - index.unlinked.count > max(LEAST_PENDING, live // share)
 
 
 def consolidate[V: Watch](mut index: Index, threads: Int, mut watch: V) -> Int:
@@ -68,7 +68,7 @@ def consolidate[V: Watch](mut index: Index, threads: Int, mut watch: V) -> Int:
     if not free_unlinked(index) or not (due(index) or index.leftovers):
         return DONE
     var patience = PATIENCE
-    if index.marks.pending > max(index.live(), MANY_PENDING):
+    if index.states.pending > max(index.live(), MANY_PENDING):
         patience = LONG_PATIENCE
     if not index.wait_for(index.committed, patience):
         return DONE
@@ -76,7 +76,7 @@ def consolidate[V: Watch](mut index: Index, threads: Int, mut watch: V) -> Int:
     var status = own_rows(index, index.count, team, watch)  # rows are going to be wiped
     var rows = no_block[UInt32]()
     if status == DONE:
-        rows = allocate[UInt32](index.marks.pending)
+        rows = allocate[UInt32](index.states.pending)
         status = NO_MEMORY if missing(rows) else DONE
     if status == DONE and index.graph[].linked != 0:
         var task = Unlink[V](
@@ -104,11 +104,11 @@ def prepare_change(mut index: Index):
     _ = free_unlinked(index)
     index.free_replaced()
     index.free_retired()
-    if not index.marks.version_due():
+    if not index.states.version_due():
         return
     if not index.readers.wait(index.committed):
         return  # there are as many versions left
-    index.marks.renew(index.count)
+    index.states.renew(index.count)
     index.committed = index.readers.retire()
     while not index.readers.wait(index.committed):
         pass
@@ -127,27 +127,27 @@ struct Unlink[V: Watch](SpaceTask):
         """Does it in one space."""
         ref index = self.index[]
         self.status = encode[S](
-            index, Places.from_row(index.count), 0, index.count, self.team[], self.watch[]
+            index, TargetRows.from_row(index.count), 0, index.count, self.team[], self.watch[]
         )
         if self.status != DONE:
             return
         var linking = Linking[Self.V].begin(index, self.team[], self.watch[])
-        var going = index.marks.pending
-        var anew = index.mended + going >= ANEW_SHARE * index.live()
-        var places = Sorted(index, anew)
+        var is_to_be_unlinked = index.states.pending
+        var anew = index.mended + is_to_be_unlinked >= REBUILD_SHARE * index.live()
+        var places = SplitDuplicates(index, anew)
         var outcome = OUT
         var address = Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin]()
         if linking.failed or places.failed:
             pass
-        elif places.lead(index.graph[]):
+        elif places.put_upper_row_first(index.graph[]):
             outcome = on_codes[S](
                 index,
-                LinkAnew[Self.V](
+                Rebuild[Self.V](
                     address, Pointer(to=places).unsafe_origin_cast[MutUntrackedOrigin]()
                 ),
             )
         else:
-            outcome = on_codes[S](index, PatchAround[Self.V](address, going))
+            outcome = on_codes[S](index, UnlinkRemoved[Self.V](address, is_to_be_unlinked))
         linking.end()
         _ = places^
         if outcome != WRITTEN:
@@ -155,13 +155,13 @@ struct Unlink[V: Watch](SpaceTask):
 
 
 @fieldwise_init
-struct PatchAround[V: Watch](LinkTask):
+struct UnlinkRemoved[V: Watch](LinkTask):
     """Leads the links to pending rows past them; undoes that if it was ended early."""
 
     var linking: Ptr[Linking[Self.V]]
-    var going: Int
+    var is_to_be_unlinked: Int
 
-    def run[L: Linker](self, rows: Rows) -> Int:
+    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -171,13 +171,13 @@ struct PatchAround[V: Watch](LinkTask):
         if log.failed():
             return OUT
         var time = now()
-        var kept = move_entry(graph, index.marks.address())
-        var outcome = told(
+        var kept = move_entry(graph, index.states.address())
+        var outcome = outcome_of(
             log,
-            patch_links[L](
+            unlink_removed[L](
                 graph,
                 rows,
-                index.marks.address(),
+                index.states.address(),
                 kept,
                 linking.team[],
                 linking.scratches,
@@ -185,30 +185,30 @@ struct PatchAround[V: Watch](LinkTask):
                 watch,
             ),
         )
-        _ = index.ledger.spend(REPAIR, time)
+        _ = index.build_statistics.add_elapsed(REPAIR, time)
         if outcome == WRITTEN:
             outcome = linking.fill_changed[L](rows, log)
         if outcome == WRITTEN:
-            outcome = linking.make_reachable[L](rows, log)
+            outcome = linking.connect_unreachable[L](rows, log)
         if outcome == WRITTEN:
             index.unrepaired = 0
-            index.mended += self.going
+            index.mended += self.is_to_be_unlinked
         else:
             log.undo(graph)
         return outcome
 
 
 @fieldwise_init
-struct LinkAnew[V: Watch](LinkTask):
+struct Rebuild[V: Watch](LinkTask):
     """Links all rows that stay as if there had been no graph, which is cheaper and better when most of it goes.
 
     Searches walk on the old graph until the new one is done.
     """
 
     var linking: Ptr[Linking[Self.V]]
-    var places: Ptr[Sorted]
+    var places: Ptr[SplitDuplicates]
 
-    def run[L: Linker](self, rows: Rows) -> Int:
+    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -218,9 +218,9 @@ struct LinkAnew[V: Watch](LinkTask):
         var graph = Graph(index.graph[].M)
         if not index.graph[].copy_empty(graph) or not index.new_graph(graph^):
             return OUT
-        var outcome = linking.link[L](rows, self.places[], index.count, 0, log, Seeds.none())
+        var outcome = linking.link[L](rows, self.places[], index.count, 0, log, StartNodes.none())
         if outcome == WRITTEN:
-            outcome = linking.make_reachable[L](rows, log)
+            outcome = linking.connect_unreachable[L](rows, log)
         if outcome != WRITTEN:
             index.give_up_graph()
             return outcome
@@ -233,30 +233,30 @@ struct LinkAnew[V: Watch](LinkTask):
 def _list_unlinked(mut index: Index, rows: Ptr[UInt32]):
     """Takes pending rows out of the rings of copies and notes that nothing leads to them any more, in `rows`, which is taken over.
     """
-    ref marks = index.marks
+    ref states = index.states
     var entry = -1
     if index.graph[].linked != 0:
         entry = index.graph[].row_of(index.graph[].entry)
     var count = 0
     for row in range(index.count):
-        if marks.of(row) != PENDING or row == entry:
+        if states.of(row) != PENDING or row == entry:
             continue
         rows[unsafe_offset=count] = UInt32(row)
         count += 1
-    if index.copies.count != 0:
+    if index.duplicates.count != 0:
         var stored = index.rows()
         for i in range(count):
-            var original = Int(rows[unsafe_offset=i])
-            if index.copies.is_copy(original):
-                original = index.copies.find(stored, original)
-            if original >= 0:
-                index.copies.shorten(original, marks.address())
+            var representative = Int(rows[unsafe_offset=i])
+            if index.duplicates.is_duplicate(representative):
+                representative = index.duplicates.find(stored, representative)
+            if representative >= 0:
+                index.duplicates.shorten(representative, states.address())
         # the entry point stays, but not as the original of copies that go with it: the table has forgotten it
-        if entry >= 0 and marks.of(entry) == PENDING:
-            index.copies.shorten(entry, marks.address())
+        if entry >= 0 and states.of(entry) == PENDING:
+            index.duplicates.shorten(entry, states.address())
     index.unlinked.take(rows, count, index.readers.retire())
     index.leftovers = False
-    index.count_hidden()
+    index.count_invisible()
 
 
 def free_unlinked(mut index: Index) -> Bool:
@@ -269,17 +269,17 @@ def free_unlinked(mut index: Index) -> Bool:
         return True
     if not index.wait_for(index.unlinked.epoch, PATIENCE):
         return False
-    ref marks = index.marks
+    ref states = index.states
     for i in range(index.unlinked.count):
         var row = index.unlinked.row(i)
-        marks.stamp(row, HIDDEN)
+        states.stamp(row, NEVER_VISIBLE)
         if row < index.graph[].linked:
             index.graph[].empty(row)
-        index.copies.set_alone(row)
+        index.duplicates.set_alone(row)
         wipe(index, row)
-        marks.set(row, FREE)
-        marks.lowest_free = min(marks.lowest_free, row)
-    marks.pending -= index.unlinked.count
+        states.set(row, FREE)
+        states.lowest_free = min(states.lowest_free, row)
+    states.pending -= index.unlinked.count
     index.unlinked.clear()
-    index.count_hidden()
+    index.count_invisible()
     return True

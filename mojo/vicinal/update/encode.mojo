@@ -13,15 +13,15 @@ from vicinal.quantization.choice import (
     finer,
     new_codes,
 )
-from vicinal.quantization.code_table import EXACT, drop_codes
-from vicinal.rows.row_targets import Places
+from vicinal.quantization.code_table import U8, drop_codes
+from vicinal.rows.row_targets import TargetRows
 from vicinal.system.memory import missing
 from vicinal.system.parallel import Team, Watch
 
 
 def encode[
     S: Space, V: Watch
-](mut index: Index, places: Places, added: Int, until: Int, team: Team, mut watch: V) -> Int:
+](mut index: Index, places: TargetRows, added: Int, until: Int, team: Team, mut watch: V) -> Int:
     """Encodes new rows, and all rows anew if they make other codes the right ones.
 
     An index that was just opened does not know whether its estimates are good enough: then it is found out, also without new rows.
@@ -41,21 +41,21 @@ def encode[
     var kind = index.codes[].kind
     var bytes_only: Bool
     if first_time:
-        bytes_only = all_bytes[S](index.rows(), Places.from_row(0), until, team, watch)
+        bytes_only = all_bytes[S](index.rows(), TargetRows.from_row(0), until, team, watch)
     else:
-        bytes_only = kind == EXACT and all_bytes[S](index.rows(), places, added, team, watch)
+        bytes_only = kind == U8 and all_bytes[S](index.rows(), places, added, team, watch)
     var codes = index.codes
     # of rows written over it is not known any more whether their estimates are good enough
     codes[].checked = max(codes[].checked - places.listed, 0)
-    if first_time or (kind == EXACT and is_float(index.dtype) and not bytes_only):
+    if first_time or (kind == U8 and is_float(index.dtype) and not bytes_only):
         kind = choose_kind(index.quantization, index.metric, index.dtype, index.dim, bytes_only)
         codes = new_codes[S](
-            kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
+            kind, index.dtype, index.rows(), index.states.address(), until, index.seed
         )
     while True:
         if missing(codes):
             return NO_MEMORY
-        var outcome = encode_rows[S](codes, index.rows(), places.only_list(), until, team, watch)
+        var outcome = encode_rows[S](codes, index.rows(), places.listed_only(), until, team, watch)
         if outcome != 1:
             if codes != index.codes:
                 drop_codes(codes)
@@ -65,7 +65,7 @@ def encode[
         var verdict = estimates_fit[S](
             codes[],
             index.rows(),
-            index.marks.address(),
+            index.states.address(),
             0 if places.listed != 0 else codes[].checked,
             until,
         )
@@ -82,7 +82,7 @@ def encode[
             drop_codes(codes)
             kind = finer(kind)
         codes = new_codes[S](
-            kind, index.dtype, index.rows(), index.marks.address(), until, index.seed
+            kind, index.dtype, index.rows(), index.states.address(), until, index.seed
         )
     if codes != index.codes:
         index.use_codes(codes)

@@ -1,22 +1,22 @@
 """Bringing new rows into the graph: copies apart, the others linked on codes or rows."""
 from vicinal.construct.build_statistics import FILL, REPAIR, SORT
 from vicinal.construct.connect import repair
-from vicinal.construct.fill import fill_slots
+from vicinal.construct.fill import refine_new_nodes
 from vicinal.construct.insertion import link_rows
-from vicinal.construct.merge_order import Seeds
+from vicinal.construct.merge_order import StartNodes
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import COSINE, IP, Linker, Rows, Space
-from vicinal.quantization.code_space import BetweenCodes, ExactBytes
-from vicinal.quantization.code_table import EXACT, ROTATED, SCALED
+from vicinal.kernels.space import COSINE, IP, SymmetricDistance, Rows, Space
+from vicinal.quantization.code_space import BetweenCodes, U8Codes
+from vicinal.quantization.code_table import U8, RABITQ4, SQ8
 from vicinal.rows.row_states import stays
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, release
 from vicinal.system.parallel import Team, Watch
-from vicinal.update.split_duplicates import Sorted
+from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.transaction import Change
-from vicinal.walk.interleaved import LANES
+from vicinal.walk.interleaved import MAX_SEARCHES
 from vicinal.walk.scratch import Scratch
 
 comptime REPAIR_SHARE = 64
@@ -33,7 +33,7 @@ comptime OUT = -1
 trait LinkTask:
     """Work on links that measures one way throughout."""
 
-    def run[L: Linker](self, rows: Rows) -> Int:
+    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
         """Does it on stored rows or on codes; returns WRITTEN, ENDED or OUT."""
         ...
 
@@ -46,12 +46,12 @@ def on_codes[S: Space, Task: LinkTask](index: Index, task: Task) -> Int:
     ref codes = index.codes[]
     var rows = codes.rows(index.rows())
     comptime if S.metric != COSINE:
-        if codes.kind == EXACT:
-            return task.run[ExactBytes[S.metric, S.T == DType.int8]](rows)
+        if codes.kind == U8:
+            return task.run[U8Codes[S.metric, S.T == DType.int8]](rows)
     comptime if S.metric != IP and S.T.is_floating_point():
-        if codes.kind == ROTATED and codes.fit:
+        if codes.kind == RABITQ4 and codes.fit:
             return task.run[BetweenCodes[4]](rows)
-        if codes.kind == SCALED and codes.fit:
+        if codes.kind == SQ8 and codes.fit:
             return task.run[BetweenCodes[8]](rows)
     return task.run[S](index.rows())
 
@@ -71,10 +71,10 @@ struct Linking[V: Watch](Movable):
     @staticmethod
     def begin(mut index: Index, team: Team, mut watch: Self.V) -> Self:
         """Takes scratches; `end` must follow."""
-        var scratches = allocate[Ptr[Scratch]](team.size() * LANES)
-        var claimed = index.readers.claim_many(scratches, team.size() * LANES, 0)
+        var scratches = allocate[Ptr[Scratch]](team.size() * MAX_SEARCHES)
+        var claimed = index.readers.claim_many(scratches, team.size() * MAX_SEARCHES, 0)
         if claimed:
-            index.ledger.count_work(scratches, team.size() * LANES, -1)
+            index.build_statistics.count_work(scratches, team.size() * MAX_SEARCHES, -1)
         return Self(
             Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
@@ -87,13 +87,21 @@ struct Linking[V: Watch](Movable):
         """Puts the scratches back and counts what was done with them."""
         ref index = self.index[]
         if not self.failed:
-            index.ledger.count_work(self.scratches, self.team[].size() * LANES, 1)
-            index.readers.release_many(self.scratches, self.team[].size() * LANES)
+            index.build_statistics.count_work(self.scratches, self.team[].size() * MAX_SEARCHES, 1)
+            index.readers.release_many(self.scratches, self.team[].size() * MAX_SEARCHES)
         release(self.scratches)
 
     def link[
-        L: Linker
-    ](self, rows: Rows, new: Sorted, until: Int, present: Int, log: UndoLog, seeds: Seeds) -> Int:
+        L: SymmetricDistance
+    ](
+        self,
+        rows: Rows,
+        new: SplitDuplicates,
+        until: Int,
+        present: Int,
+        log: UndoLog,
+        seeds: StartNodes,
+    ) -> Int:
         """Links rows that are no copies, and gives blocks to all below `until`."""
         ref index = self.index[]
         var outcome = link_rows[L, Self.V](
@@ -108,7 +116,7 @@ struct Linking[V: Watch](Movable):
             self.team[],
             self.scratches,
             log,
-            index.ledger,
+            index.build_statistics,
             self.watch[],
             seeds,
         )
@@ -117,28 +125,30 @@ struct Linking[V: Watch](Movable):
         self.watch[].advance(new.count)
         return self.fill[L](rows, new.places, new.count, log)
 
-    def fill_changed[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+    def fill_changed[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Int:
         """Fills the slots that are free in blocks that have changed."""
         ref index = self.index[]
-        var marks = index.marks.address()
+        var states = index.states.address()
         var places = allocate[UInt32](max(log.linked, 1))
         if missing(places):
             return OUT
         var count = 0
         for row in range(log.linked):
-            if log.touched[unsafe_offset=row] != 0 and stays(marks, row):
+            if log.touched[unsafe_offset=row] != 0 and stays(states, row):
                 places[unsafe_offset=count] = UInt32(row)
                 count += 1
         var outcome = self.fill[L](rows, places, count, log)
         release(places)
         return outcome
 
-    def fill[L: Linker](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
+    def fill[
+        L: SymmetricDistance
+    ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
         """Fills free slots of some rows."""
         var time = now()
-        var outcome = told(
+        var outcome = outcome_of(
             log,
-            fill_slots[L](
+            refine_new_nodes[L](
                 self.index[].graph[],
                 rows,
                 places,
@@ -149,26 +159,26 @@ struct Linking[V: Watch](Movable):
                 self.watch[],
             ),
         )
-        _ = self.index[].ledger.spend(FILL, time)
+        _ = self.index[].build_statistics.add_elapsed(FILL, time)
         return outcome
 
-    def make_reachable[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+    def connect_unreachable[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Int:
         """Makes all rows reachable."""
         ref index = self.index[]
         var time = now()
-        var outcome = told(
+        var outcome = outcome_of(
             log,
             repair[L](
                 index.graph[],
                 rows,
-                index.marks.address(),
+                index.states.address(),
                 index.ef_construction,
                 log,
                 self.scratches[][],
                 self.watch[],
             ),
         )
-        _ = index.ledger.spend(REPAIR, time)
+        _ = index.build_statistics.add_elapsed(REPAIR, time)
         return outcome
 
 
@@ -179,9 +189,9 @@ struct LinkNew[V: Watch](LinkTask):
 
     var linking: Ptr[Linking[Self.V]]
     var change: Ptr[Change]
-    var new: Ptr[Sorted]
+    var new: Ptr[SplitDuplicates]
 
-    def run[L: Linker](self, rows: Rows) -> Int:
+    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
         """Does it with one way of measuring."""
         ref index = self.linking[].index[]
         ref graph = index.graph[]
@@ -196,14 +206,14 @@ struct LinkNew[V: Watch](LinkTask):
             outcome = self.link_from_other[L](rows, log)
         else:
             outcome = self.linking[].link[L](
-                rows, new, change.until(), index.taking_part(), log, Seeds.none()
+                rows, new, change.until(), index.num_in_graph(), log, StartNodes.none()
             )
         var unrepaired = index.unrepaired + change.added
         if log.linked == 0:
             unrepaired = change.until()
         watch.advance(change.size())  # what follows is no progress of rows
         if outcome == WRITTEN and unrepaired * REPAIR_SHARE >= change.live_after(index):
-            outcome = self.linking[].make_reachable[L](rows, log)
+            outcome = self.linking[].connect_unreachable[L](rows, log)
             unrepaired = 0
         if outcome == WRITTEN and not watch.conclude(change.size()):
             outcome = ENDED
@@ -217,7 +227,7 @@ struct LinkNew[V: Watch](LinkTask):
                 graph.empty(Int(change.reused[unsafe_offset=i]))
         return outcome
 
-    def link_from_other[L: Linker](self, rows: Rows, log: UndoLog) -> Int:
+    def link_from_other[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Int:
         """Links rows that another index has linked already.
 
         If many come, rows that were in this graph before are looked at again: when their slots were filled, much of what is near
@@ -225,7 +235,7 @@ struct LinkNew[V: Watch](LinkTask):
         """
         ref index = self.linking[].index[]
         ref new = self.new[]
-        var present = index.taking_part()
+        var present = index.num_in_graph()
         var order = new.order(index.graph[], self.change[])
         if order.failed:
             return OUT
@@ -239,7 +249,7 @@ struct LinkNew[V: Watch](LinkTask):
 
 
 @always_inline
-def told(log: UndoLog, finished: Bool) -> Int:
+def outcome_of(log: UndoLog, finished: Bool) -> Int:
     """Tells how a step went that notes in its log whether memory was refused."""
     return WRITTEN if finished else (OUT if log.failed() else ENDED)
 
@@ -261,14 +271,14 @@ def link_change[
         DONE, STOPPED or NO_MEMORY; the graph is as it was unless DONE.
     """
     var time = now()
-    var new = Sorted(index, change)
-    var status = new.set_copies_apart(index, change, watch)
-    _ = index.ledger.spend(SORT, time)
+    var new = SplitDuplicates(index, change)
+    var status = new.split_off_duplicates(index, change, watch)
+    _ = index.build_statistics.add_elapsed(SORT, time)
     if status != DONE:
         new.forget(index)
         return status
     if index.graph[].linked == 0:
-        if not new.lead_first(index, change):
+        if not new.put_upper_row_first_in_new_graph(index, change):
             new.forget(index)
             return DONE if watch.conclude(change.size()) else STOPPED
         if not index.new_graph(Graph(index.graph[].M)):
@@ -276,7 +286,9 @@ def link_change[
             return NO_MEMORY
     var outcome = OUT
     change.linked = True
-    if (new.copied == 0 and index.copies.count == 0) or index.copies.grow(change.until()):
+    if (new.num_duplicates == 0 and index.duplicates.count == 0) or index.duplicates.grow(
+        change.until()
+    ):
         var linking = Linking[V].begin(index, team, watch)
         if not linking.failed:
             outcome = on_codes[S](
@@ -289,7 +301,7 @@ def link_change[
             )
         linking.end()
     if outcome == WRITTEN:
-        new.append_copies(index)
+        new.append_duplicates(index)
         return DONE
     new.forget(index)
     return STOPPED if outcome == ENDED else NO_MEMORY

@@ -1,26 +1,26 @@
-"""The rows of a change sorted for the graph: those to be linked, and copies of others, which stay out of it."""
-from vicinal.construct.merge_order import Order
-from vicinal.graph.links import Graph, draw_level
+"""Splits the rows of a change: those to be linked, and duplicates of others, which stay out of the graph."""
+from vicinal.construct.merge_order import JoinOrder
+from vicinal.graph.links import Graph, random_level
 from vicinal.index.first_use import CHUNK, catch_up
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.rows.duplicates import NO_ROOM
-from vicinal.rows.row_states import settled, stays
+from vicinal.rows.row_states import was_live, stays
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.system.parallel import Watch
 from vicinal.update.transaction import Change
 
 
-struct Sorted(Movable):
-    """Rows to be brought into a graph, those apart that are copies of others."""
+struct SplitDuplicates(Movable):
+    """The rows to be linked and, apart, the duplicates of others."""
 
     var places: Ptr[UInt32]
     """Rows that are no copies, ascending but for the first."""
     var count: Int
     """Their number."""
-    var twins: Ptr[UInt32]
-    """Copies, each followed by the row that it is a copy of."""
-    var copied: Int
-    """Number of copies."""
+    var duplicates: Ptr[UInt32]
+    """Duplicates, each followed by its representative."""
+    var num_duplicates: Int
+    """Number of duplicates."""
     var first: Int
     """The first row that has no block yet."""
     var levels: Ptr[UInt8]
@@ -35,13 +35,15 @@ struct Sorted(Movable):
         var whole = self.first == 0  # rows from before there was a graph come, too
         var most = until if whole else change.added
         self.places = allocate[UInt32](most + 1)
-        self.twins = allocate[UInt32](2 * most)
+        self.duplicates = allocate[UInt32](2 * most)
         self.levels = allocate_zeroed[UInt8](until - self.first)
         self.count = 0
-        self.copied = 0
-        self.failed = missing(self.places) or missing(self.twins) or missing(self.levels)
+        self.num_duplicates = 0
+        self.failed = missing(self.places) or missing(self.duplicates) or missing(self.levels)
 
-    def set_copies_apart[V: Watch](mut self, mut index: Index, change: Change, mut watch: V) -> Int:
+    def split_off_duplicates[
+        V: Watch
+    ](mut self, mut index: Index, change: Change, mut watch: V) -> Int:
         """Goes through the rows, which are put into the index's table of rows unless they are copies.
 
         Returns:
@@ -53,25 +55,25 @@ struct Sorted(Movable):
         if status != DONE:
             return status
         var stored = index.rows()
-        var marks = index.marks.address()
+        var states = index.states.address()
         var whole = self.first == 0
         for i in range(change.until() if whole else change.added):
             if i % CHUNK == 0 and not watch.proceed(0):
                 return STOPPED
             var row = i if whole else change.places().row(i)
-            if whole and not stays(marks, row):
+            if whole and not stays(states, row):
                 continue
-            var original = index.copies.original(stored, row)
-            if original == NO_ROOM:
+            var representative = index.duplicates.representative(stored, row)
+            if representative == NO_ROOM:
                 return NO_MEMORY
-            if original >= 0:
-                self.twins[unsafe_offset=2 * self.copied] = UInt32(row)
-                self.twins[unsafe_offset=2 * self.copied + 1] = UInt32(original)
-                self.copied += 1
+            if representative >= 0:
+                self.duplicates[unsafe_offset=2 * self.num_duplicates] = UInt32(row)
+                self.duplicates[unsafe_offset=2 * self.num_duplicates + 1] = UInt32(representative)
+                self.num_duplicates += 1
                 continue
             if row >= self.first:
                 self.levels[unsafe_offset=row - self.first] = UInt8(
-                    draw_level(index.seed, row, index.graph[].M)
+                    random_level(index.seed, row, index.graph[].M)
                 )
             self.places[unsafe_offset=self.count] = UInt32(row)
             self.count += 1
@@ -83,22 +85,22 @@ struct Sorted(Movable):
         var linked = index.graph[].linked if anew else 0
         self.places = allocate[UInt32](linked)
         self.count = 0
-        self.twins = no_block[UInt32]()
-        self.copied = 0
+        self.duplicates = no_block[UInt32]()
+        self.num_duplicates = 0
         self.first = index.graph[].linked
         self.levels = no_block[UInt8]()
         self.failed = missing(self.places)
         for row in range(0 if self.failed else linked):
-            if settled(index.marks.address(), row) and not index.copies.is_copy(row):
+            if was_live(index.states.address(), row) and not index.duplicates.is_duplicate(row):
                 self.places[unsafe_offset=self.count] = UInt32(row)
                 self.count += 1
 
     def __deinit__(deinit self):
         release(self.places)
-        release(self.twins)
+        release(self.duplicates)
         release(self.levels)
 
-    def lead(self, graph: Graph) -> Bool:
+    def put_upper_row_first(self, graph: Graph) -> Bool:
         """Brings the first row that reaches level 1 to the front, the others behind it as they were; False if there is none.
         """
         for i in range(self.count):
@@ -110,19 +112,19 @@ struct Sorted(Movable):
                 return True
         return False
 
-    def lead_first(mut self, index: Index, mut change: Change) -> Bool:
+    def put_upper_row_first_in_new_graph(mut self, index: Index, mut change: Change) -> Bool:
         """Does the same for a graph that is made for the first time; row 0, which always reaches level 1, may serve though it is
         removed: it stays pending, a way through for walks.
         """
         if self.count == 0:
             return False
-        if self.lead(index.graph[]):
+        if self.put_upper_row_first(index.graph[]):
             return True
         for j in range(self.count, 0, -1):
             self.places[unsafe_offset=j] = self.places[unsafe_offset=j - 1]
         self.places[] = 0
         self.count += 1
-        self.levels[] = UInt8(draw_level(index.seed, 0, index.graph[].M))
+        self.levels[] = UInt8(random_level(index.seed, 0, index.graph[].M))
         change.kept = 0
         return True
 
@@ -132,7 +134,7 @@ struct Sorted(Movable):
             return self.levels[unsafe_offset=row - self.first] > 0
         return graph.ordinal_of(row) >= 0
 
-    def order(mut self, graph: Graph, change: Change) -> Order:
+    def order(mut self, graph: Graph, change: Change) -> JoinOrder:
         """Puts the rows in the order in which those of another index find their neighbours placed.
         """
         var upper = allocate[UInt8](self.count)
@@ -140,28 +142,29 @@ struct Sorted(Movable):
             upper[unsafe_offset=i] = UInt8(
                 self.reaches_up(graph, Int(self.places[unsafe_offset=i]))
             )
-        var order = Order(
+        var order = JoinOrder(
             change.origin,
             change.places(),
             self.places,
             self.count,
             upper,
-            self.twins,
-            self.copied,
+            self.duplicates,
+            self.num_duplicates,
             graph.linked,
         )
         release(upper)
         return order^
 
-    def append_copies(self, mut index: Index):
+    def append_duplicates(self, mut index: Index):
         """Puts the copies behind their originals."""
-        for i in range(self.copied):
-            index.copies.append(
-                Int(self.twins[unsafe_offset=2 * i + 1]), Int(self.twins[unsafe_offset=2 * i])
+        for i in range(self.num_duplicates):
+            index.duplicates.append(
+                Int(self.duplicates[unsafe_offset=2 * i + 1]),
+                Int(self.duplicates[unsafe_offset=2 * i]),
             )
 
     def forget(self, mut index: Index):
         """Takes the rows out of the table of rows again."""
         for i in range(self.count):
-            index.copies.forget(index.rows(), Int(self.places[unsafe_offset=i]))
-        index.copies.seen = min(index.copies.seen, self.first)
+            index.duplicates.forget(index.rows(), Int(self.places[unsafe_offset=i]))
+        index.duplicates.seen = min(index.duplicates.seen, self.first)

@@ -4,21 +4,21 @@
     (the work)       stores and links the new rows: `update/add.mojo`; without the GIL
     commit           the moment from which on everybody sees the change; with the GIL
     finish           makes what was marked for the call ordinary; then `update/consolidate.mojo` takes removed rows out of the graph
-    take_back        instead of the last two: leaves the index as it was; with the GIL
+    roll_back        instead of the last two: leaves the index as it was; with the GIL
 """
 from std.memory import unsafe_memset_zero
 
-from vicinal.construct.merge_order import Origin
+from vicinal.construct.merge_order import SourceGraph
 from vicinal.graph.links import MAX_ROWS
 from vicinal.index.borrowed_rows import forget_borrowed
 from vicinal.index.first_use import KnownIds, know_ids
 from vicinal.index.vector_index import DONE, KNOWN_ID, NO_MEMORY, Index
 from vicinal.kernels.space import row_stride
-from vicinal.quantization.code_table import STORED_ROWS
-from vicinal.rows.row_states import ASKED, COMING, FREE, HOLDING, LEAVING, LIVE, PENDING
-from vicinal.rows.row_targets import Places
-from vicinal.rows.visibility import HIDDEN, stamp_of
-from vicinal.system.atomics import announce
+from vicinal.quantization.code_table import NO_CODES
+from vicinal.rows.row_states import CHECKING, INSERTING, FREE, ANCHOR, DELETING, LIVE, PENDING
+from vicinal.rows.row_targets import TargetRows
+from vicinal.rows.visibility import NEVER_VISIBLE, stamp_of
+from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.parallel import Unwatched
 from vicinal.system.point import point, reclaims, reuses
@@ -35,7 +35,7 @@ struct Change(Movable):
     """Rows of the index before the call."""
     var added: Int
     """Rows that the call writes."""
-    var origin: Origin
+    var origin: SourceGraph
     """Where they come from, if they are linked there."""
     var reused: Ptr[UInt32]
     """Free rows that it writes, ascending."""
@@ -67,7 +67,7 @@ struct Change(Movable):
         """Makes a change of nothing."""
         self.first = 0
         self.added = 0
-        self.origin = Origin.nowhere()
+        self.origin = SourceGraph.nowhere()
         self.reused = no_block[UInt32]()
         self.num_reused = 0
         self.leaving = no_block[UInt32]()
@@ -89,9 +89,9 @@ struct Change(Movable):
         release(self.successors)
         release(self.released)
 
-    def places(self) -> Places:
+    def places(self) -> TargetRows:
         """Returns where the new rows go."""
-        return Places(self.reused, self.num_reused, self.first)
+        return TargetRows(self.reused, self.num_reused, self.first)
 
     def until(self) -> Int:
         """Returns the rows of the index once the change has taken effect, removed ones included."""
@@ -107,7 +107,7 @@ struct Change(Movable):
 
     # ---- first steps
 
-    def take(mut self, mut index: Index, ids: Int, added: Int, replaces: Bool) -> Int:
+    def begin_insert(mut self, mut index: Index, ids: Int, added: Int, replaces: Bool) -> Int:
         """Chooses places for new rows and writes their ids.
 
         Args:
@@ -125,12 +125,12 @@ struct Change(Movable):
         self.first = index.count
         self.added = added
         self.was_automatic = index.automatic
-        self.num_reused = min(added, index.marks.free())
+        self.num_reused = min(added, index.states.free())
         var until = self.until()
         if (
             until > MAX_ROWS
             or not index.ids.grow(until * 8)
-            or (index.marks.in_use and not index.marks.prepare(until, self.first))
+            or (index.states.in_use and not index.states.prepare(until, self.first))
         ):
             self.num_reused = 0
             return NO_MEMORY
@@ -140,12 +140,12 @@ struct Change(Movable):
             if next < 0 or next > Int64.MAX - Int64(added) + 1:
                 self.num_reused = 0
                 return KNOWN_ID
-        if not self._choose_places(index):
+        if not self._choose_target_rows(index):
             self.num_reused = 0
             return NO_MEMORY
-        announce(index.marks.shaded, index.marks.shaded + added)
-        if index.marks.in_use:
-            self._hide_behind_the_last(index)
+        store_release(index.states.shaded, index.states.shaded + added)
+        if index.states.in_use:
+            self._hide_rows_behind_the_last(index)
         var column = index.ids.ptr[Int64]()
         var automatic = index.automatic
         for i in range(added):
@@ -159,53 +159,54 @@ struct Change(Movable):
             var known = KnownIds()
             known.automatic = False
             if known.learn(index, watch) != DONE:
-                self._give_places_back(index)
+                self._release_target_rows(index)
                 return NO_MEMORY
             swap(index.map, known.map)
             index.automatic = False
         if not index.map.make_room(column, index.map.held + added):
             self._forget_ids(index, 0)
-            self._give_places_back(index)
+            self._release_target_rows(index)
             return NO_MEMORY
         if replaces:
-            return self._take_over(index)
+            return self._replace_rows(index)
         for i in range(added):
             if not index.map.insert(column, self.places().row(i)):
                 self._forget_ids(index, i)
-                self._give_places_back(index)
+                self._release_target_rows(index)
                 return 8 * i + KNOWN_ID
         return DONE
 
-    def _choose_places(mut self, mut index: Index) -> Bool:
-        """Marks free rows as coming; they are hidden anyway. Returns False when memory is out."""
+    def _choose_target_rows(mut self, mut index: Index) -> Bool:
+        """Takes free rows for new ones; they are hidden anyway. Returns False when memory is out.
+        """
         if self.num_reused == 0:
             return True
         self.reused = allocate[UInt32](self.num_reused)
         if missing(self.reused):
             return False
-        var row = index.marks.lowest_free
+        var row = index.states.lowest_free
         for i in range(self.num_reused):
-            row = index.marks.next_free(row)
-            index.marks.set(row, COMING)
+            row = index.states.next_free(row)
+            index.states.set(row, INSERTING)
             self.reused[unsafe_offset=i] = UInt32(row)
             reuses["reuse a row"](row)
             row += 1
-        index.marks.lowest_free = row
+        index.states.lowest_free = row
         for i in range(self.num_reused):
-            index.marks.stamp(Int(self.reused[unsafe_offset=i]), self._born(index))
+            index.states.stamp(Int(self.reused[unsafe_offset=i]), self._born(index))
         return True
 
     def _born(self, index: Index) -> UInt64:
-        return stamp_of(index.marks.version + 1, ~UInt32(0))
+        return stamp_of(index.states.version + 1, ~UInt32(0))
 
-    def _hide_behind_the_last(mut self, mut index: Index):
-        """Marks and stamps rows that follow the last as coming."""
+    def _hide_rows_behind_the_last(mut self, mut index: Index):
+        """Gives rows that follow the last the state and the stamp of inserted ones."""
         self.stamped = True
         for row in range(self.first, self.until()):
-            index.marks.set(row, COMING)
-            index.marks.stamp(row, self._born(index))
+            index.states.set(row, INSERTING)
+            index.states.stamp(row, self._born(index))
 
-    def _take_over(mut self, mut index: Index) -> Int:
+    def _replace_rows(mut self, mut index: Index) -> Int:
         """Makes rows leave whose ids are given again; the table leads to them until the change takes effect.
         """
         self.replaces = True
@@ -214,37 +215,37 @@ struct Change(Movable):
         if (
             missing(self.leaving)
             or missing(self.successors)
-            or not index.marks.prepare(self.until(), self.first)
+            or not index.states.prepare(self.until(), self.first)
         ):
             self._forget_ids(index, 0)
-            self._give_places_back(index)
+            self._release_target_rows(index)
             return NO_MEMORY
-        self._hide_behind_the_last(index)
+        self._hide_rows_behind_the_last(index)
         var column = index.ids.ptr[Int64]()
         for i in range(self.added):
             var row = self.places().row(i)
             if index.map.insert(column, row):
                 continue
             var old = index.map.find(column, column[unsafe_offset=row])
-            if index.marks.of(old) != LIVE:  # this call has met the id before
+            if index.states.of(old) != LIVE:  # this call has met the id before
                 self._forget_ids(index, i)
-                self._give_places_back(index)
+                self._release_target_rows(index)
                 return 8 * i + KNOWN_ID
-            self._leave(index, old)
+            self._delete_row(index, old)
             self.successors[unsafe_offset=self.num_leaving - 1] = UInt32(row)
-        if not self._sort_copies(index):
+        if not self._sort_duplicates(index):
             self._forget_ids(index, self.added)
-            self._give_places_back(index)
+            self._release_target_rows(index)
             return NO_MEMORY
         return DONE
 
-    def _leave(mut self, mut index: Index, row: Int):
-        index.marks.set(row, LEAVING)
-        index.marks.end_at(row, index.marks.version + 1)
+    def _delete_row(mut self, mut index: Index, row: Int):
+        index.states.set(row, DELETING)
+        index.states.end_at(row, index.states.version + 1)
         self.leaving[unsafe_offset=self.num_leaving] = UInt32(row)
         self.num_leaving += 1
 
-    def leave(mut self, mut index: Index, rows: Ptr[Int64], count: Int) -> Int:
+    def begin_delete(mut self, mut index: Index, rows: Ptr[Int64], count: Int) -> Int:
         """Marks rows that are to be removed.
 
         Returns:
@@ -255,79 +256,81 @@ struct Change(Movable):
             return NO_MEMORY
         self.first = index.count
         self.was_automatic = index.automatic
-        if not index.marks.prepare(self.first, self.first):
+        if not index.states.prepare(self.first, self.first):
             return NO_MEMORY
         self.leaving = allocate[UInt32](count)
         if missing(self.leaving):
             return NO_MEMORY
         for i in range(count):
             var row = Int(rows[unsafe_offset=i])
-            if row < 0 or row >= self.first or index.marks.of(row) != LIVE:
-                self.take_back(index)
+            if row < 0 or row >= self.first or index.states.of(row) != LIVE:
+                self.roll_back(index)
                 return 8 * i + UNKNOWN_ROW
-            self._leave(index, row)
-        if not self._sort_copies(index):
-            self.take_back(index)
+            self._delete_row(index, row)
+        if not self._sort_duplicates(index):
+            self.roll_back(index)
             return NO_MEMORY
         return DONE
 
-    def _sort_copies(mut self, mut index: Index) -> Bool:
+    def _sort_duplicates(mut self, mut index: Index) -> Bool:
         """Finds out which rows that leave hold a place for copies that stay, and which do so no longer; returns False when memory
         is out, before anything has changed.
         """
         if index.graph[].linked == 0:
             return True
         var stored = index.rows()
-        var marks = index.marks.address()
-        ref copies = index.copies
-        if copies.count != 0:
+        var states = index.states.address()
+        ref duplicates = index.duplicates
+        if duplicates.count != 0:
             self.released = allocate[UInt32](self.num_leaving)
-            if missing(self.released) or not copies.catch_up(stored, index.graph[].linked, marks):
+            if missing(self.released) or not duplicates.catch_up(
+                stored, index.graph[].linked, states
+            ):
                 return False
         var asked = 0  # originals that stay, at the end of `released`: each is asked once
         for i in range(self.num_leaving):
             var row = Int(self.leaving[unsafe_offset=i])
-            if copies.is_copy(row):
-                var original = copies.find(stored, row)
-                if original < 0 or index.marks.of(original) != HOLDING:
+            if duplicates.is_duplicate(row):
+                var representative = duplicates.find(stored, row)
+                if representative < 0 or index.states.of(representative) != ANCHOR:
                     continue
-                if copies.stays(original, marks):
-                    index.marks.set(original, ASKED)
+                if duplicates.stays(representative, states):
+                    index.states.set(representative, CHECKING)
                     asked += 1
-                    self.released[unsafe_offset=self.num_leaving - asked] = UInt32(original)
+                    self.released[unsafe_offset=self.num_leaving - asked] = UInt32(representative)
                 else:
-                    index.marks.set(original, PENDING)
-                    copies.forget(stored, original)
-                    self.released[unsafe_offset=self.num_released] = UInt32(original)
+                    index.states.set(representative, PENDING)
+                    duplicates.forget(stored, representative)
+                    self.released[unsafe_offset=self.num_released] = UInt32(representative)
                     self.num_released += 1
-            elif copies.stays(row, marks):
-                index.marks.set(row, HOLDING)
-                _ = copies.original(stored, row)
+            elif duplicates.stays(row, states):
+                index.states.set(row, ANCHOR)
+                _ = duplicates.representative(stored, row)
             else:  # an equal row that comes later is no copy of this one
-                copies.forget(stored, row)
+                duplicates.forget(stored, row)
         for i in range(asked):
-            index.marks.set(Int(self.released[unsafe_offset=self.num_leaving - 1 - i]), HOLDING)
+            index.states.set(Int(self.released[unsafe_offset=self.num_leaving - 1 - i]), ANCHOR)
         return True
 
-    def _unsort_copies(mut self, mut index: Index):
-        """Takes back `_sort_copies`, once rows that were to leave are back."""
-        ref copies = index.copies
+    def _unsort_duplicates(mut self, mut index: Index):
+        """Takes back `_sort_duplicates`, once rows that were to leave are back."""
+        ref duplicates = index.duplicates
         var stored = index.rows()
         for i in range(self.num_released):
             var row = Int(self.released[unsafe_offset=i])
-            index.marks.set(row, HOLDING)
-            _ = copies.original(stored, row)
+            index.states.set(row, ANCHOR)
+            _ = duplicates.representative(stored, row)
         self.num_released = 0
         for i in range(self.num_leaving):
             var row = Int(self.leaving[unsafe_offset=i])
-            if row < copies.seen and not copies.is_copy(row):
-                _ = copies.original(stored, row)
+            if row < duplicates.seen and not duplicates.is_duplicate(row):
+                _ = duplicates.representative(stored, row)
 
     # ---- last steps
 
     def commit(mut self, mut index: Index):
         """Makes the change take effect."""
-        ref marks = index.marks
+        ref states = index.states
         var column = index.ids.ptr[Int64]()
         if self.num_leaving != 0 and not index.automatic:
             for i in range(self.num_leaving):
@@ -335,44 +338,44 @@ struct Change(Movable):
                     index.map.replace(column, Int(self.successors[unsafe_offset=i]))
                 else:
                     index.map.erase(column, Int(self.leaving[unsafe_offset=i]))
-        announce(marks.shaded, marks.shaded + self.num_leaving)
-        announce(marks.removed, marks.removed + self.num_leaving - self.num_reused)
-        announce(index.count, self.until())
-        marks.publish(marks.version + 1, index.count)
+        store_release(states.shaded, states.shaded + self.num_leaving)
+        store_release(states.removed, states.removed + self.num_leaving - self.num_reused)
+        store_release(index.count, self.until())
+        states.publish(states.version + 1, index.count)
         # after the moment: a search that takes the new links sees the rows that they lead to
         if index.searched != index.graph:
             index.use_graph()
-            index.leftovers = marks.in_use
+            index.leftovers = states.in_use
         index.changes += 1
         index.committed = index.readers.retire()
 
     def finish(mut self, mut index: Index):
         """Makes new rows rows like others and those that left pending; what searches see does not change any more.
         """
-        ref marks = index.marks
-        if marks.in_use:
+        ref states = index.states
+        if states.in_use:
             var places = self.places()
             for i in range(self.added if self.stamped else 0):
-                marks.set(places.row(i), LIVE)
+                states.set(places.row(i), LIVE)
             for i in range(self.num_leaving):
                 var row = Int(self.leaving[unsafe_offset=i])
-                if marks.of(row) == HOLDING:
-                    marks.holding += 1
+                if states.of(row) == ANCHOR:
+                    states.holding += 1
                 else:
-                    marks.set(row, PENDING)
-                    marks.pending += 1
-            marks.holding -= self.num_released
-            marks.pending += self.num_released
-            if self.kept != NO_ROW and marks.of(self.kept) == FREE:
-                marks.set(self.kept, PENDING)
-                marks.pending += 1
-        index.count_hidden()
+                    states.set(row, PENDING)
+                    states.pending += 1
+            states.holding -= self.num_released
+            states.pending += self.num_released
+            if self.kept != NO_ROW and states.of(self.kept) == FREE:
+                states.set(self.kept, PENDING)
+                states.pending += 1
+        index.count_invisible()
 
-    def take_back(mut self, mut index: Index):
+    def roll_back(mut self, mut index: Index):
         """Leaves everything as it was before the change; the graph must have been undone."""
         index.give_up_graph()
         self._forget_ids(index, self.added)
-        self._give_places_back(index)
+        self._release_target_rows(index)
         if self.lent:
             forget_borrowed(index)
 
@@ -391,29 +394,29 @@ struct Change(Movable):
                     index.map.erase(column, row)
         for i in range(self.num_leaving):
             var row = Int(self.leaving[unsafe_offset=i])
-            index.marks.set(row, LIVE)
-            index.marks.end_at(row, ~UInt32(0))
-        self._unsort_copies(index)
+            index.states.set(row, LIVE)
+            index.states.end_at(row, ~UInt32(0))
+        self._unsort_duplicates(index)
         self.num_leaving = 0
 
-    def _give_places_back(mut self, mut index: Index):
+    def _release_target_rows(mut self, mut index: Index):
         """Makes the places of the new rows free again, or rows that do not exist."""
-        ref marks = index.marks
+        ref states = index.states
         for i in range(self.num_reused):
             var row = Int(self.reused[unsafe_offset=i])
-            marks.stamp(row, HIDDEN)
+            states.stamp(row, NEVER_VISIBLE)
             if self.met:
-                marks.set(row, PENDING)
-                marks.pending += 1
+                states.set(row, PENDING)
+                states.pending += 1
                 index.leftovers = True
                 continue
             wipe(index, row)
-            marks.set(row, FREE)
-            marks.lowest_free = min(marks.lowest_free, row)
+            states.set(row, FREE)
+            states.lowest_free = min(states.lowest_free, row)
         for row in range(self.first, self.until() if self.stamped else self.first):
-            marks.set(row, LIVE)
-            marks.stamp(row, 0)
-        index.count_hidden()
+            states.set(row, LIVE)
+            states.stamp(row, 0)
+        index.count_invisible()
 
 
 def wipe(mut index: Index, row: Int):
@@ -426,7 +429,7 @@ def wipe(mut index: Index, row: Int):
         index.norms.ptr[Float32]()[unsafe_offset=row] = 0
     index.ids.ptr[Int64]()[unsafe_offset=row] = 0
     ref codes = index.codes[]
-    if codes.kind != STORED_ROWS and row < codes.count:
+    if codes.kind != NO_CODES and row < codes.count:
         if not codes.in_place():
             unsafe_memset_zero(
                 codes.bytes.ptr[UInt8]().unsafe_offset(row * codes.stride), codes.stride

@@ -6,10 +6,10 @@ measure, compare, insert) follows the measurements named at each constant.
 from std.bit import count_trailing_zeros
 from std.memory import pack_bits
 
-from vicinal.graph.links import SLOTS_PER_LINE, Graph, fetch_links
-from vicinal.kernels.candidates import LANES, entry_of, key_of, node_of
-from vicinal.kernels.space import Measure, Query, Rows, fetch_row
-from vicinal.system.atomics import seen, slot
+from vicinal.graph.links import SLOTS_PER_LINE, Graph, prefetch_links
+from vicinal.kernels.candidates import MAX_SEARCHES, entry_of, key_of, node_of
+from vicinal.kernels.space import QueryDistance, Query, Rows, prefetch_row
+from vicinal.system.atomics import load_acquire, slot
 from vicinal.system.memory import Ptr
 from vicinal.system.point import EXPLORED, point, touches
 from vicinal.walk.scratch import Scratch
@@ -37,12 +37,12 @@ def clamp_links(graph: Graph, level: Int, node: Int, nodes: Int, into: Ptr[UInt3
         into.unsafe_store(i, ids)
         used += Int(ids.lt(limit).reduce_bit_count())
     # read after the links: rows get their places before links lead to them
-    var there = seen(graph.rows) if level == 0 else seen(graph.ordinals)
+    var there = load_acquire(graph.rows) if level == 0 else load_acquire(graph.ordinals)
     return used if there <= nodes else width
 
 
 def descend[
-    S: Measure
+    S: QueryDistance
 ](
     graph: Graph,
     rows: Rows,
@@ -71,7 +71,7 @@ def descend[
     var nearest = start
     var best = S.key(query, rows, min(graph.row_of(start), known - 1))
     var width = graph.slots_at(1)
-    var fresh = scratch.fresh
+    var fresh = scratch.unvisited
     var level = graph.level_of(start)
     while level > stop:
         var moved = True
@@ -85,7 +85,7 @@ def descend[
                     continue
                 var row = graph.row_of(node)
                 if row < known:
-                    fetch_row(rows, row)
+                    prefetch_row(rows, row)
                     fresh[unsafe_offset=count] = Int64(node)
                     count += 1
             measure_nodes[S, False](graph, rows, query, fresh, count, count)
@@ -102,9 +102,9 @@ def descend[
 
 
 @always_inline
-def row_of[ground: Bool](graph: Graph, node: Int) -> Int:
+def row_of[base_layer: Bool](graph: Graph, node: Int) -> Int:
     """Returns the row of a node: on level 0 nodes are rows."""
-    comptime if ground:
+    comptime if base_layer:
         return node
     else:
         return graph.row_of(node)
@@ -112,7 +112,7 @@ def row_of[ground: Bool](graph: Graph, node: Int) -> Int:
 
 @always_inline
 def measure_nodes[
-    S: Measure, ground: Bool
+    S: QueryDistance, base_layer: Bool
 ](graph: Graph, rows: Rows, query: Query, nodes: Ptr[Int64], count: Int, fetched: Int):
     """Makes entries of nodes.
 
@@ -131,32 +131,32 @@ def measure_nodes[
     point["measure rows"]()
     comptime if EXPLORED:
         for i in range(count):
-            touches["measure rows"](row_of[ground](graph, Int(nodes[unsafe_offset=i])))
+            touches["measure rows"](row_of[base_layer](graph, Int(nodes[unsafe_offset=i])))
     var done = 0
-    comptime if S.by_fours:
+    comptime if S.batched:
         while done + 4 <= count:
             for i in range(done + fetched, min(done + fetched + 4, count)):
-                fetch_row(rows, row_of[ground](graph, Int(nodes[unsafe_offset=i])))
+                prefetch_row(rows, row_of[base_layer](graph, Int(nodes[unsafe_offset=i])))
             var four = nodes.unsafe_load[width=4](done)
             var keys = S.keys(
                 query,
                 rows,
-                row_of[ground](graph, Int(four[0])),
-                row_of[ground](graph, Int(four[1])),
-                row_of[ground](graph, Int(four[2])),
-                row_of[ground](graph, Int(four[3])),
+                row_of[base_layer](graph, Int(four[0])),
+                row_of[base_layer](graph, Int(four[1])),
+                row_of[base_layer](graph, Int(four[2])),
+                row_of[base_layer](graph, Int(four[3])),
             )
             nodes.unsafe_store(done, keys.cast[DType.int64]() << 32 | four << 1)
             done += 4
     for i in range(done, count):
         if i + fetched < count:
-            fetch_row(rows, row_of[ground](graph, Int(nodes[unsafe_offset=i + fetched])))
+            prefetch_row(rows, row_of[base_layer](graph, Int(nodes[unsafe_offset=i + fetched])))
         var node = Int(nodes[unsafe_offset=i])
-        nodes[unsafe_offset=i] = entry_of(S.key(query, rows, row_of[ground](graph, node)), node)
+        nodes[unsafe_offset=i] = entry_of(S.key(query, rows, row_of[base_layer](graph, node)), node)
 
 
 @fieldwise_init
-struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
+struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
     """One best-first search of one level, hop by hop, so that several can be under way in one thread.
 
     A hop has two halves: `collect` asks for the memory of what has to be measured, `measure` uses it. Between the two another
@@ -190,7 +190,7 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         # there are no more candidates than nodes, however many shall be kept
         scratch.beam.reset(min(width, self.nodes))
         _ = scratch.visited.first_visit(node)
-        var row = row_of[Self.ground](self.graph[], node)
+        var row = row_of[Self.base_layer](self.graph[], node)
         point["measure a row"]()
         touches["measure a row"](row)
         scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), node))
@@ -214,21 +214,21 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
         """Finds the unvisited neighbours of a node and asks for their rows."""
         ref scratch = self.scratch[]
         # copies: a store to one of the arrays might otherwise change where the others are
-        var marks = scratch.visited.marks
+        var states = scratch.visited.states
         var epoch = scratch.visited.epoch
         var links = scratch.links
-        var fresh = scratch.fresh
-        var level = 0 if Self.ground else self.level
+        var fresh = scratch.unvisited
+        var level = 0 if Self.base_layer else self.level
         point["read links"]()
-        touches["links of a row"](row_of[Self.ground](self.graph[], node))
+        touches["links of a row"](row_of[Self.base_layer](self.graph[], node))
         # node number `nodes` counts as visited
         var used = clamp_links(self.graph[], level, node, self.nodes, links)
         var count = 0
         for i in range(used):
             var id = Int(links[unsafe_offset=i])
             fresh[unsafe_offset=count] = Int64(id)
-            count += Int(marks[unsafe_offset=id] != epoch)
-            marks[unsafe_offset=id] = epoch
+            count += Int(states[unsafe_offset=id] != epoch)
+            states[unsafe_offset=id] = epoch
         for i in range(min(count, LOOK_AHEAD)):
             self.fetch(fresh, i)
         scratch.distances += count
@@ -238,30 +238,32 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
     @always_inline
     def fetch(self, fresh: Ptr[Int64], i: Int):
         """Asks for the row of the hop's node number i."""
-        fetch_row(self.rows, row_of[Self.ground](self.graph[], Int(fresh[unsafe_offset=i])))
+        prefetch_row(self.rows, row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i])))
 
     @always_inline
     def measure(self):
         """Measures the hop's nodes and inserts those that are near enough."""
         ref beam = self.scratch[].beam
-        var fresh = self.scratch[].fresh
+        var fresh = self.scratch[].unvisited
         var rows = self.rows
         var query = self.query
         var count = self.count
-        measure_nodes[Self.S, Self.ground](self.graph[], rows, query, fresh, count, LOOK_AHEAD)
+        measure_nodes[Self.S, Self.base_layer](self.graph[], rows, query, fresh, count, LOOK_AHEAD)
         # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
-        for i in range(0, count, LANES):
-            var better = fresh.unsafe_load[width=LANES](i).lt(
-                SIMD[DType.int64, LANES](beam.worst())
+        for i in range(0, count, MAX_SEARCHES):
+            var better = fresh.unsafe_load[width=MAX_SEARCHES](i).lt(
+                SIMD[DType.int64, MAX_SEARCHES](beam.worst())
             )
             var here = count - i
-            var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < LANES else -1)
+            var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < MAX_SEARCHES else -1)
             while mask != 0:
                 var entry = fresh[unsafe_offset=i + Int(count_trailing_zeros(mask))]
                 mask &= mask - 1
                 if entry < beam.worst():
                     beam.insert(entry)
-                    fetch_links(self.graph[], 0 if Self.ground else self.level, node_of(entry))
+                    prefetch_links(
+                        self.graph[], 0 if Self.base_layer else self.level, node_of(entry)
+                    )
 
     @no_inline
     def measure_apart(self):
@@ -270,7 +272,7 @@ struct Walk[S: Measure, ground: Bool](TrivialRegisterPassable):
 
 
 def search_level[
-    S: Measure, ground: Bool
+    S: QueryDistance, base_layer: Bool
 ](
     graph: Graph,
     rows: Rows,
@@ -297,7 +299,7 @@ def search_level[
         start: The node to start from.
         width: Candidates kept (ef).
     """
-    var walk = Walk[S, ground](
+    var walk = BeamSearch[S, base_layer](
         Pointer(to=graph).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
         rows,
         query,
@@ -312,11 +314,11 @@ def search_level[
 
 
 @always_inline
-def start_walk[
-    S: Measure
+def start_beam_search[
+    S: QueryDistance
 ](
     graph: Ptr[Graph], rows: Rows, known: Int, query: Query, scratch: Ptr[Scratch], width: Int
-) -> Walk[S, True]:
+) -> BeamSearch[S, True]:
     """Descends to level 0 and starts the search there, among rows 0 .. known-1, all of which have been linked.
 
     Safe beside a writer that adds rows: what the walk sees of the graph is fixed here.
@@ -325,9 +327,9 @@ def start_walk[
         The graph has at least one row.
     """
     scratch[].walks += 1
-    var entry = seen(graph[].entry)
-    var ordinals = seen(graph[].ordinals)
+    var entry = load_acquire(graph[].entry)
+    var ordinals = load_acquire(graph[].ordinals)
     var start = descend[S](graph[], rows, query, scratch[], ordinals, known, entry, 0)
-    var walk = Walk[S, True](graph, rows, query, scratch, 0, known, 0)
+    var walk = BeamSearch[S, True](graph, rows, query, scratch, 0, known, 0)
     walk.begin(min(graph[].row_of(start), known - 1), width)
     return walk

@@ -1,46 +1,48 @@
-"""Several walks under way in one thread: each waits for memory while the others work."""
-from vicinal.kernels.space import Measure
+"""Several searches interleaved in one thread: each waits for memory while the others work."""
+from vicinal.kernels.space import QueryDistance
 from vicinal.system.memory import Ptr
-from vicinal.walk.beam_search import Walk
+from vicinal.walk.beam_search import BeamSearch
 from vicinal.walk.scratch import Scratch
 
-comptime LANES = 4
-"""Walks that one thread has under way at once, at most."""
+comptime MAX_SEARCHES = 4
+"""Most searches that one thread interleaves."""
 comptime CACHED = 4 << 20
-"""Codes and links of no more bytes stay near enough to a core that other walks need not fill the wait."""
+"""Up to so many bytes of codes and links the index stays in the core's cache, and interleaving gains nothing."""
 
 
-def lanes_for(bytes: Int) -> Int:
-    """Returns how many walks to have under way over links and rows of so many bytes."""
-    return 1 if bytes <= CACHED else LANES
+def searches_in_flight(bytes: Int) -> Int:
+    """Returns how many searches to interleave over links and rows of so many bytes."""
+    return 1 if bytes <= CACHED else MAX_SEARCHES
 
 
-trait Errands:
-    """What walks are made for: how one starts and what is done with what it has found."""
+trait InterleavedSearches:
+    """How a search starts and what is done with what it has found."""
 
-    comptime S: Measure
-    comptime Note: TrivialRegisterPassable
-    """What is remembered of a walk until it is done."""
+    comptime S: QueryDistance
+    comptime State: TrivialRegisterPassable
+    """What is remembered of a search until it is done."""
 
-    def nothing(self) -> Self.Note:
-        """Returns a note that stands for none."""
+    def no_state(self) -> Self.State:
+        """Returns a placeholder for a state that is not in use."""
         ...
 
-    def idle(self, scratch: Ptr[Scratch]) -> Walk[Self.S, True]:
-        """Returns a walk that is never made."""
+    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
+        """Returns a placeholder for a search that is not in use."""
         ...
 
-    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Self.Note) -> Walk[Self.S, True]:
+    def start(
+        self, number: Int, scratch: Ptr[Scratch], mut note: Self.State
+    ) -> BeamSearch[Self.S, True]:
         """Starts the walk of item `number`."""
         ...
 
-    def finish(self, note: Self.Note, mut scratch: Scratch):
+    def finish(self, note: Self.State, mut scratch: Scratch):
         """Uses the beam that the walk has left in its scratch."""
         ...
 
 
-def run_errands[
-    E: Errands
+def run_interleaved[
+    E: InterleavedSearches
 ](errands: E, begin: Int, end: Int, scratches: Ptr[Ptr[Scratch]], lanes: Int):
     """Does items begin .. end-1, up to `lanes` at a time.
 
@@ -51,9 +53,9 @@ def run_errands[
         scratches: One for each lane.
         lanes: Walks under way at once, 1 to LANES.
     """
-    comptime if E.S.by_fours:  # on stored rows it would be code for no gain
+    comptime if E.S.batched:  # on stored rows it would be code for no gain
         if lanes == 1:  # a walk that is alone stays in registers
-            var note = errands.nothing()
+            var note = errands.no_state()
             for number in range(begin, end):
                 var walk = errands.start(number, scratches[], note)
                 while walk.collect():
@@ -61,15 +63,15 @@ def run_errands[
                 errands.finish(note, scratches[][])
             return
     var active = min(lanes, end - begin)
-    var walks_room = Array[Walk[E.S, True], LANES](fill=errands.idle(scratches[]))
-    var notes_room = Array[E.Note, LANES](fill=errands.nothing())
+    var walks_room = Array[BeamSearch[E.S, True], MAX_SEARCHES](fill=errands.no_search(scratches[]))
+    var notes_room = Array[E.State, MAX_SEARCHES](fill=errands.no_state())
     var walks = (
         Pointer(to=walks_room)
-        .unsafe_bitcast[Walk[E.S, True]]()
+        .unsafe_bitcast[BeamSearch[E.S, True]]()
         .unsafe_origin_cast[MutUntrackedOrigin]()
     )
     var notes = (
-        Pointer(to=notes_room).unsafe_bitcast[E.Note]().unsafe_origin_cast[MutUntrackedOrigin]()
+        Pointer(to=notes_room).unsafe_bitcast[E.State]().unsafe_origin_cast[MutUntrackedOrigin]()
     )
     var next = begin
     for lane in range(active):

@@ -3,14 +3,14 @@ from std.atomic import Atomic, Ordering
 from std.sys import size_of
 
 from vicinal.kernels.candidates import Candidates
-from vicinal.kernels.space import Linker, Query, Rows
+from vicinal.kernels.space import SymmetricDistance, Query, Rows
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.walk.visited import Visited
 
-comptime HOP = 352
-"""Nodes that one hop can bring: slots of the largest block (M = 128), 64 more that a two-hop walk has found before it
-takes in such a block, and slack for whole vectors."""
-comptime USUAL = 1 << 16
+comptime HOP_ROOM = 352
+"""Most neighbours that one hop can collect: 256 slots (M = 128), 64 that a two-hop search has found before, and 32 so that vector
+stores may overrun."""
+comptime KEPT_BYTES = 1 << 16
 """Bytes of a buffer that a scratch keeps for later calls; larger ones, made for a wide search, are given back after it."""
 comptime QUERIES = 0
 comptime WALKS = 1
@@ -31,25 +31,25 @@ struct Scratch(Movable):
     """Bytes of memory that it took when it was put back last."""
     var beam: Candidates
     """The search's candidates."""
-    var chosen: Candidates
+    var pruning_candidates: Candidates
     """Candidates of a pruning step."""
     var visited: Visited
     """Nodes seen by the search."""
     var links: Ptr[UInt32]
     """A block's links, clamped to the nodes that exist."""
-    var fresh: Ptr[Int64]
+    var unvisited: Ptr[Int64]
     """Unvisited nodes of the hop, then their entries."""
-    var picked: Ptr[UInt32]
+    var selected: Ptr[UInt32]
     """Nodes kept by a selection."""
     var query: Ptr[UInt8]
     """A query: widened, or prepared for codes."""
     var query_room: Int
     """Bytes allocated for `query`."""
-    var others: Ptr[Query]
-    """Rows made queries; what they consist of lies in `others_bytes`."""
-    var others_bytes: Ptr[UInt8]
-    var others_room: Int
-    """Bytes allocated for `others_bytes`."""
+    var row_queries: Ptr[Query]
+    """Rows made queries; what they consist of lies in `row_query_bytes`."""
+    var row_query_bytes: Ptr[UInt8]
+    var row_query_room: Int
+    """Bytes allocated for `row_query_bytes`."""
     var floats: Ptr[Float32]
     """A vector: a query of unit length, or one being rotated."""
     var floats_room: Int
@@ -79,16 +79,16 @@ struct Scratch(Movable):
         self.next = 0
         self.held = 0
         self.beam = Candidates()
-        self.chosen = Candidates()
+        self.pruning_candidates = Candidates()
         self.visited = Visited()
-        self.links = allocate[UInt32](HOP)
-        self.fresh = allocate[Int64](HOP)
-        self.picked = allocate[UInt32](HOP)
+        self.links = allocate[UInt32](HOP_ROOM)
+        self.unvisited = allocate[Int64](HOP_ROOM)
+        self.selected = allocate[UInt32](HOP_ROOM)
         self.query = allocate[UInt8](64)
         self.query_room = 64
-        self.others = allocate[Query](HOP)
-        self.others_bytes = allocate[UInt8](64)
-        self.others_room = 64
+        self.row_queries = allocate[Query](HOP_ROOM)
+        self.row_query_bytes = allocate[UInt8](64)
+        self.row_query_room = 64
         self.floats = allocate[Float32](16)
         self.floats_room = 16
         self.distances = 0
@@ -101,11 +101,11 @@ struct Scratch(Movable):
         self.scans = 0
         self.short = (
             missing(self.links)
-            or missing(self.fresh)
-            or missing(self.picked)
+            or missing(self.unvisited)
+            or missing(self.selected)
             or missing(self.query)
-            or missing(self.others)
-            or missing(self.others_bytes)
+            or missing(self.row_queries)
+            or missing(self.row_query_bytes)
             or missing(self.floats)
         )
 
@@ -128,7 +128,9 @@ struct Scratch(Movable):
 
         Walks end, and go nowhere else than where there is room; what `work`, `queries_for` and `room` return may not be used.
         """
-        return self.short or self.beam.failed or self.chosen.failed or self.visited.failed
+        return (
+            self.short or self.beam.failed or self.pruning_candidates.failed or self.visited.failed
+        )
 
     @always_inline
     def pin_address(self) -> Ptr[Int64]:
@@ -145,14 +147,14 @@ struct Scratch(Movable):
     @always_inline
     def trim(mut self):
         """Gives back what a wide search has made grow, and notes what memory is left."""
-        if self.beam.allocated > USUAL // 8:
+        if self.beam.allocated > KEPT_BYTES // 8:
             self.beam.shrink()
-        if self.chosen.allocated > USUAL // 8:
-            self.chosen.shrink()
+        if self.pruning_candidates.allocated > KEPT_BYTES // 8:
+            self.pruning_candidates.shrink()
         # of memory that was refused the next call need not know
         self.short = False
         self.beam.failed = False
-        self.chosen.failed = False
+        self.pruning_candidates.failed = False
         self.visited.failed = False
         Atomic[Int64].store[ordering=Ordering.RELAXED](self.bytes_address(), Int64(self.bytes()))
 
@@ -161,11 +163,11 @@ struct Scratch(Movable):
         """Returns the bytes of memory that it takes."""
         return (
             size_of[Scratch]()
-            + HOP * (4 + 8 + 4 + size_of[Query]())
-            + 8 * (self.beam.allocated + self.chosen.allocated)
+            + HOP_ROOM * (4 + 8 + 4 + size_of[Query]())
+            + 8 * (self.beam.allocated + self.pruning_candidates.allocated)
             + self.visited.room
             + self.query_room
-            + self.others_room
+            + self.row_query_room
             + 4 * self.floats_room
         )
 
@@ -181,11 +183,11 @@ struct Scratch(Movable):
 
     def __deinit__(deinit self):
         release(self.links)
-        release(self.fresh)
-        release(self.picked)
+        release(self.unvisited)
+        release(self.selected)
         release(self.query)
-        release(self.others)
-        release(self.others_bytes)
+        release(self.row_queries)
+        release(self.row_query_bytes)
         release(self.floats)
 
     def work(mut self, floats: Int) -> Ptr[Float32]:
@@ -197,15 +199,17 @@ struct Scratch(Movable):
     def queries_for(mut self, bytes: Int) -> Ptr[Query]:
         """Returns room for HOP rows made queries, which may take so many bytes in all, unless it has `failed`.
         """
-        if bytes > self.others_room and not enlarge(self.others_bytes, self.others_room, bytes):
+        if bytes > self.row_query_room and not enlarge(
+            self.row_query_bytes, self.row_query_room, bytes
+        ):
             self.short = True
-        return self.others
+        return self.row_queries
 
     @always_inline
-    def prepare[S: Linker](self, rows: Rows, row: Int, i: Int):
+    def prepare[S: SymmetricDistance](self, rows: Rows, row: Int, i: Int):
         """Makes a row query number i of those that `queries_for` has made room for."""
-        var room = Int(self.others_bytes) + i * S.query_bytes(rows)
-        self.others[unsafe_offset=i] = S.query_of_row(rows, row, room)
+        var room = Int(self.row_query_bytes) + i * S.query_bytes(rows)
+        self.row_queries[unsafe_offset=i] = S.query_of_row(rows, row, room)
 
     def room(mut self, bytes: Int) -> Int:
         """Returns the address of room for a query, unless it has `failed`."""

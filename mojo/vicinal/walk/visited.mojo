@@ -8,7 +8,7 @@ struct Visited(Movable):
     """Marks nodes 0 .. count-1; node `count` always counts as seen, so ids clamped to it are skipped.
     """
 
-    var marks: Ptr[UInt8]
+    var states: Ptr[UInt8]
     """One mark a node; a node is seen when its mark equals `epoch`."""
     var room: Int
     """Marks allocated."""
@@ -20,33 +20,33 @@ struct Visited(Movable):
 
     def __init__(out self):
         """Makes an empty set."""
-        self.marks = allocate_zeroed[UInt8](64)
+        self.states = allocate_zeroed[UInt8](64)
         self.room = 64
         self.epoch = 0
-        self.failed = missing(self.marks)
+        self.failed = missing(self.states)
 
     def __deinit__(deinit self):
-        release(self.marks)
+        release(self.states)
 
     def reset(mut self, count: Int):
         """Forgets all marks and makes room for `count` nodes."""
         if count + 1 > self.room:
             self._make_room(count)
         if self.epoch == 255:  # numbers are used up: marks of old searches must not come back
-            unsafe_memset_zero(self.marks, self.room)
+            unsafe_memset_zero(self.states, self.room)
             self.epoch = 0
         self.epoch += 1
-        self.marks[unsafe_offset=min(count, self.nodes())] = self.epoch
+        self.states[unsafe_offset=min(count, self.nodes())] = self.epoch
 
     def _make_room(mut self, count: Int):
         """Makes new marks for more nodes."""
         var room = count + count // 4 + 64
-        var marks = allocate_zeroed[UInt8](room)
-        if missing(marks):
+        var states = allocate_zeroed[UInt8](room)
+        if missing(states):
             self.failed = True
             return
-        release(self.marks)
-        self.marks = marks
+        release(self.states)
+        self.states = states
         self.room = room
         self.epoch = 0
 
@@ -58,6 +58,6 @@ struct Visited(Movable):
     @always_inline
     def first_visit(self, node: Int) -> Bool:
         """Marks a node and tells whether this search had not seen it."""
-        var seen = self.marks[unsafe_offset=node]
-        self.marks[unsafe_offset=node] = self.epoch
+        var seen = self.states[unsafe_offset=node]
+        self.states[unsafe_offset=node] = self.epoch
         return seen != self.epoch

@@ -16,7 +16,7 @@ from vicinal.kernels.space import (
     METRICS,
     STORED,
     STORED_TYPES,
-    Of,
+    MetricSpace,
     Query,
     Rows,
     Space,
@@ -34,7 +34,7 @@ from vicinal.quantization.code_space import (
     dot_bytes,
     dot_nibbles,
 )
-from vicinal.quantization.code_table import EXACT, ROTATED, SCALED, STORED_ROWS, Codes
+from vicinal.quantization.code_table import U8, RABITQ4, SQ8, NO_CODES, Codes
 from vicinal.quantization.rotation import padded_dim
 from vicinal.search.batch import SearchMany
 from vicinal.system.crc import crc32c, crc32c_by_table
@@ -44,7 +44,7 @@ from vicinal.update.add import DoChange
 from vicinal.update.transaction import Change
 
 comptime CHECKSUMS = 16
-"""Room for them behind the three counts of a `Tally`."""
+"""Room for them behind the three counts of a `FilterStatistics`."""
 comptime TOLERANCE = 1e-5
 """Of the sum of all |terms|, for float types."""
 
@@ -71,7 +71,7 @@ struct Draw(Movable):
             return bitcast[T, 1](UInt8(self.next(256)))
 
 
-struct Tally(Movable):
+struct FilterStatistics(Movable):
     """Counts comparisons."""
 
     var made: Int
@@ -111,7 +111,7 @@ struct CheckDistances(SpaceTask):
     var dtype: Int
     var dim: Int
     var draw: Ptr[Draw]
-    var tally: Ptr[Tally]
+    var filter_statistics: Ptr[FilterStatistics]
 
     def run[S: Space](mut self):
         """Does it for random rows, and for the extremes of an 8-bit type."""
@@ -183,10 +183,14 @@ struct CheckDistances(SpaceTask):
         comptime if not S.T.is_floating_point() and not S.needs_norms:
             wanted = Float64(Float32(wanted))  # exact, rounded once
             allowed = 0
-        self.tally[].note(abs(got - wanted) <= allowed, 1 + 5 * S.metric + self.dtype, self.dim)
+        self.filter_statistics[].note(
+            abs(got - wanted) <= allowed, 1 + 5 * S.metric + self.dtype, self.dim
+        )
 
 
-def check_bytes[X: DType, Y: DType, turn: UInt8](bytes: Int, mut draw: Draw, mut tally: Tally):
+def check_bytes[
+    X: DType, Y: DType, turn: UInt8
+](bytes: Int, mut draw: Draw, mut filter_statistics: FilterStatistics):
     """Compares sums of products of bytes with plain ones."""
     var code = allocate[UInt8](bytes)
     var other = allocate[UInt8](2 * bytes)
@@ -212,9 +216,11 @@ def check_bytes[X: DType, Y: DType, turn: UInt8](bytes: Int, mut draw: Draw, mut
         var right = (
             dot_bytes[X, Y, turn](code, other, bytes).reduce_add() == sum.cast[DType.int32]()
         )
-        tally.note(right, 20, bytes)
+        filter_statistics.note(right, 20, bytes)
         comptime if X == DType.uint8 and Y == DType.int8 and turn == 0:
-            tally.note(Int64(dot_nibbles(code, other, bytes).reduce_add()) == nibbles, 21, bytes)
+            filter_statistics.note(
+                Int64(dot_nibbles(code, other, bytes).reduce_add()) == nibbles, 21, bytes
+            )
     release(code)
     release(other)
 
@@ -228,7 +234,7 @@ def value_at[bits: Int](code: Ptr[UInt8], i: Int) -> Int:
         return byte % 16 if i % 128 < 64 else byte // 16
 
 
-def check_between[bits: Int](rows: Rows, a: Int, b: Int, mut tally: Tally):
+def check_between[bits: Int](rows: Rows, a: Int, b: Int, mut filter_statistics: FilterStatistics):
     """Compares the estimated distance of two rows with the same sum taken value by value."""
     comptime middle = 7.5 if bits == 4 else 127.5
     comptime shift = 0.0 if bits == 4 else 0.5  # the query's whole numbers are half a step too low
@@ -243,13 +249,15 @@ def check_between[bits: Int](rows: Rows, a: Int, b: Int, mut tally: Tally):
     var room = allocate[UInt8](4 * rows.dim + CODE_LINE)
     var query = BetweenCodes[bits].query_of_row(rows, a, Int(room))
     var got = Float64(float_of_key(BetweenCodes[bits].key(query, rows, b)))
-    tally.note(abs(got - wanted) <= TOLERANCE * both, 32 + bits // 8, rows.dim)
+    filter_statistics.note(abs(got - wanted) <= TOLERANCE * both, 32 + bits // 8, rows.dim)
     got = Float64(float_of_key(BetweenCodes[bits].keys(query, rows, a, a, b, a)[2]))
-    tally.note(abs(got - wanted) <= TOLERANCE * both, 34 + bits // 8, rows.dim)
+    filter_statistics.note(abs(got - wanted) <= TOLERANCE * both, 34 + bits // 8, rows.dim)
     release(room)
 
 
-def check_estimates[kind: Int, bits: Int](dim: Int, mut draw: Draw, mut tally: Tally):
+def check_estimates[
+    kind: Int, bits: Int
+](dim: Int, mut draw: Draw, mut filter_statistics: FilterStatistics):
     """Compares estimated distances with the same sum taken value by value."""
     comptime ROWS = 4
     var floats = allocate[Float32](ROWS * dim)
@@ -258,7 +266,7 @@ def check_estimates[kind: Int, bits: Int](dim: Int, mut draw: Draw, mut tally: T
     var stored = Rows(Int(floats), 4 * dim, dim, 0)
     var work = allocate[Float32](padded_dim(dim))
     var codes = Codes(kind, L2, 0, dim, 7)
-    tally.note(codes.grow(ROWS), 22, dim)
+    filter_statistics.note(codes.grow(ROWS), 22, dim)
     for row in range(ROWS):
         codes.encode[DType.float32](stored, row, work)
     var prepared = allocate[UInt8](codes.query_bytes())
@@ -277,25 +285,27 @@ def check_estimates[kind: Int, bits: Int](dim: Int, mut draw: Draw, mut tally: T
         var wanted = Float64(constants.add) + change
         var got = Float64(float_of_key(Estimate[bits].key(Query(Int(prepared), 1), rows, row)))
         var allowed = 1e-6 * (abs(Float64(constants.add)) + abs(change) + 1)
-        tally.note(abs(got - wanted) <= allowed, 23 + bits, dim)
+        filter_statistics.note(abs(got - wanted) <= allowed, 23 + bits, dim)
         for b in range(ROWS):
-            check_between[bits](rows, row, b, tally)
+            check_between[bits](rows, row, b, filter_statistics)
     _ = codes^  # not before its rows were read
     release(floats)
     release(work)
     release(prepared)
 
 
-def check_crc(mut draw: Draw, mut tally: Tally) -> UInt32:
+def check_crc(mut draw: Draw, mut filter_statistics: FilterStatistics) -> UInt32:
     """Compares the checksum with the one by tables, and returns one of many bytes."""
     comptime BYTES = 70_000
     var bytes = allocate[UInt8](BYTES)
     for i in range(BYTES):
         bytes[unsafe_offset=i] = UInt8(draw.next(256))
     for size in range(1030):
-        tally.note(crc32c(Int(bytes) + 1, size) == crc32c_by_table(Int(bytes) + 1, size), 40, size)
+        filter_statistics.note(
+            crc32c(Int(bytes) + 1, size) == crc32c_by_table(Int(bytes) + 1, size), 40, size
+        )
     var all = crc32c(Int(bytes), BYTES)
-    tally.note(all == crc32c_by_table(Int(bytes), BYTES), 40, BYTES)
+    filter_statistics.note(all == crc32c_by_table(Int(bytes), BYTES), 40, BYTES)
     release(bytes)
     return all
 
@@ -303,7 +313,7 @@ def check_crc(mut draw: Draw, mut tally: Tally) -> UInt32:
 # ---- indexes over integers
 
 
-struct Found(Movable):
+struct GrowableArray(Movable):
     """What searches found."""
 
     var ids: Ptr[Int64]
@@ -349,7 +359,7 @@ def filled[S: Space](dtype: Int, dim: Int, bytes: Int, count: Int, exact: Bool, 
     var watch = Unwatched()
     var index = Index(S.metric, dtype, dim, 8, 40, 3, 1 << 30 if exact else 0, 1 + kind)
     var change = Change()
-    _ = change.take(index, 0, count, False)
+    _ = change.begin_insert(index, 0, count, False)
     var task = DoChange[Unwatched](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
         Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
@@ -366,45 +376,48 @@ def filled[S: Space](dtype: Int, dim: Int, bytes: Int, count: Int, exact: Bool, 
 
 def check_index[
     metric: Int, T: DType
-](dtype: Int, dim: Int, mut draw: Draw, mut tally: Tally) -> UInt32:
+](dtype: Int, dim: Int, mut draw: Draw, mut filter_statistics: FilterStatistics) -> UInt32:
     """Compares tiles with kernels and codes with rows; returns a checksum of graph and results."""
-    comptime S = Of[metric, T]
+    comptime S = MetricSpace[metric, T]
     comptime ROWS = 700
-    comptime QUERIES = Found.QUERIES
+    comptime QUERIES = GrowableArray.QUERIES
     comptime PLACE = 50 + 5 * metric
     var bytes = allocate[UInt8]((ROWS + QUERIES) * dim)
     for i in range((ROWS + QUERIES) * dim):
         bytes[unsafe_offset=i] = UInt8(draw.next(256))
     var queries = Int(bytes) + ROWS * dim
 
-    var one_by_one = Found()
-    var tiles = Found()
-    var flat = filled[S](dtype, dim, Int(bytes), ROWS, True, STORED_ROWS)
+    var one_by_one = GrowableArray()
+    var tiles = GrowableArray()
+    var flat = filled[S](dtype, dim, Int(bytes), ROWS, True, NO_CODES)
     one_by_one.search[S](flat, queries, 1)
     tiles.search[S](flat, queries, QUERIES)
-    tally.note(flat.count == ROWS, PLACE, dim)
-    tally.note(tiles.checksum(0) == one_by_one.checksum(0), PLACE + 1, dim)
+    filter_statistics.note(flat.count == ROWS, PLACE, dim)
+    filter_statistics.note(tiles.checksum(0) == one_by_one.checksum(0), PLACE + 1, dim)
 
-    var walked = Found()
-    var index = filled[S](dtype, dim, Int(bytes), ROWS, False, STORED_ROWS)
+    var walked = GrowableArray()
+    var index = filled[S](dtype, dim, Int(bytes), ROWS, False, NO_CODES)
     walked.search[S](index, queries, 1)
-    tally.note(index.graph[].linked == ROWS, PLACE, dim)
+    filter_statistics.note(index.graph[].linked == ROWS, PLACE, dim)
     var near = 0
     for q in range(QUERIES):
-        near += Int(walked.ids[unsafe_offset=q * Found.K] == tiles.ids[unsafe_offset=q * Found.K])
-    tally.note(2 * near > QUERIES, PLACE + 2, dim)  # the walk finds its way
+        near += Int(
+            walked.ids[unsafe_offset=q * GrowableArray.K]
+            == tiles.ids[unsafe_offset=q * GrowableArray.K]
+        )
+    filter_statistics.note(2 * near > QUERIES, PLACE + 2, dim)  # the walk finds its way
     var links = ROWS * slots(2 * index.graph[].M) * 4
     var graph = crc32c_by_table(index.graph[].links0.address, links)
     _ = index^  # not before the links were read
     comptime if metric != COSINE:
-        var coded = Found()
-        var other = filled[S](dtype, dim, Int(bytes), ROWS, False, EXACT)
+        var coded = GrowableArray()
+        var other = filled[S](dtype, dim, Int(bytes), ROWS, False, U8)
         coded.search[S](other, queries, 1)
-        tally.note(other.codes[].kind == EXACT, PLACE + 3, dim)
+        filter_statistics.note(other.codes[].kind == U8, PLACE + 3, dim)
         var same = crc32c_by_table(other.graph[].links0.address, links) == graph
-        tally.note(same, PLACE + 3, dim)
+        filter_statistics.note(same, PLACE + 3, dim)
         _ = other^
-        tally.note(coded.checksum(0) == walked.checksum(0), PLACE + 4, dim)
+        filter_statistics.note(coded.checksum(0) == walked.checksum(0), PLACE + 4, dim)
     var sum = walked.checksum(tiles.checksum(graph))
     release(bytes)
     return sum
@@ -424,9 +437,9 @@ def run_checks(results: Int) abi("C") -> Int:
         The room must be there.
     """
     var draw = Draw()
-    var tally = Tally()
+    var filter_statistics = FilterStatistics()
     var draws = Pointer(to=draw).unsafe_origin_cast[MutUntrackedOrigin]()
-    var tallies = Pointer(to=tally).unsafe_origin_cast[MutUntrackedOrigin]()
+    var tallies = Pointer(to=filter_statistics).unsafe_origin_cast[MutUntrackedOrigin]()
     var numbers = at[Int64](results)
     # runtime loops: unrolled ones would be compiled over and over
     for metric in range(METRICS):
@@ -443,19 +456,19 @@ def run_checks(results: Int) abi("C") -> Int:
             in_space(metric, dtype, large)
     for i in range(5):
         var bytes = 65_536 if i == 4 else 64 << i
-        check_bytes[DType.uint8, DType.uint8, 0](bytes, draw, tally)
-        check_bytes[DType.int8, DType.int8, 0](bytes, draw, tally)
-        check_bytes[DType.uint8, DType.int8, 0](bytes, draw, tally)
-        check_bytes[DType.int8, DType.uint8, 0](bytes, draw, tally)
-        check_bytes[DType.int8, DType.int8, 0x80](bytes, draw, tally)
-        check_bytes[DType.uint8, DType.int8, 0x80](bytes, draw, tally)
-        check_bytes[DType.uint8, DType.uint8, 0](bytes + 64, draw, tally)
-        check_bytes[DType.uint8, DType.int8, 0](bytes + 64, draw, tally)
+        check_bytes[DType.uint8, DType.uint8, 0](bytes, draw, filter_statistics)
+        check_bytes[DType.int8, DType.int8, 0](bytes, draw, filter_statistics)
+        check_bytes[DType.uint8, DType.int8, 0](bytes, draw, filter_statistics)
+        check_bytes[DType.int8, DType.uint8, 0](bytes, draw, filter_statistics)
+        check_bytes[DType.int8, DType.int8, 0x80](bytes, draw, filter_statistics)
+        check_bytes[DType.uint8, DType.int8, 0x80](bytes, draw, filter_statistics)
+        check_bytes[DType.uint8, DType.uint8, 0](bytes + 64, draw, filter_statistics)
+        check_bytes[DType.uint8, DType.int8, 0](bytes + 64, draw, filter_statistics)
     for dim in range(1, 1002, 143):
-        check_estimates[SCALED, 8](dim, draw, tally)
-        check_estimates[ROTATED, 4](dim, draw, tally)
+        check_estimates[SQ8, 8](dim, draw, filter_statistics)
+        check_estimates[RABITQ4, 4](dim, draw, filter_statistics)
     var count = 3
-    numbers[unsafe_offset=count] = Int64(check_crc(draw, tally))
+    numbers[unsafe_offset=count] = Int64(check_crc(draw, filter_statistics))
     count += 1
     comptime for metric in [L2, IP, COSINE]:
         comptime for dtype in [3, 4]:
@@ -463,10 +476,10 @@ def run_checks(results: Int) abi("C") -> Int:
             # packed rows with codes of their own, and rows that are their own codes
             for dim in range(21, 71, 49):
                 numbers[unsafe_offset=count] = Int64(
-                    check_index[metric, T](dtype, dim, draw, tally)
+                    check_index[metric, T](dtype, dim, draw, filter_statistics)
                 )
                 count += 1
-    numbers[unsafe_offset=0] = Int64(tally.made)
-    numbers[unsafe_offset=1] = Int64(tally.wrong)
-    numbers[unsafe_offset=2] = Int64(tally.first)
+    numbers[unsafe_offset=0] = Int64(filter_statistics.made)
+    numbers[unsafe_offset=1] = Int64(filter_statistics.wrong)
+    numbers[unsafe_offset=2] = Int64(filter_statistics.first)
     return count

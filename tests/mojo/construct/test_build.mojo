@@ -3,14 +3,14 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import DIM, Countdown, Sample, Stored
-from vicinal.construct.build_statistics import Ledger
+from vicinal.construct.build_statistics import BuildStatistics
 from vicinal.construct.insertion import CONSIDERED, ROUND_SHARE, SLACK, link_rows
-from vicinal.construct.prune import select_diverse
+from vicinal.construct.prune import robust_prune
 from vicinal.graph.reachability import unreachable
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import SOUND, UNLINKED, UNREACHABLE, check_graph
 from vicinal.kernels.candidates import entry_of, node_of
-from vicinal.kernels.space import IP, L2, SPREAD, Linker, Of
+from vicinal.kernels.space import IP, L2, SQUARED_ALPHA, SymmetricDistance, MetricSpace
 from vicinal.system.memory import allocate, release
 from vicinal.system.parallel import Team, Unwatched
 from vicinal.walk.scratch import Scratch
@@ -30,7 +30,7 @@ def choose(
         order.append(entry_of(Int32(sample.distance(metric, centre, row)), row))
     sort(order)
     var kept = List[Int]()
-    for factor in [5, SPREAD]:
+    for factor in [5, SQUARED_ALPHA]:
         for entry in order:
             var row = node_of(entry)
             var diverse = row not in kept
@@ -58,8 +58,8 @@ def nearest(sample: Sample, centre: Int, rows: List[Int], count: Int) -> List[In
     return found^
 
 
-def compare_selection[S: Linker](metric: Int) raises:
-    """Compares `select_diverse` on both kinds of levels."""
+def compare_selection[S: SymmetricDistance](metric: Int) raises:
+    """Compares `robust_prune` on both kinds of levels."""
     comptime ROWS = 60
     var sample = Sample(ROWS, 8)
     for row in range(ROWS):  # few different values: equal distances, equal rows
@@ -84,12 +84,12 @@ def compare_selection[S: Linker](metric: Int) raises:
             for i in range(len(order)):
                 entries[unsafe_offset=i] = order[i]
             for wanted in [1, 2, 5, 16, ROWS]:
-                var kept = select_diverse[S](
+                var kept = robust_prune[S](
                     sample.graph, sample.rows(), level, entries, len(order), wanted, scratch
                 )
                 var found = List[Int]()
                 for i in range(kept):
-                    found.append(sample.graph.row_at(level, Int(scratch.picked[unsafe_offset=i])))
+                    found.append(sample.graph.row_at(level, Int(scratch.selected[unsafe_offset=i])))
                 assert_equal(found, choose(sample, metric, centre, rows, wanted))
     release(room)
     release(entries)
@@ -98,7 +98,7 @@ def compare_selection[S: Linker](metric: Int) raises:
 def test_selection_equals_the_rule() raises:
     seed(2)
     compare_selection[Stored](L2)
-    compare_selection[Of[IP, DType.int8]](IP)
+    compare_selection[MetricSpace[IP, DType.int8]](IP)
 
 
 def test_linking_equals_the_rule() raises:
@@ -158,7 +158,7 @@ def test_only_some_rows_are_linked() raises:
         Team(1),
         sample.scratches,
         log,
-        Ledger(),
+        BuildStatistics(),
         watch,
     )
     assert_equal(outcome, 1)

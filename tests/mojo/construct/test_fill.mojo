@@ -3,11 +3,11 @@ from std.random import seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import Countdown, Sample, Stored
-from vicinal.construct.fill import BATCH, LEFT_FREE, NEAREST, THROUGH, fill_slots
+from vicinal.construct.fill import BATCH, LEFT_FREE, NEAREST, THROUGH, refine_new_nodes
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import SOUND, check_graph
 from vicinal.kernels.candidates import entry_of, node_of
-from vicinal.kernels.space import L2, SPREAD
+from vicinal.kernels.space import L2, SQUARED_ALPHA
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.parallel import Team, Unwatched, Watch
 
@@ -19,7 +19,7 @@ def fill_all[
     var places = allocate[UInt32](count)
     for i in range((count + 1) // 2):
         places[unsafe_offset=i] = UInt32(2 * i)
-    var done = fill_slots[Stored](
+    var done = refine_new_nodes[Stored](
         sample.graph,
         sample.rows(),
         places,
@@ -53,7 +53,7 @@ def expected(sample: Sample, row: Int, cap: Int) -> List[Int]:
         var other = node_of(order[i])
         var good = True
         for link in links:
-            var between = SPREAD * sample.distance(L2, other, link)
+            var between = SQUARED_ALPHA * sample.distance(L2, other, link)
             good = good and between >= 5 * sample.distance(L2, other, row)
         if good and len(links) < cap - LEFT_FREE:
             links.append(other)

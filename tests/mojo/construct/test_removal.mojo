@@ -3,15 +3,15 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import Countdown, Sample, Stored
-from vicinal.construct.unlink import move_entry, patch_links
+from vicinal.construct.unlink import move_entry, unlink_removed
 from vicinal.graph.reachability import unreachable
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import SOUND, check_graph
 from vicinal.index.vector_index import Index
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.rows.duplicates import Copies
-from vicinal.rows.row_states import FREE, LEAVING, LIVE, PENDING
-from vicinal.rows.visibility import HIDDEN, RENEW, Marks, Visibility, stamp_of
+from vicinal.rows.duplicates import Duplicates
+from vicinal.rows.row_states import FREE, DELETING, LIVE, PENDING
+from vicinal.rows.visibility import NEVER_VISIBLE, RENEW, RowStates, Visibility, stamp_of
 from vicinal.system.memory import allocate, release
 from vicinal.system.parallel import Team, Unwatched, Watch
 from vicinal.update.add import add_rows
@@ -19,62 +19,62 @@ from vicinal.update.consolidate import prepare_change
 from vicinal.update.transaction import Change
 
 
-def at_version(marks: Marks, version: UInt32, rows: Int) -> Visibility:
+def at_version(states: RowStates, version: UInt32, rows: Int) -> Visibility:
     """Returns what a search sees that began at a version, when there were so many rows."""
-    return marks.visibility(UInt64(version) << 32 | UInt64(rows))
+    return states.visibility(UInt64(version) << 32 | UInt64(rows))
 
 
 def test_a_search_sees_its_version() raises:
     for born in [UInt32(0), 1, 5]:
         for died in [UInt32(3), 7, ~UInt32(0)]:
-            var marks = Marks()
-            assert_true(marks.prepare(2, 0))
-            marks.stamp(1, stamp_of(born, died))
+            var states = RowStates()
+            assert_true(states.prepare(2, 0))
+            states.stamp(1, stamp_of(born, died))
             for version in range(9):
-                var visible = at_version(marks, UInt32(version), 2)
-                assert_true(visible.sees(0))
+                var visible = at_version(states, UInt32(version), 2)
+                assert_true(visible.is_visible(0))
                 var seen = born <= UInt32(version) and UInt32(version) < died
-                assert_equal(visible.sees(1), seen)
-                assert_false(at_version(marks, UInt32(version), 1).sees(1), "it came later")
-            _ = marks^
+                assert_equal(visible.is_visible(1), seen)
+                assert_false(at_version(states, UInt32(version), 1).is_visible(1), "it came later")
+            _ = states^
     assert_equal(stamp_of(0, ~UInt32(0)), 0)
-    assert_equal(stamp_of(0, 0), HIDDEN)
+    assert_equal(stamp_of(0, 0), NEVER_VISIBLE)
 
 
 def test_marks_of_a_file_get_stamps() raises:
-    var marks = Marks()
-    assert_true(marks.bytes.grow(4))
-    marks.set(1, PENDING)
-    marks.set(2, FREE)
-    marks.in_use = True
-    marks.removed = 2
-    marks.publish(0, 4)
+    var states = RowStates()
+    assert_true(states.bytes.grow(4))
+    states.set(1, PENDING)
+    states.set(2, FREE)
+    states.in_use = True
+    states.removed = 2
+    states.publish(0, 4)
     for changed in range(2):  # as opened, and once it is to be changed
-        var visible = marks.present()
+        var visible = states.present()
         assert_equal(Int(visible.stamps != 0), changed)
-        assert_true(visible.sees(0) and visible.sees(3))
-        assert_false(visible.sees(1) or visible.sees(2))
-        assert_equal(marks.live_at(marks.now()), 2)
-        assert_true(marks.prepare(4, 4))
-    _ = marks^
+        assert_true(visible.is_visible(0) and visible.is_visible(3))
+        assert_false(visible.is_visible(1) or visible.is_visible(2))
+        assert_equal(states.live_at(states.now()), 2)
+        assert_true(states.prepare(4, 4))
+    _ = states^
 
 
 def test_versions_start_again() raises:
-    var marks = Marks()
-    assert_true(marks.prepare(3, 0))
-    marks.publish(RENEW, 3)
-    assert_true(marks.version_due())
-    marks.stamp(0, stamp_of(RENEW, ~UInt32(0)))
-    marks.set(1, PENDING)
-    marks.stamp(1, stamp_of(7, RENEW))
-    marks.renew(3)
-    assert_equal(marks.now(), UInt64(1) << 32 | 3)
-    assert_false(marks.version_due())
+    var states = RowStates()
+    assert_true(states.prepare(3, 0))
+    states.publish(RENEW, 3)
+    assert_true(states.version_due())
+    states.stamp(0, stamp_of(RENEW, ~UInt32(0)))
+    states.set(1, PENDING)
+    states.stamp(1, stamp_of(7, RENEW))
+    states.renew(3)
+    assert_equal(states.now(), UInt64(1) << 32 | 3)
+    assert_false(states.version_due())
     for version in [UInt32(0), 1, RENEW]:
-        var visible = at_version(marks, version, 3)
-        assert_true(visible.sees(0) and visible.sees(2))
-        assert_false(visible.sees(1))
-    _ = marks^
+        var visible = at_version(states, version, 3)
+        assert_true(visible.is_visible(0) and visible.is_visible(2))
+        assert_false(visible.is_visible(1))
+    _ = states^
 
 
 def test_an_index_outlives_its_versions() raises:
@@ -89,26 +89,26 @@ def test_an_index_outlives_its_versions() raises:
     for renewed in range(2):
         prepare_change(index)
         var change = Change()
-        assert_equal(change.leave(index, gone, 1), 0)
+        assert_equal(change.begin_delete(index, gone, 1), 0)
         change.commit(index)
         change.finish(index)
         gone[] = 2
         if renewed == 0:
-            index.marks.publish(RENEW, index.count)
-    assert_equal(index.marks.version, 2)
+            index.states.publish(RENEW, index.count)
+    assert_equal(index.states.version, 2)
     assert_equal(index.live(), 2)
-    var visible = index.marks.present()
+    var visible = index.states.present()
     for row in range(4):
-        assert_equal(visible.sees(row), row == 0 or row == 3)
+        assert_equal(visible.is_visible(row), row == 0 or row == 3)
     # a search that is under way keeps versions from beginning anew
-    index.marks.publish(RENEW, index.count)
+    index.states.publish(RENEW, index.count)
     var search = index.readers.claim()
     index.committed = index.readers.retire()
     prepare_change(index)
-    assert_equal(index.marks.version, RENEW)
+    assert_equal(index.states.version, RENEW)
     index.readers.release(search)
     prepare_change(index)
-    assert_equal(index.marks.version, 1)
+    assert_equal(index.states.version, 1)
     release(gone)
     release(rows)
     _ = index^
@@ -116,11 +116,11 @@ def test_an_index_outlives_its_versions() raises:
 
 def test_a_beam_is_swept() raises:
     seed(1)
-    var marks = Marks()
-    assert_true(marks.prepare(100, 0))
+    var states = RowStates()
+    assert_true(states.prepare(100, 0))
     for row in range(100):
         if row % 3 == 0:
-            marks.stamp(row, HIDDEN)
+            states.stamp(row, NEVER_VISIBLE)
     var beam = Candidates()
     beam.reset(40)
     var left = List[Int]()
@@ -128,42 +128,42 @@ def test_a_beam_is_swept() raises:
         beam.insert(entry_of(Int32(row), row))
         if row % 3 != 0:
             left.append(row)
-    var copies = Copies()
-    copies.sweep(at_version(marks, 0, 100), beam)
+    var duplicates = Duplicates()
+    duplicates.sweep(at_version(states, 0, 100), beam)
     assert_equal(beam.size, len(left))
     for i in range(beam.size):
         assert_equal(beam.node(i), left[i])
-    copies.sweep(Visibility.of_all(100), beam)
+    duplicates.sweep(Visibility.of_all(100), beam)
     assert_equal(beam.size, len(left))
-    _ = marks^
+    _ = states^
 
 
 def test_rows_that_are_all_free() raises:
-    var marks = Marks()
-    assert_true(marks.prepare(200, 0))
+    var states = RowStates()
+    assert_true(states.prepare(200, 0))
     for row in range(200):
-        marks.set(row, FREE)
+        states.set(row, FREE)
     for row in [0, 63, 64, 150, 199]:
-        marks.set(row, LIVE)
+        states.set(row, LIVE)
         for begin in range(0, 200, 7):
             for length in [1, 63, 64, 65, 130]:
                 var end = min(begin + length, 200)
                 assert_equal(
-                    at_version(marks, 0, 200).none_of(begin, end), row < begin or row >= end
+                    at_version(states, 0, 200).none_of(begin, end), row < begin or row >= end
                 )
-        marks.set(row, FREE)
+        states.set(row, FREE)
     assert_false(Visibility.of_all(10).none_of(0, 10))
-    _ = marks^
+    _ = states^
 
 
 def take_out[
     V: Watch
-](mut sample: Sample, marks: Marks, threads: Int, log: UndoLog, mut watch: V) -> Bool:
-    var kept = move_entry(sample.graph, marks.address())
-    return patch_links[Stored](
+](mut sample: Sample, states: RowStates, threads: Int, log: UndoLog, mut watch: V) -> Bool:
+    var kept = move_entry(sample.graph, states.address())
+    return unlink_removed[Stored](
         sample.graph,
         sample.rows(),
-        marks.address(),
+        states.address(),
         kept,
         Team(threads),
         sample.scratches,
@@ -181,41 +181,41 @@ def test_nothing_leads_to_rows_that_go() raises:
             for row in range(0, 60, 3):
                 sample.copy_row(row, row + 1)
             sample.link_all(ROWS, 30)
-            var marks = Marks()
-            assert_true(marks.prepare(ROWS, 0))
-            marks.set(sample.graph.row_of(sample.graph.entry), PENDING)
+            var states = RowStates()
+            assert_true(states.prepare(ROWS, 0))
+            states.set(sample.graph.row_of(sample.graph.entry), PENDING)
             for row in range(ROWS):
                 if Int(random_ui64(0, 99)) < share:
-                    marks.set(row, LEAVING)
+                    states.set(row, DELETING)
             var before = sample.bytes()
             var old = List[List[Int]]()
             for row in range(ROWS):
                 old.append(sample.links(0, row))
             var unwatched = Unwatched()
             var log = UndoLog(sample.graph)
-            assert_true(take_out(sample, marks, 1, log, unwatched))
+            assert_true(take_out(sample, states, 1, log, unwatched))
             var after = sample.bytes()
             var lost = 0
             for row in range(ROWS):
-                if marks.of(row) != LIVE:
+                if states.of(row) != LIVE:
                     assert_equal(sample.links(0, row), old[row])  # ways through for searches
                     continue
                 var links = sample.links(0, row)
                 for link in links:
-                    assert_equal(marks.of(link), LIVE)
+                    assert_equal(states.of(link), LIVE)
                     assert_true(link != row)
                 lost += Int(len(links) == 0)
             for ordinal in range(sample.graph.ordinals):
-                if marks.of(sample.graph.row_of(ordinal)) != LIVE:
+                if states.of(sample.graph.row_of(ordinal)) != LIVE:
                     continue
                 for level in range(1, sample.graph.level_of(ordinal) + 1):
                     for link in sample.links(level, ordinal):
-                        assert_equal(marks.of(sample.graph.row_of(link)), LIVE)
-            assert_equal(marks.of(sample.graph.row_of(sample.graph.entry)), LIVE)
+                        assert_equal(states.of(sample.graph.row_of(link)), LIVE)
+            assert_equal(states.of(sample.graph.row_of(sample.graph.entry)), LIVE)
             if M > 2:  # with four slots a row not much is left to go on
                 assert_true(lost <= ROWS // 20)
-                assert_true(unreachable(sample.graph, marks.address()) <= ROWS // 5)
-            assert_equal(check_graph(sample.graph, ROWS, False, marks=marks.address()), SOUND)
+                assert_true(unreachable(sample.graph, states.address()) <= ROWS // 5)
+            assert_equal(check_graph(sample.graph, ROWS, False, states=states.address()), SOUND)
             log.undo(sample.graph)
             assert_equal(sample.bytes(), before)
             # the same for any number of threads, and nothing left of what was ended early
@@ -223,11 +223,11 @@ def test_nothing_leads_to_rows_that_go() raises:
                 for stop in [0, 1, 5, 17, 30]:
                     var half = UndoLog(sample.graph)
                     var watch = Countdown(stop)
-                    _ = take_out(sample, marks, threads, half, watch)
+                    _ = take_out(sample, states, threads, half, watch)
                     half.undo(sample.graph)
                     assert_equal(sample.bytes(), before)
                 var whole = UndoLog(sample.graph)
-                assert_true(take_out(sample, marks, threads, whole, unwatched))
+                assert_true(take_out(sample, states, threads, whole, unwatched))
                 assert_equal(sample.bytes(), after)
                 whole.undo(sample.graph)
 
@@ -237,19 +237,19 @@ def test_the_entry_point_is_kept_if_no_other_row_reaches_up() raises:
     comptime ROWS = 300
     var sample = Sample(ROWS, 6)
     sample.link_all(ROWS, 30)
-    var marks = Marks()
-    assert_true(marks.prepare(ROWS, 0))
+    var states = RowStates()
+    assert_true(states.prepare(ROWS, 0))
     for ordinal in range(sample.graph.ordinals):
-        marks.set(sample.graph.row_of(ordinal), LEAVING)
+        states.set(sample.graph.row_of(ordinal), DELETING)
     var entry = sample.graph.row_of(sample.graph.entry)
-    assert_equal(move_entry(sample.graph, marks.address()), entry)
+    assert_equal(move_entry(sample.graph, states.address()), entry)
     var unwatched = Unwatched()
-    assert_true(take_out(sample, marks, 1, UndoLog(sample.graph), unwatched))
+    assert_true(take_out(sample, states, 1, UndoLog(sample.graph), unwatched))
     assert_equal(sample.graph.row_of(sample.graph.entry), entry)
     assert_true(len(sample.links(0, entry)) > 0)
     for link in sample.links(0, entry):
-        assert_equal(marks.of(link), LIVE)
-    _ = marks^
+        assert_equal(states.of(link), LIVE)
+    _ = states^
 
 
 def main() raises:

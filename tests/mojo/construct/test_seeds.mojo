@@ -3,9 +3,9 @@ from std.random import random_si64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import Sample
-from vicinal.construct.merge_order import Order, Origin
+from vicinal.construct.merge_order import JoinOrder, SourceGraph
 from vicinal.graph.links import EMPTY
-from vicinal.rows.row_targets import Places
+from vicinal.rows.row_targets import TargetRows
 from vicinal.system.memory import Ptr, allocate, release
 
 comptime THERE = 400
@@ -27,8 +27,8 @@ struct Merge(Movable):
     var places: Ptr[UInt32]
     var count: Int
     var upper: Ptr[UInt8]
-    var twins: Ptr[UInt32]
-    var copied: Int
+    var duplicates: Ptr[UInt32]
+    var num_duplicates: Int
 
     def __init__(out self) raises:
         self.other = Sample(THERE, 4)
@@ -46,30 +46,30 @@ struct Merge(Movable):
             self.free[unsafe_offset=i] = UInt32(6 * i + 1)
         self.places = allocate[UInt32](self.added)
         self.upper = allocate[UInt8](self.added)
-        self.twins = allocate[UInt32](4)
+        self.duplicates = allocate[UInt32](4)
         self.count = 0
         # added row 20 is a copy of row 12, which was there, added row 30 one of added row 10
-        self.copied = 2
+        self.num_duplicates = 2
         for i in range(self.added):
             if i == 20 or i == 30:
                 continue
             self.places[unsafe_offset=self.count] = UInt32(self.row(i))
             self.upper[unsafe_offset=self.count] = UInt8(self.count == 0 or random_si64(0, 9) == 0)
             self.count += 1
-        self.twins[unsafe_offset=0] = UInt32(self.row(20))
-        self.twins[unsafe_offset=1] = 12
-        self.twins[unsafe_offset=2] = UInt32(self.row(30))
-        self.twins[unsafe_offset=3] = UInt32(self.row(10))
+        self.duplicates[unsafe_offset=0] = UInt32(self.row(20))
+        self.duplicates[unsafe_offset=1] = 12
+        self.duplicates[unsafe_offset=2] = UInt32(self.row(30))
+        self.duplicates[unsafe_offset=3] = UInt32(self.row(10))
 
     def __deinit__(deinit self):
         release(self.rows)
         release(self.free)
         release(self.places)
         release(self.upper)
-        release(self.twins)
+        release(self.duplicates)
 
-    def added_places(self) -> Places:
-        return Places(self.free, FREE, LINKED)
+    def added_places(self) -> TargetRows:
+        return TargetRows(self.free, FREE, LINKED)
 
     def row(self, i: Int) -> Int:
         return self.added_places().row(i)
@@ -90,9 +90,9 @@ struct Merge(Movable):
                 return 12 if i == 20 else self.row(10 if i == 30 else i)
         return -1
 
-    def order(mut self) -> Order:
-        return Order(
-            Origin(
+    def order(mut self) -> JoinOrder:
+        return JoinOrder(
+            SourceGraph(
                 Pointer(to=self.other.graph).unsafe_origin_cast[MutUntrackedOrigin](),
                 self.rows,
                 self.added,
@@ -101,8 +101,8 @@ struct Merge(Movable):
             self.places,
             self.count,
             self.upper,
-            self.twins,
-            self.copied,
+            self.duplicates,
+            self.num_duplicates,
             LINKED,
         )
 
@@ -167,7 +167,7 @@ def test_seeds() raises:
     assert_equal(order.seeds(40).width, 32)
     assert_equal(order.seeds(20).width, 20)
     var found = allocate[UInt32](8)
-    var copies = 0
+    var duplicates = 0
     for position in range(seeds.first, merge.count):
         var there = merge.there(Int(merge.places[unsafe_offset=position]))
         for done in [seeds.first, position]:
@@ -179,12 +179,12 @@ def test_seeds() raises:
                     placed = placed or Int(merge.places[unsafe_offset=i]) == row
                 if row >= 0 and placed:
                     expected.append(row)
-                    copies += Int(row == 12 or row == merge.row(10))
+                    duplicates += Int(row == 12 or row == merge.row(10))
             var count = seeds.placed(position, done, found)
             assert_equal(count, len(expected))
             for i in range(count):
                 assert_equal(Int(found[unsafe_offset=i]), expected[i])
-    assert_true(copies > 0)
+    assert_true(duplicates > 0)
     release(found)
     _ = order^
     _ = merge^

@@ -3,7 +3,7 @@ from std.random import random_float64, random_si64, random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_true
 
 from vicinal.exact.flat import DONE, STOPPED, search_exact
-from vicinal.exact.scan import Source
+from vicinal.exact.scan import RowSource
 from vicinal.exact.tile import (
     BLOCK_ROWS,
     BLOCK_WORDS,
@@ -187,7 +187,7 @@ struct Compare(SpaceTask):
         var watch = Unwatched()
         var team = Team(self.threads)
         var status = search_exact[S, Unwatched, raw=False](
-            Source(rows, self.count, False),
+            RowSource(rows, self.count, False),
             Int(queries),
             self.num_queries,
             self.k,
@@ -295,7 +295,7 @@ struct Stopped(SpaceTask):
         var distances = allocate[Float32](self.num_queries)
         var watch = Impatient()
         self.status = search_exact[S, Impatient, raw=True](
-            Source(Rows(Int(rows), 4, 1, 0), 1000, False),
+            RowSource(Rows(Int(rows), 4, 1, 0), 1000, False),
             Int(rows),
             self.num_queries,
             1,

@@ -3,9 +3,9 @@ from std.testing import TestSuite, assert_equal, assert_true
 
 from sample_graph import Sample
 from vicinal.exact.flat import DONE, search_exact
-from vicinal.exact.scan import Source
+from vicinal.exact.scan import RowSource
 from vicinal.graph.undo import UndoLog
-from vicinal.kernels.space import L2, Of, Rows
+from vicinal.kernels.space import L2, MetricSpace, Rows
 from vicinal.system.memory import allocate, allocate_zeroed, release
 from vicinal.system.parallel import Team, Watch
 
@@ -41,14 +41,14 @@ struct Steps(Watch):
 def test_exact_search_asks_after_a_sixteenth() raises:
     comptime ROWS = 20_000
     comptime DIM = 8
-    comptime S = Of[L2, DType.float32]
+    comptime S = MetricSpace[L2, DType.float32]
     var rows = allocate_zeroed[Float32](ROWS * DIM)
     for num_queries in [1, 4, 64, 300]:  # row by row, and in tiles
         var ids = allocate[Int64](num_queries)
         var distances = allocate[Float32](num_queries)
         var watch = Steps()
         var status = search_exact[S, Steps, raw=True](
-            Source(Rows(Int(rows), 4 * DIM, DIM, 0), ROWS, False),
+            RowSource(Rows(Int(rows), 4 * DIM, DIM, 0), ROWS, False),
             Int(rows),
             num_queries,
             1,

@@ -3,7 +3,7 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_true
 
 from sample_graph import Sample
-from vicinal.graph.links import EMPTY, MAX_LEVEL, Graph, draw_level
+from vicinal.graph.links import EMPTY, MAX_LEVEL, Graph, random_level
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import (
     BAD_ENTRY,
@@ -28,10 +28,10 @@ def test_levels_are_drawn_as_promised() raises:
             var reach = Array[Int, MAX_LEVEL + 1](fill=0)
             var alike = 0
             for row in range(ROWS):
-                var level = draw_level(seed, row, M)
+                var level = random_level(seed, row, M)
                 for l in range(level + 1):
                     reach[l] += 1
-                alike += Int(level > 0 and draw_level(seed // 2 + 5, row, M) > 0)
+                alike += Int(level > 0 and random_level(seed // 2 + 5, row, M) > 0)
             var expected = Float64(ROWS)
             for level in range(1, 5):
                 expected /= Float64(M)
@@ -44,8 +44,8 @@ def test_levels_are_drawn_as_promised() raises:
             # two seeds agree by chance only
             expected = Float64(ROWS) / Float64(M * M)
             assert_true(abs(Float64(alike) - expected) < 5 * expected**0.5 + 1)
-            assert_true(draw_level(seed, 0, M) > 0)
-    assert_equal(draw_level(3, 77, 2), draw_level(3, 77, 2))
+            assert_true(random_level(seed, 0, M) > 0)
+    assert_equal(random_level(3, 77, 2), random_level(3, 77, 2))
 
 
 def test_reserved_blocks() raises:

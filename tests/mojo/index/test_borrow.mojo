@@ -24,7 +24,7 @@ comptime DIM = 8
 def add(mut index: Index, rows: Ptr[Float32], count: Int, lent: Bool) raises:
     """Adds rows, which may have to stay where they are."""
     var change = Change()
-    assert_equal(change.take(index, 0, count, False), DONE)
+    assert_equal(change.begin_insert(index, 0, count, False), DONE)
     change.lent = lent
     var watch = Unwatched()
     assert_equal(do_change(index, change, Int(rows), 1, watch), DONE)

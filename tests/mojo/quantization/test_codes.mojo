@@ -12,19 +12,19 @@ from vicinal.kernels.space import (
     L2,
     STORED,
     STORED_TYPES,
-    Of,
+    MetricSpace,
     Query,
     Rows,
     is_float,
     row_stride,
 )
 from vicinal.quantization.choice import AUTO, choose_kind
-from vicinal.quantization.code_space import CODE_LINE, ExactBytes, dot_bytes
+from vicinal.quantization.code_space import CODE_LINE, U8Codes, dot_bytes
 from vicinal.quantization.code_table import (
-    EXACT,
-    ROTATED,
-    SCALED,
-    STORED_ROWS,
+    U8,
+    RABITQ4,
+    SQ8,
+    NO_CODES,
     Codes,
     code_stride,
     is_bytes,
@@ -122,7 +122,7 @@ def code_of[T: DType]() -> Int:
 def encoded[T: DType](metric: Int, sample: Sample[T]) raises -> Codes:
     """Returns codes of all rows of a sample."""
     var dim = sample.rows.dim
-    var codes = Codes(EXACT, metric, code_of[T](), dim, 0)
+    var codes = Codes(U8, metric, code_of[T](), dim, 0)
     assert_true(codes.grow(sample.count))
     _ = codes.centre_on[T](sample.rows, 0, sample.count)
     var work = allocate[Float32](padded_dim(dim))
@@ -153,8 +153,8 @@ def exact_distance[
 def check_exact[metric: Int, T: DType](dim: Int, count: Int) raises:
     """Compares keys and distances of exact codes with plain sums and with the keys of the stored rows.
     """
-    comptime S = Of[metric, T]
-    comptime E = ExactBytes[metric, T == DType.int8]
+    comptime S = MetricSpace[metric, T]
+    comptime E = U8Codes[metric, T == DType.int8]
     var label = String(t"metric {metric}, dtype {T}, {dim} dimensions")
     var sample = Sample[T](count, dim)
     if T == DType.int8:
@@ -240,22 +240,22 @@ def test_choice() raises:
             var whole = metric != COSINE
             var integers = not is_float(dtype)
             for dim in [1, 31, 32, 95, 96, 1000]:
-                var wanted = ROTATED if dim >= 96 else (SCALED if dim >= 32 else STORED_ROWS)
+                var wanted = RABITQ4 if dim >= 96 else (SQ8 if dim >= 32 else NO_CODES)
                 if integers:
-                    wanted = EXACT if whole else STORED_ROWS
+                    wanted = U8 if whole else NO_CODES
                 assert_equal(choose_kind(AUTO, metric, dtype, dim, False), wanted)
                 if whole:
-                    assert_equal(choose_kind(AUTO, metric, dtype, dim, True), EXACT)
-                for kind in [STORED_ROWS, EXACT, SCALED, ROTATED]:
+                    assert_equal(choose_kind(AUTO, metric, dtype, dim, True), U8)
+                for kind in [NO_CODES, U8, SQ8, RABITQ4]:
                     assert_equal(choose_kind(1 + kind, metric, dtype, dim, True), kind)
 
 
 def test_size() raises:
     for dim in materialize[DIMS]():
         var lines = (dim + 63) // 64
-        assert_equal(code_stride(EXACT, dim), 64 * lines)
-        assert_equal(code_stride(SCALED, dim), 64 * lines)
-        assert_equal(code_stride(ROTATED, dim), 64 * ((lines + 1) // 2))
+        assert_equal(code_stride(U8, dim), 64 * lines)
+        assert_equal(code_stride(SQ8, dim), 64 * lines)
+        assert_equal(code_stride(RABITQ4, dim), 64 * ((lines + 1) // 2))
 
 
 def main() raises:

@@ -14,7 +14,7 @@ from vicinal.quantization.code_space import (
     PreparedEstimate,
     dot_nibbles,
 )
-from vicinal.quantization.code_table import ROTATED, SCALED, Codes
+from vicinal.quantization.code_table import RABITQ4, SQ8, Codes
 from vicinal.quantization.rotation import padded_dim
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, release
 
@@ -143,7 +143,7 @@ def mean(values: List[Float64]) -> Float64:
     return sum / Float64(len(values))
 
 
-def spread(values: List[Float64]) -> Float64:
+def flood(values: List[Float64]) -> Float64:
     """Returns the root of the mean square."""
     var sum = Float64(0)
     for value in values:
@@ -159,7 +159,7 @@ def measure[
     comptime MIDDLE = Float64(7.5) if bits == 4 else Float64(127.5)
     var dim = sample.rows.dim
     var size = padded_dim(dim)
-    var codes = encoded(ROTATED if bits == 4 else SCALED, metric, sample, given_seed)
+    var codes = encoded(RABITQ4 if bits == 4 else SQ8, metric, sample, given_seed)
     var rows = codes.rows(sample.rows)
     var lengths = List[Float64]()
     var o = allocate[Float32](size)
@@ -170,7 +170,7 @@ def measure[
             o[unsafe_offset=i] = sample.row(row)[unsafe_offset=i] - codes.centre[unsafe_offset=i]
         lengths.append(sqrt(dot(o, o, dim)))
         if bits == 4:
-            codes.rotation.turn(o)
+            codes.rotation.rotate(o)
         check_code[bits](metric, rows, row, o, size)
     var prepared = allocate[UInt8](codes.query_bytes())
     var errors = Errors()
@@ -245,7 +245,7 @@ def check_code[bits: Int](metric: Int, rows: Rows, row: Int, o: Ptr[Float32], si
 def check_errors[bits: Int](rows: Sample, queries: Sample, metric: Int) raises:
     """Checks that estimates are right on average and as near as they were measured to be."""
     var errors = measure[bits](rows, queries, metric, 1)
-    var off = spread(errors.scaled)
+    var off = flood(errors.scaled)
     var label = String(t"{bits} bits, metric {metric}, mean {mean(errors.scaled)}, spread {off}")
     # measured: 0.100 to 0.106 with 4 bits, 0.009 to 0.010 with 8
     assert_true(off * sqrt(Float64(rows.rows.dim)) < (0.12 if bits == 4 else 0.012), label)
@@ -256,13 +256,13 @@ def check_errors[bits: Int](rows: Sample, queries: Sample, metric: Int) raises:
 
 
 def test_estimates_on_real_vectors() raises:
-    var texts = real_vectors("minilm-4k/base.npy", 600, 384, 16)
+    var strings = real_vectors("minilm-4k/base.npy", 600, 384, 16)
     var text_queries = real_vectors("minilm-4k/queries.npy", 20, 384, 16)
     var pictures = real_vectors("sift-ngt-5k/base_u8.npy", 600, 128, 8)
     var picture_queries = real_vectors("sift-ngt-5k/queries_u8.npy", 20, 128, 8)
     for metric in [L2, IP]:
-        check_errors[4](texts, text_queries, metric)
-        check_errors[8](texts, text_queries, metric)
+        check_errors[4](strings, text_queries, metric)
+        check_errors[8](strings, text_queries, metric)
         check_errors[4](pictures, picture_queries, metric)
         check_errors[8](pictures, picture_queries, metric)
 
@@ -299,8 +299,8 @@ def test_estimates_in_every_dimension() raises:
                 queries.row(q)[unsafe_offset=i] = Float32(random_float64(-1, 3))
         for metric in [L2, IP]:
             # formula, constants and order of values are checked on the way
-            assert_true(spread(measure[4](rows, queries, metric, 2).scaled) < 0.03)
-            assert_true(spread(measure[8](rows, queries, metric, 2).scaled) < 0.01)
+            assert_true(flood(measure[4](rows, queries, metric, 2).scaled) < 0.03)
+            assert_true(flood(measure[8](rows, queries, metric, 2).scaled) < 0.01)
 
 
 def test_rows_at_the_centre() raises:
@@ -309,7 +309,7 @@ def test_rows_at_the_centre() raises:
         for i in range(100):
             rows.row(row)[unsafe_offset=i] = Float32(i) / 4
     comptime for bits in [4, 8]:
-        var codes = encoded(ROTATED if bits == 4 else SCALED, L2, rows, 1)
+        var codes = encoded(RABITQ4 if bits == 4 else SQ8, L2, rows, 1)
         var prepared = allocate[UInt8](codes.query_bytes())
         var query = allocate_zeroed[Float32](padded_dim(100))
         var work = allocate[Float32](padded_dim(100))
@@ -369,8 +369,8 @@ def test_between_codes() raises:
         for row in range(12):
             for i in range(dim):
                 rows.row(row)[unsafe_offset=i] = Float32(random_float64(-1, 3))
-        check_between[4](encoded(ROTATED, L2, rows, 3), rows)
-        check_between[8](encoded(SCALED, L2, rows, 3), rows)
+        check_between[4](encoded(RABITQ4, L2, rows, 3), rows)
+        check_between[8](encoded(SQ8, L2, rows, 3), rows)
 
 
 def main() raises:

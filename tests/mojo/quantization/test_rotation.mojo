@@ -37,8 +37,8 @@ def test_rotation_keeps_lengths_and_inner_products() raises:
             var xx = dot(x, x, size)
             var yy = dot(y, y, size)
             var xy = dot(x, y, size)
-            rotation.turn(x)
-            rotation.turn(y)
+            rotation.rotate(x)
+            rotation.rotate(y)
             assert_almost_equal(dot(x, x, size), xx, rtol=1e-5)
             assert_almost_equal(dot(y, y, size), yy, rtol=1e-5)
             assert_almost_equal(dot(x, y, size), xy, atol=1e-5 * sqrt(xx * yy))
@@ -54,7 +54,7 @@ def test_rotation_is_a_matrix_that_mixes_everything() raises:
         for i in range(dim):
             var column = columns.unsafe_offset(i * dim)
             column[unsafe_offset=i] = 1
-            rotation.turn(column)
+            rotation.rotate(column)
             for j in range(dim):
                 largest = max(largest, abs(column[unsafe_offset=j]))
         for i in range(dim):
@@ -78,7 +78,7 @@ def test_rotation_depends_on_the_seed_alone() raises:
             var copy = allocate[Float32](size)
             for i in range(size):
                 copy[unsafe_offset=i] = x[unsafe_offset=i]
-            Rotation(dim, given).turn(copy)
+            Rotation(dim, given).rotate(copy)
             turned.append(copy)
         var differ = 0
         for i in range(size):

@@ -4,9 +4,9 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.kernels.candidates import Candidates, entry_of, node_of
 from vicinal.kernels.space import Rows
-from vicinal.rows.duplicates import ORIGINAL, Copies, same_row
+from vicinal.rows.duplicates import REPRESENTATIVE, Duplicates, same_row
 from vicinal.rows.row_states import PENDING
-from vicinal.rows.visibility import HIDDEN, Marks, Visibility
+from vicinal.rows.visibility import NEVER_VISIBLE, RowStates, Visibility
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, release
 
 comptime ROWS = 700
@@ -41,31 +41,31 @@ def test_table_finds_equal_rows() raises:
     for stride in [1, 3, 7, 8, 9, 31, 32, 33, 64, 100]:
         for kinds in [1, 40, 5000]:
             var sample = Bytes(stride, min(kinds, 200 * stride))
-            var copies = Copies()
+            var duplicates = Duplicates()
             var present = List[Bool](length=ROWS, fill=False)
             for row in range(ROWS):
-                var found = copies.original(sample.rows, row)
+                var found = duplicates.representative(sample.rows, row)
                 assert_equal(found, sample.first_like(row, present))
                 present[row] = found < 0
                 if row % 5 == 4:  # some rows leave again
                     var gone = Int(random_ui64(0, UInt64(row)))
-                    copies.forget(sample.rows, gone)
+                    duplicates.forget(sample.rows, gone)
                     present[gone] = False
 
 
 def test_failed_additions_are_forgotten() raises:
     seed(2)
     var sample = Bytes(5, 300)
-    var copies = Copies()
+    var duplicates = Duplicates()
     var present = List[Bool](length=ROWS, fill=False)
     for row in range(300):
-        present[row] = copies.original(sample.rows, row) < 0
+        present[row] = duplicates.representative(sample.rows, row) < 0
     for row in range(300, 600):
-        _ = copies.original(sample.rows, row)
+        _ = duplicates.representative(sample.rows, row)
     for row in range(300, 600):
-        copies.forget(sample.rows, row)
+        duplicates.forget(sample.rows, row)
     for row in range(300, ROWS):
-        var found = copies.original(sample.rows, row)
+        var found = duplicates.representative(sample.rows, row)
         assert_equal(found, sample.first_like(row, present))
         present[row] = found < 0
 
@@ -75,42 +75,42 @@ def test_of_equal_rows_the_one_with_copies_is_found() raises:
     """
     var sample = Bytes(4, 1)  # all rows are equal
     for first in range(4):
-        var copies = Copies()
-        assert_true(copies.grow(6))
-        copies.append(3, 4)
-        copies.append(3, 5)
-        copies.seen = first
-        assert_true(copies.catch_up(sample.rows, 6, 0))
-        assert_equal(copies.find(sample.rows, 4), 3)
-        assert_equal(copies.seen, 6)
+        var duplicates = Duplicates()
+        assert_true(duplicates.grow(6))
+        duplicates.append(3, 4)
+        duplicates.append(3, 5)
+        duplicates.seen = first
+        assert_true(duplicates.catch_up(sample.rows, 6, 0))
+        assert_equal(duplicates.find(sample.rows, 4), 3)
+        assert_equal(duplicates.seen, 6)
 
 
 def test_rings() raises:
     seed(3)
     var sample = Bytes(2, 60)
-    var copies = Copies()
-    assert_true(copies.grow(ROWS))
+    var duplicates = Duplicates()
+    assert_true(duplicates.grow(ROWS))
     var rings = List[List[Int]](length=ROWS, fill=List[Int]())
     var all = 0
     for row in range(ROWS):
-        var original = copies.original(sample.rows, row)
-        if original >= 0:
-            copies.append(original, row)
-            rings[original].append(row)
+        var representative = duplicates.representative(sample.rows, row)
+        if representative >= 0:
+            duplicates.append(representative, row)
+            rings[representative].append(row)
             all += 1
-    assert_equal(copies.count, all)
+    assert_equal(duplicates.count, all)
     for row in range(ROWS):
-        var copied = False
+        var num_duplicates = False
         for ring in rings:
-            copied = copied or row in ring
-        assert_equal(copies.is_copy(row), copied)
+            num_duplicates = num_duplicates or row in ring
+        assert_equal(duplicates.is_duplicate(row), num_duplicates)
     var found = Candidates()
     var expanded = Candidates()
     for k in [1, 2, 10, 100, ROWS]:
         found.reset(20)
         var wanted = List[Int64]()
         for row in range(ROWS):
-            if copies.is_copy(row) or found.size == 20:
+            if duplicates.is_duplicate(row) or found.size == 20:
                 continue
             var key = Int32(random_ui64(0, 5))
             found.insert(entry_of(key, row))
@@ -118,7 +118,7 @@ def test_rings() raises:
             for copy in rings[row]:
                 wanted.append(entry_of(key, copy))
         sort(wanted)
-        copies.expand(found, expanded, k, Visibility.of_all(ROWS))
+        duplicates.expand(found, expanded, k, Visibility.of_all(ROWS))
         assert_equal(expanded.size, min(k, len(wanted)))
         for i in range(expanded.size):
             assert_equal(expanded.entries[unsafe_offset=i], wanted[i])
@@ -129,104 +129,106 @@ def test_rings_get_shorter() raises:
     seed(5)
     var sample = Bytes(2, 60)
     for share in [1, 30, 70, 100]:
-        var copies = Copies()
-        assert_true(copies.grow(ROWS))
-        var marks = Marks()
-        assert_true(marks.prepare(ROWS, 0))
+        var duplicates = Duplicates()
+        assert_true(duplicates.grow(ROWS))
+        var states = RowStates()
+        assert_true(states.prepare(ROWS, 0))
         var rings = List[List[Int]](length=ROWS, fill=List[Int]())
         var left = 0
         for row in range(ROWS):
-            var original = copies.original(sample.rows, row)
-            assert_equal(copies.find(sample.rows, row), row if original < 0 else original)
-            if original >= 0:
-                copies.append(original, row)
+            var representative = duplicates.representative(sample.rows, row)
+            assert_equal(
+                duplicates.find(sample.rows, row), row if representative < 0 else representative
+            )
+            if representative >= 0:
+                duplicates.append(representative, row)
                 if Int(random_ui64(0, 99)) < share:
-                    marks.set(row, PENDING)
-                    marks.stamp(row, HIDDEN)
+                    states.set(row, PENDING)
+                    states.stamp(row, NEVER_VISIBLE)
                 else:
-                    rings[original].append(row)
+                    rings[representative].append(row)
                     left += 1
         var found = Candidates()
         var expanded = Candidates()
         for cut in range(2):
             for row in range(ROWS):
-                if copies.is_copy(row) or copies.find(sample.rows, row) != row:
+                if duplicates.is_duplicate(row) or duplicates.find(sample.rows, row) != row:
                     continue
-                assert_equal(copies.stays(row, marks.address()), len(rings[row]) > 0)
+                assert_equal(duplicates.stays(row, states.address()), len(rings[row]) > 0)
                 found.reset(1)
                 found.insert(entry_of(5, row))
-                var visible = marks.visibility(UInt64(ROWS))
-                copies.sweep(visible, found)
-                copies.expand(found, expanded, ROWS, visible)
+                var visible = states.visibility(UInt64(ROWS))
+                duplicates.sweep(visible, found)
+                duplicates.expand(found, expanded, ROWS, visible)
                 assert_equal(expanded.size, 1 + len(rings[row]))
                 for i in range(len(rings[row])):
                     assert_equal(expanded.node(1 + i), rings[row][i])
             if cut == 0:
                 for row in range(ROWS):
-                    if not copies.is_copy(row):
-                        copies.shorten(row, marks.address())
-        assert_equal(copies.count, left)
-        _ = marks^
+                    if not duplicates.is_duplicate(row):
+                        duplicates.shorten(row, states.address())
+        assert_equal(duplicates.count, left)
+        _ = states^
 
 
 def test_rings_of_a_damaged_file() raises:
     """Whatever stands in them, only rows that exist come out, and it ends."""
     seed(4)
-    var marks = Marks()
-    assert_true(marks.prepare(ROWS, 0))
+    var states = RowStates()
+    assert_true(states.prepare(ROWS, 0))
     for row in range(ROWS):
-        marks.set(row, PENDING)
-    var copies = Copies()
-    assert_true(copies.grow(ROWS))
-    copies.count = 1
+        states.set(row, PENDING)
+    var duplicates = Duplicates()
+    assert_true(duplicates.grow(ROWS))
+    duplicates.count = 1
     var found = Candidates()
     var expanded = Candidates()
     for _ in range(200):
         for row in range(ROWS):
-            copies.next.ptr[UInt32]()[unsafe_offset=row] = UInt32(
+            duplicates.next.ptr[UInt32]()[unsafe_offset=row] = UInt32(
                 random_ui64(0, UInt64(UInt32.MAX))
             )
         found.reset(5)
         for i in range(5):
             found.insert(entry_of(Int32(i), Int(random_ui64(0, ROWS - 1))))
-        copies.expand(found, expanded, 50, Visibility.of_all(ROWS))
+        duplicates.expand(found, expanded, 50, Visibility.of_all(ROWS))
         for i in range(expanded.size):
             assert_true(node_of(expanded.entries[unsafe_offset=i]) < ROWS)
         var row = Int(random_ui64(0, ROWS - 1))
-        _ = copies.stays(row, marks.address())
-        copies.shorten(row, marks.address())
-    _ = marks^
+        _ = duplicates.stays(row, states.address())
+        duplicates.shorten(row, states.address())
+    _ = states^
 
 
 def test_copies_put_in_anywhere_are_in_order() raises:
     """Places of removed rows are used again, so that a new copy may have to go before others."""
     seed(6)
     for in_file in range(2):  # whose rings may be in any order until they are put in order
-        var copies = Copies()
-        assert_true(copies.grow(ROWS))
+        var duplicates = Duplicates()
+        assert_true(duplicates.grow(ROWS))
         var rows = List[Int]()
         for row in range(1, ROWS):
             rows.append(row)
         for i in range(len(rows) - 1, 0, -1):
             rows.swap_elements(i, Int(random_ui64(0, UInt64(i))))
         if in_file == 1:
-            var next = copies.next.ptr[UInt32]()
+            var next = duplicates.next.ptr[UInt32]()
             for i in range(len(rows)):
                 next[unsafe_offset=rows[i]] = UInt32(rows[(i + 1) % len(rows)])
-            next[] = UInt32(rows[len(rows) - 1]) | ORIGINAL
-            copies.count = len(rows)
-            copies.in_order = False
-            assert_true(copies.put_in_order())
+            next[] = UInt32(rows[len(rows) - 1]) | REPRESENTATIVE
+            duplicates.count = len(rows)
+            duplicates.in_order = False
+            assert_true(duplicates.put_in_order())
         else:
             for row in rows:
-                copies.append(0, row)
-        var last = copies.last_of(0, ROWS)
-        var copy = copies.first_of(last, ROWS)
+                duplicates.append(0, row)
+        var last = duplicates.last_of(0, ROWS)
+        var copy = duplicates.first_of(last, ROWS)
         for row in range(1, ROWS):
             assert_equal(copy, row)
-            copy = copies.after(copy, last, ROWS)
+            copy = duplicates.after(copy, last, ROWS)
         assert_equal(copy, -1)
-        assert_equal(copies.count, ROWS - 1)
+        assert_equal(duplicates.count, ROWS - 1)
 
 
 def test_a_walk_through_a_ring_that_gets_shorter() raises:
@@ -235,36 +237,36 @@ def test_a_walk_through_a_ring_that_gets_shorter() raises:
     comptime COPIES = 12
     seed(7)
     for _ in range(300):
-        var copies = Copies()
-        assert_true(copies.grow(ROWS))
-        var marks = Marks()
-        assert_true(marks.prepare(ROWS, 0))
+        var duplicates = Duplicates()
+        assert_true(duplicates.grow(ROWS))
+        var states = RowStates()
+        assert_true(states.prepare(ROWS, 0))
         for copy in range(1, COPIES + 1):
-            copies.append(0, copy)
+            duplicates.append(0, copy)
             if random_ui64(0, 1) == 0:
-                marks.set(copy, PENDING)
+                states.set(copy, PENDING)
         var steps = Int(random_ui64(0, COPIES))
-        var last = copies.last_of(0, ROWS)
-        var copy = copies.first_of(last, ROWS)
+        var last = duplicates.last_of(0, ROWS)
+        var copy = duplicates.first_of(last, ROWS)
         var met = List[Int]()
         for step in range(ROWS):
             if step == steps:
-                copies.shorten(0, marks.address())
+                duplicates.shorten(0, states.address())
             if copy < 0:
                 break
             met.append(copy)
-            copy = copies.after(copy, last, ROWS)
+            copy = duplicates.after(copy, last, ROWS)
         assert_equal(copy, -1)
         var next = 0
         for wanted in range(1, COPIES + 1):
-            if marks.of(wanted) == PENDING:
+            if states.of(wanted) == PENDING:
                 continue
             while next < len(met) and met[next] < wanted:
                 next += 1
             assert_true(next < len(met) and met[next] == wanted)
         for i in range(1, len(met)):
             assert_true(met[i] > met[i - 1], "no copy is met twice")
-        _ = marks^
+        _ = states^
 
 
 def main() raises:

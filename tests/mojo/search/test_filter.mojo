@@ -5,7 +5,7 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 from vicinal.index.vector_index import Index
 from vicinal.rows.visibility import Visibility
 from vicinal.search.filter import Filter, widened
-from vicinal.system.array import Found
+from vicinal.system.array import GrowableArray
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.update.transaction import Change
 
@@ -53,9 +53,9 @@ def test_ids() raises:
     for i, id in enumerate([10, -3, 7, 40, 41, 42]):
         given[unsafe_offset=i] = Int64(id)
     var change = Change()
-    assert_equal(change.take(index, Int(given), 6, False), 0)
+    assert_equal(change.begin_insert(index, Int(given), 6, False), 0)
     index.count = 6
-    index.marks.publish(1, 6)
+    index.states.publish(1, 6)
     var filter = Filter(5, 6)  # made before the last row came
     for i, id in enumerate([41, 42, 7, 8, 7, 10]):
         given[unsafe_offset=i] = Int64(id)
@@ -78,7 +78,7 @@ def test_widened() raises:
 def test_sorted() raises:
     seed(2)
     for size in [0, 1, 2, 3, 63, 64, 65, 255, 256, 5000]:
-        var found = Found()
+        var found = GrowableArray()
         var sum = Int64(0)
         for _ in range(size):
             found.push(random_si64(-50, 50) << Int64(size % 37))

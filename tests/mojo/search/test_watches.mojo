@@ -1,10 +1,10 @@
 """Loops over all rows ask their watch between pieces, and end when it says so."""
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
-from vicinal.index.first_use import CHUNK, KnownIds, KnownTexts, catch_up
+from vicinal.index.first_use import CHUNK, KnownIds, KnownStrings, catch_up
 from vicinal.index.vector_index import DONE, STOPPED, Index
 from vicinal.kernels.space import L2
-from vicinal.quantization.code_table import STORED_ROWS
+from vicinal.quantization.code_table import NO_CODES
 from vicinal.search.batch import SCAN_WORK, search_many
 from vicinal.system.memory import allocate, release
 from vicinal.system.parallel import Unwatched, Watch
@@ -34,7 +34,7 @@ struct Counting(Watch):
 
 def filled(rows: Int, dim: Int, exact_below: Int, first_id: Int = 0) raises -> Index:
     """Makes an index of float32 rows that are all different."""
-    var index = Index(L2, 0, dim, 4, 4, 1, exact_below, 1 + STORED_ROWS)
+    var index = Index(L2, 0, dim, 4, 4, 1, exact_below, 1 + NO_CODES)
     var source = allocate[Float32](rows * dim)
     var ids = allocate[Int64](rows)
     for row in range(rows):
@@ -112,42 +112,42 @@ def test_copies_are_caught_up_in_pieces() raises:
     index.graph[].linked = rows  # as if it had a graph and was just opened
     var hasty = Counting(1)
     assert_equal(catch_up(index, hasty), STOPPED)
-    assert_equal(index.copies.seen, CHUNK)
+    assert_equal(index.duplicates.seen, CHUNK)
     var watch = Counting(1 << 30)
     assert_equal(catch_up(index, watch), DONE)
     assert_equal(watch.asked, 2)
-    assert_equal(index.copies.seen, rows)
+    assert_equal(index.duplicates.seen, rows)
     var stored = index.rows()
     for row in [0, CHUNK, rows - 1]:
-        assert_true(index.copies.find(stored, row) >= 0)
+        assert_true(index.duplicates.find(stored, row) >= 0)
     assert_equal(catch_up(index, watch), DONE)
     assert_equal(watch.asked, 2)
 
 
 def test_strings_are_learnt_in_pieces() raises:
-    var index = Index(L2, 0, 1, 4, 4, 1, 1000, 1 + STORED_ROWS)
-    ref texts = index.texts
-    texts.used = True
+    var index = Index(L2, 0, 1, 4, 4, 1, 1000, 1 + NO_CODES)
+    ref strings = index.strings
+    strings.used = True
     var count = CHUNK + 9
     for number in range(count):
         var name = String(number)
-        assert_equal(texts.add(Int(name.unsafe_ptr()), name.byte_length()), number)
+        assert_equal(strings.add(Int(name.unsafe_ptr()), name.byte_length()), number)
         _ = name^
-    texts.held = 0
-    texts.room = 0
+    strings.held = 0
+    strings.room = 0
     for most in [0, 1, 2, 3]:
         var hasty = Counting(most)
-        var known = KnownTexts()
-        assert_equal(known.learn(texts, hasty), STOPPED)
+        var known = KnownStrings()
+        assert_equal(known.learn(strings, hasty), STOPPED)
     var watch = Counting(1 << 30)
-    var known = KnownTexts()
-    assert_equal(known.learn(texts, watch), DONE)
+    var known = KnownStrings()
+    assert_equal(known.learn(strings, watch), DONE)
     assert_equal(watch.asked, 4)
-    known.give(texts)
-    assert_equal(texts.held, count)
+    known.give(strings)
+    assert_equal(strings.held, count)
     for number in [0, 1, CHUNK, count - 1]:
         var name = String(number)
-        assert_equal(texts.find(Int(name.unsafe_ptr()), name.byte_length()), number)
+        assert_equal(strings.find(Int(name.unsafe_ptr()), name.byte_length()), number)
         _ = name^
 
 

@@ -110,7 +110,7 @@ def test_ids_in_a_row() raises:
 
 
 @fieldwise_init
-struct Tally(Body, TrivialRegisterPassable):
+struct FilterStatistics(Body, TrivialRegisterPassable):
     """Counts how often each item is done, and what pieces it gets."""
 
     var times: Ptr[Int64]
@@ -144,7 +144,7 @@ struct SlowTally(Body):
 struct TallyInTeams(Body):
     """Counts with a team for each piece."""
 
-    var tally: Tally
+    var filter_statistics: FilterStatistics
     var size: Int
     """Of each of those teams."""
 
@@ -152,9 +152,14 @@ struct TallyInTeams(Body):
         """Counts items begin .. end-1."""
         var watch = Unwatched()
         var team = Team(self.size)
-        var inner = Tally(self.tally.times.unsafe_offset(begin), self.tally.wrong, 1, team.size())
+        var inner = FilterStatistics(
+            self.filter_statistics.times.unsafe_offset(begin),
+            self.filter_statistics.wrong,
+            1,
+            team.size(),
+        )
         if not team.run(end - begin, 1, inner, watch):
-            _ = Atomic[Int64].fetch_add(self.tally.wrong, 1)
+            _ = Atomic[Int64].fetch_add(self.filter_statistics.wrong, 1)
 
 
 struct Limited(Watch):
@@ -162,7 +167,7 @@ struct Limited(Watch):
 
     var left: Int
     var asked: Int
-    var told: Int
+    var outcome_of: Int
     """Items handed out, at the last question."""
     var wrong: Int
 
@@ -170,13 +175,13 @@ struct Limited(Watch):
         """Makes the watch."""
         self.left = left
         self.asked = 0
-        self.told = 0
+        self.outcome_of = 0
         self.wrong = 0
 
     def proceed(mut self, done: Int) -> Bool:
         """Counts down."""
-        self.wrong += Int(done <= self.told)
-        self.told = done
+        self.wrong += Int(done <= self.outcome_of)
+        self.outcome_of = done
         self.asked += 1
         self.left -= 1
         return self.left >= 0
@@ -195,13 +200,15 @@ def check_region(team: Team, count: Int, grain: Int) raises:
     var times = allocate_zeroed[Int64](count + 1)
     var watch = Limited(Int.MAX)
     # a grain below 1 counts as 1
-    var tally = Tally(times, times.unsafe_offset(count), max(grain, 1), team.size())
-    assert_true(team.run(count, grain, tally, watch))
+    var filter_statistics = FilterStatistics(
+        times, times.unsafe_offset(count), max(grain, 1), team.size()
+    )
+    assert_true(team.run(count, grain, filter_statistics, watch))
     for i in range(count):
         assert_equal(times[unsafe_offset=i], 1)
     assert_equal(times[unsafe_offset=count], 0)
     assert_equal(watch.wrong, 0)
-    assert_true(watch.told < max(count, 1))
+    assert_true(watch.outcome_of < max(count, 1))
     if team.size() == 1:  # asked before each piece but the first
         assert_equal(watch.asked, max(0, (count + max(grain, 1) - 1) // max(grain, 1) - 1))
     release(times)
@@ -245,8 +252,8 @@ def test_teams_inside_teams() raises:
         for inner in [1, 2, 4]:
             var times = allocate_zeroed[Int64](COUNT + 1)
             var watch = Unwatched()
-            var tally = Tally(times, times.unsafe_offset(COUNT), 1, inner)
-            assert_true(Team(size).run(COUNT, 9, TallyInTeams(tally, inner), watch))
+            var filter_statistics = FilterStatistics(times, times.unsafe_offset(COUNT), 1, inner)
+            assert_true(Team(size).run(COUNT, 9, TallyInTeams(filter_statistics, inner), watch))
             for i in range(COUNT):
                 assert_equal(times[unsafe_offset=i], 1)
             assert_equal(times[unsafe_offset=COUNT], 0)
@@ -261,8 +268,10 @@ def test_a_watch_ends_a_region() raises:
             for grain in [1, 8]:
                 var times = allocate_zeroed[Int64](COUNT + 1)
                 var watch = Limited(left)
-                var tally = Tally(times, times.unsafe_offset(COUNT), grain, team.size())
-                var finished = team.run(COUNT, grain, tally, watch)
+                var filter_statistics = FilterStatistics(
+                    times, times.unsafe_offset(COUNT), grain, team.size()
+                )
+                var finished = team.run(COUNT, grain, filter_statistics, watch)
                 var done = 0
                 for i in range(COUNT):
                     assert_true(times[unsafe_offset=i] <= 1)
@@ -352,7 +361,7 @@ def test_wide_searches_leave_no_memory_behind() raises:
     assert_true(usual > 0)
     scratch = readers.claim()
     scratch[].beam.reset(1_000_000)
-    scratch[].chosen.reset(1_000_000)
+    scratch[].pruning_candidates.reset(1_000_000)
     readers.release(scratch)
     assert_equal(readers.bytes(), usual)
     _ = readers^

@@ -6,13 +6,13 @@ from sample_graph import DIM, Sample, Stored
 from vicinal.graph.links import EMPTY
 from vicinal.kernels.space import Query
 from vicinal.system.memory import Ptr, allocate, release
-from vicinal.walk.beam_search import Walk, descend, search_level, start_walk
+from vicinal.walk.beam_search import BeamSearch, descend, search_level, start_beam_search
 
 comptime ROWS = 700
 
 
 @fieldwise_init
-struct Found(Copyable, Movable):
+struct GrowableArray(Copyable, Movable):
     """What a walk has found: nodes by distance and number, and what that took."""
 
     var keys: List[Int]
@@ -23,7 +23,7 @@ struct Found(Copyable, Movable):
 
 def reference_walk(
     sample: Sample, query: Query, level: Int, bound: Int, start: Int, width: Int
-) -> Found:
+) -> GrowableArray:
     """Walks one level as Malkov and Yashunin's algorithm 2 has it: expands the nearest candidate, keeps the `width` nearest.
     """
     var seen = List[Bool](length=bound, fill=False)
@@ -38,7 +38,7 @@ def reference_walk(
         while nearest < len(nodes) and not open[nearest]:
             nearest += 1
         if nearest == len(nodes):
-            return Found(keys^, nodes^, hops, distances)
+            return GrowableArray(keys^, nodes^, hops, distances)
         open[nearest] = False
         hops += 1
         for link in sample.links(level, nodes[nearest]):
@@ -83,7 +83,7 @@ def ask(sample: Sample, into: Ptr[Int8], row: Int) -> Query:
     return Query(Int(into), 1)
 
 
-def compare(mut sample: Sample, wanted: Found) raises:
+def compare(mut sample: Sample, wanted: GrowableArray) raises:
     """Compares what lies in the first scratch with what a reference found."""
     ref scratch = sample.scratches[][]
     assert_equal(scratch.beam.size, len(wanted.nodes))
@@ -180,10 +180,10 @@ def test_a_whole_walk_agrees_with_the_reference() raises:
             for i in range(2):
                 sample.scratches[unsafe_offset=i][].hops = 0
                 sample.scratches[unsafe_offset=i][].distances = 0
-            var one = start_walk[Stored](
+            var one = start_beam_search[Stored](
                 graph, sample.rows(), ROWS, first, sample.scratches[], width
             )
-            var other = start_walk[Stored](
+            var other = start_beam_search[Stored](
                 graph, sample.rows(), ROWS, second, sample.scratches[unsafe_offset=1], 50
             )
             while one.collect():
