@@ -79,7 +79,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which == 3:
         value = index.dtype
     elif which == 4:
-        value = index.graph[].M
+        value = index.graph[].asked
     elif which == 5:
         value = index.ef_construction
     elif which == 6:

@@ -184,7 +184,7 @@ def index_compact(args: Args, count: Int) raises Fail -> Obj:
         old[].metric,
         old[].dtype,
         old[].dim,
-        old[].graph[].M,
+        old[].graph[].asked,
         old[].ef_construction,
         old[].seed,
         old[].exact_below,

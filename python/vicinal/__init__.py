@@ -3,12 +3,13 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vicinal import _trace, _tuning
+from vicinal import _tuning
 from vicinal._cpu import build_info
 from vicinal._metrics import metrics
 from vicinal._threads import get_num_threads, set_num_threads
-from vicinal._trace import Trace, TraceStep, WhyNot
+from vicinal._trace import Trace, TraceStep
 from vicinal._tuning import MeasuredRecall, Tuning
+from vicinal._why_not import WhyNot
 from vicinal.errors import CorruptError, FormatError
 from vicinal.exact import exact_search
 from vicinal.fusion import FusedResult, fuse
@@ -68,4 +69,4 @@ __version__ = "0.1.0"
 
 # Pickles made before 0.1.0 was finished name these modules as they were called then.
 sys.modules[f"{__name__}._quality"] = _tuning
-sys.modules[f"{__name__}._walking"] = _trace
+sys.modules[f"{__name__}._walking"] = sys.modules[__name__]

@@ -22,6 +22,7 @@ from vicinal import (
     _tuning,
     _updates,
     _validate,
+    _why_not,
 )
 from vicinal._cpu import native
 from vicinal._filters import as_filters
@@ -33,8 +34,9 @@ from vicinal.result import RangeResult, SearchResult
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from vicinal._trace import Trace, WhyNot
+    from vicinal._trace import Trace
     from vicinal._tuning import MeasuredRecall, Tuning
+    from vicinal._why_not import WhyNot
     from vicinal.vectors_io import VectorSource
 
 __all__ = ["Index", "merge", "open"]
@@ -71,9 +73,11 @@ class Index(State):
         What a value is stored as; NumPy dtypes and `ml_dtypes.bfloat16` are taken too.
     M : int
         Links per row in the graph, 2 to 128; layer 0 has room for twice as many. More links find
-        more and take more memory.
+        more and take more memory. What is no multiple of 8 works as the next one, whose blocks of
+        links take the same whole cache lines.
     ef_construction : int
-        Candidates kept while a row is linked, at least 1. More makes a better graph, slower.
+        Candidates kept while a row is linked, at least 1. More makes a better graph, slower; less
+        than 64, or than `M`, works as that.
     quantization : {"auto", None, "u8", "sq8", "rabitq4"}
         Which codes searches read; see Notes.
     seed : int
@@ -973,10 +977,11 @@ with 0 rows, read-only
 
         Notes
         -----
-        Takes a trace and an exact search. Threads: waits for a writer, and writers wait for it, so
-        that all it tells is of one moment; a progress function may ask, too.
+        Takes a trace and an exact search; if the row is missing, also searches with twice the
+        `ef_search`, again and again until one finds it. Threads: waits for a writer, and writers
+        wait for it, so that all it tells is of one moment; a progress function may ask, too.
         """
-        return _trace.why_not(self, query, id, k, ef_search)
+        return _why_not.why_not(self, query, id, k, ef_search)
 
     # ---- properties; `len` is the number of rows
 

@@ -248,6 +248,7 @@ def test_why_not(built: Any, metric: str, dtype: str, quantization: str | None, 
                 assert id in steps[-1].beam.ids.tolist()
                 assert why.true_rank is None or why.true_rank > 1
             fates[why.fate] = str(why)
+            follow(index, query, why, k, ef)
     assert {"found", "unreached"} <= set(fates)
     assert "farther" in fates or "evicted" in fates
     assert "was found, as number" in fates["found"]
@@ -262,6 +263,7 @@ def test_all_fates_are_told(built: Any) -> None:
         for id in index.search(query, 10, ef_search=2500).ids.tolist():
             why = index.why_not(query, id, 3, ef_search=6)
             told[why.fate] = str(why)
+            follow(index, query, why, 3, 6)
     assert set(told) == {"found", "farther", "evicted", "refused", "unreached"}
     assert "pushed it out" in told["evicted"]
     assert "when the candidates were all nearer" in told["refused"]
@@ -287,7 +289,39 @@ def test_a_row_whose_estimate_is_wrong() -> None:
     for why in lost:
         assert why.true_rank is not None
         assert "too far to be measured again" in str(why)
-        assert "a larger k has more measured again" in str(why)
+        follow(index, query, why, 5, 150)
+
+
+def follow(index: vicinal.Index, query: Any, why: vicinal.WhyNot, k: int, ef: int) -> None:
+    """Do what an explanation advises: the row is found then."""
+    missing = why.rank is None and why.true_rank is not None
+    assert bool(why.finds) == missing
+    assert ("finds it" in str(why)) == missing
+    if missing:
+        asked = {"k": k, "ef_search": ef, **why.finds}
+        assert why.id in index.search(query, **asked).ids.tolist()
+        assert index.trace(query, **asked).scanned == why.scans
+        assert all(f"{name}={value}" in str(why) for name, value in why.finds.items())
+        assert ("by a scan" in str(why)) == why.scans
+
+
+def test_advice_about_rows_hard_to_reach() -> None:
+    """Far rows behind thousands that are nearly one: some are found by wide walks, some by none."""
+    rng = np.random.default_rng(15)
+    near = np.ones((4000, 64)) + 1e-6 * rng.standard_normal((4000, 64))
+    index = vicinal.Index(64, M=4, quantization=None)
+    index.add(near.astype(np.float32))
+    for row in (50 * rng.standard_normal((20, 64))).astype(np.float32):
+        id = int(index.add(row[None])[0])
+        follow(index, row, index.why_not(row, id, 3), 3, 64)
+
+
+def test_a_scan_is_called_a_scan() -> None:
+    why = vicinal.WhyNot(7, "unreached", None, 1, None, 0.5, None, None, {"ef_search": 512}, True)
+    assert str(why) == (
+        "7 (distance 0.5) was never reached: no row that was expanded links to it; by exact "
+        "distance it is number 1; ef_search=512 finds it, by a scan: no walk that was tried does"
+    )
 
 
 @pytest.mark.parametrize(("ef", "fate"), [(8, "unreached"), (600, "found")])

@@ -10,7 +10,7 @@ back, and several removed rows in a line are looked behind.
 """
 from std.ffi import external_call
 
-from vicinal.construct.insertion import SLACK, AddBackEdges, Round
+from vicinal.construct.insertion import AddBackEdges, Round, room_for
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES, UndoLog
 from vicinal.kernels.candidates import entry_of, key_of, node_of
@@ -110,7 +110,7 @@ struct SelectReplacements[S: SymmetricDistance](Body):
         if scratch.failed():
             return
         var before = kept
-        kept = self.take(level, kept, max(cap - SLACK, cap // 2), scratch)
+        kept = self.take(level, kept, room_for(level, cap), scratch)
         if scratch.failed():
             return
         if kept == 0 and level == 0 and node != graph.row_of(graph.entry):

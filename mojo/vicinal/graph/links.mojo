@@ -17,6 +17,9 @@ from vicinal.system.prefetch import CACHE_LINE, prefetch_line
 
 comptime EMPTY: UInt32 = 0xFFFFFFFF
 comptime SLOTS_PER_LINE = 16
+comptime HALF_LINE = SLOTS_PER_LINE // 2
+"""M counts as the next multiple of it: a block of level 0 takes whole cache lines, and slots that lay idle in them would cost as much.
+"""
 comptime MAX_LEVEL = 24
 comptime MAX_ROWS = 0x7FFFFFF0
 """Rows must fit 31 bits: an entry of the beam spends one bit on its mark."""
@@ -31,8 +34,10 @@ def slots(cap: Int) -> Int:
 struct Graph(Movable):
     """All links, the entry point, and the number of rows that take part."""
 
+    var asked: Int
+    """M as it was asked for, and as files have it."""
     var M: Int
-    """Links that a new row selects on each level, and the most that it may have above level 0."""
+    """Links that a new row selects on each level, and the most that it may have above level 0; a multiple of HALF_LINE."""
     var links0: Column
     """Level 0: `slots(2 * M)` UInt32 for each row."""
     var upper_rows: Column
@@ -58,7 +63,8 @@ struct Graph(Movable):
 
     def __init__(out self, M: Int):
         """Makes a graph without rows."""
-        self.M = M
+        self.asked = M
+        self.M = (M + HALF_LINE - 1) // HALF_LINE * HALF_LINE
         self.links0 = Column()
         self.upper_rows = Column()
         self.upper_start = Column()
@@ -98,9 +104,7 @@ struct Graph(Movable):
     @always_inline
     def row_of(self, ordinal: Int) -> Int:
         """Returns the row of an ordinal, clamped to the rows that exist."""
-        return min(
-            Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), load_acquire(self.rows) - 1
-        )
+        return min(Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), load_acquire(self.rows) - 1)
 
     def ordinal_of(self, row: Int) -> Int:
         """Returns the ordinal of a row, or -1 if it lives on level 0 alone."""

@@ -27,7 +27,8 @@ comptime SQUARED_ALPHA = 7
 """In fifths: a link may stay if it is not nearer to another link than to the centre by a factor of 1.4 (squared distances).
 
 Vamana's alpha (DiskANN, NeurIPS 2019). Over 1, ef 16: recall .940 to .961 on SIFT, .970 to .982 on Fashion-MNIST at the same
-time for a search and a build; 1.4 was no better.
+time for a search and a build; 1.4 was no better. Inner products likewise, ef 64: recall .686 to .725 for gaussian rows of 128
+dimensions, .971 to .992 for MiniLM rows of uneven lengths asked by titles.
 """
 comptime FINE = 0
 comptime NOT_FINITE = 1
@@ -132,6 +133,8 @@ trait SymmetricDistance(QueryDistance):
     """What linking rows needs besides: how far two rows are from each other, and rows as queries.
     """
 
+    comptime many_links: Bool
+    """Whether rows should select more links than elsewhere."""
     comptime exact: Bool
     """False if distances are estimates, so that an exact copy of a row need not be the nearest to it."""
 
@@ -159,7 +162,7 @@ trait SymmetricDistance(QueryDistance):
     def occludes(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`.
 
-        For ip, where a multiple of a distance means nothing, whether it is just below.
+        For ip, where a multiple of a distance means nothing, whether the product is larger by as large a share.
         """
         ...
 
@@ -186,6 +189,7 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
 
     comptime metric = Self.metric_
     comptime T = Self.stored
+    comptime many_links = Self.metric_ == IP
     comptime exact = True
     comptime batched = False
     comptime Q = DType.float32 if Self.stored.is_floating_point() else Self.stored
@@ -256,11 +260,23 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
     def occludes(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
         comptime if Self.metric == IP:
-            return a < b
+            var other = Self.product(b)
+            return 5 * (Self.product(a) - other) > Float32(SQUARED_ALPHA - 5) * abs(other)
         elif Self.metric == L2 and not Self.T.is_floating_point():
             return occludes_whole(a, b)
         else:
             return occludes(Self.value(a), Self.value(b))
+
+    @staticmethod
+    @always_inline
+    def product(key: Int32) -> Float32:
+        """Returns the inner product that a key of ip stands for."""
+        comptime if Self.T.is_floating_point():
+            return 0 - float_of_key(key)
+        elif Self.T == DType.uint8:
+            return Float32(~(bitcast[DType.uint32, 1](key) ^ 0x80000000))
+        else:
+            return -Float32(key)
 
     @staticmethod
     @always_inline

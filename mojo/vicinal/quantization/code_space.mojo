@@ -160,6 +160,7 @@ struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):
 
     comptime T = DType.uint8
     comptime batched = True
+    comptime many_links = Self.metric != L2
     comptime exact = True
     comptime stored = DType.int8 if Self.signed_rows else DType.uint8
 
@@ -364,6 +365,7 @@ struct BetweenCodes[bits: Int](SymmetricDistance):
 
     comptime T = DType.uint8
     comptime batched = True
+    comptime many_links = False
     comptime exact = False
     comptime middle = Float32(7.5) if Self.bits == 4 else Float32(127.5)
     comptime scale = Float32(-0.25) if Self.bits == 4 else Float32(-0.5)

@@ -2,15 +2,7 @@
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.space import (
-    COSINE,
-    QueryDistance,
-    Query,
-    Rows,
-    Space,
-    prefetch_row,
-    inspect_row,
-)
+from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space, prefetch_row, inspect_row
 from vicinal.quantization.code_space import Estimate, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES, is_bytes
 from vicinal.quantization.rotation import padded_dim
@@ -237,14 +229,10 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
     @always_inline
     def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
         """Returns a walk that is never made."""
-        return BeamSearch[Self.S, True](
-            self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0
-        )
+        return BeamSearch[Self.S, True](self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0)
 
     @always_inline
-    def start(
-        self, number: Int, scratch: Ptr[Scratch], mut task: QueryState
-    ) -> BeamSearch[Self.S, True]:
+    def start(self, number: Int, scratch: Ptr[Scratch], mut task: QueryState) -> BeamSearch[Self.S, True]:
         """Prepares a query and starts its walk."""
         ref answer = self.answer[]
         ref index = answer.index[]

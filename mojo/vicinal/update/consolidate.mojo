@@ -212,10 +212,10 @@ struct Rebuild[V: Watch](LinkTask):
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
-        var log = UndoLog(Graph(index.graph[].M))  # keeps nothing: the old graph is still there
+        var log = UndoLog(Graph(index.graph[].asked))  # keeps nothing: the old graph is still there
         if log.failed():
             return OUT
-        var graph = Graph(index.graph[].M)
+        var graph = Graph(index.graph[].asked)
         if not index.graph[].copy_empty(graph) or not index.new_graph(graph^):
             return OUT
         var outcome = linking.link[L](rows, self.places[], index.count, 0, log, StartNodes.none())

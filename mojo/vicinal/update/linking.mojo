@@ -93,15 +93,7 @@ struct Linking[V: Watch](Movable):
 
     def link[
         L: SymmetricDistance
-    ](
-        self,
-        rows: Rows,
-        new: SplitDuplicates,
-        until: Int,
-        present: Int,
-        log: UndoLog,
-        seeds: StartNodes,
-    ) -> Int:
+    ](self, rows: Rows, new: SplitDuplicates, until: Int, present: Int, log: UndoLog, seeds: StartNodes) -> Int:
         """Links rows that are no copies, and gives blocks to all below `until`."""
         ref index = self.index[]
         var outcome = link_rows[L, Self.V](
@@ -112,7 +104,7 @@ struct Linking[V: Watch](Movable):
             until,
             new.levels,
             present,
-            index.ef_construction,
+            index.candidates(),
             self.team[],
             self.scratches,
             log,
@@ -141,9 +133,7 @@ struct Linking[V: Watch](Movable):
         release(places)
         return outcome
 
-    def fill[
-        L: SymmetricDistance
-    ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
+    def fill[L: SymmetricDistance](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
         """Fills free slots of some rows."""
         var time = now()
         var outcome = outcome_of(
@@ -172,7 +162,7 @@ struct Linking[V: Watch](Movable):
                 index.graph[],
                 rows,
                 index.states.address(),
-                index.ef_construction,
+                index.candidates(),
                 log,
                 self.scratches[][],
                 self.watch[],
@@ -201,18 +191,19 @@ struct LinkNew[V: Watch](LinkTask):
         var log = UndoLog(graph)
         if log.failed():
             return OUT
+        var present = index.num_in_graph()
         var outcome: Int
         if change.origin.count != 0 and new.count != 0:
             outcome = self.link_from_other[L](rows, log)
         else:
-            outcome = self.linking[].link[L](
-                rows, new, change.until(), index.num_in_graph(), log, StartNodes.none()
-            )
-        var unrepaired = index.unrepaired + change.added
-        if log.linked == 0:
-            unrepaired = change.until()
+            outcome = self.linking[].link[L](rows, new, change.until(), present, log, StartNodes.none())
+        # copies do not count: however many there are, they are one row of the graph
+        var unrepaired = new.count
+        if log.linked != 0:
+            unrepaired += index.unrepaired
         watch.advance(change.size())  # what follows is no progress of rows
-        if outcome == WRITTEN and unrepaired * REPAIR_SHARE >= change.live_after(index):
+        var num_in_graph = present + new.count
+        if outcome == WRITTEN and unrepaired * REPAIR_SHARE >= num_in_graph:
             outcome = self.linking[].connect_unreachable[L](rows, log)
             unrepaired = 0
         if outcome == WRITTEN and not watch.conclude(change.size()):
@@ -240,7 +231,7 @@ struct LinkNew[V: Watch](LinkTask):
         if order.failed:
             return OUT
         var outcome = self.linking[].link[L](
-            rows, new, self.change[].until(), present, log, order.seeds(index.ef_construction)
+            rows, new, self.change[].until(), present, log, order.seeds(index.candidates())
         )
         _ = order^
         if outcome == WRITTEN and new.count * MANY_SHARE >= present:
@@ -281,14 +272,12 @@ def link_change[
         if not new.put_upper_row_first_in_new_graph(index, change):
             new.forget(index)
             return DONE if watch.conclude(change.size()) else STOPPED
-        if not index.new_graph(Graph(index.graph[].M)):
+        if not index.new_graph(Graph(index.graph[].asked)):
             new.forget(index)
             return NO_MEMORY
     var outcome = OUT
     change.linked = True
-    if (new.num_duplicates == 0 and index.duplicates.count == 0) or index.duplicates.grow(
-        change.until()
-    ):
+    if (new.num_duplicates == 0 and index.duplicates.count == 0) or index.duplicates.grow(change.until()):
         var linking = Linking[V].begin(index, team, watch)
         if not linking.failed:
             outcome = on_codes[S](

@@ -4,12 +4,20 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import DIM, Countdown, Sample, Stored
 from vicinal.construct.build_statistics import BuildStatistics
-from vicinal.construct.insertion import CONSIDERED, ROUND_SHARE, SLACK, link_rows
+from vicinal.construct.insertion import (
+    CONSIDERED,
+    ROUND_SHARE,
+    considered,
+    link_rows,
+    own_links,
+    room_for,
+)
 from vicinal.construct.prune import robust_prune
 from vicinal.graph.reachability import unreachable
+from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import SOUND, UNLINKED, UNREACHABLE, check_graph
-from vicinal.kernels.candidates import entry_of, node_of
+from vicinal.kernels.candidates import Candidates, entry_of, node_of
 from vicinal.kernels.space import IP, L2, SQUARED_ALPHA, SymmetricDistance, MetricSpace
 from vicinal.system.memory import allocate, release
 from vicinal.system.parallel import Team, Unwatched
@@ -23,7 +31,7 @@ def choose(
     sample: Sample, metric: Int, centre: Int, candidates: List[Int], wanted: Int
 ) -> List[Int]:
     """Goes through rows by distance twice: one stays if no other that stayed is nearer to it than the centre, then if
-    none is nearer by the factor, which ip does not have.
+    none is nearer by the factor.
     """
     var order = List[Int64]()
     for row in candidates:
@@ -37,10 +45,13 @@ def choose(
             for other in kept:
                 var between = sample.distance(metric, row, other)
                 var to_centre = sample.distance(metric, row, centre)
-                if metric == L2:
-                    between *= factor
-                    to_centre *= 5
-                diverse = diverse and between >= to_centre
+                if factor == 5:
+                    diverse = diverse and between >= to_centre
+                elif metric == L2:
+                    diverse = diverse and factor * between >= 5 * to_centre
+                else:
+                    var more = (factor - 5) * abs(to_centre)
+                    diverse = diverse and 5 * (to_centre - between) <= more
             if diverse and len(kept) < wanted:
                 kept.append(row)
     return kept^
@@ -101,33 +112,70 @@ def test_selection_equals_the_rule() raises:
     compare_selection[MetricSpace[IP, DType.int8]](IP)
 
 
+def looked_at(sample: Sample, centre: Int, rows: List[Int]) -> List[Int]:
+    """Returns the candidates of a selection: the nearest, and all if the farthest is much farther than these.
+    """
+    var few = nearest(sample, centre, rows, CONSIDERED * sample.graph.M)
+    var all = nearest(sample, centre, rows, len(rows))
+    if len(few) == 0:
+        return all^
+    var last = SQUARED_ALPHA * sample.distance(L2, centre, few[len(few) - 1])
+    return all^ if last < 5 * sample.distance(L2, centre, all[len(all) - 1]) else few^
+
+
+def test_how_many_candidates_are_looked_at() raises:
+    """Above level 0 all; on level 0 those beyond a gap, and where all are about as far a few."""
+    var graph = Graph(16)
+    var candidates = Candidates()
+    candidates.reset(200)
+    for i in range(200):
+        candidates.insert(entry_of(Int32(1000 + i) ^ Int32.MIN, i))
+    assert_equal(considered[MetricSpace[L2, DType.uint8]](graph, 1, candidates), 200)
+    assert_equal(considered[MetricSpace[L2, DType.uint8]](graph, 0, candidates), CONSIDERED * 16)
+    candidates.reset(200)
+    for i in range(200):
+        candidates.insert(entry_of(Int32(1000 + i + 500 * Int(i == 199)) ^ Int32.MIN, i))
+    assert_equal(considered[MetricSpace[L2, DType.uint8]](graph, 0, candidates), 200)
+    candidates.reset(200)
+    for i in range(30):
+        candidates.insert(entry_of(Int32(1000 * i) ^ Int32.MIN, i))
+    assert_equal(considered[MetricSpace[L2, DType.uint8]](graph, 0, candidates), 30)
+
+
 def test_linking_equals_the_rule() raises:
     """With candidates for all rows every search is complete, and the graph of level 0 follows from the rule alone.
     """
     seed(3)
     comptime ROWS = 300
     comptime assert ROWS < 2 * ROUND_SHARE  # one row a round
-    comptime M = 6
+    comptime M = 6  # works as 8
     var sample = Sample(ROWS, M)
     var wanted = List[List[Int]]()
     var pruned = 0
+    var forced = 0
     for row in range(ROWS):
         var earlier = List[Int]()
         for other in range(row):
             earlier.append(other)
-        var own = choose(sample, L2, row, nearest(sample, row, earlier, CONSIDERED * M), M)
+        ref graph = sample.graph
+        var own = choose(
+            sample, L2, row, looked_at(sample, row, earlier), own_links[Stored](graph, 0)
+        )
         wanted.append(own.copy())
         for target in own:
             wanted[target].append(row)
-            if len(wanted[target]) > 2 * M:
+            if len(wanted[target]) > graph.cap(0):
                 var all = wanted[target].copy()
-                wanted[target] = choose(sample, L2, target, all, max(2 * M - SLACK, M))
+                wanted[target] = choose(sample, L2, target, all, room_for(0, graph.cap(0)))
+                if target == own[0] and row not in wanted[target]:
+                    wanted[target].append(row)
+                    forced += 1
                 pruned += 1
         sample.link_all(row + 1, ROWS)
         assert_equal(unreachable(sample.graph), 0)
         for other in range(row + 1):
             assert_equal(sample.links(0, other), wanted[other])
-    assert_true(pruned > 10)
+    assert_true(pruned > 10 and forced > 0)
     assert_equal(check_graph(sample.graph, ROWS, True), SOUND)
 
 
@@ -267,7 +315,7 @@ def test_repair_where_no_slot_is_free() raises:
     """Every block is full: links make way whose rows have others."""
     seed(7)
     comptime ROWS = 120
-    comptime M = 2
+    comptime M = 8
     for orphans in [1, 4, 40]:  # rows nobody links to, in a random graph of the others
         for _ in range(20):
             var sample = Sample(ROWS, M)

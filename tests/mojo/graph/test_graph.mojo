@@ -3,7 +3,7 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_true
 
 from sample_graph import Sample
-from vicinal.graph.links import EMPTY, MAX_LEVEL, Graph, random_level
+from vicinal.graph.links import EMPTY, MAX_LEVEL, Graph, random_level, slots
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import (
     BAD_ENTRY,
@@ -83,6 +83,18 @@ def test_reserved_blocks() raises:
             assert_equal(sample.links(l, o), [o])
 
 
+def test_no_slot_of_level_0_lies_idle() raises:
+    for asked in range(2, 129):
+        var graph = Graph(asked)
+        assert_equal(graph.asked, asked)
+        assert_true(asked <= graph.M < asked + 8)
+        assert_equal(graph.cap(0), graph.slots_at(0))
+        assert_true(graph.cap(1) <= graph.slots_at(1))
+        # files are as they were
+        assert_equal(graph.slots_at(0), slots(2 * asked))
+        assert_equal(graph.slots_at(1), slots(asked))
+
+
 def expect(sample: Sample, slot: Ptr[UInt32], value: Int, code: Int) raises:
     """Writes a wrong number, expects the check to say so, and takes it back."""
     var kept = slot[]
@@ -95,7 +107,7 @@ def expect(sample: Sample, slot: Ptr[UInt32], value: Int, code: Int) raises:
 def test_check_reports_each_kind_of_damage() raises:
     seed(8)
     comptime ROWS = 400
-    comptime M = 4  # blocks have slots beyond the cap on all levels
+    comptime M = 4  # above level 0 blocks have slots beyond the cap
     var sample = Sample(ROWS, M)
     sample.link_all(ROWS, 40)
     ref graph = sample.graph
@@ -104,14 +116,13 @@ def test_check_reports_each_kind_of_damage() raises:
     assert_equal(check_graph(graph, ROWS, True), SOUND)
     assert_true(graph.top() >= 2)
     var row = 200
-    assert_true(2 <= len(sample.links(0, row)) < 2 * M)
+    assert_true(2 <= len(sample.links(0, row)) < graph.cap(0))
     var block = graph.links(0, row)
     var used = len(sample.links(0, row))
     var top = graph.links(graph.top(), graph.entry)
     var low = graph.links(1, graph.entry)
 
-    expect(sample, block.unsafe_offset(2 * M), 3, TOO_MANY_LINKS)
-    expect(sample, low.unsafe_offset(M), 3, TOO_MANY_LINKS)
+    expect(sample, low.unsafe_offset(graph.M), 3, TOO_MANY_LINKS)
     expect(sample, block, Int(EMPTY), HOLE)
     expect(sample, low, Int(EMPTY), HOLE)
     expect(sample, block.unsafe_offset(used - 1), ROWS, NO_SUCH_NODE)
