@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -307,3 +309,11 @@ def test_hdbscan_of_scikit_learn() -> None:
     graph = transformer.kneighbors_graph(mode="distance", connected=True)
     found = HDBSCAN(min_cluster_size=20, min_samples=5, metric="precomputed", copy=True).fit(graph)
     assert adjusted_rand_score(labels, found.labels_) > 0.95
+
+
+def test_the_page_in_the_guide() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "guide" / "scikit-learn.md"
+    text = page.read_text(encoding="utf-8")
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.attempted > 15 and text.count("```pycon\n>>> ") == text.count("```pycon") == 3
+    assert result.failed == 0

@@ -1,0 +1,177 @@
+"""Time the graph of the nearest neighbours of all rows, beside other libraries.
+
+    PYTHONPATH=python python bench/knn_graph.py fashion-mnist-784-euclidean --rows 60000
+
+Every library finds the k nearest others of every row, on all cores, in a process of its own, with
+the least search width of a short list that reaches the recall; recall is that of 500 rows. One that
+is not installed is left out. Prints a line of JSON for each run: seconds that pass, and seconds of
+CPU. pynndescent compiles when it first runs ("cold") and is run again ("warm").
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 400)
+Found = tuple[Any, Any]
+Run = tuple[str, Callable[[], Found]]
+
+
+def rows_of(name: str, count: int) -> Any:
+    folder = Path(__file__).resolve().parent
+    spec = importlib.util.spec_from_file_location("bench_datasets", folder / "datasets.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_datasets"] = module
+    spec.loader.exec_module(module)
+    data = module.load(name)
+    assert data.metric == "l2", "this compares Euclidean distances"
+    return np.ascontiguousarray(data.base[:count], dtype=np.float32)
+
+
+def vicinal_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+    import vicinal
+
+    yield "vicinal", lambda: tuple(vicinal.knn_graph(rows, k, recall=recall))
+
+
+def hnswlib_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+    import hnswlib
+
+    for width in WIDTHS:
+
+        def run(width: int = width) -> Found:
+            index = hnswlib.Index("l2", rows.shape[1])
+            index.init_index(len(rows), ef_construction=64, M=16)
+            index.add_items(rows)
+            index.set_ef(max(width, k + 1))
+            return without_self(*index.knn_query(rows, k + 1))
+
+        yield f"hnswlib, ef {width}", run
+
+
+def faiss_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+    import faiss
+
+    for width in WIDTHS:
+
+        def run(width: int = width) -> Found:
+            index = faiss.IndexHNSWFlat(rows.shape[1], 16)
+            index.hnsw.efConstruction = 64
+            index.add(rows)
+            index.hnsw.efSearch = max(width, k + 1)
+            far, ids = index.search(rows, k + 1)
+            return without_self(ids, far)
+
+        yield f"faiss, ef {width}", run
+
+
+def pynndescent_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+    import pynndescent
+
+    def run() -> Found:
+        ids, far = pynndescent.NNDescent(rows, n_neighbors=k + 1, random_state=0).neighbor_graph
+        return without_self(ids, far**2)
+
+    yield "pynndescent, cold", run
+    yield "pynndescent, warm", run
+
+
+def sklearn_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+    from sklearn.neighbors import NearestNeighbors
+
+    def run() -> Found:
+        far, ids = (
+            NearestNeighbors(n_neighbors=k, algorithm="brute", n_jobs=-1).fit(rows).kneighbors()
+        )
+        return ids, far**2
+
+    yield "scikit-learn, brute", run
+
+
+LIBRARIES: dict[str, Callable[[Any, int, float], Iterator[Run]]] = {
+    "vicinal": vicinal_runs,
+    "hnswlib": hnswlib_runs,
+    "faiss": faiss_runs,
+    "pynndescent": pynndescent_runs,
+    "sklearn": sklearn_runs,
+}
+
+
+def without_self(ids: Any, far: Any) -> Found:
+    keep = ids != np.arange(len(ids))[:, None]
+    keep[keep.all(axis=1), -1] = False
+    return ids[keep].reshape(len(ids), -1), far[keep].reshape(len(ids), -1)
+
+
+def recall_of(found: Found, rows: Any, k: int, sample: Any) -> float:
+    """Return the share of places that hold a row no farther than the k-th true neighbour."""
+    near = rows[found[0][sample]].astype(np.float64)
+    mine = ((near - rows[sample][:, None]) ** 2).sum(axis=2)
+    hits = 0
+    for distances, row in zip(mine, sample, strict=True):
+        every = ((rows - rows[row]).astype(np.float64) ** 2).sum(axis=1)
+        every[row] = np.inf
+        hits += int((distances <= np.partition(every, k - 1)[k - 1] * (1 + 1e-9)).sum())
+    return hits / (k * len(sample))
+
+
+def measure(library: str, rows: Any, k: int, target: float) -> None:
+    sample = np.sort(np.random.default_rng(7).choice(len(rows), min(500, len(rows)), replace=False))
+    runs = LIBRARIES[library](rows, k, target)
+    for name, run in runs:
+        wall, cpu = time.perf_counter(), os.times()
+        found = run()
+        seconds, after = time.perf_counter() - wall, os.times()
+        recall = recall_of(found, rows, k, sample)
+        told = {
+            "run": name,
+            "rows": rows.shape,
+            "k": k,
+            "seconds": round(seconds, 2),
+            "cpu_seconds": round(after.user + after.system - cpu.user - cpu.system, 2),
+            "recall": round(recall, 4),
+            "reached": recall >= target,
+        }
+        print(json.dumps(told), flush=True)
+        if "ef " in name and recall >= target:
+            break
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="a name or path that bench/datasets.py knows")
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("-k", type=int, default=15)
+    parser.add_argument("--recall", type=float, default=0.99)
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
+    options = parser.parse_args()
+    if len(options.libraries) == 1:
+        library = options.libraries[0]
+        rows = rows_of(options.data, options.rows)
+        measure(library, rows, options.k, options.recall)
+        return 0
+    for library in options.libraries:
+        if importlib.util.find_spec(library) is None:
+            print(f"{library} is not installed", file=sys.stderr)
+            continue
+        command = [sys.executable, __file__, options.data, "--libraries", library]
+        for name in ("rows", "k", "recall"):
+            command += [f"-{name}" if name == "k" else f"--{name}", str(getattr(options, name))]
+        subprocess.run(command, check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
