@@ -107,6 +107,7 @@ struct Sample(Movable):
             self.levels.unsafe_offset(first),
             first,
             ef,
+            5,
             Team(threads),
             self.scratches,
             log,

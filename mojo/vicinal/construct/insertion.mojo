@@ -1,19 +1,29 @@
 """Insertion in rounds: rows search a graph that stands still, then each target of new links is changed by one owner.
 
-A round holds at most a small share of the rows already linked, so that its rows lose little by not seeing each other.
+A round holds at most a small share of the rows already linked, and a row sees those of its round that come right before it as well as
+what its walk finds: what depends on rows that come one after the other is as if they had come one by one.
 Nothing depends on the order in which threads finish: the same rows, seed and parameters give the same links for any
 number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoPP 2024), arXiv:2305.04359.
 """
 from vicinal.construct.build_statistics import LINK_BACK, ROUNDS, ROWS, SEARCH, BuildStatistics
 from vicinal.construct.merge_order import StartNodes
-from vicinal.construct.prune import robust_prune
-from vicinal.graph.links import EMPTY, SLOTS_PER_LINE, Graph
+from vicinal.construct.passes import Passes
+from vicinal.construct.prune import (
+    CONSIDERED,
+    considered,
+    own_links,
+    robust_prune,
+    room_for,
+    with_node,
+)
+from vicinal.construct.round import LARGEST_ROUND, Members, Round
+from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES, UndoLog
-from vicinal.kernels.candidates import Candidates
+from vicinal.kernels.candidates import entry_of
 from vicinal.kernels.space import SymmetricDistance, Query, Rows, prefetch_row
 from vicinal.system.atomics import store_release, publish
 from vicinal.system.clock import now
-from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.memory import Ptr
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 from vicinal.walk.beam_search import BeamSearch, descend, measure_nodes, search_level
 from vicinal.walk.interleaved import MAX_SEARCHES, InterleavedSearches, searches_in_flight, run_interleaved
@@ -21,54 +31,12 @@ from vicinal.walk.scratch import Scratch, any_failed
 
 comptime ROUND_SHARE = 256
 """A round holds 1 / ROUND_SHARE of the rows present: 0.4 %, which costs less than 0.001 of recall."""
-comptime CONSIDERED = 5
-"""Candidates that a selection on level 0 looks at, in multiples of M: of more, hardly any is chosen. It does look at the others where
-the last is much farther: between heaps of rows these are the only links that lead out (`considered`)."""
-comptime FEW_LINKS = 8
-"""The largest M that counts as few links."""
-comptime LARGEST_ROUND = 4096
+comptime SIGHT = 128
+"""Rows of its round that a row sees, those right before it: all of a round while there are up to 32,768 rows."""
 comptime PIECE = 4 * MAX_SEARCHES
 """Most rows that a worker takes at once."""
 comptime FEW = 8
 """Rounds of no more rows link back on one thread: waking the others would take longer."""
-comptime SLACK = 6
-"""Slots that a pruned block of level 0 keeps free, so that the next reverse links need no pruning; fewer in small ones, see `room_for`."""
-
-
-@fieldwise_init
-struct Round(TrivialRegisterPassable):
-    """The rows of one round, and what all who work on it share."""
-
-    var graph: Ptr[Graph]
-    var rows: Rows
-    """What is measured: stored rows or codes."""
-    var places: Ptr[UInt32]
-    """The rows to be linked, none of which a link leads to."""
-    var own: Ptr[Int32]
-    """The ordinal of each, -1 if it lives on level 0 alone."""
-    var count: Int
-    """Their number."""
-    var ordinals: Int
-    """Ordinals that were there before."""
-    var scratches: Ptr[Ptr[Scratch]]
-    """LANES for each worker."""
-    var ef_construction: Int
-
-    @always_inline
-    def row(self, i: Int) -> Int:
-        """Returns row number i."""
-        return Int(self.places[unsafe_offset=i])
-
-    @always_inline
-    def ordinal(self, i: Int) -> Int:
-        """Returns the ordinal of row number i, or -1."""
-        return Int(self.own[unsafe_offset=i])
-
-    @always_inline
-    def level(self, i: Int) -> Int:
-        """Returns the highest level of row number i."""
-        var ordinal = self.ordinal(i)
-        return 0 if ordinal < 0 else self.graph[].level_of(ordinal)
 
 
 @fieldwise_init
@@ -84,18 +52,13 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
     """Rows linked by this call in rounds before."""
     var seeds: StartNodes
     """Where else than at the entry point walks can start."""
+    var lanes: Int
+    """Walks under way at once."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows number begin .. end-1."""
-        ref graph = self.round.graph[]
-        var walked = graph.linked * (self.round.rows.stride + graph.slots_at(0) * 4)
-        run_interleaved(
-            self,
-            begin,
-            end,
-            self.round.scratches.unsafe_offset(worker * MAX_SEARCHES),
-            searches_in_flight(walked),
-        )
+        var scratches = self.round.scratches.unsafe_offset(worker * MAX_SEARCHES)
+        run_interleaved(self, begin, end, scratches, self.lanes)
 
     def no_state(self) -> Int:
         """Returns no row."""
@@ -105,18 +68,18 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         """Returns a walk that is never made."""
         return BeamSearch[Self.S, True](self.round.graph, self.round.rows, Query(0, 1), scratch, 0, 0, 0)
 
-    def start(self, number: Int, scratch: Ptr[Scratch], mut row: Int) -> BeamSearch[Self.S, True]:
+    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Int) -> BeamSearch[Self.S, True]:
         """Selects the links of one row on its upper levels, then starts its walk on level 0."""
         var round = self.round
         ref graph = round.graph[]
-        row = round.row(number)
+        note = number
         var room = scratch[].room(Self.S.query_bytes(round.rows))
         if scratch[].failed():
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
-        var query = Self.S.query_of_row(round.rows, row, room)
+        var query = Self.S.query_of_row(round.rows, round.row(number), room)
+        self.look_around(number, query, scratch[])
         if self.seeds.any():
-            scratch[].pruning_candidates.reset(CONSIDERED * graph.M)
             var position = self.done + number
             if position >= self.seeds.first:
                 var count = self.seeds.placed(position, self.done, scratch[].selected)
@@ -145,10 +108,43 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
                 round.ef_construction,
             )
             node = scratch[].beam.node(0)
-            self.choose(level, round.ordinal(number), scratch[])
+            self.look_around_above(level, number, query, scratch[])
+            self.choose(level, number, scratch[])
         var walk = BeamSearch[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
         walk.begin(graph.row_of(node), round.ef_construction)
         return walk
+
+    def look_around(self, number: Int, query: Query, mut scratch: Scratch):
+        """Leaves the nearest rows of the round in `scratch.chosen`."""
+        var round = self.round
+        ref chosen = scratch.pruning_candidates
+        var first = max(number - SIGHT, 0)
+        var fresh = scratch.unvisited
+        chosen.reset(CONSIDERED * round.graph[].M)
+        if scratch.failed():
+            return
+        for i in range(first, number):
+            fresh[unsafe_offset=i - first] = Int64(round.row(i))
+        var count = number - first
+        # their own walks have just used them, or will
+        measure_nodes[Self.S, True](round.graph[], round.rows, query, fresh, count, count)
+        for i in range(count):
+            if fresh[unsafe_offset=i] < chosen.worst():
+                chosen.insert(fresh[unsafe_offset=i])
+        scratch.distances += count
+
+    def look_around_above(self, level: Int, number: Int, query: Query, mut scratch: Scratch):
+        """Adds rows of the round to the beam of a level above 0."""
+        var round = self.round
+        ref beam = scratch.beam
+        for i in range(max(number - SIGHT, 0), number):
+            if round.level(i) >= level:
+                var key = Self.S.key(query, round.rows, round.row(i))
+                var entry = entry_of(key, round.ordinal(i))
+                if entry < beam.worst():
+                    beam.insert(entry)
+                scratch.distances += 1
+        beam.arrange()
 
     def start_near(self, count: Int, query: Query, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
         """Starts a walk on level 0 from the `count` rows in `scratch.picked`, which are candidates whatever it finds.
@@ -178,16 +174,24 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         scratch[].distances += seeds
         return BeamSearch[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
 
-    def finish(self, row: Int, mut scratch: Scratch):
+    def finish(self, number: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
         if scratch.failed():
             return
-        if self.seeds.any() and scratch.pruning_candidates.size != 0:
+        if self.seeds.any():
             self.take_start_nodes(scratch)
-        self.choose(0, row, scratch)
+        else:
+            ref beam = scratch.beam
+            for i in range(scratch.pruning_candidates.size):
+                var entry = scratch.pruning_candidates.entries[unsafe_offset=i]
+                if entry >= beam.worst():
+                    break
+                beam.insert(entry)
+            beam.arrange()
+        self.choose(0, number, scratch)
 
     def take_start_nodes(self, mut scratch: Scratch):
-        """Adds what the walk has started from to what is left of it in the beam, and leaves all in the beam.
+        """Adds what the walk has started from, and rows of the round, to what is left of it in the beam, and leaves all in the beam.
         """
         ref beam = scratch.beam
         ref chosen = scratch.pruning_candidates
@@ -206,8 +210,8 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         for i in range(chosen.size):
             beam.insert(chosen.entries[unsafe_offset=i])
 
-    def choose(self, level: Int, node: Int, mut scratch: Scratch):
-        """Writes the diverse ones of the beam into the node's own block."""
+    def choose(self, level: Int, number: Int, mut scratch: Scratch):
+        """Notes the diverse ones of the beam, and writes them into the row's own block."""
         ref graph = self.round.graph[]
         scratch.selections += 1
         var kept = robust_prune[Self.S](
@@ -219,9 +223,13 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             own_links[Self.S](graph, level),
             scratch,
         )
-        var block = graph.links(level, node)
+        var block = graph.links(level, self.round.node(number, level))
+        var picked = self.round.selected(number, level)
         for i in range(kept):
             block[unsafe_offset=i] = scratch.selected[unsafe_offset=i]
+            picked[unsafe_offset=i] = scratch.selected[unsafe_offset=i]
+        if kept < self.round.most_links:
+            picked[unsafe_offset=kept] = EMPTY
 
 
 @fieldwise_init
@@ -240,10 +248,10 @@ struct AddBackEdges[S: SymmetricDistance](Body):
         for part in range(begin, end):
             for number in range(round.count):
                 for level in range(round.level(number) + 1):
-                    var node = round.row(number) if level == 0 else round.ordinal(number)
-                    var block = graph.links(level, node)
-                    for i in range(own_links[Self.S](graph, level)):
-                        var target = block[unsafe_offset=i]
+                    var node = round.node(number, level)
+                    var picked = round.selected(number, level)
+                    for i in range(round.most_links):
+                        var target = picked[unsafe_offset=i]
                         if target == EMPTY:
                             break
                         if Int(target) % STRIPES == part:
@@ -307,42 +315,6 @@ struct AddBackEdges[S: SymmetricDistance](Body):
             publish(block.unsafe_offset(i), Int(EMPTY))
 
 
-def with_node(picked: Ptr[UInt32], kept: Int, cap: Int, node: Int) -> Int:
-    """Adds a node to those picked, in place of the last if there is no room, and returns their number.
-    """
-    for i in range(kept):
-        if Int(picked[unsafe_offset=i]) == node:
-            return kept
-    var place = min(kept, cap - 1)
-    picked[unsafe_offset=place] = UInt32(node)
-    return place + 1
-
-
-@always_inline
-def own_links[S: SymmetricDistance](graph: Graph, level: Int) -> Int:
-    """Returns how many links a new row selects at most: on level 0 half as many again where M alone finds less than other libraries do,
-    which is so with inner products (recall@10 .725 to .751 at ef 64 for gaussian rows of 128) and with few links (.951 to .960 at ef 40
-    for MiniLM, M = 8).
-    """
-    return 3 * graph.M // 2 if level == 0 and (S.many_links or graph.M <= FEW_LINKS) else graph.M
-
-
-@always_inline
-def room_for(level: Int, cap: Int) -> Int:
-    """Returns the most links that are left to a full block when it is pruned."""
-    return cap - min(SLACK, 3 * cap // SLOTS_PER_LINE) if level == 0 else cap
-
-
-def considered[S: SymmetricDistance](graph: Graph, level: Int, candidates: Candidates) -> Int:
-    """Returns how many candidates a selection looks at: above level 0, where a few rows stand for all that is near them, all.
-    """
-    var most = CONSIDERED * graph.M
-    var last = candidates.size - 1
-    if level > 0 or last < most or S.occludes(candidates.key(most - 1), candidates.key(last)):
-        return candidates.size
-    return most
-
-
 @no_inline
 def link_rows[
     S: SymmetricDistance, V: Watch
@@ -355,6 +327,7 @@ def link_rows[
     levels: Ptr[UInt8],
     present: Int,
     ef_construction: Int,
+    seed: Int,
     team: Team,
     scratches: Ptr[Ptr[Scratch]],
     log: UndoLog,
@@ -367,13 +340,14 @@ def link_rows[
     Args:
         graph: The links; readers may search it meanwhile.
         rows: What is measured, stored rows or codes, those to be linked included.
-        places: The rows to be linked, ascending but for the first unless there are seeds. No link leads to them; their blocks
-            are empty, or they have none yet. If no row takes part, the first must reach level 1: it becomes the entry point.
+        places: The rows to be linked, in the order of linking if there are seeds. No link leads to them; their blocks are empty,
+            or they have none yet. If no row takes part, the first must reach level 1: it becomes the entry point.
         count: Their number.
         until: The rows that the graph shall have.
         levels: The level of each row from graph.linked on; 0 for those that are not to be linked.
         present: Rows that take part in the graph already.
         ef_construction: Candidates kept while searching for neighbours.
+        seed: What the order of linking is drawn from.
         team: Workers.
         scratches: LANES for each worker.
         log: Made of the same graph; receives what an undo needs, and word of memory that was refused.
@@ -384,36 +358,34 @@ def link_rows[
     Returns:
         1 when done, 0 when `watch` ended it, -1 when memory is out; the caller undoes in both cases.
     """
-    var start = graph.linked
     var unwatched = Unwatched()
-    var own = allocate[Int32](LARGEST_ROUND)
-    if missing(own) or log.failed():
-        release(own)
+    var passes = Passes(seed, places, count, seeds.any())
+    var most_links = own_links[S](graph, 0)
+    var members = Members(min(count, LARGEST_ROUND), most_links)
+    if passes.failed or members.failed() or log.failed():
         return -1
-    var outcome = 1
+    var ordinals = graph.ordinals
+    if not graph.reserve(until, levels, graph.linked):
+        return -1
     var done = 0
     var time = now()
-    while done < count or graph.linked < until:
-        var size = min(min(max((present + done) // ROUND_SHARE, 1), LARGEST_ROUND), count - done)
-        var here = places.unsafe_offset(done)
-        var reach = until
-        if done + size < count and not seeds.any():
-            reach = max(graph.linked, Int(here[unsafe_offset=size - 1]) + 1)
-        var ordinals = graph.ordinals
-        if not graph.reserve(reach, levels.unsafe_offset(graph.linked - start), graph.linked):
-            outcome = -1
-            break
-        for i in range(size):
-            own[unsafe_offset=i] = Int32(graph.ordinal_of(Int(here[unsafe_offset=i])))
+    while done < count:
+        var size = min(max((present + done) // ROUND_SHARE, 1), LARGEST_ROUND)
+        size = min(size, max(passes.end(done) - done, SIGHT), count - done)
+        var here = passes.places.unsafe_offset(done)
+        if not members.take(graph, here, size):
+            return -1
         watch.advance(done)
         if not watch.proceed(0):  # rounds of one row are pieces that nobody asks about
-            outcome = 0
-            break
+            return 0
         var round = Round(
             Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin](),
             rows,
             here,
-            own,
+            members.own,
+            members.starts,
+            members.picks,
+            most_links,
             size,
             ordinals,
             scratches,
@@ -421,9 +393,10 @@ def link_rows[
         )
         if present + done > 0:
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
-            if not team.run(size, piece, FindNeighbors[S](round, done, seeds), watch):
-                outcome = 0
-                break
+            var walked = (present + done) * (rows.stride + graph.slots_at(0) * 4)
+            var find = FindNeighbors[S](round, done, seeds, searches_in_flight(walked))
+            if not team.run(size, piece, find, watch):
+                return 0
             time = build_statistics.add_elapsed(SEARCH, time)
             var back = AddBackEdges[S](
                 round,
@@ -432,9 +405,9 @@ def link_rows[
             _ = team.run(STRIPES, 1 if size > FEW else STRIPES, back, unwatched)
             time = build_statistics.add_elapsed(LINK_BACK, time)
             if log.failed() or any_failed(scratches, team.size() * MAX_SEARCHES):
-                outcome = -1
-                break
-        store_release(graph.linked, reach)
+                return -1
+        store_release(graph.linked, until)
+        ordinals = graph.ordinals
         for i in range(size):
             if round.ordinal(i) >= 0:
                 if present + done == 0:  # the entry point may be that of a graph that is made anew
@@ -442,6 +415,8 @@ def link_rows[
                 graph.raise_entry(round.ordinal(i))
         done += size
         build_statistics.add(ROUNDS, 1)
-    build_statistics.add(ROWS, done)
-    release(own)
-    return outcome
+        build_statistics.add(ROWS, size)
+    store_release(graph.linked, until)
+    _ = passes^
+    _ = members^
+    return 1

@@ -10,7 +10,8 @@ back, and several removed rows in a line are looked behind.
 """
 from std.ffi import external_call
 
-from vicinal.construct.insertion import AddBackEdges, Round, room_for
+from vicinal.construct.insertion import AddBackEdges
+from vicinal.construct.round import Round
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES, UndoLog
 from vicinal.kernels.candidates import entry_of, key_of, node_of
@@ -31,6 +32,10 @@ comptime OFFERED = 200
 comptime MANY = 4
 """A block that has lost 1 of 4 links is offered what lies behind its other links besides, as many rows as an insertion meets:
 without that, 5,000 SIFT rows of which half went found up to 0.046 less of queries unlike the rows."""
+comptime SMALL = 256
+"""The same if no more rows than so many can lie there: where rows have few links each of them counts."""
+comptime SPARE = 8
+"""A patched block keeps 1 of 8 slots free. With as many as at insertion, 6, blocks of M = 4 got no new links at all."""
 comptime ENOUGH = 128
 """Rows measured for a block."""
 comptime CHUNK = 1 << 16
@@ -110,7 +115,7 @@ struct SelectReplacements[S: SymmetricDistance](Body):
         if scratch.failed():
             return
         var before = kept
-        kept = self.take(level, kept, room_for(level, cap), scratch)
+        kept = self.take(level, kept, cap - cap // SPARE, scratch)
         if scratch.failed():
             return
         if kept == 0 and level == 0 and node != graph.row_of(graph.entry):
@@ -144,7 +149,7 @@ struct SelectReplacements[S: SymmetricDistance](Body):
                 level, query, Int(passed[unsafe_offset=next]), passed, gone, nodes, scratch
             )
             next += 1
-        if first * MANY >= first + kept:
+        if first * MANY >= first + kept or kept * self.graph[].cap(level) <= SMALL:
             for i in range(kept):
                 _ = self.offer_neighbors_of(
                     level,
@@ -306,9 +311,7 @@ struct AddReplacementBackEdges[S: SymmetricDistance](Body):
         """Goes through all new links once for each owner."""
         ref graph = self.graph[]
         ref scratch = self.scratches[unsafe_offset=worker * MAX_SEARCHES][]
-        var none = Round(
-            self.graph, self.rows, at[UInt32](64), at[Int32](64), 0, 0, self.scratches, 0
-        )
+        var none = Round.of_none(self.graph, self.rows, self.scratches)
         var back = AddBackEdges[Self.S](none, self.log)
         for part in range(begin, end):
             for owner in range(STRIPES):

@@ -28,7 +28,7 @@ from vicinal.system.parallel import Watch, usable_cores
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime SECTIONS = 15
+comptime SECTIONS = 16
 comptime MAX_TUNINGS = 4096
 
 
@@ -193,6 +193,11 @@ def _describe(
             name_of("tuning"), index.tuning.address, INT64_SECTION, index.tunings, TUNING_WORDS
         )
         count += 1
+    if index.mended != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("mended"), Int(Pointer(to=index.mended)), INT64_SECTION, 1, 1
+        )
+        count += 1
     if index.states.removed != 0:
         sections[unsafe_offset=count] = Section(
             name_of("tombstones"), index.states.bytes.address, BYTES_SECTION, index.count, 1
@@ -328,6 +333,7 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
         _need_none(mapped, "tombstones", status)
     _attach_texts(mapped, index, status)
     _attach_tuning(mapped, index, status)
+    _attach_mended(mapped, index, status)
     if not status.ok():
         return
     if (
@@ -432,6 +438,20 @@ def _attach_tuning(mapped: IndexFile, mut index: Index, mut status: Status):
     _view(mapped, index.tuning, "tuning", INT64_SECTION, rows, TUNING_WORDS, status)
     if status.ok():
         index.tunings = rows
+
+
+def _attach_mended(mapped: IndexFile, mut index: Index, mut status: Status):
+    """Takes over how many rows were taken out of the graph, if the file tells."""
+    if not status.ok() or mapped.find(name_of("mended")) < 0:
+        return
+    var place = mapped.require(name_of("mended"), INT64_SECTION, 1, 1, status)
+    if not status.ok():
+        return
+    var mended = at[Int](place)[]
+    if mended < 0 or mended > MAX_ROWS:
+        status = Status(BAD_CONTENT, mended, 0, name_of("mended"))
+        return
+    index.mended = mended
 
 
 def _rows_of(mapped: IndexFile, name: StringLiteral) -> Int:

@@ -105,6 +105,7 @@ struct Linking[V: Watch](Movable):
             new.levels,
             present,
             index.candidates(),
+            index.seed,
             self.team[],
             self.scratches,
             log,

@@ -4,15 +4,8 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import DIM, Countdown, Sample, Stored
 from vicinal.construct.build_statistics import BuildStatistics
-from vicinal.construct.insertion import (
-    CONSIDERED,
-    ROUND_SHARE,
-    considered,
-    link_rows,
-    own_links,
-    room_for,
-)
-from vicinal.construct.prune import robust_prune
+from vicinal.construct.insertion import ROUND_SHARE, link_rows
+from vicinal.construct.prune import CONSIDERED, considered, own_links, robust_prune, room_for
 from vicinal.graph.reachability import unreachable
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
@@ -203,6 +196,7 @@ def test_only_some_rows_are_linked() raises:
         sample.levels,
         0,
         30,
+        5,
         Team(1),
         sample.scratches,
         log,
