@@ -32,7 +32,7 @@ from vicinal.kernels.space import (
 from vicinal.system.memory import Ptr, at
 from vicinal.system.parallel import Team
 
-comptime IN_QUERIES = 4
+comptime IN_QUERIES = 1 << 62
 """Added to the kind of refusal for a query."""
 comptime THREAD_WORK = 1 << 21
 """Products that are worth a thread of their own."""

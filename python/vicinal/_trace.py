@@ -19,7 +19,7 @@ __all__ = ["Trace", "TraceStep", "trace"]
 
 # The words of a log, see mojo/vicinal/search/trace.mojo.
 _SCAN = 0
-_HEADER_WORDS, _HOP_WORDS, _ROW_WORDS = 5, 2, 3
+_HEADER_WORDS, _HOP_WORDS, _ROW_WORDS = 6, 2, 3
 
 Words = NDArray[np.int64]
 
@@ -43,7 +43,7 @@ class TraceStep:
         Rows that were measured, in the order of the links. Those that were seen before on level 0
         are left out; a scan names only those that were kept.
     beam : SearchResult
-        Candidates kept after the step, nearest first, at most `Trace.width`.
+        Candidates kept after the step, nearest first, at most `Trace.kept`.
     evicted : SearchResult
         Candidates that were kept before and are no longer, nearest first.
     visited : int
@@ -71,14 +71,19 @@ class Trace:
     k, ef_search : int
         What the search was asked for.
     width : int
-        Candidates kept at most: the larger of the two; `k` for a scan.
+        Candidates that are expanded, unless nearer ones come: the larger of the two; `k` for a
+        scan.
+    kept : int
+        Candidates kept at most: as many, or more where `estimated`, since the nearest need not be
+        those with the smallest estimates.
     scanned : bool
         True if all rows were measured (few rows, or a very wide search): the trace has one step
         that measures all rows and names those it kept.
     estimated : bool
         True if distances of the steps are estimates from codes; those of `result` are exact.
     reranked : int
-        Candidates of the last beam, from the nearest on, that were measured again at the end.
+        Candidates of the last beam, from the nearest on, that were measured again at the end, until
+        the next estimate was too large for a row that belongs into the result.
     rows : int
         Rows that the search could reach.
     result : SearchResult
@@ -93,6 +98,7 @@ class Trace:
     k: int
     ef_search: int
     width: int
+    kept: int
     scanned: bool
     estimated: bool
     reranked: int
@@ -147,7 +153,7 @@ class Trace:
             # a row can be measured again above level 0
             _, first = np.unique(both[:, 0], return_index=True)
             both = both[first]
-            kept = both[: self.width if level == 0 else 1]
+            kept = both[: self.kept if level == 0 else 1]
             gone = beam[~np.isin(beam[:, 0], kept[:, 0])]
             yield _Hop(number, level, expanded, measured, kept, gone, visited)
             beam = kept
@@ -182,7 +188,7 @@ def trace(index: State, query: ArrayLike, k: int, ef_search: int | None) -> Trac
     if isinstance(log, int):
         _validate.refuse_rows(log, "query", rows, given)
     words = np.frombuffer(log, np.int64)
-    kind, estimated, kept, known, reranked = words[:_HEADER_WORDS].tolist()
+    kind, estimated, expanded, kept, known, reranked = words[:_HEADER_WORDS].tolist()
     starts, place = [], _HEADER_WORDS
     while place < len(words):
         starts.append(place)
@@ -191,7 +197,8 @@ def trace(index: State, query: ArrayLike, k: int, ef_search: int | None) -> Trac
         query=rows[0].copy(),
         k=k,
         ef_search=width,
-        width=kept,
+        width=expanded,
+        kept=kept,
         scanned=kind == _SCAN,
         estimated=bool(estimated),
         reranked=reranked,

@@ -80,7 +80,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 _BLOCK = 1 << 20
 
 # What the native code answers about a batch: kind + 8 * row.
-_NOT_FINITE, _ZERO, _TOO_LARGE, _NOT_BYTES = 1, 2, 3, 5
+_NOT_FINITE, _ZERO, _TOO_LARGE, _NOT_BYTES, _TOO_SMALL = 1, 2, 3, 5, 6
 
 
 # ---- numbers and names
@@ -284,12 +284,20 @@ def refuse_rows(status: int, name: str, rows: Array, given: Array) -> NoReturn:
             kept = "bfloat16" if rows.dtype == np.uint16 else rows.dtype
             raise ValueError(f"{where} holds {largest:g}, beyond the range of {kept}")
         raise ValueError(f"{where} holds NaN or infinity")
+    if kind == _ZERO and given.dtype != rows.dtype and given.reshape(rows.shape)[row].any():
+        kept = "bfloat16" if rows.dtype == np.uint16 else rows.dtype
+        raise ValueError(f"{where} is so small that it becomes a zero vector as {kept}")
     if kind == _ZERO:
         raise ValueError(f"{where} is a zero vector, which has no direction for metric 'cosine'")
     if kind == _TOO_LARGE:
         raise ValueError(
             f"{where} is too large: its squared length is above 8e37, "
             "distances would overflow float32"
+        )
+    if kind == _TOO_SMALL:
+        raise ValueError(
+            f"{where} is too small: its elements are below 1e-19 on average, not all 0: "
+            "distances would fall out of float32; multiply all rows and queries by one power of two"
         )
     if kind == _NOT_BYTES:
         raise ValueError(f'{where} holds other than whole numbers from 0 to 255, which "u8" needs')

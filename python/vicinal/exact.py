@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 DEFAULT_MEMORY = 256 << 20
 MAX_DIM = 65536
 # Answers of the native code have this bit set when a query was refused, not a row of the base.
-_IN_QUERIES = 4
+_IN_QUERIES = 1 << 62
 _AT_ONCE = 1 << 20  # values converted at a time
 
 
@@ -72,7 +72,8 @@ def exact_search(
         If an argument is of the wrong kind.
     ValueError
         If a shape or number is out of range, a vector holds NaN or infinity or has a squared length
-        above 8e37, or, for cosine, is a zero vector. Every row is looked at.
+        above 8e37, or, for cosine, is a zero vector, or, for others, has elements that are not all
+        0 but below 1e-19 on average. Every row is looked at.
 
     Notes
     -----
@@ -153,7 +154,7 @@ class _Call(NamedTuple):
             *(ids, distances, int(shared_map)),
         )
         if status:
-            row = status // 8
+            row = 0 if status & _IN_QUERIES else status // 8
             self.refuse(status, row if numbers is None else int(numbers[row]))
         return SearchResult(ids, distances)
 

@@ -194,7 +194,7 @@ def no_graph_of_many_rows(image: Image) -> None:
     for part in image.parts:
         if part.name in gone:
             part.rows, part.data = 0, part.data[:0]
-    codes = (b"copies", b"codes", b"code_constants", b"code_centre")
+    codes = (b"copies", b"codes", b"code_constants", b"code_centre", b"code_reach")
     image.parts = [part for part in image.parts if part.name not in codes]
 
 

@@ -20,7 +20,7 @@ from vicinal.exact.topk import TopK
 from vicinal.kernels.candidates import key_of, node_of
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.products import W
-from vicinal.kernels.space import COSINE, L2, Query, Space, inspect_row
+from vicinal.kernels.space import COSINE, L2, Query, Space, inspect_row, to_unit
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 
@@ -104,7 +104,7 @@ struct Prepare[S: Space](Body):
                     var unit = self.units.unsafe_offset(q * self.dim)
                     var elements = given.unsafe_bitcast[Float32]()
                     for i in range(self.dim):
-                        unit[unsafe_offset=i] = elements[unsafe_offset=i] * query.norm
+                        unit[unsafe_offset=i] = to_unit(elements[unsafe_offset=i], query.norm)
                     query.address = Int(unit)
             self.queries[unsafe_offset=q] = query
             if self.tiled:

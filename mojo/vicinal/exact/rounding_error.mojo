@@ -160,6 +160,8 @@ def row_bound[
             var squared = sum_floats[SquaredDifference, T, DType.float32](row, centre, dim)
             return rebind[Scalar[Sum[T]]](squared * (1 - error))
         elif unit:
+            if norm < 0:  # not packed as it should be, see `to_unit`: always measured
+                return rebind[Scalar[Sum[T]]](Float32(-1e30))
             return rebind[Scalar[Sum[T]]](-error - Float32(TINY) * Float32(dim) * norm)
         else:
             # the norm squared may have lost TINY in each dimension

@@ -19,6 +19,7 @@ from vicinal.exact.tile import (
 )
 from vicinal.exact.topk import TopK
 from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of
+from vicinal.kernels.convert import to_float
 from vicinal.kernels.products import W
 from vicinal.kernels.space import (
     COSINE,
@@ -29,10 +30,11 @@ from vicinal.kernels.space import (
     Space,
     float_of_key,
     inspect_row,
+    to_unit,
     key_of_float,
 )
 from vicinal.rows.visibility import Visibility
-from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, release
+from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.system.parallel import Body
 
 comptime GROUP = 128
@@ -201,6 +203,8 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
     def key(self, query: Query, row: Int, norm: Float32) -> Int32:
         """Measures a query against a row whose reciprocal norm, if raw rows need one, is given."""
         comptime if Self.scaled:
+            if norm < 0:
+                return self.key_of_tiny(query, row, norm)
             return key_of_float(float_of_key(Self.S.key(query, self.source.rows, row)) * norm)
         elif Self.raw and Self.S.needs_norms:
             var here = norm
@@ -212,6 +216,18 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
             return key
         else:
             return Self.S.key(query, self.source.rows, row)
+
+    @no_inline
+    def key_of_tiny(self, query: Query, row: Int, norm: Float32) -> Int32:
+        """Measures a query against a row so short that products with its elements would fall out of float32.
+        """
+        var stored = self.source.rows.row[Self.S.T](row)
+        var elements = at[Float32](query.address)
+        var sum = Float64(0)
+        for i in range(self.source.rows.dim):
+            var x = to_unit(to_float[Self.S.T, 1](stored[unsafe_offset=i]), norm)
+            sum += (x * elements[unsafe_offset=i]).cast[DType.float64]()
+        return key_of_float(0 - Float32(sum))
 
 
 @fieldwise_init

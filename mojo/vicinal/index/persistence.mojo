@@ -166,6 +166,15 @@ def _describe(
             name_of("code_centre"), Int(codes.centre), 0, 1, padded_dim(index.dim)
         )
         count += 2
+        if codes.reach != Float32.MAX:
+            sections[unsafe_offset=count] = Section(
+                name_of("code_reach"),
+                Int(Pointer(to=codes.reach).unsafe_origin_cast[MutUntrackedOrigin]()),
+                0,
+                1,
+                1,
+            )
+            count += 1
     if index.duplicates.count != 0:
         sections[unsafe_offset=count] = Section(
             name_of("copies"),
@@ -395,6 +404,11 @@ def _attach_codes(mapped: IndexFile, mut index: Index, mut status: Status):
     if status.ok():
         unsafe_memcpy(dest=codes.centre, src=at[Float32](centre), count=padded_dim(header.dim))
         codes.count = header.linked
+    # files older than it have none: estimates serve all queries then
+    if status.ok() and _rows_of(mapped, "code_reach") != 0:
+        var reach = mapped.require(name_of("code_reach"), 0, 1, 1, status)
+        if status.ok():
+            codes.reach = at[Float32](reach)[]
 
 
 def _attach_texts(mapped: IndexFile, mut index: Index, mut status: Status):

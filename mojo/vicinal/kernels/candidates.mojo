@@ -112,6 +112,8 @@ struct Candidates(Movable):
     """Entries held, late ones included."""
     var limit: Int
     """Entries that may be held."""
+    var width: Int
+    """So many of the nearest are expanded; those held behind them only wait to be measured again."""
     var cursor: Int
     """Every entry before this position has been expanded."""
     var allocated: Int
@@ -130,6 +132,7 @@ struct Candidates(Movable):
         self.allocated = 4 * MAX_SEARCHES
         self.size = 0
         self.limit = 0
+        self.width = 0
         self.cursor = 0
         self.late = 0
         self.late_cursor = 0
@@ -138,8 +141,9 @@ struct Candidates(Movable):
     def __deinit__(deinit self):
         release(self.entries)
 
-    def reset(mut self, wanted: Int):
-        """Empties the buffer and sets how many entries it keeps, fewer if it has `failed`."""
+    def reset(mut self, wanted: Int, width: Int = Int.MAX):
+        """Empties the buffer and sets how many entries it keeps, fewer if it has `failed`, and how many of them `next` expands.
+        """
         var limit = wanted
         if room_for(limit) > self.allocated:
             limit = self._make_room(limit)
@@ -147,6 +151,7 @@ struct Candidates(Movable):
             self.entries.unsafe_store(i, SIMD[DType.int64, MAX_SEARCHES](EMPTY_ENTRY))
         self.size = 0
         self.limit = limit
+        self.width = width
         self.cursor = 0
         self.late = 0
 
@@ -207,12 +212,13 @@ struct Candidates(Movable):
 
     @always_inline
     def next(mut self) -> Int:
-        """Marks the nearest unexpanded entry as expanded and returns its node, or -1 when there is none.
+        """Marks the nearest unexpanded entry as expanded and returns its node, or -1 when there is none among the `width` nearest.
         """
         if self.late != 0:
             return self.next_of_both()
-        var position = find_open(self.entries, self.cursor, self.size)
-        if position >= self.size:
+        var size = min(self.size, self.width)
+        var position = find_open(self.entries, self.cursor, size)
+        if position >= size:
             return -1
         return self._expand(position)
 
@@ -273,12 +279,30 @@ struct Candidates(Movable):
             or late[unsafe_offset=late_position] < self.entries[unsafe_offset=position]
         ):
             var entry = late[unsafe_offset=late_position]
-            late[unsafe_offset=late_position] = entry | 1
-            return node_of(entry)
-        if position < others:
+            if late_position + self._below(entry, others) < self.width:
+                late[unsafe_offset=late_position] = entry | 1
+                return node_of(entry)
+        # late entries that were expanded were nearer than what was open among the others
+        elif position < others and position + self.late_cursor < self.width:
             return self._expand(position)
         self.arrange()
         return -1
+
+    @always_inline
+    def _below(self, entry: Int64, others: Int) -> Int:
+        """Returns how many of the first `others` entries are smaller; does not look where all places are within `width`.
+        """
+        if self.limit <= self.width:
+            return 0
+        var low = 0
+        var high = others
+        while low < high:
+            var middle = (low + high) >> 1
+            if self.entries[unsafe_offset=middle] < entry:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def arrange(mut self):
         """Puts late entries among the others, so that all can be read in order."""

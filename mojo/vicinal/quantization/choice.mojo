@@ -35,6 +35,8 @@ comptime ALLOWED = 20
 """Places among which the estimates must have the nearest rows of the sample. Fewer than a search measures again, because
 neighbours lie closer together among all rows than in a sample."""
 comptime ENOUGH = 0.98
+comptime STRAYS = 16
+"""If more than one of so many rows lies where estimates do not serve, a new centre or other codes have to."""
 comptime UNFIT = 0
 comptime FIT = 1
 comptime UNKNOWN = -1
@@ -187,7 +189,7 @@ def estimates_fit[S: Space](codes: Codes, rows: Rows, states: Int, first: Int, u
 
     Removed rows, which `states` tells unless it is 0, are left out.
 
-    They do not where rows lie so far from the codes' centre that the error, which grows with that distance, is as large as
+    They need not for a few rows that lie beyond the reach of estimates: queries there do not walk on them. They do not where rows lie so far from the codes' centre that the error, which grows with that distance, is as large as
     the differences between near neighbours: heaps far apart, or rows that have moved since the centre was taken.
     """
     comptime if not S.T.is_floating_point():
@@ -216,11 +218,15 @@ def _sample_fits[
     var sampled = min(SAMPLE_ROWS, until)
     var found = 0
     var wanted = 0
+    var strays = 0
     for i in range(queries):
         var row = first + i * (until - first) // queries
         if not stays(states, row):
             continue
         var query = S.query_of_row(rows, row, Int(widened))
+        if not codes.serve(at[Float32](query.address)):
+            strays += 1
+            continue
         codes.prepare[S.Q](at[Scalar[S.Q]](query.address), prepared, work)
         exact.reset(NEAREST)
         estimated.reset(ALLOWED)
@@ -242,6 +248,8 @@ def _sample_fits[
     release(prepared)
     if exact.failed or estimated.failed:
         return UNKNOWN
+    if strays * STRAYS > queries:
+        return UNFIT
     return FIT if Float64(found) >= ENOUGH * Float64(wanted) else UNFIT
 
 

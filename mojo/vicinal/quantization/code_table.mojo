@@ -8,8 +8,10 @@ to a common centre. With code values u, middle m and the residual rebuilt as u -
 Sources: RaBitQ (SIGMOD 2024, arXiv:2405.12497), its extension to several bits (arXiv:2409.09913).
 """
 from vicinal.kernels.convert import to_float
+from vicinal.kernels.distance import sum_floats
+from vicinal.kernels.metric import SquaredDifference
 from vicinal.kernels.products import W
-from vicinal.kernels.space import IP, L2, Rows, is_float
+from vicinal.kernels.space import COSINE, IP, L2, Rows, is_float
 from vicinal.quantization.code_space import (
     CODE_LINE,
     QUERY_TURN,
@@ -18,8 +20,8 @@ from vicinal.quantization.code_space import (
     PreparedEstimate,
     PreparedExact,
 )
+from vicinal.quantization.code_centre import find_centre
 from vicinal.quantization.rotation import Rotation, padded_dim
-from vicinal.rows.row_states import stays
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import (
     NO_BLOCK,
@@ -62,6 +64,9 @@ struct Codes(Movable):
     """`ExactConstants` or `EstimateConstants` of each row."""
     var centre: Ptr[Float32]
     """Common centre of estimating codes, `padded_dim(dim)` elements, zero behind `dim`."""
+    var reach: Float32
+    """Squared distance from the centre up to which estimates serve a query; for farther ones, which lie among rows that estimates
+    cannot tell apart, stored rows are measured."""
     var rotation: Rotation
     """Used by ROTATED only."""
     var count: Int
@@ -85,6 +90,7 @@ struct Codes(Movable):
         self.bytes = Column()
         self.constants = Column()
         self.centre = allocate_zeroed[Float32](padded_dim(dim))
+        self.reach = Float32.MAX
         self.rotation = Rotation(dim if kind == RABITQ4 else 1, seed)
         self.count = 0
         self.checked = 0
@@ -133,27 +139,37 @@ struct Codes(Movable):
         return missing(self.centre) or self.rotation.failed()
 
     def centre_on[T: DType](mut self, stored: Rows, states: Int, count: Int) -> Bool:
-        """Moves the centre of estimating codes to the mean of a sample of the rows that are there; returns False when memory is out.
+        """Finds the centre and the reach of estimating codes from the rows that are there; returns False when memory is out.
         """
         if self.kind <= U8:
             return True
-        comptime SAMPLE = 4096
-        var step = max(count // SAMPLE, 1)
-        var taken = 0
-        var sums = allocate_zeroed[Float64](self.dim)
-        if missing(sums):
+        if not find_centre[T](stored, states, count, self.centre, self.reach):
             return False
-        for row in range(0, count, step):
-            if not stays(states, row):
-                continue
-            var p = stored.row[T](row)
-            for i in range(self.dim):
-                sums[unsafe_offset=i] += to_float[T, 1](p[unsafe_offset=i]).cast[DType.float64]()
-            taken += 1
-        for i in range(self.dim):
-            self.centre[unsafe_offset=i] = Float32(sums[unsafe_offset=i] / Float64(max(taken, 1)))
-        release(sums)
+        if (
+            self.metric == COSINE and self.reach >= 4
+        ):  # vectors of unit length are no farther from any mean
+            self.reach = Float32.MAX
         return True
+
+    @always_inline
+    def serve(self, query: Ptr[Float32]) -> Bool:
+        """Tells whether estimates serve a query, of unit length for cosine. With ip how long it is changes no order.
+        """
+        if self.metric == IP or self.reach == Float32.MAX:
+            return True
+        return (
+            sum_floats[SquaredDifference, DType.float32, DType.float32](
+                query, self.centre, self.dim
+            )
+            <= self.reach
+        )
+
+    @always_inline
+    def strays(self, row: Int) -> Bool:
+        """Tells whether a row, which is encoded, lies where estimates do not serve."""
+        if self.kind <= U8 or self.metric == IP or self.reach == Float32.MAX:
+            return False
+        return self.constants.ptr[EstimateConstants]()[unsafe_offset=row].add > self.reach
 
     def encode[T: DType](self, stored: Rows, row: Int, work: Ptr[Float32]):
         """Encodes one row.

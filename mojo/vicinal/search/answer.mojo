@@ -2,7 +2,7 @@
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space, prefetch_row, inspect_row
+from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space, inspect_row, to_unit
 from vicinal.quantization.code_space import Estimate, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES, is_bytes
 from vicinal.quantization.rotation import padded_dim
@@ -12,12 +12,11 @@ from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, at
 from vicinal.system.parallel import Body
 from vicinal.system.point import point, touches
-from vicinal.walk.beam_search import LOOK_AHEAD, BeamSearch, start_beam_search
+from vicinal.search.remeasure import kept_for, measure_in_order
+from vicinal.walk.beam_search import BeamSearch, start_beam_search
 from vicinal.walk.interleaved import InterleavedSearches, run_interleaved
 from vicinal.walk.scratch import Scratch
 
-comptime LEAST_RERANKED = 32
-"""Candidates measured again when distances are estimates; three times k if that is more."""
 comptime PIECE = 32
 """Queries of a piece."""
 
@@ -115,10 +114,30 @@ struct Answer[S: Space](Body):
                     first = last
         else:
             comptime if Self.S.T.is_floating_point():
-                if kind == RABITQ4:
-                    self.walk[Estimate[4], coded=True](begin, end, snapshot, scratches)
-                else:
-                    self.walk[Estimate[8], coded=True](begin, end, snapshot, scratches)
+                var first = begin
+                while first < end:
+                    var served = self.served(first, snapshot, scratches[][])
+                    var last = first + 1
+                    while last < end and self.served(last, snapshot, scratches[][]) == served:
+                        last += 1
+                    if not served:
+                        self.walk[Self.S, coded=False](first, last, snapshot, scratches)
+                    elif kind == RABITQ4:
+                        self.walk[Estimate[4], coded=True](first, last, snapshot, scratches)
+                    else:
+                        self.walk[Estimate[8], coded=True](first, last, snapshot, scratches)
+                    first = last
+
+    @always_inline
+    def width(self) -> Int:
+        """Returns how many candidates are expanded."""
+        return max(self.k, self.ef)
+
+    @always_inline
+    def kept(self, exact: Bool) -> Int:
+        """Returns how many candidates are kept: more than are expanded where those have to be measured again.
+        """
+        return self.width() if exact else kept_for(self.k, self.width())
 
     @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
@@ -135,7 +154,7 @@ struct Answer[S: Space](Body):
                 return query
             var elements = given.unsafe_bitcast[Float32]()
             for j in range(self.index[].dim):
-                vector[unsafe_offset=j] = elements[unsafe_offset=j] * query.norm
+                vector[unsafe_offset=j] = to_unit(elements[unsafe_offset=j], query.norm)
             query.address = Int(vector)
         return query
 
@@ -148,6 +167,15 @@ struct Answer[S: Space](Body):
                 at[Scalar[Self.S.Q]](self.queries).unsafe_offset(i * dim), dim
             )
         return True
+
+    @always_inline
+    def served(self, i: Int, snapshot: Snapshot, mut scratch: Scratch) -> Bool:
+        """Tells whether estimates serve query i, and not only the stored rows."""
+        ref codes = snapshot.codes[]
+        if codes.reach == Float32.MAX:
+            return True
+        var query = self.query(i, scratch)
+        return scratch.failed() or codes.serve(at[Float32](query.address))
 
     def walk[
         M: QueryDistance, coded: Bool
@@ -252,13 +280,15 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
                 scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
             )
         task = QueryState(number, query, exact, prepared)
+        var extra = index.states.extra_width()
         return start_beam_search[Self.S](
             self.snapshot.graph,
             self.rows,
             self.known,
             prepared,
             scratch,
-            max(answer.k, answer.ef) + index.states.extra_width(),
+            answer.width() + extra,
+            answer.kept(exact) + extra,
         )
 
     @always_inline
@@ -271,13 +301,7 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
         var found = not self.snapshot.hides() or self.drop_invisible(task, scratch)
         if found:
             if not task.exact:
-                rerank[Self.Stored](
-                    self.snapshot.rows,
-                    task.query,
-                    scratch,
-                    max(LEAST_RERANKED, 3 * answer.k),
-                    answer.k,
-                )
+                _ = measure_in_order[Self.Stored](self.snapshot.rows, task.query, scratch, answer.k)
                 found = answer.write_found[Self.Stored.value](
                     task.number, scratch.pruning_candidates, scratch.beam, self.snapshot
                 )
@@ -305,7 +329,8 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
         """
         ref answer = self.answer[]
         ref index = answer.index[]
-        var wanted = max(answer.k, answer.ef)
+        var wanted = answer.kept(task.exact)
+        var spare = wanted - answer.width()
         while True:
             var limit = scratch.beam.limit
             var full = scratch.beam.size == limit
@@ -324,27 +349,8 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
                 self.known,
                 task.prepared,
                 Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+                limit - spare,
                 limit,
             )
             while walk.collect():
                 walk.measure_apart()
-
-
-@always_inline
-def rerank[S: Space](rows: Rows, query: Query, mut scratch: Scratch, count: Int, k: Int):
-    """Measures the best candidates of the beam again from the stored rows; leaves the k nearest in `scratch.chosen`.
-    """
-    ref chosen = scratch.pruning_candidates
-    var reranked = min(count, scratch.beam.size)
-    chosen.reset(k)
-    for i in range(min(LOOK_AHEAD, reranked)):
-        prefetch_row(rows, scratch.beam.node(i))
-    for i in range(reranked):
-        if i + LOOK_AHEAD < reranked:
-            prefetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
-        var row = scratch.beam.node(i)
-        var entry = entry_of(S.key(query, rows, row), row)
-        if entry < chosen.worst():
-            chosen.insert(entry)
-    chosen.arrange()
-    scratch.reranked += reranked

@@ -19,19 +19,20 @@ from vicinal.kernels.space import (
 )
 from vicinal.quantization.code_space import Estimate, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES
-from vicinal.quantization.estimate_error import ErrorInterval
+from vicinal.quantization.estimate_error import EstimateError
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.duplicates import Duplicates
-from vicinal.search.answer import LEAST_RERANKED, PIECE, Answer, rerank
+from vicinal.search.answer import PIECE, Answer
 from vicinal.search.filter import EVERYTHING, SCAN, TWO_HOP, WORD, Filter
 from vicinal.search.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
+from vicinal.search.remeasure import kept_for, measure_in_order
 from vicinal.system.memory import Ptr, allocate, at, release
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.beam_search import LOOK_AHEAD
 from vicinal.walk.scratch import HOP_ROOM, Scratch, any_failed
 
-comptime RUN = 20
-"""Candidates in a row that change nothing before the rest is believed to change nothing either."""
+comptime LEAST_SCANNED = 32
+"""So few allowed rows are measured one and all."""
 comptime Counts = Array[Int, FILTER_COUNTS]
 
 
@@ -120,47 +121,21 @@ def expand_allowed(
     into.arrange()
 
 
-def rerank_until_stable[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
-    """Measures the candidates of the beam again, in the order of their estimates; leaves the k nearest in `scratch.chosen`.
-
-    Returns:
-        Whether the last RUN of them changed nothing: then those outside the beam would not either.
-    """
-    ref chosen = scratch.pruning_candidates
-    var size = scratch.beam.size
-    var idle = 0
-    chosen.reset(k)
-    for i in range(min(LOOK_AHEAD, size)):
-        prefetch_row(rows, scratch.beam.node(i))
-    for i in range(size):
-        if i + LOOK_AHEAD < size:
-            prefetch_row(rows, scratch.beam.node(i + LOOK_AHEAD))
-        var row = scratch.beam.node(i)
-        var entry = entry_of(S.key(query, rows, row), row)
-        idle += 1
-        if entry < chosen.worst():
-            chosen.insert(entry)
-            idle = 0
-    chosen.arrange()
-    scratch.reranked += size
-    return idle >= RUN
-
-
 @fieldwise_init
-struct WithinErrorInterval[S: Space, M: QueryDistance](Scanner):
+struct WithinLimit[S: Space, M: QueryDistance](Scanner):
     """Measures exactly those rows whose estimate does not rule them out; the k nearest are kept."""
 
     var stored: Rows
     var query: Query
     var coded: Rows
     var prepared: Query
-    var window: ErrorInterval
+    var error: EstimateError
 
     def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
         """Measures some rows."""
         var limit = Int32.MAX
         if nearest.worst() != EMPTY_ENTRY:
-            limit = self.window.limit(key_of(nearest.worst()))
+            limit = self.error.limit(key_of(nearest.worst()))
         for i in range(min(LOOK_AHEAD, count)):
             prefetch_row(self.coded, Int(listed[unsafe_offset=i]))
         for i in range(count):
@@ -173,7 +148,7 @@ struct WithinErrorInterval[S: Space, M: QueryDistance](Scanner):
             if entry < nearest.worst():
                 nearest.insert(entry)
                 if nearest.worst() != EMPTY_ENTRY:
-                    limit = self.window.limit(key_of(nearest.worst()))
+                    limit = self.error.limit(key_of(nearest.worst()))
 
 
 @fieldwise_init
@@ -213,7 +188,7 @@ struct AnswerFiltered[S: Space](Body):
         if filter.plan == SCAN and (
             snapshot.exact(width)
             # as many rows would be measured again
-            or filter.matches <= max(LEAST_RERANKED, 3 * self.plain.k)
+            or filter.matches <= kept_for(self.plain.k, LEAST_SCANNED)
             # coded since
             or snapshot.coded < filter.rows
         ):
@@ -236,7 +211,9 @@ struct AnswerFiltered[S: Space](Body):
                     self.find[Self.S, coded=False](i, query, filter, scratch, counts)
         else:
             comptime if Self.S.T.is_floating_point():
-                if kind == RABITQ4:
+                if not snapshot.codes[].serve(at[Float32](query.address)):
+                    self.find[Self.S, coded=False](i, query, filter, scratch, counts)
+                elif kind == RABITQ4:
                     self.find[Estimate[4], coded=True](i, query, filter, scratch, counts)
                 else:
                     self.find[Estimate[8], coded=True](i, query, filter, scratch, counts)
@@ -262,7 +239,7 @@ struct AnswerFiltered[S: Space](Body):
                 at[UInt8](prepared.address),
                 scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
             )
-        var kept = min(k if exact else max(LEAST_RERANKED, 3 * k), filter.matches)
+        var kept = min(k if exact else kept_for(k, width), filter.matches)
         var enough = min(k, filter.matches)
         var known = snapshot.known[coded]()
         var graph = snapshot.graph
@@ -297,14 +274,14 @@ struct AnswerFiltered[S: Space](Body):
             self.finish[M, coded](i, query, exact, scratch)
             return
         var stored = snapshot.rows
-        if not rerank_until_stable[Self.S](stored, query, scratch, k) and kept < filter.matches:
+        if not measure_in_order[Self.S](stored, query, scratch, k) and kept < filter.matches:
             # many rows so equally far that estimates do not tell them apart
-            var window = ErrorInterval.of[Self.S, M](
+            var error = EstimateError.of_sample[Self.S, M](
                 stored, query, rows, prepared, known, index.states.address()
             )
             scratch.beam.reset(enough)
             scan_allowed(
-                WithinErrorInterval[Self.S, M](stored, query, rows, prepared, window),
+                WithinLimit[Self.S, M](stored, query, rows, prepared, error),
                 filter,
                 scratch.selected,
                 scratch.beam,
@@ -318,8 +295,7 @@ struct AnswerFiltered[S: Space](Body):
     ](self, i: Int, query: Query, exact: Bool, mut scratch: Scratch):
         """Writes what is in the beam; estimated candidates are measured again first."""
         if not exact:
-            var k = self.plain.k
-            rerank[Self.S](self.snapshot.rows, query, scratch, max(LEAST_RERANKED, 3 * k), k)
+            _ = measure_in_order[Self.S](self.snapshot.rows, query, scratch, self.plain.k)
             self.plain.write[Self.S.value](i, scratch.pruning_candidates)
         elif coded:
             comptime if Self.S.metric != COSINE:

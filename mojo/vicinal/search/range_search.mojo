@@ -22,7 +22,7 @@ from vicinal.kernels.space import (
 )
 from vicinal.quantization.code_space import Estimate, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES
-from vicinal.quantization.estimate_error import ErrorInterval
+from vicinal.quantization.estimate_error import EstimateError
 from vicinal.quantization.rotation import padded_dim
 from vicinal.search.answer import Answer
 from vicinal.search.filter import EVERYTHING, SCAN, Filter
@@ -156,7 +156,9 @@ struct AnswerRange[S: Space](Body):
                     self.expand_within[Self.S, coded=False](query, filter, scratch, found)
         else:
             comptime if Self.S.T.is_floating_point():
-                if kind == RABITQ4:
+                if not self.snapshot.codes[].serve(at[Float32](query.address)):
+                    self.expand_within[Self.S, coded=False](query, filter, scratch, found)
+                elif kind == RABITQ4:
                     self.expand_within[Estimate[4], coded=True](query, filter, scratch, found)
                 else:
                     self.expand_within[Estimate[8], coded=True](query, filter, scratch, found)
@@ -205,10 +207,10 @@ struct AnswerRange[S: Space](Body):
                 scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
             )
             if not exact:
-                var window = ErrorInterval.of[Self.S, M](
+                var error = EstimateError.of_sample[Self.S, M](
                     stored, query, rows, prepared, known, index.states.address()
                 )
-                limit = window.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
+                limit = error.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
         var walk = start_beam_search[M](
             self.snapshot.graph,
             rows,

@@ -27,7 +27,7 @@ comptime SCAN = 0
 """All rows were measured."""
 comptime WALK = 1
 """The graph was walked."""
-comptime HEADER = 5
+comptime HEADER = 6
 """Words before the first note."""
 comptime NOTE = 2
 """Words of a note before its rows."""
@@ -38,8 +38,8 @@ comptime ROW = 3
 struct Log(Movable):
     """Words that were written down.
 
-    First come SCAN or WALK, 1 if distances are estimates, the width of the beam, the rows that the search knew, and how many
-    were measured again at the end. Then a note for every step: the level, the number of rows that were measured, the row
+    First come SCAN or WALK, 1 if distances are estimates, how many candidates are expanded, how many are kept, the rows that
+    the search knew, and how many were measured again at the end. Then a note for every step: the level, the number of rows that were measured, the row
     that was expanded, and those measured.
     """
 
@@ -82,12 +82,13 @@ struct Log(Movable):
         if not self.failed:
             self.words[unsafe_offset=place] = word
 
-    def begin(mut self, kind: Int, estimated: Bool, width: Int, known: Int):
+    def begin(mut self, kind: Int, estimated: Bool, width: Int, kept: Int, known: Int):
         """Forgets everything and writes what comes first."""
         self.size = 0
         self.put(Int64(kind))
         self.put(Int64(Int(estimated)))
         self.put(Int64(width))
+        self.put(Int64(kept))
         self.put(Int64(known))
         self.put(0)
 
@@ -189,7 +190,9 @@ struct TraceOne(SpaceTask):
                     self.walk[S, S, coded=False](answer, scratch, snapshot)
         else:
             comptime if S.T.is_floating_point():
-                if kind == RABITQ4:
+                if not answer.served(0, snapshot, scratch[]):
+                    self.walk[S, S, coded=False](answer, scratch, snapshot)
+                elif kind == RABITQ4:
                     self.walk[S, Estimate[4], coded=True](answer, scratch, snapshot)
                 else:
                     self.walk[S, Estimate[8], coded=True](answer, scratch, snapshot)
@@ -198,7 +201,8 @@ struct TraceOne(SpaceTask):
         """Notes a scan of all rows as one step that measures the nearest ones only."""
         ref log = self.log[]
         ref beam = scratch[].beam
-        log.begin(SCAN, False, min(self.k, snapshot.live), snapshot.visible.bound)
+        var kept = min(self.k, snapshot.live)
+        log.begin(SCAN, False, kept, kept, snapshot.visible.bound)
         var query = answer.query(0, scratch[])
         if scratch[].failed():
             return
@@ -233,7 +237,8 @@ struct TraceOne(SpaceTask):
         comptime if coded and S.T.is_floating_point():
             if not task.exact:
                 scale.shift = shift_of[S](codes, at[Float32](task.query.address), self.index[].dim)
-        log.begin(WALK, not task.exact, scratch[].beam.limit, walk.nodes)
+        var kept = scratch[].beam.limit
+        log.begin(WALK, not task.exact, min(scratch[].beam.width, kept), kept, walk.nodes)
         self.descend[M](walk, ordinals)
         ref beam = scratch[].beam
         log.note(0, 1)

@@ -14,6 +14,7 @@ from vicinal.kernels.space import (
     SpaceTask,
     in_space,
     inspect_row,
+    to_unit,
     row_stride,
 )
 from vicinal.quantization.code_space import CODE_LINE
@@ -81,7 +82,7 @@ struct CopyRows[S: Space](Body):
                 else:
                     for j in range(dim):
                         stored[unsafe_offset=j] = from_float[Self.S.T, 1](
-                            to_float[Self.S.T, 1](p[unsafe_offset=j]) * norm
+                            to_unit(to_float[Self.S.T, 1](p[unsafe_offset=j]), norm)
                         )
                     continue
             if stored != p:  # borrowed rows are there already

@@ -7,14 +7,15 @@ from vicinal.construct.merge_order import StartNodes
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import COSINE, IP, SymmetricDistance, Rows, Space
+from vicinal.kernels.space import COSINE, IP, SymmetricDistance, Rows, Space, SpaceTask, in_space
 from vicinal.quantization.code_space import BetweenCodes, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, SQ8
 from vicinal.rows.row_states import stays
 from vicinal.system.clock import now
-from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.split_duplicates import SplitDuplicates
+from vicinal.update.strays import any_strays, put_strays_last, raise_strays
 from vicinal.update.transaction import Change
 from vicinal.walk.interleaved import MAX_SEARCHES
 from vicinal.walk.scratch import Scratch
@@ -94,13 +95,22 @@ struct Linking[V: Watch](Movable):
     def link[
         L: SymmetricDistance
     ](self, rows: Rows, new: SplitDuplicates, until: Int, present: Int, log: UndoLog, seeds: StartNodes) -> Int:
-        """Links rows that are no copies, and gives blocks to all below `until`."""
+        """Links rows that are no copies, and gives blocks to all below `until`.
+
+        Strays, which estimates do not tell apart, come last and are linked on the stored rows.
+        """
         ref index = self.index[]
+        var strays = 0
+        comptime if not L.exact:
+            if not seeds.any():
+                strays = put_strays_last(index.codes[], new.places, new.count, Int(present == 0))
+                if strays < 0:
+                    return OUT
         var outcome = link_rows[L, Self.V](
             index.graph[],
             rows,
             new.places,
-            new.count,
+            new.count - strays,
             until,
             new.levels,
             present,
@@ -113,6 +123,21 @@ struct Linking[V: Watch](Movable):
             self.watch[],
             seeds,
         )
+        comptime if not L.exact:
+            if outcome == WRITTEN and strays != 0:
+                var task = LinkStrays[Self.V](
+                    Pointer(to=self)
+                    .unsafe_mut_cast[True]()
+                    .unsafe_origin_cast[MutUntrackedOrigin](),
+                    new.places.unsafe_offset(new.count - strays),
+                    strays,
+                    Pointer(to=log)
+                    .unsafe_mut_cast[True]()
+                    .unsafe_origin_cast[MutUntrackedOrigin](),
+                    OUT,
+                )
+                in_space(index.metric, index.dtype, task)
+                outcome = task.outcome
         if outcome != WRITTEN:
             return outcome
         self.watch[].advance(new.count)
@@ -171,6 +196,37 @@ struct Linking[V: Watch](Movable):
         )
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         return outcome
+
+
+@fieldwise_init
+struct LinkStrays[V: Watch](SpaceTask):
+    """Links strays on the stored rows, once the other rows of a change are linked."""
+
+    var linking: Ptr[Linking[Self.V]]
+    var places: Ptr[UInt32]
+    var count: Int
+    var log: Ptr[UndoLog]
+    var outcome: Int
+
+    def run[S: Space](mut self):
+        """Does it in one space."""
+        ref linking = self.linking[]
+        ref index = linking.index[]
+        self.outcome = link_rows[S, Self.V](
+            index.graph[],
+            index.rows(),
+            self.places,
+            self.count,
+            index.graph[].linked,
+            no_block[UInt8](),  # they have their blocks
+            1,  # rounds as small as if no rows were there: strays are near to each other, and those of a round do not meet
+            index.ef_construction,
+            linking.team[],
+            linking.scratches,
+            self.log[],
+            index.build_statistics,
+            linking.watch[],
+        )
 
 
 @fieldwise_init
@@ -276,19 +332,22 @@ def link_change[
         if not index.new_graph(Graph(index.graph[].asked)):
             new.forget(index)
             return NO_MEMORY
+    raise_strays(index.codes[], index.graph[], new)
     var outcome = OUT
     change.linked = True
     if (new.num_duplicates == 0 and index.duplicates.count == 0) or index.duplicates.grow(change.until()):
         var linking = Linking[V].begin(index, team, watch)
         if not linking.failed:
-            outcome = on_codes[S](
-                index,
-                LinkNew[V](
-                    Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin](),
-                    Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
-                    Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
-                ),
+            var task = LinkNew[V](
+                Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin](),
+                Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
+                Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
             )
+            # rows of another index come in an order of their own, strays among them
+            if change.origin.count != 0 and any_strays(index.codes[], new.places, new.count):
+                outcome = task.run[S](index.rows())
+            else:
+                outcome = on_codes[S](index, task)
         linking.end()
     if outcome == WRITTEN:
         new.append_duplicates(index)

@@ -179,8 +179,9 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
     """Nodes that the present hop has to measure."""
 
     @always_inline
-    def begin(mut self, start: Int, width: Int):
-        """Starts from a node; `width` candidates are kept."""
+    def begin(mut self, start: Int, width: Int, kept: Int = 0):
+        """Starts from a node; `width` candidates are expanded, and as many kept unless `kept` is more.
+        """
         ref scratch = self.scratch[]
         scratch.visited.reset(self.nodes)
         var node = start
@@ -188,7 +189,7 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
             self.nodes = min(self.nodes, scratch.visited.nodes())
             node = min(node, self.nodes - 1)
         # there are no more candidates than nodes, however many shall be kept
-        scratch.beam.reset(min(width, self.nodes))
+        scratch.beam.reset(min(max(width, kept), self.nodes), width)
         _ = scratch.visited.first_visit(node)
         var row = row_of[Self.base_layer](self.graph[], node)
         point["measure a row"]()
@@ -315,9 +316,17 @@ def search_level[
 def start_beam_search[
     S: QueryDistance
 ](
-    graph: Ptr[Graph], rows: Rows, known: Int, query: Query, scratch: Ptr[Scratch], width: Int
+    graph: Ptr[Graph],
+    rows: Rows,
+    known: Int,
+    query: Query,
+    scratch: Ptr[Scratch],
+    width: Int,
+    kept: Int = 0,
 ) -> BeamSearch[S, True]:
     """Descends to level 0 and starts the search there, among rows 0 .. known-1, all of which have been linked.
+
+    The nearest `width` candidates are expanded, and as many kept unless `kept` is more.
 
     Safe beside a writer that adds rows: what the walk sees of the graph is fixed here.
 
@@ -329,5 +338,5 @@ def start_beam_search[
     var ordinals = load_acquire(graph[].ordinals)
     var start = descend[S](graph[], rows, query, scratch[], ordinals, known, entry, 0)
     var walk = BeamSearch[S, True](graph, rows, query, scratch, 0, known, 0)
-    walk.begin(min(graph[].row_of(start), known - 1), width)
+    walk.begin(min(graph[].row_of(start), known - 1), width, kept)
     return walk

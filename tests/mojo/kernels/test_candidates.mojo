@@ -44,8 +44,8 @@ struct SortedList(Movable):
             _ = self.entries.pop()
             _ = self.expanded.pop()
 
-    def next(mut self) -> Int:
-        for i in range(len(self.entries)):
+    def next(mut self, width: Int = 1 << 30) -> Int:
+        for i in range(min(len(self.entries), width)):
             if not self.expanded[i]:
                 self.expanded[i] = True
                 return node_of(self.entries[i])
@@ -133,6 +133,30 @@ def test_narrowing_keeps_the_nearest() raises:
                     while len(wanted.entries) > wanted.limit:
                         _ = wanted.entries.pop()
                         _ = wanted.expanded.pop()
+            compare(beam, wanted)
+
+
+def test_only_the_nearest_are_expanded() raises:
+    """Entries behind the first `width` are kept, but not offered; also where there are two buffers.
+    """
+    seed(5)
+    var beam = Candidates()
+    for limit in [20, 300, 1500, 5000]:
+        for width in [1, 7, limit // 2, limit - 1, limit, 2 * limit]:
+            beam.reset(limit, width)
+            var wanted = SortedList(limit)
+            for node in range(3 * limit):
+                var entry = entry_of(Int32(random_si64(-1 << 30, 1 << 30)), node)
+                if entry < beam.worst():
+                    beam.insert(entry)
+                    wanted.insert(entry)
+                if node % 3 == 0:
+                    assert_equal(beam.next(), wanted.next(width))
+            while True:
+                var node = wanted.next(width)
+                assert_equal(beam.next(), node)
+                if node < 0:
+                    break
             compare(beam, wanted)
 
 

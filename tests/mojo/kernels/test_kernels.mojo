@@ -6,6 +6,7 @@ from std.sys import size_of
 from std.testing import TestSuite, assert_equal, assert_true
 
 from vicinal.kernels.distance import MAX_DIM
+from vicinal.kernels.convert import to_float
 from vicinal.kernels.products import W
 from vicinal.kernels.space import (
     COSINE,
@@ -16,6 +17,7 @@ from vicinal.kernels.space import (
     NOT_FINITE,
     STORED_TYPES,
     TOO_LARGE,
+    TOO_SMALL,
     ZERO_VECTOR,
     Query,
     Rows,
@@ -26,6 +28,7 @@ from vicinal.kernels.space import (
     inspect_row,
     is_float,
     key_of_float,
+    to_unit,
 )
 from vicinal.system.memory import Ptr, allocate, release
 
@@ -349,9 +352,13 @@ struct Verdicts(SpaceTask):
                 self.expect[S](p, 0, self.dim - 1, 9e18, TOO_LARGE)
                 self.expect[S](p, 3e38, 0, 1, TOO_LARGE)  # the sum overflows, no element does
                 self.expect[S](p, 3e38, self.dim - 1, not_a_number, NOT_FINITE)
-                self.expect[S](p, 0, 0, 1e-20, FINE)  # its square is no normal float32
-                self.expect[S](p, 0, 0, 1e-36, FINE)
-                self.expect[S](p, 0, 0, 1e-38, ZERO_VECTOR if cosine else FINE)
+                var verdict = FINE if cosine else TOO_SMALL
+                self.expect[S](p, 0, 0, 1e-17, FINE)
+                self.expect[S](p, 2e-19, 0, 0, FINE)
+                self.expect[S](p, 0, 0, 1e-20, verdict)  # its square is no normal float32
+                self.expect[S](p, 0, self.dim - 1, 1e-36, verdict)
+                self.expect[S](p, 0, 0, 3e-39, verdict)  # the reciprocal is no float32
+                self.expect[S](p, 1e-40, 0, 1e-40, verdict)
             else:
                 self.expect[S](p, 65504, 0, 1, FINE)
                 self.expect[S](p, 0, self.dim - 1, 6e-8, FINE)
@@ -375,7 +382,9 @@ struct Verdicts(SpaceTask):
                 self.wrong.append("a norm nobody asked for")
         elif found == FINE:
             var length = sqrt(dot(values(p, self.dim), values(p, self.dim)))
-            if not (abs(Float64(norm) * length - 1) < 1e-5):
+            var first = to_float[T, 1](p[unsafe_offset=place])
+            var unit = Float64(to_unit(first, norm))
+            if not (abs(unit - Float64(first) / length) < 1e-5):
                 self.wrong.append(String(t"norm {norm} of a vector of length {length}"))
 
 
