@@ -243,6 +243,18 @@ class Tensor:
         return (self.device, 0)
 
 
+def test_bfloat16_of_ml_dtypes() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    data = some().astype(ml_dtypes.bfloat16)
+    source = read_vectors(data)
+    assert (source.index_dtype, source.dtype) == ("bfloat16", ml_dtypes.bfloat16)
+    index = vicinal.build(source)
+    assert index.dtype == "bfloat16"
+    data[50, 1] = np.nan
+    with pytest.raises(RowError, match="row 50 holds NaN"):
+        vicinal.build(data)
+
+
 def test_arrays_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     data = some()
     assert np.array_equal(together(read_vectors(Tensor(data)), 30), data)

@@ -26,6 +26,8 @@ from vicinal.vectors_io._source import (
     pick,
 )
 
+_BUFFER = 1 << 20  # else pyarrow holds all of a row group that it decodes a batch of
+
 __all__ = ["from_dataset", "from_table", "open_feather", "open_parquet"]
 
 
@@ -186,9 +188,7 @@ def from_table(source: Any, vectors: str | None, ids: str | None) -> VectorSourc
     pa = _pyarrow("an Arrow table")
     name = type(source).__name__
     if hasattr(source, "__arrow_c_stream__"):
-        table = source if isinstance(source, pa.Table) else None
-        if table is None:
-            table = pa.RecordBatchReader.from_stream(source).read_all()
+        table = source if isinstance(source, pa.Table) else _table_of_stream(pa, source)
     else:
         array = pa.array(source)
         table = (
@@ -202,6 +202,13 @@ def from_table(source: Any, vectors: str | None, ids: str | None) -> VectorSourc
         return iter(part.to_batches(max_chunksize=rows))
 
     return _Table(pa, name, table.schema, table.num_rows, vectors, ids, stream, "arrow")
+
+
+def _table_of_stream(pa: Any, source: Any) -> Any:
+    try:
+        return pa.RecordBatchReader.from_stream(source).read_all()
+    except pa.ArrowInvalid:  # one column, such as a ChunkedArray or a Series
+        return pa.table({"vectors": pa.chunked_array(source)})
 
 
 def from_dataset(source: Any, vectors: str | None, ids: str | None) -> VectorSource:
@@ -238,7 +245,9 @@ def open_parquet(path: Any, name: str, vectors: str | None, ids: str | None) -> 
     parquet = extra("pyarrow.parquet", "arrow", "a Parquet file")
     file, size = open_file(path)
     try:
-        reader = _wrapped(pa, name, lambda: parquet.ParquetFile(file, pre_buffer=False))
+        reader = _wrapped(
+            pa, name, lambda: parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER)
+        )
         meta = reader.metadata
         for group in range(meta.num_row_groups):
             for column in range(meta.num_columns):

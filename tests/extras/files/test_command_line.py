@@ -227,7 +227,13 @@ def test_ctrl_c_leaves_no_file(folder: Path) -> None:
     np.save("large.npy", rng.normal(size=(60_000, 128)).astype("f4"))
     before = {each.name for each in folder.iterdir()}
     for arguments in (["build", "large.npy", "-o", "y.v", "--threads", "1"],):
-        process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            # what a shell starts in the background ignores it, and so would this
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         assert process.stderr is not None
         assert "60000 x 128" in process.stderr.readline()  # it has begun
         time.sleep(0.2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +123,7 @@ def test_tables_of_polars_and_duckdb() -> None:
     )
     vectors, ids = both(read_vectors(frame, ids="id"), 10)
     assert np.array_equal(vectors, DATA) and np.array_equal(ids, IDS)
-    series = read_vectors(frame["v"].to_frame())
-    assert np.array_equal(series.read(), DATA)
+    assert np.array_equal(read_vectors(frame["v"]).read(), DATA)
     rows = frame.to_arrow()
     found = duckdb.sql("select * from rows where id > 100 order by id")
     vectors, ids = both(read_vectors(found, ids="id"), 10)
@@ -133,6 +134,8 @@ def test_tables_of_polars_and_duckdb() -> None:
 def test_arrays_of_arrow() -> None:
     for kind in ("list", "fixed"):
         assert np.array_equal(read_vectors(lists(kind)).read(), DATA)
+        chunks = pa.chunked_array([lists(kind), lists(kind).slice(5)])
+        assert np.array_equal(read_vectors(chunks).read(), np.concatenate([DATA, DATA[5:]]))
     batch = pa.record_batch({"v": lists("list"), "id": pa.array(IDS)})
     assert np.array_equal(both(read_vectors(batch, ids="id"), 9)[1], IDS)
 
@@ -248,3 +251,20 @@ def test_damaged_files(format: str) -> None:
     outcomes = vector_files.hunt(format, 300, seed=1)
     assert outcomes["FormatError"] > 100
     assert outcomes["arrow bytes"] < 1_000_000
+
+
+def test_memory_stays_flat_whatever_the_row_group(tmp_path: Path) -> None:
+    """pyarrow would hold the whole row group that it decodes a batch of."""
+    rows = np.random.default_rng(0).random((80_000, 128), "f4")  # 41 MB
+    column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), 128)
+    path = tmp_path / "a.parquet"
+    pa.parquet.write_table(pa.table({"v": column}), path, row_group_size=80_000)
+    code = (
+        "import sys, pyarrow, vicinal\n"
+        "rows = sum(len(batch) for batch in vicinal.read_vectors(sys.argv[1]).batches(2000))\n"
+        "print(rows, pyarrow.default_memory_pool().max_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    count, most = map(int, done.stdout.split())
+    assert count == 80_000
+    assert most < 20_000_000
