@@ -84,7 +84,7 @@ struct SearchRaw(SpaceTask):
 def exact_search(args: Args, count: Int) raises Fail -> Obj:
     """Implements exact_search(metric, dtype, base, queries, k, threads, max_bytes, out_ids, out_distances[, shared_map]).
 
-    Answers 0, or 8 * row + kind of a row that was refused, 4 more if it is a query. `shared_map` is 1 if the base lies in a
+    Answers 0, or 8 * row + kind of a row that was refused, 2**62 more if it is a query. `shared_map` is 1 if the base lies in a
     shared mapping of a file, whose pages are then let go once they have been read.
     """
     if count != 10:

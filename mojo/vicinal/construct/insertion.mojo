@@ -243,7 +243,6 @@ struct AddBackEdges[S: SymmetricDistance](Body):
     def run(self, begin: Int, end: Int, worker: Int):
         """Goes through the round's rows in order once for each owner."""
         var round = self.round
-        ref graph = round.graph[]
         ref scratch = round.scratches[unsafe_offset=worker * MAX_SEARCHES][]
         for part in range(begin, end):
             for number in range(round.count):

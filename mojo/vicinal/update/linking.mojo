@@ -220,7 +220,8 @@ struct LinkStrays[V: Watch](SpaceTask):
             index.graph[].linked,
             no_block[UInt8](),  # they have their blocks
             1,  # rounds as small as if no rows were there: strays are near to each other, and those of a round do not meet
-            index.ef_construction,
+            index.candidates(),
+            index.seed,
             linking.team[],
             linking.scratches,
             self.log[],
