@@ -86,7 +86,10 @@ def main() -> None:
             process.start()
             found = results.get()
             process.join()
-            print(json.dumps({"format": format, **found, "cores": os.cpu_count()}), flush=True)
+            print(
+                json.dumps({"kind": "read", "format": format, **found, "cores": os.cpu_count()}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -148,6 +148,9 @@ class _Table(VectorSource):
                     f"{name}: column {ids!r} is of type {kind}, expected ids: integers or strings"
                 )
             self._columns.append(ids)
+        for column in self._columns:
+            if schema.names.count(column) > 1:
+                raise FormatError(f"{name}: several columns are called {column!r}")
         self.name = name
         kind = candidates[chosen].type
         dim = _list_size(pa, kind)
