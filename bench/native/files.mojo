@@ -81,7 +81,9 @@ def open_file(path: String) raises -> Index:
     var name = path
     var status = Status.done()
     var watch = Unwatched()
-    var index = open_index(InputFile(Int(name.as_c_string_span().ptr())), False, False, status, watch)
+    var index = open_index(
+        InputFile(Int(name.as_c_string_span().ptr())), False, False, status, watch
+    )
     _ = name^
     if not status.ok():
         raise Error(t"--open {path}: {describe(status)}")

@@ -41,8 +41,8 @@ def show_phases(build_statistics: BuildStatistics, rows: Int, seconds: Float64, 
     var selections = fixed(Float64(build_statistics.of(SELECTIONS)) / all, 3)
     var prunes = fixed(Float64(build_statistics.of(PRUNES)) / all, 3)
     print(
-        t"counts   {build_statistics.of(ROWS)} rows linked in {build_statistics.of(ROUNDS)} rounds; a row: {hops} hops,"
-        t" {selections} selections, {prunes} prunes"
+        t"counts   {build_statistics.of(ROWS)} rows linked in {build_statistics.of(ROUNDS)} rounds;"
+        t" a row: {hops} hops, {selections} selections, {prunes} prunes"
     )
     record.whole("rows_linked", build_statistics.of(ROWS))
     record.whole("rounds", build_statistics.of(ROUNDS))

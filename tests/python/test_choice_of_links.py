@@ -70,7 +70,7 @@ def test_what_was_asked_for_is_told(tmp_path: Any) -> None:
     index.add(rows)
     assert (index.M, index.ef_construction) == (6, 3)
     index.save(tmp_path / "i")
-    again = vicinal.open(tmp_path / "i")
+    again = vicinal.open(tmp_path / "i", mode="copy")
     assert (again.M, again.ef_construction) == (6, 3)
     np.testing.assert_array_equal(index.search(queries).ids, again.search(queries).ids)
     again.add(rows[:5] + 1)
@@ -132,18 +132,6 @@ def test_far_rows_behind_copies(metric: str, quantization: str | None, links: in
     assert len(set(index.search(far[0], 4020).ids.tolist())) == 4020
 
 
-def test_copies_do_not_put_off_repairs() -> None:
-    """How often rows are made reachable depends on the rows of the graph, not on their copies."""
-    rng = np.random.default_rng(16)
-    rows = rng.standard_normal((60, 8)).astype(np.float32)
-    index = vicinal.Index(8, M=2, ef_construction=1, quantization=None)
-    index.add(np.repeat(rows[:40], 100, 0))
-    for row in rows[40:]:
-        index.add(row)
-        for ef in (64, 256):
-            assert index.search(row, 1, ef_search=ef).distances[0] == 0
-
-
 # ---- inner product
 
 
@@ -155,7 +143,8 @@ def lengths(kind: str) -> tuple[Array, Array]:
     return rows * np.exp(0.7 * rng.standard_normal((8000, 1))), rng.standard_normal((200, 64))
 
 
-@pytest.mark.parametrize(("kind", "ef", "floor"), [("even", 64, 0.69), ("uneven", 64, 0.98)])
+# even: the better of hnswlib and faiss on these rows; uneven: 0.986
+@pytest.mark.parametrize(("kind", "ef", "floor"), [("even", 64, 0.731), ("uneven", 64, 0.99)])
 def test_inner_product(kind: str, ef: int, floor: float) -> None:
     rows, queries = (x.astype(np.float32) for x in lengths(kind))
     index = vicinal.Index(rows.shape[1], "ip", quantization=None)

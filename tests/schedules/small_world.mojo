@@ -152,7 +152,9 @@ def change(it: Ptr[World], step: Step):
     var status: Int
     if step.what == REMOVE:
         row = Int64(index.row_of(id))
-        status = one.begin_delete(index, Pointer(to=row).unsafe_origin_cast[MutUntrackedOrigin](), 1)
+        status = one.begin_delete(
+            index, Pointer(to=row).unsafe_origin_cast[MutUntrackedOrigin](), 1
+        )
     else:
         status = one.begin_insert(
             index,

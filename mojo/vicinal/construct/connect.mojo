@@ -80,7 +80,9 @@ def repair[
     return True
 
 
-def _attach(graph: Graph, row: Int, states: Int, log: UndoLog, flood: Reachability, scratch: Scratch):
+def _attach(
+    graph: Graph, row: Int, states: Int, log: UndoLog, flood: Reachability, scratch: Scratch
+):
     """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others.
 
     Candidates are rows that stay, or the entry point if that is a removed row: nothing else leads to the row for long.

@@ -91,7 +91,9 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
             # what waits must have room for another block
             if waiting < HOP_ROOM - cap and i + 1 < through:
                 continue
-            measure_nodes[Self.S, True](graph, self.rows, query, scratch.unvisited, waiting, waiting)
+            measure_nodes[Self.S, True](
+                graph, self.rows, query, scratch.unvisited, waiting, waiting
+            )
             for j in range(waiting):
                 var entry = scratch.unvisited[unsafe_offset=j]
                 if entry < scratch.beam.worst():
@@ -99,7 +101,8 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
             waiting = 0
 
     def choose(self, block: Ptr[UInt32], used: Int, found: Ptr[UInt32], mut scratch: Scratch):
-        """Picks of the beam what is not much nearer to a link than to the row (`space.SQUARED_ALPHA`)."""
+        """Picks of the beam what is not much nearer to a link than to the row (`space.SQUARED_ALPHA`).
+        """
         var kept = used
         var cap = self.graph[].cap(0)
         var wanted = cap - left_free(cap)
@@ -196,7 +199,9 @@ def refine_new_nodes[
     while done < count and watch.proceed(0) and not log.failed():
         var here = places.unsafe_offset(done)
         var size = min(BATCH, count - done)
-        _ = team.run(size, PIECE, FindMissingLinks[S](shared, rows, here, found, scratches), unwatched)
+        _ = team.run(
+            size, PIECE, FindMissingLinks[S](shared, rows, here, found, scratches), unwatched
+        )
         if any_failed(scratches, team.size() * MAX_SEARCHES):
             log.fail()
             break

@@ -26,7 +26,12 @@ from vicinal.system.clock import now
 from vicinal.system.memory import Ptr
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 from vicinal.walk.beam_search import BeamSearch, descend, measure_nodes, search_level
-from vicinal.walk.interleaved import MAX_SEARCHES, InterleavedSearches, searches_in_flight, run_interleaved
+from vicinal.walk.interleaved import (
+    MAX_SEARCHES,
+    InterleavedSearches,
+    searches_in_flight,
+    run_interleaved,
+)
 from vicinal.walk.scratch import Scratch, any_failed
 
 comptime ROUND_SHARE = 256
@@ -66,7 +71,9 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
 
     def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
         """Returns a walk that is never made."""
-        return BeamSearch[Self.S, True](self.round.graph, self.round.rows, Query(0, 1), scratch, 0, 0, 0)
+        return BeamSearch[Self.S, True](
+            self.round.graph, self.round.rows, Query(0, 1), scratch, 0, 0, 0
+        )
 
     def start(self, number: Int, scratch: Ptr[Scratch], mut note: Int) -> BeamSearch[Self.S, True]:
         """Selects the links of one row on its upper levels, then starts its walk on level 0."""
@@ -110,7 +117,9 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             node = scratch[].beam.node(0)
             self.look_around_above(level, number, query, scratch[])
             self.choose(level, number, scratch[])
-        var walk = BeamSearch[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
+        var walk = BeamSearch[Self.S, True](
+            round.graph, round.rows, query, scratch, 0, graph.linked, 0
+        )
         walk.begin(graph.row_of(node), round.ef_construction)
         return walk
 
@@ -146,7 +155,9 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
                 scratch.distances += 1
         beam.arrange()
 
-    def start_near(self, count: Int, query: Query, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
+    def start_near(
+        self, count: Int, query: Query, scratch: Ptr[Scratch]
+    ) -> BeamSearch[Self.S, True]:
         """Starts a walk on level 0 from the `count` rows in `scratch.picked`, which are candidates whatever it finds.
         """
         var round = self.round

@@ -177,7 +177,9 @@ struct JoinOrder(Movable):
         release(self.turns)
         release(self.origins)
 
-    def _sort(mut self, origin: SourceGraph, added: TargetRows, count: Int, upper: Ptr[UInt8]) -> Bool:
+    def _sort(
+        mut self, origin: SourceGraph, added: TargetRows, count: Int, upper: Ptr[UInt8]
+    ) -> Bool:
         """Brings those to the front that are to be searched for as usual; returns False when memory is out.
         """
         ref graph = self.graph[]

@@ -337,7 +337,9 @@ struct ManyQueries[S: Space, raw: Bool](Body):
                         )
                         multiply[T](rows, queries, here, sums, first != 0)
                         if first + here == words:
-                            self.prefilter(mine, sums, p * PANEL_QUERIES, begin, r * PANEL_ROWS, end)
+                            self.prefilter(
+                                mine, sums, p * PANEL_QUERIES, begin, r * PANEL_ROWS, end
+                            )
 
     @always_inline
     def score(

@@ -104,7 +104,9 @@ struct Graph(Movable):
     @always_inline
     def row_of(self, ordinal: Int) -> Int:
         """Returns the row of an ordinal, clamped to the rows that exist."""
-        return min(Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), load_acquire(self.rows) - 1)
+        return min(
+            Int(self.upper_rows.ptr[UInt32]()[unsafe_offset=ordinal]), load_acquire(self.rows) - 1
+        )
 
     def ordinal_of(self, row: Int) -> Int:
         """Returns the ordinal of a row, or -1 if it lives on level 0 alone."""

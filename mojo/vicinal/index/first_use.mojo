@@ -101,7 +101,9 @@ def catch_up[V: Watch](mut index: Index, mut watch: V) -> Int:
         for first in range(duplicates.seen, linked, CHUNK):
             if not watch.proceed(0):
                 return STOPPED
-            if not duplicates.insert_representatives(stored, first, min(first + CHUNK, linked), states):
+            if not duplicates.insert_representatives(
+                stored, first, min(first + CHUNK, linked), states
+            ):
                 return NO_MEMORY
     while duplicates.seen < linked:
         if not watch.proceed(0):

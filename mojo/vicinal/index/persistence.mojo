@@ -107,7 +107,9 @@ def _settle_copies(index: Index, mut column: Column) -> Bool:
         return True
     if not column.grow(4 * duplicates.rows):
         return False
-    unsafe_memcpy(dest=column.ptr[UInt32](), src=duplicates.next.ptr[UInt32](), count=duplicates.rows)
+    unsafe_memcpy(
+        dest=column.ptr[UInt32](), src=duplicates.next.ptr[UInt32](), count=duplicates.rows
+    )
     for i in range(index.unlinked.count):
         if index.unlinked.row(i) < duplicates.rows:
             column.ptr[UInt32]()[unsafe_offset=index.unlinked.row(i)] = ALONE

@@ -127,7 +127,9 @@ def validate_counts(index: Index) -> Status:
         if found.removed() != states.removed:
             return Status(BAD_COUNT, states.removed, found.removed(), name_of("removed"))
         if found.pending + found.holding != states.shaded:
-            return Status(BAD_COUNT, states.shaded, found.pending + found.holding, name_of("shaded"))
+            return Status(
+                BAD_COUNT, states.shaded, found.pending + found.holding, name_of("shaded")
+            )
     ref duplicates = index.duplicates
     if duplicates.count != 0:
         var found = 0
@@ -236,7 +238,9 @@ def _top_is(graph: Graph, header: Header) -> Status:
 @always_inline
 def _is_apart(index: Index, row: Int) -> Bool:
     """Tells whether a row takes no part in the graph: it is free, or a copy."""
-    return (index.states.in_use and index.states.of(row) == FREE) or index.duplicates.is_duplicate(row)
+    return (index.states.in_use and index.states.of(row) == FREE) or index.duplicates.is_duplicate(
+        row
+    )
 
 
 def _find_apart(index: Index, mut apart: Column) -> Bool:
@@ -313,7 +317,11 @@ def validate_rings[V: Watch](index: Index, mut watch: V) -> Status:
         for row in range(duplicates.rows):
             # nothing leads to rows that are about to be freed, though they lead on
             var unlinked = index.unlinked.count != 0 and states.of(row) == PENDING
-            if duplicates.is_duplicate(row) and led_to.ptr[UInt8]()[unsafe_offset=row] == 0 and not unlinked:
+            if (
+                duplicates.is_duplicate(row)
+                and led_to.ptr[UInt8]()[unsafe_offset=row] == 0
+                and not unlinked
+            ):
                 return Status(BAD_CONTENT, row, 0, name_of("copies"))
     _ = led_to^
     return Status.done()

@@ -259,7 +259,9 @@ struct Index(Movable):
         """Returns how many rows take part in the graph."""
         if self.graph[].linked == 0:
             return 0
-        return self.graph[].linked - self.duplicates.count - self.states.free() - self.unlinked.count
+        return (
+            self.graph[].linked - self.duplicates.count - self.states.free() - self.unlinked.count
+        )
 
     def count_invisible(mut self):
         """Tells searches how many rows they may meet but not show, while no change is under way."""

@@ -224,7 +224,11 @@ struct Duplicates(Movable):
         will be; second half of `catch_up`.
         """
         for row in range(self.seen, until):
-            if not self.is_duplicate(row) and not self.has_duplicates(row) and was_live(states, row):
+            if (
+                not self.is_duplicate(row)
+                and not self.has_duplicates(row)
+                and was_live(states, row)
+            ):
                 if self._put(stored, row) == NO_ROOM:
                     return False
         self.seen = max(self.seen, until)

@@ -257,10 +257,14 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
     @always_inline
     def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
         """Returns a walk that is never made."""
-        return BeamSearch[Self.S, True](self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0)
+        return BeamSearch[Self.S, True](
+            self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0
+        )
 
     @always_inline
-    def start(self, number: Int, scratch: Ptr[Scratch], mut task: QueryState) -> BeamSearch[Self.S, True]:
+    def start(
+        self, number: Int, scratch: Ptr[Scratch], mut task: QueryState
+    ) -> BeamSearch[Self.S, True]:
         """Prepares a query and starts its walk."""
         ref answer = self.answer[]
         ref index = answer.index[]

@@ -257,7 +257,9 @@ struct AnswerFiltered[S: Space](Body):
                 if scratch.failed():
                     return
             if index.duplicates.known() != 0:
-                expand_allowed(index.duplicates, filter, scratch.pruning_candidates, scratch.beam, kept)
+                expand_allowed(
+                    index.duplicates, filter, scratch.pruning_candidates, scratch.beam, kept
+                )
             else:
                 swap(scratch.beam, scratch.pruning_candidates)
             if way == COMPLETE and scratch.beam.size >= enough:

@@ -240,7 +240,13 @@ struct AnswerRange[S: Space](Body):
                 walk.measure_apart()
                 for i in range(walk.count):
                     self.take[coded](
-                        scratch.unvisited[unsafe_offset=i], query, stored, exact, limit, found, outer
+                        scratch.unvisited[unsafe_offset=i],
+                        query,
+                        stored,
+                        exact,
+                        limit,
+                        found,
+                        outer,
                     )
             # then some just outside, as the beam of a search for so many rows would: some are linked from such only
             if beyond == 0:

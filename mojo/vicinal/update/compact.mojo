@@ -80,7 +80,9 @@ def _copy_texts(old: Index, mut new: Index) -> Bool:
     if strings.count == 0:
         return True
     var bytes = strings.begin(strings.count)
-    if not new.strings.offsets.grow((strings.count + 1) * 8) or not new.strings.text.grow(max(bytes, 1)):
+    if not new.strings.offsets.grow((strings.count + 1) * 8) or not new.strings.text.grow(
+        max(bytes, 1)
+    ):
         return False
     unsafe_memcpy(
         dest=new.strings.offsets.ptr[Int64](),
@@ -88,7 +90,9 @@ def _copy_texts(old: Index, mut new: Index) -> Bool:
         count=strings.count + 1,
     )
     if bytes != 0:
-        unsafe_memcpy(dest=new.strings.text.ptr[UInt8](), src=strings.text.ptr[UInt8](), count=bytes)
+        unsafe_memcpy(
+            dest=new.strings.text.ptr[UInt8](), src=strings.text.ptr[UInt8](), count=bytes
+        )
     new.strings.count = strings.count
     new.strings.bytes = bytes
     return True

@@ -94,7 +94,15 @@ struct Linking[V: Watch](Movable):
 
     def link[
         L: SymmetricDistance
-    ](self, rows: Rows, new: SplitDuplicates, until: Int, present: Int, log: UndoLog, seeds: StartNodes) -> Int:
+    ](
+        self,
+        rows: Rows,
+        new: SplitDuplicates,
+        until: Int,
+        present: Int,
+        log: UndoLog,
+        seeds: StartNodes,
+    ) -> Int:
         """Links rows that are no copies, and gives blocks to all below `until`.
 
         Strays, which estimates do not tell apart, come last and are linked on the stored rows.
@@ -159,7 +167,9 @@ struct Linking[V: Watch](Movable):
         release(places)
         return outcome
 
-    def fill[L: SymmetricDistance](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
+    def fill[
+        L: SymmetricDistance
+    ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
         """Fills free slots of some rows."""
         var time = now()
         var outcome = outcome_of(
@@ -254,7 +264,9 @@ struct LinkNew[V: Watch](LinkTask):
         if change.origin.count != 0 and new.count != 0:
             outcome = self.link_from_other[L](rows, log)
         else:
-            outcome = self.linking[].link[L](rows, new, change.until(), present, log, StartNodes.none())
+            outcome = self.linking[].link[L](
+                rows, new, change.until(), present, log, StartNodes.none()
+            )
         # copies do not count: however many there are, they are one row of the graph
         var unrepaired = new.count
         if log.linked != 0:
@@ -336,7 +348,9 @@ def link_change[
     raise_strays(index.codes[], index.graph[], new)
     var outcome = OUT
     change.linked = True
-    if (new.num_duplicates == 0 and index.duplicates.count == 0) or index.duplicates.grow(change.until()):
+    if (new.num_duplicates == 0 and index.duplicates.count == 0) or index.duplicates.grow(
+        change.until()
+    ):
         var linking = Linking[V].begin(index, team, watch)
         if not linking.failed:
             var task = LinkNew[V](

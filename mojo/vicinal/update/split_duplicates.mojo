@@ -41,7 +41,9 @@ struct SplitDuplicates(Movable):
         self.num_duplicates = 0
         self.failed = missing(self.places) or missing(self.duplicates) or missing(self.levels)
 
-    def split_off_duplicates[V: Watch](mut self, mut index: Index, change: Change, mut watch: V) -> Int:
+    def split_off_duplicates[
+        V: Watch
+    ](mut self, mut index: Index, change: Change, mut watch: V) -> Int:
         """Goes through the rows, which are put into the index's table of rows unless they are copies.
 
         Returns:
@@ -157,7 +159,8 @@ struct SplitDuplicates(Movable):
         """Puts the copies behind their originals."""
         for i in range(self.num_duplicates):
             index.duplicates.append(
-                Int(self.duplicates[unsafe_offset=2 * i + 1]), Int(self.duplicates[unsafe_offset=2 * i])
+                Int(self.duplicates[unsafe_offset=2 * i + 1]),
+                Int(self.duplicates[unsafe_offset=2 * i]),
             )
 
     def forget(self, mut index: Index):

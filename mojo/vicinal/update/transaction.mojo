@@ -283,7 +283,9 @@ struct Change(Movable):
         ref duplicates = index.duplicates
         if duplicates.count != 0:
             self.released = allocate[UInt32](self.num_leaving)
-            if missing(self.released) or not duplicates.catch_up(stored, index.graph[].linked, states):
+            if missing(self.released) or not duplicates.catch_up(
+                stored, index.graph[].linked, states
+            ):
                 return False
         var asked = 0  # originals that stay, at the end of `released`: each is asked once
         for i in range(self.num_leaving):

@@ -262,7 +262,9 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
                 mask &= mask - 1
                 if entry < beam.worst():
                     beam.insert(entry)
-                    prefetch_links(self.graph[], 0 if Self.base_layer else self.level, node_of(entry))
+                    prefetch_links(
+                        self.graph[], 0 if Self.base_layer else self.level, node_of(entry)
+                    )
 
     @no_inline
     def measure_apart(self):

@@ -30,7 +30,9 @@ trait InterleavedSearches:
         """Returns a placeholder for a search that is not in use."""
         ...
 
-    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Self.State) -> BeamSearch[Self.S, True]:
+    def start(
+        self, number: Int, scratch: Ptr[Scratch], mut note: Self.State
+    ) -> BeamSearch[Self.S, True]:
         """Starts the walk of item `number`."""
         ...
 

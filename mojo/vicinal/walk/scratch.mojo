@@ -128,7 +128,9 @@ struct Scratch(Movable):
 
         Walks end, and go nowhere else than where there is room; what `work`, `queries_for` and `room` return may not be used.
         """
-        return self.short or self.beam.failed or self.pruning_candidates.failed or self.visited.failed
+        return (
+            self.short or self.beam.failed or self.pruning_candidates.failed or self.visited.failed
+        )
 
     @always_inline
     def pin_address(self) -> Ptr[Int64]:
@@ -197,7 +199,9 @@ struct Scratch(Movable):
     def queries_for(mut self, bytes: Int) -> Ptr[Query]:
         """Returns room for HOP rows made queries, which may take so many bytes in all, unless it has `failed`.
         """
-        if bytes > self.row_query_room and not enlarge(self.row_query_bytes, self.row_query_room, bytes):
+        if bytes > self.row_query_room and not enlarge(
+            self.row_query_bytes, self.row_query_room, bytes
+        ):
             self.short = True
         return self.row_queries
 

@@ -183,10 +183,14 @@ struct CheckDistances(SpaceTask):
         comptime if not S.T.is_floating_point() and not S.needs_norms:
             wanted = Float64(Float32(wanted))  # exact, rounded once
             allowed = 0
-        self.filter_statistics[].note(abs(got - wanted) <= allowed, 1 + 5 * S.metric + self.dtype, self.dim)
+        self.filter_statistics[].note(
+            abs(got - wanted) <= allowed, 1 + 5 * S.metric + self.dtype, self.dim
+        )
 
 
-def check_bytes[X: DType, Y: DType, turn: UInt8](bytes: Int, mut draw: Draw, mut filter_statistics: FilterStatistics):
+def check_bytes[
+    X: DType, Y: DType, turn: UInt8
+](bytes: Int, mut draw: Draw, mut filter_statistics: FilterStatistics):
     """Compares sums of products of bytes with plain ones."""
     var code = allocate[UInt8](bytes)
     var other = allocate[UInt8](2 * bytes)
@@ -214,7 +218,9 @@ def check_bytes[X: DType, Y: DType, turn: UInt8](bytes: Int, mut draw: Draw, mut
         )
         filter_statistics.note(right, 20, bytes)
         comptime if X == DType.uint8 and Y == DType.int8 and turn == 0:
-            filter_statistics.note(Int64(dot_nibbles(code, other, bytes).reduce_add()) == nibbles, 21, bytes)
+            filter_statistics.note(
+                Int64(dot_nibbles(code, other, bytes).reduce_add()) == nibbles, 21, bytes
+            )
     release(code)
     release(other)
 
@@ -249,7 +255,9 @@ def check_between[bits: Int](rows: Rows, a: Int, b: Int, mut filter_statistics: 
     release(room)
 
 
-def check_estimates[kind: Int, bits: Int](dim: Int, mut draw: Draw, mut filter_statistics: FilterStatistics):
+def check_estimates[
+    kind: Int, bits: Int
+](dim: Int, mut draw: Draw, mut filter_statistics: FilterStatistics):
     """Compares estimated distances with the same sum taken value by value."""
     comptime ROWS = 4
     var floats = allocate[Float32](ROWS * dim)
@@ -293,7 +301,9 @@ def check_crc(mut draw: Draw, mut filter_statistics: FilterStatistics) -> UInt32
     for i in range(BYTES):
         bytes[unsafe_offset=i] = UInt8(draw.next(256))
     for size in range(1030):
-        filter_statistics.note(crc32c(Int(bytes) + 1, size) == crc32c_by_table(Int(bytes) + 1, size), 40, size)
+        filter_statistics.note(
+            crc32c(Int(bytes) + 1, size) == crc32c_by_table(Int(bytes) + 1, size), 40, size
+        )
     var all = crc32c(Int(bytes), BYTES)
     filter_statistics.note(all == crc32c_by_table(Int(bytes), BYTES), 40, BYTES)
     release(bytes)
@@ -391,7 +401,10 @@ def check_index[
     filter_statistics.note(index.graph[].linked == ROWS, PLACE, dim)
     var near = 0
     for q in range(QUERIES):
-        near += Int(walked.ids[unsafe_offset=q * GrowableArray.K] == tiles.ids[unsafe_offset=q * GrowableArray.K])
+        near += Int(
+            walked.ids[unsafe_offset=q * GrowableArray.K]
+            == tiles.ids[unsafe_offset=q * GrowableArray.K]
+        )
     filter_statistics.note(2 * near > QUERIES, PLACE + 2, dim)  # the walk finds its way
     var links = ROWS * slots(2 * index.graph[].M) * 4
     var graph = crc32c_by_table(index.graph[].links0.address, links)

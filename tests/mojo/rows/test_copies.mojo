@@ -137,7 +137,9 @@ def test_rings_get_shorter() raises:
         var left = 0
         for row in range(ROWS):
             var representative = duplicates.representative(sample.rows, row)
-            assert_equal(duplicates.find(sample.rows, row), row if representative < 0 else representative)
+            assert_equal(
+                duplicates.find(sample.rows, row), row if representative < 0 else representative
+            )
             if representative >= 0:
                 duplicates.append(representative, row)
                 if Int(random_ui64(0, 99)) < share:

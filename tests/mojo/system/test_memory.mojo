@@ -152,7 +152,12 @@ struct TallyInTeams(Body):
         """Counts items begin .. end-1."""
         var watch = Unwatched()
         var team = Team(self.size)
-        var inner = FilterStatistics(self.filter_statistics.times.unsafe_offset(begin), self.filter_statistics.wrong, 1, team.size())
+        var inner = FilterStatistics(
+            self.filter_statistics.times.unsafe_offset(begin),
+            self.filter_statistics.wrong,
+            1,
+            team.size(),
+        )
         if not team.run(end - begin, 1, inner, watch):
             _ = Atomic[Int64].fetch_add(self.filter_statistics.wrong, 1)
 
@@ -195,7 +200,9 @@ def check_region(team: Team, count: Int, grain: Int) raises:
     var times = allocate_zeroed[Int64](count + 1)
     var watch = Limited(Int.MAX)
     # a grain below 1 counts as 1
-    var filter_statistics = FilterStatistics(times, times.unsafe_offset(count), max(grain, 1), team.size())
+    var filter_statistics = FilterStatistics(
+        times, times.unsafe_offset(count), max(grain, 1), team.size()
+    )
     assert_true(team.run(count, grain, filter_statistics, watch))
     for i in range(count):
         assert_equal(times[unsafe_offset=i], 1)
@@ -261,7 +268,9 @@ def test_a_watch_ends_a_region() raises:
             for grain in [1, 8]:
                 var times = allocate_zeroed[Int64](COUNT + 1)
                 var watch = Limited(left)
-                var filter_statistics = FilterStatistics(times, times.unsafe_offset(COUNT), grain, team.size())
+                var filter_statistics = FilterStatistics(
+                    times, times.unsafe_offset(COUNT), grain, team.size()
+                )
                 var finished = team.run(COUNT, grain, filter_statistics, watch)
                 var done = 0
                 for i in range(COUNT):
