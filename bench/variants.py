@@ -79,7 +79,7 @@ CHANGES = (
         "row-by-row",
         "measures the rows of a hop one by one",
         "vicinal/walk/beam_search.mojo",
-        "comptime if S.by_fours:",
+        "comptime if S.batched:",
         "comptime if False:",
     ),
     Variant(
@@ -93,7 +93,9 @@ CHANGES = (
         "no-link-fetch",
         "does not ask for the links of a row when it becomes a candidate",
         "vicinal/walk/beam_search.mojo",
-        "fetch_links(self.graph[], 0 if Self.ground else self.level, node_of(entry))",
+        """prefetch_links(
+                        self.graph[], 0 if Self.base_layer else self.level, node_of(entry)
+                    )""",
         "pass",
     ),
     Variant(
@@ -108,7 +110,7 @@ CHANGES = (
         "one-walk",
         "one walk at a time in batches and builds",
         "vicinal/walk/interleaved.mojo",
-        "return 1 if bytes <= CACHED else LANES",
+        "return 1 if bytes <= CACHED else MAX_SEARCHES",
         "return 1",
     ),
     Variant(
@@ -122,8 +124,8 @@ CHANGES = (
         "no-spread",
         "links are selected in one go, with a factor of 1",
         "vicinal/kernels/space.mojo",
-        "comptime SPREAD = 7",
-        "comptime SPREAD = 5",
+        "comptime SQUARED_ALPHA = 7",
+        "comptime SQUARED_ALPHA = 5",
     ),
     Variant(
         "no-fill",

@@ -3,8 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vicinal import _tuning
-from vicinal._cpu import build_info
+from vicinal import _cpu, _tuning  # _cpu first: it asks whether this Python will do
 from vicinal._metrics import metrics
 from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._trace import Trace, TraceStep
@@ -66,6 +65,7 @@ def __getattr__(name: str) -> Any:
 
 
 __version__ = "0.1.0"
+build_info = _cpu.build_info
 
 # Pickles made before 0.1.0 was finished name these modules as they were called then.
 sys.modules[f"{__name__}._quality"] = _tuning

@@ -265,7 +265,7 @@ def test_what_an_index_answered_is_unpickled_under_the_old_names() -> None:
     for answer, new, old in [
         (index.tune(0.9, 3), b"vicinal._tuning", b"vicinal._quality"),
         (index.measure_recall(k=3), b"vicinal._tuning", b"vicinal._quality"),
-        (index.why_not(query, 7), b"vicinal._trace", b"vicinal._walking"),
+        (index.why_not(query, 7), b"vicinal._why_not", b"vicinal._walking"),
     ]:
         text = pickle.dumps(answer, 0)
         assert new in text

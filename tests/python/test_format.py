@@ -147,7 +147,7 @@ def test_layout_is_as_documented(image: bytes, index: vicinal.Index) -> None:
     sections = sections_of(image)
     assert list(sections) == [
         *("vectors", "links0", "upper_rows", "upper_start", "upper_links", "ids"),
-        *("codes", "code_constants", "code_centre", "checksums"),
+        *("codes", "code_constants", "code_centre", "code_reach", "checksums"),
     ]
     assert not any(image[168:256])
     assert not any(image[256 + 64 * len(sections) : 4088])

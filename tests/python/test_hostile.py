@@ -104,10 +104,6 @@ def hole(image: Image) -> None:
     links_of(image, "links0")[4, :] = [0xFFFFFFFF, *[1] * 15]
 
 
-def link_behind_the_last(image: Image) -> None:
-    links_of(image, "links0")[5, 6] = 1  # M = 3: a row has six at most
-
-
 def far_upper_link(image: Image) -> None:
     links_of(image, "upper_links")[0, 0] = 0x7FFFFFFF
 
@@ -156,7 +152,6 @@ def two_copies_lead_to_one(image: Image) -> None:
         (far_link, "item 69 of section 'links0' contradicts"),
         (own_link, "item 3 of section 'links0' contradicts"),
         (hole, "item 4 of section 'links0' contradicts"),
-        (link_behind_the_last, "item 5 of section 'links0' contradicts"),
         (far_upper_link, "item 0 of section 'upper_links' contradicts"),
         (rows_of_ordinals_in_disorder, "item 1 of section 'upper_rows' contradicts"),
         (ordinal_of_no_row, r"item \d+ of section 'upper_rows' contradicts"),

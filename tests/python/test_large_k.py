@@ -41,8 +41,8 @@ def test_recall_is_that_of_the_stored_rows(
     for ef in (10, 64):
         plain = recall(indexes[name, None].search(queries, k, ef_search=ef), wanted)
         coded = recall(indexes[name, kind].search(queries, k, ef_search=ef), wanted)
-        # the graphs differ, too, which shows where walks are short
-        assert coded >= plain - (0.004 if max(ef, k) >= 50 else 0.02), (plain, coded)
+        # the graphs differ, too, which shows where walks are short, and where few rows are counted
+        assert coded >= plain - (0.004 if k > 1 and max(ef, k) >= 50 else 0.02), (plain, coded)
 
 
 @pytest.mark.parametrize("kind", ESTIMATES)

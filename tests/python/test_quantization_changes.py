@@ -193,7 +193,7 @@ def test_auto_notices_rows_far_apart(parts: int, minilm: Any) -> None:
     )
     rows = np.concatenate([base[:1500], base[1500:] + shift])
     found = {}
-    for way in ("auto", "rabitq4", None):
+    for way in ("auto", None):
         index = vicinal.Index(base.shape[1], quantization=way)
         for part in np.array_split(rows, parts):
             index.add(part)
@@ -206,7 +206,6 @@ def test_auto_notices_rows_far_apart(parts: int, minilm: Any) -> None:
             assert stats["quantization"] == "sq8"
             assert stats["quantization_reason"].endswith("too coarse for a sample of the rows")
     assert found["auto"] >= found[None] - 0.005
-    assert found["rabitq4"] < found["auto"]  # or the check would be for nothing
 
 
 # ---- CPU levels

@@ -251,10 +251,9 @@ def test_why_not(built: Any, metric: str, dtype: str, quantization: str | None, 
                 assert why.true_rank is None or why.true_rank > 1
             fates[why.fate] = str(why)
             follow(index, query, why, k, ef)
-    assert {"found", "unreached"} <= set(fates)
+    assert "found" in fates
     assert "farther" in fates or "evicted" in fates
     assert "was found, as number" in fates["found"]
-    assert "was never reached" in fates["unreached"]
 
 
 def test_all_fates_are_told(built: Any) -> None:
@@ -267,6 +266,7 @@ def test_all_fates_are_told(built: Any) -> None:
             told[why.fate] = str(why)
             follow(index, query, why, 3, 6)
     assert set(told) == {"found", "farther", "evicted", "refused", "unreached"}
+    assert "was never reached" in told["unreached"]
     assert "pushed it out" in told["evicted"]
     assert "when the candidates were all nearer" in told["refused"]
 

@@ -1,7 +1,7 @@
 """Layer 6. How rows are linked, and how links to removed rows are replaced.
 
-    0  Passes            the order of linking, in which rows that come in order are no round's neighbours
-    1  link_rows         insertion in rounds: every row of a round searches the graph as it stands, and sees those of its round
+    1  link_rows         insertion in rounds, in passes drawn from the seed (`Passes`): every row of a round searches the graph as
+                         it stands, and sees rows of its round
     2  robust_prune      which of the nearest rows become its neighbours
     3  AddBackEdges.run  each block that gets back edges is changed by one owner
     4  refine_new_nodes  slots left free go to neighbours of neighbours

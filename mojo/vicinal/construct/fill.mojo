@@ -181,7 +181,7 @@ def refine_new_nodes[
         places: Rows that were linked.
         count: Their number.
         team: Workers.
-        scratches: LANES for each worker.
+        scratches: MAX_SEARCHES for each worker.
         log: Receives what an undo needs, and word of memory that was refused.
         watch: May end the work early.
 

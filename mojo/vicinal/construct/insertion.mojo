@@ -359,7 +359,7 @@ def link_rows[
         ef_construction: Candidates kept while searching for neighbours.
         seed: What the order of linking is drawn from.
         team: Workers.
-        scratches: LANES for each worker.
+        scratches: MAX_SEARCHES for each worker.
         log: Made of the same graph; receives what an undo needs, and word of memory that was refused.
         ledger: Receives what it costs.
         watch: May end the work early.

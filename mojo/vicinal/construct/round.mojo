@@ -30,7 +30,7 @@ struct Round(TrivialRegisterPassable):
     var ordinals: Int
     """Ordinals that were there before."""
     var scratches: Ptr[Ptr[Scratch]]
-    """LANES for each worker."""
+    """MAX_SEARCHES for each worker."""
     var ef_construction: Int
 
     @staticmethod

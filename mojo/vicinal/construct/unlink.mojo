@@ -360,7 +360,7 @@ def unlink_removed[
         marks: Address of the rows' marks.
         kept: A row that stays though it is removed, or -1.
         team: Workers.
-        scratches: LANES for each worker.
+        scratches: MAX_SEARCHES for each worker.
         log: Receives what an undo needs, and word of memory that was refused.
         watch: May end the work early.
 

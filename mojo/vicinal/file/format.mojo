@@ -1,7 +1,7 @@
 """The layout of a file: a header of one page, sections on page boundaries, checksums of it all.
 
 Arrays are (name, address, shape); what they mean is the caller's. `writer` writes the layout,
-`mapped` reads it; docs/format.md has the bytes and the reasons.
+`mapped` reads it; docs/design/format.md has the bytes and the reasons.
 """
 
 from vicinal.file.posix import Name, Status

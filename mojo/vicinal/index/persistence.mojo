@@ -28,7 +28,7 @@ from vicinal.system.parallel import Watch, usable_cores
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime SECTIONS = 16
+comptime SECTIONS = 17
 comptime MAX_TUNINGS = 4096
 
 

@@ -9,7 +9,7 @@ from std.sys import simd_width_of
 
 from vicinal.system.memory import Ptr, allocate, missing, release
 
-comptime MAX_SEARCHES = simd_width_of[DType.int64]()
+comptime LANES = simd_width_of[DType.int64]()
 comptime EMPTY_ENTRY: Int64 = 0x7FFFFFFFFFFFFFFF
 comptime STRAIGHT = 256
 """Up to so many entries an insertion goes through all; above, it looks for its place first."""
@@ -49,18 +49,18 @@ def insert_sorted(entries: Ptr[Int64], size: Int, entry: Int64) -> Int:
     var first = 0
     if size > STRAIGHT:  # vectors that hold smaller entries only need no touch
         var high = size
-        while high - first > MAX_SEARCHES:
+        while high - first > LANES:
             var middle = (first + high) >> 1
             if entries[unsafe_offset=middle] < entry:
                 first = middle
             else:
                 high = middle
-        first = first // MAX_SEARCHES * MAX_SEARCHES
-    var new = SIMD[DType.int64, MAX_SEARCHES](entry)
-    var below = SIMD[DType.int64, MAX_SEARCHES](Int64.MIN)
-    for i in range(first, size + 1, MAX_SEARCHES):
-        var here = entries.unsafe_load[width=MAX_SEARCHES](i)
-        var shifted = below.join(here).slice[MAX_SEARCHES, offset=MAX_SEARCHES - 1]()
+        first = first // LANES * LANES
+    var new = SIMD[DType.int64, LANES](entry)
+    var below = SIMD[DType.int64, LANES](Int64.MIN)
+    for i in range(first, size + 1, LANES):
+        var here = entries.unsafe_load[width=LANES](i)
+        var shifted = below.join(here).slice[LANES, offset=LANES - 1]()
         entries.unsafe_store(i, min(here, max(shifted, new)))
         below = here
     return first
@@ -70,13 +70,13 @@ def insert_sorted(entries: Ptr[Int64], size: Int, entry: Int64) -> Int:
 def find_open(entries: Ptr[Int64], begin: Int, size: Int) -> Int:
     """Returns the first position from `begin`, or a little before it, whose entry is not expanded; `size` or more if there is none.
     """
-    var i = begin // MAX_SEARCHES * MAX_SEARCHES
+    var i = begin // LANES * LANES
     while i < size:
-        var states = entries.unsafe_load[width=MAX_SEARCHES](i) & 1
+        var states = entries.unsafe_load[width=LANES](i) & 1
         var open = Int(pack_bits(states.eq(0)))
         if open != 0:
             return i + Int(count_trailing_zeros(open))
-        i += MAX_SEARCHES
+        i += LANES
     return size
 
 
@@ -92,8 +92,8 @@ def late_room(limit: Int) -> Int:
 def room_for(limit: Int) -> Int:
     """Returns how many entries are allocated to keep some, slack for whole vectors and late entries included.
     """
-    var room = limit + 3 * MAX_SEARCHES
-    return room if limit <= WIDE else room + late_room(limit) + 3 * MAX_SEARCHES
+    var room = limit + 3 * LANES
+    return room if limit <= WIDE else room + late_room(limit) + 3 * LANES
 
 
 struct Candidates(Movable):
@@ -128,8 +128,8 @@ struct Candidates(Movable):
 
     def __init__(out self):
         """Makes a buffer that holds nothing; call `reset` before use."""
-        self.entries = allocate[Int64](4 * MAX_SEARCHES)
-        self.allocated = 4 * MAX_SEARCHES
+        self.entries = allocate[Int64](4 * LANES)
+        self.allocated = 4 * LANES
         self.size = 0
         self.limit = 0
         self.width = 0
@@ -147,8 +147,8 @@ struct Candidates(Movable):
         var limit = wanted
         if room_for(limit) > self.allocated:
             limit = self._make_room(limit)
-        for i in range(0, limit + MAX_SEARCHES, MAX_SEARCHES):
-            self.entries.unsafe_store(i, SIMD[DType.int64, MAX_SEARCHES](EMPTY_ENTRY))
+        for i in range(0, limit + LANES, LANES):
+            self.entries.unsafe_store(i, SIMD[DType.int64, LANES](EMPTY_ENTRY))
         self.size = 0
         self.limit = limit
         self.width = width
@@ -162,9 +162,9 @@ struct Candidates(Movable):
         var entries = allocate[Int64](room)
         if missing(entries):
             self.failed = True
-            var fewer = self.allocated - 3 * MAX_SEARCHES
+            var fewer = self.allocated - 3 * LANES
             if fewer > WIDE:
-                fewer = max(WIDE, fewer - late_room(fewer) - 3 * MAX_SEARCHES)
+                fewer = max(WIDE, fewer - late_room(fewer) - 3 * LANES)
             return fewer
         release(self.entries)
         self.entries = entries
@@ -174,12 +174,12 @@ struct Candidates(Movable):
     def shrink(mut self):
         """Empties the buffer and gives back what is more than the least room, unless that is refused.
         """
-        var entries = allocate[Int64](4 * MAX_SEARCHES)
+        var entries = allocate[Int64](4 * LANES)
         if missing(entries):
             return
         release(self.entries)
         self.entries = entries
-        self.allocated = 4 * MAX_SEARCHES
+        self.allocated = 4 * LANES
         self.size = 0
         self.limit = 0
         self.cursor = 0
@@ -235,7 +235,7 @@ struct Candidates(Movable):
     def late_entries(self) -> Ptr[Int64]:
         """Returns where late entries lie; from `late` on there is anything not smaller than the last.
         """
-        return self.entries.unsafe_offset((self.limit // MAX_SEARCHES + 3) * MAX_SEARCHES)
+        return self.entries.unsafe_offset((self.limit // LANES + 3) * LANES)
 
     @no_inline
     def insert_late(mut self, entry: Int64):
@@ -244,8 +244,8 @@ struct Candidates(Movable):
         var late = self.late_entries()
         if self.late == 0:
             self.late_cursor = 0
-            for i in range(0, late_room(self.limit) + MAX_SEARCHES, MAX_SEARCHES):
-                late.unsafe_store(i, SIMD[DType.int64, MAX_SEARCHES](EMPTY_ENTRY))
+            for i in range(0, late_room(self.limit) + LANES, LANES):
+                late.unsafe_store(i, SIMD[DType.int64, LANES](EMPTY_ENTRY))
         var others = self.size - self.late
         var first = insert_sorted(late, self.late, entry)
         self.late += 1

@@ -115,12 +115,12 @@ def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Sums:
     Safety:
         `code` must have `bytes` bytes and `query` twice as many.
     """
-    comptime STRIPES = CODE_LINE // STEP
+    comptime PARTS = CODE_LINE // STEP
     var low = Sums(0)
     var high = Sums(0)
     for line in range(0, bytes, CODE_LINE):
         var pairs = Pairs(0)
-        comptime for part in range(STRIPES):
+        comptime for part in range(PARTS):
             var v = code.unsafe_load[width=STEP](line + part * STEP)
             var q = query.unsafe_offset(2 * line + part * STEP)
             var q_low = bitcast[DType.int8, STEP](q.unsafe_load[width=STEP](0))
@@ -129,7 +129,7 @@ def dot_nibbles(code: Ptr[UInt8], query: Ptr[UInt8], bytes: Int) -> Sums:
                 low = small_dot(low, v & 15, q_low)
                 high = small_dot(high, v >> 4, q_high)
             else:
-                comptime assert 2 * STRIPES <= MOST_SMALL
+                comptime assert 2 * PARTS <= MOST_SMALL
                 pairs += small_products(v & 15, q_low) + small_products(v >> 4, q_high)
         comptime if not QUADS:
             low = add_pairs(low, pairs)

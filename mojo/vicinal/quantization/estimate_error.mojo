@@ -21,7 +21,7 @@ from vicinal.rows.row_states import stays
 comptime SAMPLE = 32
 """Rows measured both ways."""
 comptime DEVIATIONS = 4.0
-"""Standard deviations of the error that are allowed for: it is near to normal (docs/quantization.md)."""
+"""Standard deviations of the error that are allowed for: it is near to normal (docs/measurements/quantization.md)."""
 
 
 struct EstimateError(TrivialRegisterPassable):

@@ -7,7 +7,7 @@
     5  run_interleaved       several walks of one thread at a time, each waiting for memory while the others work
     6  PlainSearches.start   prepares the query for the codes, then `start_beam_search` of `walk`
     7  PlainSearches.finish  drops rows that this search must not see
-    8  rerank                the best candidates of estimates, measured on the stored rows
+    8  measure_in_order      the best candidates of estimates, measured on the stored rows up to a bound
     9  Duplicates.expand     duplicates join the row that stands for them; distances and ids are written
 
 `search_filtered`, `search_range` and `trace` differ in step 1 (which rows are allowed, which plan) and in what the walk keeps.

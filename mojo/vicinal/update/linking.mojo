@@ -64,7 +64,7 @@ struct Linking[V: Watch](Movable):
     var index: Ptr[Index]
     var team: Ptr[Team]
     var scratches: Ptr[Ptr[Scratch]]
-    """LANES for each worker."""
+    """MAX_SEARCHES for each worker."""
     var watch: Ptr[Self.V]
     var failed: Bool
     """Whether memory was refused when it began: nothing may be done then but to end it."""

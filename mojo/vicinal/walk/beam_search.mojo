@@ -7,7 +7,7 @@ from std.bit import count_trailing_zeros
 from std.memory import pack_bits
 
 from vicinal.graph.links import SLOTS_PER_LINE, Graph, prefetch_links
-from vicinal.kernels.candidates import MAX_SEARCHES, entry_of, key_of, node_of
+from vicinal.kernels.candidates import LANES, entry_of, key_of, node_of
 from vicinal.kernels.space import QueryDistance, Query, Rows, prefetch_row
 from vicinal.system.atomics import load_acquire, slot
 from vicinal.system.memory import Ptr
@@ -251,12 +251,12 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
         var count = self.count
         measure_nodes[Self.S, Self.base_layer](self.graph[], rows, query, fresh, count, LOOK_AHEAD)
         # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
-        for i in range(0, count, MAX_SEARCHES):
-            var better = fresh.unsafe_load[width=MAX_SEARCHES](i).lt(
-                SIMD[DType.int64, MAX_SEARCHES](beam.worst())
+        for i in range(0, count, LANES):
+            var better = fresh.unsafe_load[width=LANES](i).lt(
+                SIMD[DType.int64, LANES](beam.worst())
             )
             var here = count - i
-            var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < MAX_SEARCHES else -1)
+            var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < LANES else -1)
             while mask != 0:
                 var entry = fresh[unsafe_offset=i + Int(count_trailing_zeros(mask))]
                 mask &= mask - 1
