@@ -705,3 +705,24 @@ def test_statuses_nobody_sends() -> None:
         _file_status.raise_for_status([_file_status.Code.BAD_CONTENT, 7, 0, *name], "f")
     with pytest.raises(RuntimeError, match="status 99"):
         _file_status.raise_for_status([99, 0, 0, 0, 0], "f")
+
+
+def test_a_file_with_all_sections_that_go_together(tmp_path: Path) -> None:
+    rows = rows_of("float32", 3000, 40)
+    rows[2900:] = rows[:100]
+    index = vicinal.Index(40, ids="str")
+    index.add(rows, [f"row {i}" for i in range(3000)])
+    index.tune(0.9, 3)
+    index.remove([f"row {i}" for i in range(500, 700)])
+    index.remove([f"row {i}" for i in range(700, 705)])
+    index.save(tmp_path / "all")
+    assert sorted(sections_of((tmp_path / "all").read_bytes())) == sorted(
+        [
+            *("vectors", "links0", "upper_rows", "upper_start", "upper_links", "ids", "codes"),
+            *("code_constants", "code_centre", "code_reach", "copies", "id_text", "id_offsets"),
+            *("tombstones", "tuning", "mended", "checksums"),
+        ]
+    )
+    again = vicinal.open(tmp_path / "all", verify=True)
+    queries = rows[:20]
+    assert again.search(queries, 5).ids.tolist() == index.search(queries, 5).ids.tolist()
