@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 EVERY = _levels.levels_of(_levels.machine_name())
 ALL = os.environ.get("VICINAL_TEST_LEVELS") == "all"
 LEVELS = EVERY if ALL else tuple(vicinal.build_info()["available"])
+EXTRAS = {"arrow", "cli", "convert", "hdf5", "sklearn"}
 MODULES = [f"vicinal/_{level}/_native.so" for level in LEVELS]
 
 needs_build_tools = pytest.mark.skipif(
@@ -106,7 +107,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         information = {name.split("/", 1)[1] for name in archive.namelist() if name not in names}
     records = {name.replace("_native.so", "build.json") for name in MODULES}
     assert names == sources_of_package() | set(MODULES) | records
-    assert information == {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE"}
+    assert information == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 
 
 @needs_build_tools
@@ -125,7 +126,7 @@ def test_wheel_describes_itself(wheel, unpacked):
     assert metadata["License-Expression"] == "Apache-2.0"
     required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert required == ["numpy>=1.23"]
-    assert set(metadata.get_all("Provides-Extra")) == {"test", "bench", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == EXTRAS | {"test", "bench", "dev"}
 
 
 @needs_build_tools
