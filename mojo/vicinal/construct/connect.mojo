@@ -34,7 +34,7 @@ def repair[
     Args:
         graph: The links.
         rows: The rows.
-        marks: Address of the rows' marks, 0 if none has any; only rows that stay must be reached.
+        states: Address of the rows' states, 0 if none has any; only rows that stay must be reached.
         ef_construction: Candidates kept while searching for reached rows.
         log: Receives what an undo needs, and word of memory that was refused.
         scratch: Buffers.

@@ -124,7 +124,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         return walk
 
     def look_around(self, number: Int, query: Query, mut scratch: Scratch):
-        """Leaves the nearest rows of the round in `scratch.chosen`."""
+        """Leaves the nearest rows of the round in `scratch.pruning_candidates`."""
         var round = self.round
         ref chosen = scratch.pruning_candidates
         var first = max(number - SIGHT, 0)
@@ -158,7 +158,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
     def start_near(
         self, count: Int, query: Query, scratch: Ptr[Scratch]
     ) -> BeamSearch[Self.S, True]:
-        """Starts a walk on level 0 from the `count` rows in `scratch.picked`, which are candidates whatever it finds.
+        """Starts a walk on level 0 from the `count` rows in `scratch.selected`, which are candidates whatever it finds.
         """
         var round = self.round
         ref graph = round.graph[]
@@ -361,7 +361,7 @@ def link_rows[
         team: Workers.
         scratches: MAX_SEARCHES for each worker.
         log: Made of the same graph; receives what an undo needs, and word of memory that was refused.
-        ledger: Receives what it costs.
+        build_statistics: Receives what it costs.
         watch: May end the work early.
         seeds: Where walks for some of the rows start.
 

@@ -132,8 +132,8 @@ struct JoinOrder(Movable):
             places: All rows that are to be linked; the first stays the first.
             count: Their number.
             upper: A mark for each of them that reaches level 1; if that was `missing`, so is the order.
-            twins: Rows that are not linked since they are copies, each followed by the row it is a copy of.
-            copied: Number of copies.
+            duplicates: Rows that are not linked since they are copies, each followed by the row it is a copy of.
+            num_duplicates: Number of copies.
             linked: Rows in the graph before the call.
         """
         self.graph = origin.graph

@@ -39,7 +39,7 @@ def robust_prune[
         candidates: Entries sorted by their distance to the centre, which is not among them.
         count: Number of candidates.
         wanted: The most that may be picked, at most HOP.
-        scratch: Receives the picked nodes in `picked`, those of each go nearest first; `fresh` is used, too.
+        scratch: Receives the picked nodes in `selected`, those of each go nearest first; `unvisited` is used, too.
 
     Returns:
         The number of nodes picked; 0 if the scratch has failed.

@@ -133,7 +133,7 @@ struct SelectReplacements[S: SymmetricDistance](Body):
         nodes: Int,
         mut scratch: Scratch,
     ):
-        """Collects in `scratch.chosen` the nearest rows found behind removed ones, breadth first, and behind the links that
+        """Collects in `scratch.pruning_candidates` the nearest rows found behind removed ones, breadth first, and behind the links that
         are kept if many are lost.
         """
         scratch.pruning_candidates.reset(OFFERED)
@@ -357,7 +357,7 @@ def unlink_removed[
     Args:
         graph: The links; readers may search it meanwhile.
         rows: The rows.
-        marks: Address of the rows' marks.
+        states: Address of the rows' states.
         kept: A row that stays though it is removed, or -1.
         team: Workers.
         scratches: MAX_SEARCHES for each worker.

@@ -80,7 +80,7 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, states: I
         count: Rows of the index, removed ones included.
         whole: Whether rows were repaired since the last insertion, so that all must be reachable.
         apart: Rows that take no part in the graph, pending ones not counted.
-        marks: Address of the rows' marks, 0 if none was removed.
+        states: Address of the rows' states, 0 if none was removed.
 
     Returns:
         SOUND or the number of the first invariant found broken, or NOT_KNOWN.

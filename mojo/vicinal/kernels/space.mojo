@@ -38,8 +38,8 @@ comptime TOO_SMALL = 6
 comptime LARGEST_SQUARED_NORM: Float32 = 8e37
 """Rows below it have all distances finite in float32: (|a| + |b|)**2 <= 4 * 8e37 < 3.4e38."""
 comptime LEAST_SQUARE: Float32 = 1e-38
-"""l2 and ip refuse rows whose elements squared are smaller on average, zeros apart: squares and products fall out of float32's range,
-to zero in the end, and rows would come in the order of their numbers. Above, each is off by 1e-45 at most."""
+"""Rows whose elements squared are smaller on average, zeros apart, are refused with l2 and ip: squares and products fall out of
+float32's range, to zero in the end, and rows would come in the order of their numbers. Above, each is off by 1e-45 at most."""
 comptime RAISE: Float32 = 1 << 40
 """What vectors are multiplied by, which is exact, whose reciprocal norm is too large for float32."""
 

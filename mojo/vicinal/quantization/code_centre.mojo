@@ -29,7 +29,7 @@ def find_centre[
 
     Args:
         stored: The rows.
-        marks: Address of their marks, 0 if none has any; rows that do not stay take no part.
+        states: Address of their states, 0 if none has any; rows that do not stay take no part.
         count: Their number.
         centre: Receives the mean.
         reach: Set to the squared distance from it up to which rows are not far; to the largest number if many are.

@@ -87,7 +87,7 @@ struct EstimateError(TrivialRegisterPassable):
             coded: The codes.
             prepared: The query for those.
             count: Rows that have codes, at least 1.
-            marks: Address of the rows' marks, 0 if none has any; freed rows are left out.
+            states: Address of the rows' states, 0 if none has any; freed rows are left out.
         """
         var error = Self(S.metric)
         var sampled = min(SAMPLE, count)

@@ -40,7 +40,7 @@ def walk_plain[
     width: Int,
     kept: Int,
 ) -> Int:
-    """Walks as if there were no filter and collects the `kept` nearest allowed rows measured, in `scratch.chosen`.
+    """Walks as if there were no filter and collects the `kept` nearest allowed rows measured, in `scratch.pruning_candidates`.
 
     Unless the filter's plan is BEAM, the rows met in the first hops decide whether to go on, and how wide.
 

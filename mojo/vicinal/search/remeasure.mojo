@@ -23,7 +23,7 @@ def kept_for(k: Int, width: Int) -> Int:
 
 
 def measure_in_order[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
-    """Measures candidates of the beam on the stored rows; leaves the k nearest in `scratch.chosen`.
+    """Measures candidates of the beam on the stored rows; leaves the k nearest in `scratch.pruning_candidates`.
 
     The beam's keys are estimates. Candidates are taken in their order until the next estimate is larger than that of a row as
     far as the k-th nearest can be, as far as the error goes that was seen up to there: neither that one nor those behind it

@@ -118,7 +118,7 @@ def measure_nodes[
 
     Parameters:
         S: What measures.
-        ground: True for level 0, where nodes are rows.
+        base_layer: True for level 0, where nodes are rows.
 
     Args:
         graph: Tells the rows of nodes above level 0.
@@ -164,7 +164,7 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
 
     Parameters:
         S: What measures.
-        ground: True for level 0, where nodes are rows; above it they are ordinals.
+        base_layer: True for level 0, where nodes are rows; above it they are ordinals.
     """
 
     var graph: Ptr[Graph]
@@ -288,7 +288,7 @@ def search_level[
 
     Parameters:
         S: What measures.
-        ground: True for level 0, where nodes are rows; above it they are ordinals.
+        base_layer: True for level 0, where nodes are rows; above it they are ordinals.
 
     Args:
         graph: The links.
