@@ -16,7 +16,7 @@ from vicinal.kernels.space import (
     float_of_key,
     key_of_float,
 )
-from vicinal.rows.row_states import stays
+from vicinal.rows.visibility import Visibility
 
 comptime SAMPLE = 32
 """Rows measured both ways."""
@@ -74,7 +74,14 @@ struct EstimateError(TrivialRegisterPassable):
     @staticmethod
     def of_sample[
         S: Space, M: QueryDistance
-    ](stored: Rows, query: Query, coded: Rows, prepared: Query, count: Int, states: Int) -> Self:
+    ](
+        stored: Rows,
+        query: Query,
+        coded: Rows,
+        prepared: Query,
+        count: Int,
+        visible: Visibility,
+    ) -> Self:
         """Measures a sample both ways.
 
         Parameters:
@@ -87,7 +94,7 @@ struct EstimateError(TrivialRegisterPassable):
             coded: The codes.
             prepared: The query for those.
             count: Rows that have codes, at least 1.
-            states: Address of the rows' states, 0 if none has any; freed rows are left out.
+            visible: Which rows the search sees: others may be written over meanwhile, and are left out.
         """
         var error = Self(S.metric)
         var sampled = min(SAMPLE, count)
@@ -96,6 +103,6 @@ struct EstimateError(TrivialRegisterPassable):
             prefetch_row(coded, i * count // sampled)
         for i in range(sampled):
             var row = i * count // sampled
-            if stays(states, row):
+            if visible.is_visible(row):
                 error.learn(M.key(prepared, coded, row), S.key(query, stored, row))
         return error

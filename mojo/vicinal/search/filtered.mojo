@@ -279,7 +279,7 @@ struct AnswerFiltered[S: Space](Body):
         if not measure_in_order[Self.S](stored, query, scratch, k) and kept < filter.matches:
             # many rows so equally far that estimates do not tell them apart
             var error = EstimateError.of_sample[Self.S, M](
-                stored, query, rows, prepared, known, index.states.address()
+                stored, query, rows, prepared, known, snapshot.visible
             )
             scratch.beam.reset(enough)
             scan_allowed(

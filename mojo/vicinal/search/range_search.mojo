@@ -208,7 +208,7 @@ struct AnswerRange[S: Space](Body):
             )
             if not exact:
                 var error = EstimateError.of_sample[Self.S, M](
-                    stored, query, rows, prepared, known, index.states.address()
+                    stored, query, rows, prepared, known, self.snapshot.visible
                 )
                 limit = error.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
         var walk = start_beam_search[M](
