@@ -19,7 +19,7 @@ from vicinal.vectors_io._source import (
     Array,
     Piece,
     RowError,
-    VectorSource,
+    SeekableSource,
     buffer,
     check_shape,
     numbers_dtype,
@@ -38,7 +38,7 @@ _NPY = b"\x93NUMPY"
 _NPY_HEADER = 10_000  # as NumPy: a longer literal is not worth the trouble of reading it
 
 
-class FlatFile(VectorSource):
+class FlatFile(SeekableSource):
     """Rows of one length, one after the other; in Fortran order, columns."""
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vicinal.errors import FormatError
-from vicinal.vectors_io._source import Array, Piece, VectorSource, extra, open_file
+from vicinal.vectors_io._source import Array, Piece, SeekableSource, extra, open_file
 
 __all__ = ["LIBRARIES", "open_foreign"]
 
@@ -19,7 +19,7 @@ LIBRARIES = ("hnswlib", "faiss", "usearch", "annoy")
 Get = Callable[[int, int], Array]
 
 
-class ForeignSource(VectorSource):
+class ForeignSource(SeekableSource):
     """Rows that another library's object gives; `notes` says what is worth knowing of them."""
 
     def __init__(

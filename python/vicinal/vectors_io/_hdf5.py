@@ -10,6 +10,7 @@ from vicinal.errors import FormatError
 from vicinal.vectors_io._source import (
     Array,
     Piece,
+    SeekableSource,
     VectorSource,
     check_shape,
     extra,
@@ -35,7 +36,7 @@ _METRICS = {
 _READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
 
 
-class _Dataset(VectorSource):
+class _Dataset(SeekableSource):
     format = "hdf5"
 
     def __init__(self, name: str, file: Any, dataset: Any, metric: str | None) -> None:

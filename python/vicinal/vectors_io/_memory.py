@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 
 from vicinal.errors import FormatError
-from vicinal.vectors_io._source import Array, Piece, VectorSource, numbers_dtype, plain
+from vicinal.vectors_io._source import (
+    Array,
+    Piece,
+    SeekableSource,
+    VectorSource,
+    numbers_dtype,
+    plain,
+)
 
 __all__ = ["ArraySource", "from_object"]
 
 
-class ArraySource(VectorSource):
+class ArraySource(SeekableSource):
     """A NumPy array of any strides and byte order; batches are views where they can be."""
 
     def __init__(self, name: str, array: Array, index_dtype: str | None = None) -> None:

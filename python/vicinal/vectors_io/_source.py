@@ -8,6 +8,7 @@ import operator
 import os
 import stat
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "Array",
     "Piece",
     "RowError",
+    "SeekableSource",
     "VectorSource",
     "buffer",
     "check_shape",
@@ -130,7 +132,7 @@ def plain(rows: Array) -> Array:
     return np.require(rows, native, ["C", "A"])
 
 
-class VectorSource:
+class VectorSource(ABC):
     """Vectors that can be read a batch at a time; what `read_vectors` returns.
 
     Slices of consecutive rows are sources as well: `source[1000:]`. Also a context manager, which
@@ -179,16 +181,11 @@ class VectorSource:
 
     # ---- what each kind of source defines
 
-    def _read(self, start: int, stop: int) -> Piece:
-        """Return rows; for sources that can be read anywhere."""
-        raise NotImplementedError
-
+    @abstractmethod
     def _stream(self, start: int, stop: int, rows: int) -> Iterator[Piece]:
         """Yield rows from `start` to `stop` in order, in pieces of any size near `rows`."""
-        for first in range(start, stop, rows):
-            yield self._read(first, min(first + rows, stop))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (not every source has a file)
         """Close the file; what was read stays."""
 
     # ---- what users call
@@ -296,6 +293,19 @@ class VectorSource:
         if self._given_ids is None:
             return piece
         return piece[0], self._given_ids[start : start + len(piece[0])]
+
+
+class SeekableSource(VectorSource):
+    """A source that can be read anywhere."""
+
+    @abstractmethod
+    def _read(self, start: int, stop: int) -> Piece:
+        """Return rows."""
+
+    def _stream(self, start: int, stop: int, rows: int) -> Iterator[Piece]:
+        """Yield rows, each piece read by itself."""
+        for first in range(start, stop, rows):
+            yield self._read(first, min(first + rows, stop))
 
 
 class _Window(VectorSource):

@@ -13,7 +13,7 @@ import numpy as np
 
 from vicinal.vectors_io._flat import BLOCK_FILES, ROW_FILES
 from vicinal.vectors_io._open import FORMATS, format_of, read_vectors
-from vicinal.vectors_io._source import Array, Piece, VectorSource, buffer, extra
+from vicinal.vectors_io._source import Array, Piece, SeekableSource, VectorSource, buffer, extra
 
 __all__ = ["IndexSource", "table_of", "table_of_result", "whole_file", "write_vectors"]
 
@@ -52,7 +52,7 @@ def whole_file(path: Any) -> Iterator[IO[bytes]]:
         raise
 
 
-class IndexSource(VectorSource):
+class IndexSource(SeekableSource):
     """The rows of an index in the order of its ids; bfloat16 comes as float32."""
 
     format = "index"
