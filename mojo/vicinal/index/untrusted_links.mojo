@@ -47,7 +47,10 @@ def validate_header(index: Index, header: Header) -> Status:
     if status.ok() and not _find_apart(index, apart):
         return Status.system(ENOMEM)
     for row in range(graph.linked):
-        if status.ok() and not _sound(graph, 0, row, graph.linked, apart.address):
+        if status.ok() and not (
+            _sound(graph, 0, row, graph.linked, apart.address)
+            and _has_links(index, row, apart.address)
+        ):
             status = Status(BAD_CONTENT, row, 0, name_of("links0"))
     for ordinal in range(graph.ordinals):
         for level in range(1, graph.level_of(ordinal) + 1):
@@ -219,7 +222,6 @@ def _validate_entry(index: Index, header: Header) -> Status:
         return Status(BAD_FIELD, header.entry, 0, name_of("entry"))
     for ordinal in range(graph.ordinals):
         var row = graph.row_of(ordinal)
-        # also one without links, which a repair would give some
         if (
             graph.level_of(ordinal) > graph.top()
             and stays(states, row)
@@ -272,6 +274,16 @@ def _sound(graph: Graph, level: Int, node: Int, nodes: Int, apart: Int) -> Bool:
         if block[unsafe_offset=i] != EMPTY:
             return False
     return used == 0 or apart == 0 or at[UInt8](apart)[unsafe_offset=graph.row_at(level, node)] == 0
+
+
+def _has_links(index: Index, row: Int, apart: Int) -> Bool:
+    """Tells whether a row has the links that it needs: any at all if it takes part and stays.
+
+    A later change takes a row without links for one that takes no part, and would not choose it as the entry point.
+    """
+    if not index.graph[].absent(row) or not stays(index.states.address(), row):
+        return True
+    return apart != 0 and at[UInt8](apart)[unsafe_offset=row] != 0
 
 
 # ---- rings of copies
