@@ -6,7 +6,8 @@ was reached.
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.reachability import Reachability
 from vicinal.graph.undo import STRIPES, UndoLog
-from vicinal.kernels.space import SymmetricDistance, Rows
+from vicinal.kernels.any_distance import AnyRowDistance
+from vicinal.kernels.space import RowDistance, Rows
 from vicinal.rows.row_states import stays
 from vicinal.system.atomics import publish
 from vicinal.system.parallel import Watch
@@ -19,7 +20,7 @@ comptime ROUNDS = 16
 
 @no_inline
 def repair[
-    S: SymmetricDistance, V: Watch
+    S: RowDistance, V: Watch
 ](
     graph: Graph,
     rows: Rows,
@@ -43,6 +44,7 @@ def repair[
     Returns:
         False if `watch` ended it or memory was refused: then not all rows are reached, and the caller undoes.
     """
+    var measured = scratch.between.rows[S](rows)
     for round in range(ROUNDS):
         var entry = graph.row_of(graph.entry)
         var flood = Reachability(graph.linked)
@@ -56,15 +58,15 @@ def repair[
         for row in range(graph.linked):
             if not flood.unreached(graph, states, row):
                 continue
-            var room = scratch.room(S.query_bytes(rows))
+            var room = scratch.room(AnyRowDistance.query_bytes(measured))
             if scratch.failed():
                 log.fail()
                 return False
             # every row found from the entry along level 0 has been reached
-            search_level[S, True](
+            search_level[AnyRowDistance, True](
                 graph,
-                rows,
-                S.query_of_row(rows, row, room),
+                measured,
+                AnyRowDistance.query_of_row(measured, row, room),
                 scratch,
                 0,
                 graph.linked,

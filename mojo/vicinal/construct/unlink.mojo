@@ -14,6 +14,7 @@ from vicinal.construct.insertion import AddBackEdges
 from vicinal.construct.round import Round
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES, UndoLog
+from vicinal.kernels.any_distance import AnyRowDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of
 from vicinal.kernels.space import SymmetricDistance, Query, Rows
 from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
@@ -43,7 +44,7 @@ comptime CHUNK = 1 << 16
 
 
 @fieldwise_init
-struct SelectReplacements[S: SymmetricDistance](Body):
+struct SelectReplacements(Body):
     """First step, with the graph standing still: finds new links. Item p does the nodes with node % PARTS == p.
     """
 
@@ -137,10 +138,10 @@ struct SelectReplacements[S: SymmetricDistance](Body):
         are kept if many are lost.
         """
         scratch.pruning_candidates.reset(OFFERED)
-        var room = scratch.room(Self.S.query_bytes(self.rows))
+        var room = scratch.room(AnyRowDistance.query_bytes(self.rows))
         if scratch.failed():
             return
-        var query = Self.S.query_of_row(self.rows, self.graph[].row_at(level, node), room)
+        var query = AnyRowDistance.query_of_row(self.rows, self.graph[].row_at(level, node), room)
         var gone = first
         var next = 0
         var measured = 0
@@ -189,7 +190,7 @@ struct SelectReplacements[S: SymmetricDistance](Body):
                     gone += 1
                 continue
             measured += 1
-            var entry = entry_of(Self.S.key(query, self.rows, row), behind)
+            var entry = entry_of(AnyRowDistance.key(query, self.rows, row), behind)
             if entry < chosen.worst():
                 chosen.insert(entry)
         return measured
@@ -199,11 +200,15 @@ struct SelectReplacements[S: SymmetricDistance](Body):
         """
         ref graph = self.graph[]
         var picked = scratch.selected
-        var queries = scratch.queries_for(max(wanted, before) * Self.S.query_bytes(self.rows))
+        var queries = scratch.queries_for(
+            max(wanted, before) * AnyRowDistance.query_bytes(self.rows)
+        )
         if scratch.failed():
             return before
         for i in range(before):
-            scratch.prepare[Self.S](self.rows, graph.row_at(level, Int(picked[unsafe_offset=i])), i)
+            scratch.prepare[AnyRowDistance](
+                self.rows, graph.row_at(level, Int(picked[unsafe_offset=i])), i
+            )
         var kept = before
         for i in range(scratch.pruning_candidates.size):
             if kept >= wanted:
@@ -212,12 +217,12 @@ struct SelectReplacements[S: SymmetricDistance](Body):
             var row = graph.row_at(level, node_of(entry))
             var diverse = True
             for j in range(kept):
-                if Self.S.key(queries[unsafe_offset=j], self.rows, row) < key_of(entry):
+                if AnyRowDistance.key(queries[unsafe_offset=j], self.rows, row) < key_of(entry):
                     diverse = False
                     break
             if diverse:
                 picked[unsafe_offset=kept] = UInt32(node_of(entry))
-                scratch.prepare[Self.S](self.rows, row, kept)
+                scratch.prepare[AnyRowDistance](self.rows, row, kept)
                 kept += 1
         return kept
 
@@ -375,13 +380,14 @@ def unlink_removed[
         return False
     for part in range(STRIPES):
         patches.unsafe_offset(part).unsafe_write(ReplacedBlocks())
+    var measured = scratches[][].between.rows[S](rows)
     var finished = True
     for base_layer in range(2):
         var nodes = graph.linked if base_layer == 1 else graph.ordinals
         for first in range(0, nodes, CHUNK):
-            var patch = SelectReplacements[S](
+            var patch = SelectReplacements(
                 shared,
-                rows,
+                measured,
                 states,
                 kept,
                 scratches,

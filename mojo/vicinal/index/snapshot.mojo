@@ -35,11 +35,14 @@ struct Snapshot(TrivialRegisterPassable):
     """From so many rows on walks are made."""
 
     @always_inline
-    def known[coded: Bool](self) -> Int:
+    def known(self, coded: Bool) -> Int:
         """Returns how many rows a walk may meet, on codes or on rows."""
-        comptime if coded:
-            return min(self.linked, self.coded)
-        return self.linked
+        return min(self.linked, self.coded) if coded else self.linked
+
+    @always_inline
+    def walked(self, coded: Bool) -> Rows:
+        """Returns what a walk measures, codes or rows."""
+        return self.codes[].rows(self.rows) if coded else self.rows
 
     @always_inline
     def exact(self, width: Int) -> Bool:

@@ -120,7 +120,6 @@ def occludes_whole(a: Int32, b: Int32) -> Bool:
 trait QueryDistance:
     """What a search needs to know: how far a row is from a query."""
 
-    comptime T: DType
     comptime batched: Bool
     """Whether `keys` takes less time than four times `key`."""
 
@@ -135,14 +134,8 @@ trait QueryDistance:
         ...
 
 
-trait SymmetricDistance(QueryDistance):
-    """What linking rows needs besides: how far two rows are from each other, and rows as queries.
-    """
-
-    comptime many_links: Bool
-    """Whether rows should select more links than elsewhere."""
-    comptime exact: Bool
-    """False if distances are estimates, so that an exact copy of a row need not be the nearest to it."""
+trait RowDistance(QueryDistance):
+    """What taking links out needs besides: rows as queries."""
 
     @staticmethod
     def query_bytes(rows: Rows) -> Int:
@@ -164,6 +157,15 @@ trait SymmetricDistance(QueryDistance):
         """
         ...
 
+
+trait SymmetricDistance(RowDistance):
+    """What linking rows needs besides: how far two rows are from each other."""
+
+    comptime many_links: Bool
+    """Whether rows should select more links than elsewhere."""
+    comptime exact: Bool
+    """False if distances are estimates, so that an exact copy of a row need not be the nearest to it."""
+
     @staticmethod
     def occludes(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`.
@@ -177,6 +179,7 @@ trait Space(SymmetricDistance):
     """A metric over a stored type."""
 
     comptime metric: Int
+    comptime T: DType
     comptime Q: DType
     comptime needs_norms: Bool
 
@@ -333,6 +336,15 @@ def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
             comptime if is_compiled(m, t):
                 if metric == m and dtype == t:
                     task.run[MetricSpace[m, stored]]()
+
+
+@always_inline
+def dtype_code[T: DType]() -> Int:
+    """Returns the position of a stored type in `STORED`, or -1."""
+    comptime for t in range(STORED_TYPES):
+        comptime if STORED[t] == T:
+            return t
+    return -1
 
 
 def item_bytes(dtype: Int) -> Int:

@@ -158,7 +158,6 @@ struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):
     """Exact l2 or ip between 8-bit integers, with the keys of `space.MetricSpace`: results are the same to the last id.
     """
 
-    comptime T = DType.uint8
     comptime batched = True
     comptime many_links = Self.metric != L2
     comptime exact = True
@@ -293,7 +292,6 @@ struct Estimate[bits: Int](QueryDistance):
     Keys order rows by estimated distance to one query; they mean nothing else, and results are measured again exactly.
     """
 
-    comptime T = DType.uint8
     comptime batched = True
 
     @staticmethod
@@ -363,7 +361,6 @@ struct BetweenCodes[bits: Int](SymmetricDistance):
     that fits a signed byte for 4 bits, and u - m rounded down is one for 8.
     """
 
-    comptime T = DType.uint8
     comptime batched = True
     comptime many_links = False
     comptime exact = False

@@ -6,12 +6,11 @@ anyway, a range search measures some rows spread over the index.
 """
 from std.math import sqrt
 
+from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.space import (
     COSINE,
-    QueryDistance,
     Query,
     Rows,
-    Space,
     prefetch_row,
     float_of_key,
     key_of_float,
@@ -72,9 +71,8 @@ struct EstimateError(TrivialRegisterPassable):
         return key_of_float(self.scale * distance + self.first + mean + deviations * sqrt(variance))
 
     @staticmethod
-    def of_sample[
-        S: Space, M: QueryDistance
-    ](
+    def of_sample(
+        metric: Int,
         stored: Rows,
         query: Query,
         coded: Rows,
@@ -84,19 +82,16 @@ struct EstimateError(TrivialRegisterPassable):
     ) -> Self:
         """Measures a sample both ways.
 
-        Parameters:
-            S: What measures stored rows.
-            M: What measures codes.
-
         Args:
-            stored: The stored rows.
+            metric: The metric.
+            stored: The stored rows, which `AnyDistance` can measure.
             query: The query for them.
-            coded: The codes.
+            coded: The codes, which it can measure, too.
             prepared: The query for those.
             count: Rows that have codes, at least 1.
             visible: Which rows the search sees: others may be written over meanwhile, and are left out.
         """
-        var error = Self(S.metric)
+        var error = Self(metric)
         var sampled = min(SAMPLE, count)
         for i in range(sampled):
             prefetch_row(stored, i * count // sampled)
@@ -104,5 +99,7 @@ struct EstimateError(TrivialRegisterPassable):
         for i in range(sampled):
             var row = i * count // sampled
             if visible.is_visible(row):
-                error.learn(M.key(prepared, coded, row), S.key(query, stored, row))
+                error.learn(
+                    AnyDistance.key(prepared, coded, row), AnyDistance.key(query, stored, row)
+                )
         return error

@@ -1,18 +1,21 @@
 """Answering a query: through the graph, or by a scan of all rows."""
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
-from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space, inspect_row, to_unit
-from vicinal.quantization.code_space import Estimate, U8Codes
-from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES, is_bytes
-from vicinal.quantization.rotation import padded_dim
-from vicinal.rows.row_states import BLOCK
-from vicinal.rows.visibility import Visibility
+from vicinal.kernels.any_distance import AnyDistance
+from vicinal.kernels.candidates import Candidates
+from vicinal.kernels.space import QueryDistance, Query, Rows
+from vicinal.search.remeasure import kept_for
+from vicinal.search.stored_space import (
+    ON_ROWS,
+    StoredSpace,
+    WalkTask,
+    estimates,
+    on_way,
+)
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, at
 from vicinal.system.parallel import Body
 from vicinal.system.point import point, touches
-from vicinal.search.remeasure import kept_for, measure_in_order
 from vicinal.walk.beam_search import BeamSearch, start_beam_search
 from vicinal.walk.interleaved import InterleavedSearches, run_interleaved
 from vicinal.walk.scratch import Scratch
@@ -29,42 +32,16 @@ struct QueryState(TrivialRegisterPassable):
     """Which query."""
     var query: Query
     """For measuring stored rows."""
-    var exact: Bool
-    """Whether the walk's distances are exact for this query."""
     var prepared: Query
     """For measuring what is walked on."""
 
 
-def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: Candidates):
-    """Measures the rows that are seen and keeps the nearest."""
-    if visible.states == 0:
-        for row in range(visible.bound):
-            point["scan a row"]()
-            touches["scan a row"](row)
-            var entry = entry_of(S.key(query, rows, row), row)
-            if entry < nearest.worst():
-                nearest.insert(entry)
-        nearest.arrange()
-        return
-    for block in range(0, visible.bound, BLOCK):
-        var end = min(block + BLOCK, visible.bound)
-        if visible.none_of(block, end):
-            continue
-        for row in range(block, end):
-            if visible.is_visible(row):
-                point["scan a row"]()
-                touches["scan a row"](row)
-                var entry = entry_of(S.key(query, rows, row), row)
-                if entry < nearest.worst():
-                    nearest.insert(entry)
-    nearest.arrange()
-
-
 @fieldwise_init
-struct Answer[S: Space](Body):
+struct Answer(Body):
     """Answers queries that have been checked."""
 
     var index: Ptr[Index]
+    var stored: StoredSpace
     var queries: Int
     var k: Int
     var ef: Int
@@ -85,48 +62,31 @@ struct Answer[S: Space](Body):
     def answer(self, begin: Int, end: Int, worker: Int, snapshot: Snapshot):
         """Answers queries begin .. end-1 from a snapshot."""
         var scratches = self.scratches.unsafe_offset(worker * self.lanes)
-        var kind = snapshot.codes[].kind
-        scratches[][].queries += end - begin
+        ref scratch = scratches[][]
+        scratch.queries += end - begin
         if snapshot.exact(max(self.k, self.ef)):
-            ref scratch = scratches[][]
             for i in range(begin, end):
                 var query = self.query(i, scratch)
                 if scratch.failed():
                     return
                 self.scan_for(i, query, snapshot, scratch)
-        elif kind == NO_CODES:
-            self.walk[Self.S, coded=False](begin, end, snapshot, scratches)
-        elif kind == U8:
-            comptime if Self.S.metric != COSINE:
-                # queries that 8 bits hold walk on the codes, others on the rows: rounded they could lose all they are
-                var first = begin
-                while first < end:
-                    var fits = self.fits(first)
-                    var last = first + 1
-                    while last < end and self.fits(last) == fits:
-                        last += 1
-                    if fits:
-                        self.walk[U8Codes[Self.S.metric, Self.S.T == DType.int8], coded=True](
-                            first, last, snapshot, scratches
-                        )
-                    else:
-                        self.walk[Self.S, coded=False](first, last, snapshot, scratches)
-                    first = last
-        else:
-            comptime if Self.S.T.is_floating_point():
-                var first = begin
-                while first < end:
-                    var served = self.served(first, snapshot, scratches[][])
-                    var last = first + 1
-                    while last < end and self.served(last, snapshot, scratches[][]) == served:
-                        last += 1
-                    if not served:
-                        self.walk[Self.S, coded=False](first, last, snapshot, scratches)
-                    elif kind == RABITQ4:
-                        self.walk[Estimate[4], coded=True](first, last, snapshot, scratches)
-                    else:
-                        self.walk[Estimate[8], coded=True](first, last, snapshot, scratches)
-                    first = last
+            return
+        var first = begin
+        while first < end:
+            var way = self.way(first, snapshot, scratch)
+            var last = first + 1
+            while last < end and self.way(last, snapshot, scratch) == way:
+                last += 1
+            var walks = _Walks(
+                Pointer(to=self).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+                snapshot,
+                way,
+                first,
+                last,
+                scratches,
+            )
+            on_way(way, self.stored.metric, self.stored.dtype, walks)
+            first = last
 
     @always_inline
     def width(self) -> Int:
@@ -140,54 +100,19 @@ struct Answer[S: Space](Body):
         return self.width() if exact else kept_for(self.k, self.width())
 
     @always_inline
+    def given(self, i: Int) -> Int:
+        """Returns the address of query i as it was given."""
+        return self.stored.place(self.queries, i, self.index[].dim)
+
+    @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
-        """Returns query i for measuring stored rows: of unit length for cosine, and on a cache line for float types. Worth nothing
-        if the scratch has failed.
-        """
-        var given = at[Scalar[Self.S.Q]](self.queries).unsafe_offset(i * self.index[].dim)
-        var query = Query(Int(given), 1)
-        comptime if Self.S.metric == COSINE:
-            _ = inspect_row[Self.S, Self.S.Q](given, self.index[].dim, query.norm)
-        comptime if Self.S.T.is_floating_point():
-            var vector = scratch.work(2 * padded_dim(self.index[].dim))
-            if scratch.failed():
-                return query
-            var elements = given.unsafe_bitcast[Float32]()
-            for j in range(self.index[].dim):
-                vector[unsafe_offset=j] = to_unit(elements[unsafe_offset=j], query.norm)
-            query.address = Int(vector)
-        return query
+        """Returns query i for measuring stored rows. Worth nothing if the scratch has failed."""
+        return self.stored.query(self.given(i), self.index[].dim, scratch)
 
     @always_inline
-    def fits(self, i: Int) -> Bool:
-        """Tells whether query i is of whole numbers from 0 to 255, or of 8-bit integers anyway."""
-        comptime if Self.S.T.is_floating_point():
-            var dim = self.index[].dim
-            return is_bytes[Self.S.Q](
-                at[Scalar[Self.S.Q]](self.queries).unsafe_offset(i * dim), dim
-            )
-        return True
-
-    @always_inline
-    def served(self, i: Int, snapshot: Snapshot, mut scratch: Scratch) -> Bool:
-        """Tells whether estimates serve query i, and not only the stored rows."""
-        ref codes = snapshot.codes[]
-        if codes.reach == Float32.MAX:
-            return True
-        var query = self.query(i, scratch)
-        return scratch.failed() or codes.serve(at[Float32](query.address))
-
-    def walk[
-        M: QueryDistance, coded: Bool
-    ](self, begin: Int, end: Int, snapshot: Snapshot, scratches: Ptr[Ptr[Scratch]]):
-        """Answers queries through the graph."""
-        var walks = PlainSearches[Self.S, M, coded](
-            Pointer(to=self).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
-            snapshot,
-            snapshot.codes[].rows(snapshot.rows) if coded else snapshot.rows,
-            snapshot.known[coded](),
-        )
-        run_interleaved(walks, begin, end, scratches, self.lanes)
+    def way(self, i: Int, snapshot: Snapshot, mut scratch: Scratch) -> Int:
+        """Decides what the walk of query i measures."""
+        return self.stored.way(self.given(i), self.index[].dim, snapshot, scratch)
 
     @no_inline
     def scan_for(self, i: Int, query: Query, snapshot: Snapshot, mut scratch: Scratch):
@@ -197,13 +122,12 @@ struct Answer[S: Space](Body):
         scratch.beam.reset(max(min(self.k, snapshot.live), 1))
         var rows = snapshot.rows  # copies: stores to the beam might otherwise change them
         var visible = snapshot.visible
-        scan[Self.S](rows, visible, query, scratch.beam)
-        self.write[Self.S.value](i, scratch.beam)
+        self.stored.scan(rows, visible, query, scratch.beam)
+        self.write(i, scratch.beam, ON_ROWS)
 
-    @always_inline
-    def write_found[
-        value: def(Int32) thin -> Float32
-    ](self, i: Int, nearest: Candidates, mut room: Candidates, snapshot: Snapshot) -> Bool:
+    def write_found(
+        self, i: Int, nearest: Candidates, mut room: Candidates, way: Int, snapshot: Snapshot
+    ) -> Bool:
         """Writes the result of query i, found through the graph, with the copies of what was found.
 
         Returns:
@@ -212,16 +136,15 @@ struct Answer[S: Space](Body):
         ref duplicates = self.index[].duplicates
         var found = nearest.size
         if duplicates.known() == 0 and not snapshot.hides():
-            self.write[value](i, nearest)
+            self.write(i, nearest, way)
         else:
             duplicates.expand(nearest, room, self.k, snapshot.visible)
-            self.write[value](i, room)
+            self.write(i, room, way)
             found = room.size
         return found >= self.k or found >= snapshot.live
 
-    @always_inline
-    def write[value: def(Int32) thin -> Float32](self, i: Int, nearest: Candidates):
-        """Writes the result of query i."""
+    def write(self, i: Int, nearest: Candidates, way: Int):
+        """Writes the result of query i, whose keys are exact and of what was walked on."""
         var found = min(self.k, nearest.size)
         var ids = self.ids.unsafe_offset(i * self.k)
         var distances = self.distances.unsafe_offset(i * self.k)
@@ -230,29 +153,60 @@ struct Answer[S: Space](Body):
             point["read an id"]()
             touches["read an id"](nearest.node(j))
             ids[unsafe_offset=j] = known[unsafe_offset=nearest.node(j)]
-            distances[unsafe_offset=j] = value(nearest.key(j))
+        self.stored.values_on(way)(nearest, found, distances)
         for j in range(found, self.k):
             ids[unsafe_offset=j] = -1
             distances[unsafe_offset=j] = Float32.MAX  # infinity
 
 
 @fieldwise_init
-struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSearches):
+struct _Walks(WalkTask):
+    """Answers queries through the graph, all on the same way."""
+
+    var answer: Ptr[Answer]
+    var snapshot: Snapshot
+    var way: Int
+    var begin: Int
+    var end: Int
+    var scratches: Ptr[Ptr[Scratch]]
+
+    def run[M: QueryDistance](mut self):
+        """Answers them."""
+        run_interleaved(
+            PlainSearches[M].on(self.answer, self.snapshot, self.way),
+            self.begin,
+            self.end,
+            self.scratches,
+            self.answer[].lanes,
+        )
+
+
+@fieldwise_init
+struct PlainSearches[M: QueryDistance](InterleavedSearches):
     """Queries answered through the graph, by walks on the stored rows or on codes."""
 
     comptime S = Self.M
     comptime State = QueryState
 
-    var answer: Ptr[Answer[Self.Stored]]
+    var answer: Ptr[Answer]
     var snapshot: Snapshot
+    var way: Int
     var rows: Rows
     """What is walked on."""
     var known: Int
     """Rows that walks may meet: those that `rows` holds for certain."""
 
+    @staticmethod
+    @always_inline
+    def on(answer: Ptr[Answer], snapshot: Snapshot, way: Int) -> Self:
+        """Makes them of a way that `M` measures."""
+        return Self(
+            answer, snapshot, way, snapshot.walked(way != ON_ROWS), snapshot.known(way != ON_ROWS)
+        )
+
     def no_state(self) -> QueryState:
         """Returns no task."""
-        return QueryState(0, Query(0, 1), True, Query(0, 1))
+        return QueryState(0, Query(0, 1), Query(0, 1))
 
     @always_inline
     def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
@@ -268,22 +222,14 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
         """Prepares a query and starts its walk."""
         ref answer = self.answer[]
         ref index = answer.index[]
-        ref codes = self.snapshot.codes[]
         var query = answer.query(number, scratch[])
         var prepared = query
-        var exact = not Self.coded or codes.kind == U8
-        comptime if Self.coded:
-            prepared = Query(scratch[].room(codes.query_bytes()), 1)
+        if self.way != ON_ROWS and not scratch[].failed():
+            prepared = answer.stored.prepare(self.snapshot.codes[], query, index.dim, scratch[])
         if scratch[].failed():
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
-        comptime if Self.coded:
-            codes.prepare[Self.Stored.Q](
-                at[Scalar[Self.Stored.Q]](query.address),
-                at[UInt8](prepared.address),
-                scratch[].work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
-            )
-        task = QueryState(number, query, exact, prepared)
+        task = QueryState(number, query, prepared)
         var extra = index.states.extra_width()
         return start_beam_search[Self.S](
             self.snapshot.graph,
@@ -292,7 +238,7 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
             prepared,
             scratch,
             answer.width() + extra,
-            answer.kept(exact) + extra,
+            answer.kept(not estimates(self.way)) + extra,
         )
 
     @always_inline
@@ -304,20 +250,14 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
             return  # who made the call looks for it, too
         var found = not self.snapshot.hides() or self.drop_invisible(task, scratch)
         if found:
-            if not task.exact:
-                _ = measure_in_order[Self.Stored](self.snapshot.rows, task.query, scratch, answer.k)
-                found = answer.write_found[Self.Stored.value](
-                    task.number, scratch.pruning_candidates, scratch.beam, self.snapshot
+            if estimates(self.way):
+                _ = answer.stored.remeasure(self.snapshot.rows, task.query, scratch, answer.k)
+                found = answer.write_found(
+                    task.number, scratch.pruning_candidates, scratch.beam, ON_ROWS, self.snapshot
                 )
-            elif Self.coded:
-                comptime if Self.Stored.metric != COSINE:
-                    comptime Exact = U8Codes[Self.Stored.metric, Self.Stored.T == DType.int8]
-                    found = answer.write_found[Exact.value](
-                        task.number, scratch.beam, scratch.pruning_candidates, self.snapshot
-                    )
             else:
-                found = answer.write_found[Self.Stored.value](
-                    task.number, scratch.beam, scratch.pruning_candidates, self.snapshot
+                found = answer.write_found(
+                    task.number, scratch.beam, scratch.pruning_candidates, self.way, self.snapshot
                 )
         if not found:
             answer.scan_for(task.number, task.query, self.snapshot, scratch)
@@ -333,7 +273,7 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
         """
         ref answer = self.answer[]
         ref index = answer.index[]
-        var wanted = answer.kept(task.exact)
+        var wanted = answer.kept(not estimates(self.way))
         var spare = wanted - answer.width()
         while True:
             var limit = scratch.beam.limit
@@ -347,9 +287,9 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
             limit = min(max(2 * limit, limit * wanted * 5 // (4 * max(found, 1))), most)
             if self.snapshot.exact(limit):
                 return False
-            var walk = start_beam_search[Self.S](
+            var walk = start_beam_search[AnyDistance](
                 self.snapshot.graph,
-                self.rows,
+                scratch.walked.rows[Self.M](self.rows),
                 self.known,
                 task.prepared,
                 Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),

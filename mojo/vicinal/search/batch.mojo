@@ -5,6 +5,7 @@ from vicinal.index.snapshot import WIDE, Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.space import FINE, Space, SpaceTask, in_space, inspect_row
 from vicinal.search.answer import PIECE, Answer
+from vicinal.search.stored_space import StoredSpace
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.parallel import Team, Watch
@@ -65,8 +66,9 @@ struct SearchMany[V: Watch](SpaceTask):
             scratches = allocate[Ptr[Scratch]](team.size() * lanes)
         # the first of a worker pins what the others are at as well
         if index.readers.claim_many(scratches, team.size() * lanes, lanes):
-            var answer = Answer[S](
+            var answer = Answer(
                 self.index,
+                StoredSpace.of[S](),
                 self.queries,
                 self.k,
                 self.ef,

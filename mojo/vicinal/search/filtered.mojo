@@ -4,29 +4,17 @@ from std.bit import count_trailing_zeros
 from vicinal.index.filter_statistics import AFTER_WALK, BY_BEAM, BY_SCAN, BY_TWO_HOP, FILTER_COUNTS
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of, node_of
-from vicinal.kernels.space import (
-    COSINE,
-    FINE,
-    QueryDistance,
-    Query,
-    Rows,
-    Space,
-    SpaceTask,
-    prefetch_row,
-    in_space,
-    inspect_row,
-)
-from vicinal.quantization.code_space import Estimate, U8Codes
-from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES
+from vicinal.kernels.space import FINE, Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
-from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.duplicates import Duplicates
 from vicinal.search.answer import PIECE, Answer
 from vicinal.search.filter import EVERYTHING, SCAN, TWO_HOP, WORD, Filter
 from vicinal.search.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
-from vicinal.search.remeasure import kept_for, measure_in_order
-from vicinal.system.memory import Ptr, allocate, at, release
+from vicinal.search.remeasure import kept_for
+from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measured
+from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.beam_search import LOOK_AHEAD
 from vicinal.walk.scratch import HOP_ROOM, Scratch, any_failed
@@ -45,10 +33,11 @@ trait Scanner(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct EachRow[M: QueryDistance](Scanner):
+struct EachRow(Scanner):
     """Measures every row."""
 
     var rows: Rows
+    """Rows that `AnyDistance` measures."""
     var query: Query
 
     def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
@@ -59,7 +48,7 @@ struct EachRow[M: QueryDistance](Scanner):
             if i + LOOK_AHEAD < count:
                 prefetch_row(self.rows, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
             var row = Int(listed[unsafe_offset=i])
-            var entry = entry_of(Self.M.key(self.query, self.rows, row), row)
+            var entry = entry_of(AnyDistance.key(self.query, self.rows, row), row)
             if entry < nearest.worst():
                 nearest.insert(entry)
 
@@ -122,8 +111,9 @@ def expand_allowed(
 
 
 @fieldwise_init
-struct WithinLimit[S: Space, M: QueryDistance](Scanner):
-    """Measures exactly those rows whose estimate does not rule them out; the k nearest are kept."""
+struct WithinLimit(Scanner):
+    """Measures exactly those rows whose estimate does not rule them out; the k nearest are kept. `AnyDistance` measures both.
+    """
 
     var stored: Rows
     var query: Query
@@ -142,9 +132,9 @@ struct WithinLimit[S: Space, M: QueryDistance](Scanner):
             if i + LOOK_AHEAD < count:
                 prefetch_row(self.coded, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
             var row = Int(listed[unsafe_offset=i])
-            if Self.M.key(self.prepared, self.coded, row) > limit:
+            if AnyDistance.key(self.prepared, self.coded, row) > limit:
                 continue
-            var entry = entry_of(Self.S.key(self.query, self.stored, row), row)
+            var entry = entry_of(AnyDistance.key(self.query, self.stored, row), row)
             if entry < nearest.worst():
                 nearest.insert(entry)
                 if nearest.worst() != EMPTY_ENTRY:
@@ -152,11 +142,11 @@ struct WithinLimit[S: Space, M: QueryDistance](Scanner):
 
 
 @fieldwise_init
-struct AnswerFiltered[S: Space](Body):
+struct AnswerFiltered(Body):
     """Answers queries that have been checked, each with its filter, all from the snapshot that the filters were made of.
     """
 
-    var plain: Answer[Self.S]
+    var plain: Answer
     """Does what needs no filter."""
     var filters: Ptr[Filter]
     var which: Ptr[Int64]
@@ -179,12 +169,12 @@ struct AnswerFiltered[S: Space](Body):
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut counts: Counts):
         """Answers query i."""
         var snapshot = self.snapshot
-        var kind = snapshot.codes[].kind
         scratch.queries += 1
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return  # who made the call looks for it, too
         var width = max(self.plain.k, self.plain.ef)
+        var stored = measured(ON_ROWS, self.plain.stored, snapshot.rows, scratch.stored)
         if filter.plan == SCAN and (
             snapshot.exact(width)
             # as many rows would be measured again
@@ -196,63 +186,47 @@ struct AnswerFiltered[S: Space](Body):
             scratch.scans += 1
             scratch.distances += filter.matches
             scratch.beam.reset(max(min(self.plain.k, filter.matches), 1))
-            scan_allowed(
-                EachRow[Self.S](snapshot.rows, query), filter, scratch.selected, scratch.beam
-            )
-            self.plain.write[Self.S.value](i, scratch.beam)
-        elif kind == NO_CODES:
-            self.find[Self.S, coded=False](i, query, filter, scratch, counts)
-        elif kind == U8:
-            comptime if Self.S.metric != COSINE:
-                if self.plain.fits(i):
-                    comptime Exact = U8Codes[Self.S.metric, Self.S.T == DType.int8]
-                    self.find[Exact, coded=True](i, query, filter, scratch, counts)
-                else:
-                    self.find[Self.S, coded=False](i, query, filter, scratch, counts)
+            scan_allowed(EachRow(stored, query), filter, scratch.selected, scratch.beam)
+            self.plain.write(i, scratch.beam, ON_ROWS)
         else:
-            comptime if Self.S.T.is_floating_point():
-                if not snapshot.codes[].serve(at[Float32](query.address)):
-                    self.find[Self.S, coded=False](i, query, filter, scratch, counts)
-                elif kind == RABITQ4:
-                    self.find[Estimate[4], coded=True](i, query, filter, scratch, counts)
-                else:
-                    self.find[Estimate[8], coded=True](i, query, filter, scratch, counts)
+            self.find(i, query, stored, filter, scratch, counts)
 
-    def find[
-        M: QueryDistance, coded: Bool
-    ](self, i: Int, query: Query, filter: Filter, mut scratch: Scratch, mut counts: Counts,):
+    def find(
+        self,
+        i: Int,
+        query: Query,
+        stored: Rows,
+        filter: Filter,
+        mut scratch: Scratch,
+        mut counts: Counts,
+    ):
         """Finds the nearest allowed rows of query i by the filter's plan and writes them."""
         ref index = self.plain.index[]
         var k = self.plain.k
         var width = max(k, self.plain.ef)
         var snapshot = self.snapshot
-        ref codes = snapshot.codes[]
-        var rows = codes.rows(snapshot.rows) if coded else snapshot.rows
+        var way = self.plain.way(i, snapshot, scratch)
+        var rows = stored
         var prepared = query
-        var exact = not coded or codes.kind == U8
-        comptime if coded:
-            prepared = Query(scratch.room(codes.query_bytes()), 1)
-            if scratch.failed():
-                return
-            codes.prepare[Self.S.Q](
-                at[Scalar[Self.S.Q]](query.address),
-                at[UInt8](prepared.address),
-                scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
-            )
-        var kept = min(k if exact else kept_for(k, width), filter.matches)
+        if way != ON_ROWS:
+            rows = measured(way, self.plain.stored, snapshot.walked(True), scratch.walked)
+            prepared = self.plain.stored.prepare(snapshot.codes[], query, index.dim, scratch)
+        if scratch.failed():
+            return
+        var kept = min(kept_for(k, width) if estimates(way) else k, filter.matches)
         var enough = min(k, filter.matches)
-        var known = snapshot.known[coded]()
+        var known = snapshot.known(way != ON_ROWS)
         var graph = snapshot.graph
         var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
         if filter.plan != SCAN:
-            var way = walk_plain[M](graph, rows, known, prepared, own, filter, width, kept)
+            var end = walk_plain(graph, rows, known, prepared, own, filter, width, kept)
             var by = BY_BEAM
             if scratch.failed():
                 return
-            if filter.plan == TWO_HOP or way == SPARSE:
-                walk_two_hop[M](graph, rows, known, prepared, own, filter, max(2 * width, kept))
+            if filter.plan == TWO_HOP or end == SPARSE:
+                walk_two_hop(graph, rows, known, prepared, own, filter, max(2 * width, kept))
                 swap(scratch.beam, scratch.pruning_candidates)
-                way = COMPLETE
+                end = COMPLETE
                 by = BY_TWO_HOP
                 if scratch.failed():
                     return
@@ -262,104 +236,50 @@ struct AnswerFiltered[S: Space](Body):
                 )
             else:
                 swap(scratch.beam, scratch.pruning_candidates)
-            if way == COMPLETE and scratch.beam.size >= enough:
+            if end == COMPLETE and scratch.beam.size >= enough:
                 counts[by] += 1
-                self.finish[M, coded](i, query, exact, scratch)
+                if estimates(way):
+                    _ = self.plain.stored.remeasure(snapshot.rows, query, scratch, k)
+                    self.plain.write(i, scratch.pruning_candidates, ON_ROWS)
+                else:
+                    self.plain.write(i, scratch.beam, way)
                 return
             counts[AFTER_WALK] += 1
         counts[BY_SCAN] += 1
         scratch.scans += 1
         scratch.distances += filter.matches
         scratch.beam.reset(kept)
-        scan_allowed(EachRow[M](rows, prepared), filter, scratch.selected, scratch.beam)
-        if exact:
-            self.finish[M, coded](i, query, exact, scratch)
+        scan_allowed(EachRow(rows, prepared), filter, scratch.selected, scratch.beam)
+        if not estimates(way):
+            self.plain.write(i, scratch.beam, way)
             return
-        var stored = snapshot.rows
-        if not measure_in_order[Self.S](stored, query, scratch, k) and kept < filter.matches:
+        if (
+            not self.plain.stored.remeasure(snapshot.rows, query, scratch, k)
+            and kept < filter.matches
+        ):
             # many rows so equally far that estimates do not tell them apart
-            var error = EstimateError.of_sample[Self.S, M](
-                stored, query, rows, prepared, known, snapshot.visible
+            var error = EstimateError.of_sample(
+                self.plain.stored.metric, stored, query, rows, prepared, known, snapshot.visible
             )
             scratch.beam.reset(enough)
             scan_allowed(
-                WithinLimit[Self.S, M](stored, query, rows, prepared, error),
+                WithinLimit(stored, query, rows, prepared, error),
                 filter,
                 scratch.selected,
                 scratch.beam,
             )
             swap(scratch.beam, scratch.pruning_candidates)
-        self.plain.write[Self.S.value](i, scratch.pruning_candidates)
-
-    @always_inline
-    def finish[
-        M: QueryDistance, coded: Bool
-    ](self, i: Int, query: Query, exact: Bool, mut scratch: Scratch):
-        """Writes what is in the beam; estimated candidates are measured again first."""
-        if not exact:
-            _ = measure_in_order[Self.S](self.snapshot.rows, query, scratch, self.plain.k)
-            self.plain.write[Self.S.value](i, scratch.pruning_candidates)
-        elif coded:
-            comptime if Self.S.metric != COSINE:
-                comptime Exact = U8Codes[Self.S.metric, Self.S.T == DType.int8]
-                self.plain.write[Exact.value](i, scratch.beam)
-        else:
-            self.plain.write[Self.S.value](i, scratch.beam)
+        self.plain.write(i, scratch.pruning_candidates, ON_ROWS)
 
 
-@fieldwise_init
-struct SearchFiltered[V: Watch](SpaceTask):
-    """Checks all queries, then answers them."""
-
-    var index: Ptr[Index]
-    var queries: Int
-    var count: Int
-    var k: Int
-    var ef: Int
-    var snapshot: Snapshot
-    var filters: Ptr[Filter]
-    var which: Ptr[Int64]
-    var ids: Ptr[Int64]
-    var distances: Ptr[Float32]
-    var threads: Int
-    var watch: Ptr[Self.V]
-    var status: Int
-
-    def run[S: Space](mut self):
-        """Does it in one space."""
-        ref index = self.index[]
-        self.status = refused[S](self.queries, self.count, index.dim)
-        if self.status != DONE:
-            return
-        var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
-        # under the pin of whoever took the snapshot
-        var scratches = allocate[Ptr[Scratch]](team.size())
-        if not index.readers.claim_many(scratches, team.size(), 0):
-            release(scratches)
-            self.status = NO_MEMORY
-            return
-        var plain = Answer[S](
-            self.index, self.queries, self.k, self.ef, self.ids, self.distances, scratches, 1
-        )
-        var answer = AnswerFiltered[S](plain^, self.filters, self.which, self.snapshot)
-        if not team.run(self.count, PIECE, answer, self.watch[]):
-            self.status = STOPPED
-        elif any_failed(scratches, team.size()):
-            self.status = NO_MEMORY
-        index.readers.release_many(scratches, team.size())
-        release(scratches)
-
-
-def refused[S: Space](queries: Int, count: Int, dim: Int) -> Int:
+def refused(stored: StoredSpace, queries: Int, count: Int, dim: Int) -> Int:
     """Checks queries.
 
     Returns:
         DONE, or 8 * position + kind of the first that is refused.
     """
-    var norm = Float32(1)
     for i in range(count):
-        var query = at[Scalar[S.Q]](queries).unsafe_offset(i * dim)
-        var found = inspect_row[S, S.Q](query, dim, norm)
+        var found = stored.inspect(stored.place(queries, i, dim), dim)
         if found != FINE:
             return i * 8 + found
     return DONE
@@ -400,20 +320,31 @@ def search_filtered[
     Returns:
         DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
     """
-    var task = SearchFiltered[V](
+    var stored = StoredSpace.named(index.metric, index.dtype)
+    var status = refused(stored, queries, count, index.dim)
+    if status != DONE:
+        return status
+    var team = Team(min(threads, (count + PIECE - 1) // PIECE))
+    # under the pin of whoever took the snapshot
+    var scratches = allocate[Ptr[Scratch]](team.size())
+    if not index.readers.claim_many(scratches, team.size(), 0):
+        release(scratches)
+        return NO_MEMORY
+    var plain = Answer(
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        stored,
         queries,
-        count,
         k,
         ef,
-        snapshot,
-        filters,
-        which,
         ids,
         distances,
-        threads,
-        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-        DONE,
+        scratches,
+        1,
     )
-    in_space(index.metric, index.dtype, task)
-    return task.status
+    if not team.run(count, PIECE, AnswerFiltered(plain^, filters, which, snapshot), watch):
+        status = STOPPED
+    elif any_failed(scratches, team.size()):
+        status = NO_MEMORY
+    index.readers.release_many(scratches, team.size())
+    release(scratches)
+    return status

@@ -5,8 +5,9 @@ looked through to its own neighbours. How much of that is done in a hop is bound
 neighbours the hop has found already (as in NaviX, arXiv:2506.23397).
 """
 from vicinal.graph.links import SLOTS_PER_LINE, Graph, prefetch_links
+from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import node_of
-from vicinal.kernels.space import QueryDistance, Query, Rows
+from vicinal.kernels.space import Query, Rows
 from vicinal.search.filter import BEAM, SPARSE_BELOW, TWO_HOP, UNUSUAL, Filter, allows, widened
 from vicinal.system.memory import Ptr
 from vicinal.walk.beam_search import LOOK_AHEAD, BeamSearch, clamp_links, start_beam_search
@@ -28,9 +29,7 @@ comptime SPARSE = 2
 """Allowed rows are there, but a plain walk would have to be very wide."""
 
 
-def walk_plain[
-    M: QueryDistance
-](
+def walk_plain(
     graph: Ptr[Graph],
     rows: Rows,
     known: Int,
@@ -46,7 +45,7 @@ def walk_plain[
 
     Args:
         graph: The links.
-        rows: What is measured.
+        rows: What is measured, by `AnyDistance`.
         known: Rows that may be measured; at most `filter.room`.
         query: The prepared query.
         scratch: Buffers of this worker.
@@ -60,7 +59,7 @@ def walk_plain[
     var usual = widened(width, filter.matches, filter.rows)
     var widest = widened(width, 1, SPARSE_BELOW)
     var choose = filter.plan != BEAM
-    var walk = start_beam_search[M](
+    var walk = start_beam_search[AnyDistance](
         graph, rows, known, query, scratch, min(usual, widest) if choose else usual
     )
     ref found = scratch[].pruning_candidates
@@ -104,9 +103,7 @@ def walk_plain[
     return AGAINST if met * UNUSUAL * filter.rows < beam.size * filter.matches else COMPLETE
 
 
-def walk_two_hop[
-    M: QueryDistance
-](
+def walk_two_hop(
     graph: Ptr[Graph],
     rows: Rows,
     known: Int,
@@ -121,7 +118,7 @@ def walk_two_hop[
 
     Args:
         graph: The links.
-        rows: What is measured.
+        rows: What is measured, by `AnyDistance`.
         known: Rows that may be measured; at most `filter.room`.
         query: The prepared query.
         scratch: Buffers of this worker.
@@ -143,7 +140,7 @@ def walk_two_hop[
         _ = scratch[].visited.first_visit(node_of(fresh[unsafe_offset=i]))
         if fresh[unsafe_offset=i] < beam.worst():
             beam.insert(fresh[unsafe_offset=i])
-    var walk = BeamSearch[M, True](graph, rows, query, scratch, 0, linked, 0)
+    var walk = BeamSearch[AnyDistance, True](graph, rows, query, scratch, 0, linked, 0)
     walk.count = _seed(scratch[], filter, linked)
     for i in range(min(walk.count, LOOK_AHEAD)):
         walk.fetch(scratch[].unvisited, i)

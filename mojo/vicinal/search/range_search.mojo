@@ -8,25 +8,19 @@ from std.memory import bitcast
 
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of
-from vicinal.kernels.space import (
-    COSINE,
-    L2,
-    QueryDistance,
-    Query,
-    Rows,
-    Space,
-    SpaceTask,
-    prefetch_row,
-    in_space,
-)
-from vicinal.quantization.code_space import Estimate, U8Codes
-from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES
+from vicinal.kernels.space import L2, Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
-from vicinal.quantization.rotation import padded_dim
 from vicinal.search.answer import Answer
 from vicinal.search.filter import EVERYTHING, SCAN, Filter
 from vicinal.search.filtered import refused
+from vicinal.search.stored_space import (
+    ON_ROWS,
+    StoredSpace,
+    estimates,
+    measured,
+)
 from vicinal.system.array import GrowableArray
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
@@ -86,10 +80,26 @@ struct RangeResult(Movable):
 
 
 @fieldwise_init
-struct AnswerRange[S: Space](Body):
+struct Test(TrivialRegisterPassable):
+    """How it is told whether a row that a walk has measured is within the radius."""
+
+    var query: Query
+    """The query for the stored rows."""
+    var stored: Rows
+    """The stored rows, which `AnyDistance` measures."""
+    var way: Int
+    """What was walked on."""
+    var again: Bool
+    """Whether rows that may be within the radius are measured as stored."""
+    var limit: Int32
+    """The largest estimate that such a row can have."""
+
+
+@fieldwise_init
+struct AnswerRange(Body):
     """Finds the rows within the radius of queries that have been checked."""
 
-    var plain: Answer[Self.S]
+    var plain: Answer
     """Prepares queries."""
     var radius: Float32
     var filters: Ptr[Filter]
@@ -114,7 +124,7 @@ struct AnswerRange[S: Space](Body):
     @always_inline
     def within(self, key: Int32) -> Bool:
         """Tells whether a stored row's key is within the radius."""
-        return Self.S.value(key) <= self.radius
+        return self.plain.stored.value(key) <= self.radius
 
     def finish(self, filter: Filter, mut found: GrowableArray, mut ids: GrowableArray):
         """Leaves out rows that are not seen or not allowed, sorts, and puts ids and distances in place of rows and keys.
@@ -134,38 +144,29 @@ struct AnswerRange[S: Space](Body):
         for i in range(found.size):
             var entry = found.at(i)[]
             ids.push(known[unsafe_offset=node_of(entry)])
-            found.at(i)[] = Int64(bitcast[DType.int32, 1](Self.S.value(key_of(entry))))
+            found.at(i)[] = Int64(bitcast[DType.int32, 1](self.plain.stored.value(key_of(entry))))
 
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
         """Finds rows within the radius of query i, allowed or not."""
-        var kind = self.snapshot.codes[].kind
         scratch.queries += 1
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return
+        var stored = measured(ON_ROWS, self.plain.stored, self.snapshot.rows, scratch.stored)
         if self.snapshot.exact(self.plain.ef) or filter.plan == SCAN:
-            self.scan(query, filter, scratch, found)
-        elif kind == NO_CODES:
-            self.expand_within[Self.S, coded=False](query, filter, scratch, found)
-        elif kind == U8:
-            comptime if Self.S.metric != COSINE:
-                if self.plain.fits(i):
-                    comptime Exact = U8Codes[Self.S.metric, Self.S.T == DType.int8]
-                    self.expand_within[Exact, coded=True](query, filter, scratch, found)
-                else:
-                    self.expand_within[Self.S, coded=False](query, filter, scratch, found)
+            self.scan(query, stored, filter, scratch, found)
         else:
-            comptime if Self.S.T.is_floating_point():
-                if not self.snapshot.codes[].serve(at[Float32](query.address)):
-                    self.expand_within[Self.S, coded=False](query, filter, scratch, found)
-                elif kind == RABITQ4:
-                    self.expand_within[Estimate[4], coded=True](query, filter, scratch, found)
-                else:
-                    self.expand_within[Estimate[8], coded=True](query, filter, scratch, found)
+            self.expand_within(i, query, stored, filter, scratch, found)
 
-    def scan(self, query: Query, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
+    def scan(
+        self,
+        query: Query,
+        rows: Rows,
+        filter: Filter,
+        mut scratch: Scratch,
+        mut found: GrowableArray,
+    ):
         """Measures all rows, or those that the filter lists."""
-        var rows = self.snapshot.rows
         scratch.scans += 1
         if filter.plan == SCAN:
             scratch.distances += filter.num_listed
@@ -174,44 +175,50 @@ struct AnswerRange[S: Space](Body):
                     prefetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
                 self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
             return
-        scratch.distances += self.snapshot.visible.bound
-        for row in range(self.snapshot.visible.bound):
+        var bound = self.snapshot.visible.bound
+        scratch.distances += bound
+        for row in range(0, bound - 3, 4):
+            var keys = AnyDistance.keys(query, rows, row, row + 1, row + 2, row + 3)
+            for j in range(4):
+                if self.within(keys[j]):
+                    found.push(entry_of(keys[j], row + j))
+        for row in range(bound // 4 * 4, bound):
             self.measure(query, rows, row, found)
 
     @always_inline
     def measure(self, query: Query, rows: Rows, row: Int, mut found: GrowableArray):
         """Measures a stored row and takes it in if it is within the radius."""
-        var key = Self.S.key(query, rows, row)
+        var key = AnyDistance.key(query, rows, row)
         if self.within(key):
             found.push(entry_of(key, row))
 
-    def expand_within[
-        M: QueryDistance, coded: Bool
-    ](self, query: Query, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
-        """Walks to the query, then on from every row within the radius."""
-        ref index = self.plain.index[]
-        ref codes = self.snapshot.codes[]
-        var known = self.snapshot.known[coded]()
-        var stored = self.snapshot.rows
-        var rows = codes.rows(stored) if coded else stored
+    def expand_within(
+        self,
+        i: Int,
+        query: Query,
+        stored: Rows,
+        filter: Filter,
+        mut scratch: Scratch,
+        mut found: GrowableArray,
+    ):
+        """Walks to query i, then on from every row within the radius."""
+        ref space = self.plain.stored
+        var way = self.plain.way(i, self.snapshot, scratch)
+        var known = self.snapshot.known(way != ON_ROWS)
+        var rows = stored
         var prepared = query
-        var exact = not coded or codes.kind == U8
-        var limit = Int32.MAX
-        comptime if coded:
-            prepared = Query(scratch.room(codes.query_bytes()), 1)
-            if scratch.failed():
-                return
-            codes.prepare[Self.S.Q](
-                at[Scalar[Self.S.Q]](query.address),
-                at[UInt8](prepared.address),
-                scratch.work(2 * padded_dim(index.dim)).unsafe_offset(padded_dim(index.dim)),
+        var test = Test(query, stored, way, way != ON_ROWS and space.floats(), Int32.MAX)
+        if way != ON_ROWS:
+            rows = measured(way, space, self.snapshot.walked(True), scratch.walked)
+            prepared = space.prepare(self.snapshot.codes[], query, self.plain.index[].dim, scratch)
+        if scratch.failed():
+            return
+        if estimates(way):
+            var error = EstimateError.of_sample(
+                space.metric, stored, query, rows, prepared, known, self.snapshot.visible
             )
-            if not exact:
-                var error = EstimateError.of_sample[Self.S, M](
-                    stored, query, rows, prepared, known, self.snapshot.visible
-                )
-                limit = error.limit_of(self.radius if Self.S.metric == L2 else self.radius - 1)
-        var walk = start_beam_search[M](
+            test.limit = error.limit_of(self.radius if space.metric == L2 else self.radius - 1)
+        var walk = start_beam_search[AnyDistance](
             self.snapshot.graph,
             rows,
             known,
@@ -220,34 +227,24 @@ struct AnswerRange[S: Space](Body):
             self.plain.ef,
         )
         var outer = GrowableArray()
-        self.take[coded](scratch.beam.entries[], query, stored, exact, limit, found, outer)
+        self.take(scratch.beam.entries[], test, found, outer)
         while walk.collect():
             walk.measure_apart()
-            for i in range(walk.count):
-                self.take[coded](
-                    scratch.unvisited[unsafe_offset=i], query, stored, exact, limit, found, outer
-                )
+            for j in range(walk.count):
+                self.take(scratch.unvisited[unsafe_offset=j], test, found, outer)
         var next = 0
         var beyond = 0
         while True:
             while next < found.size:
                 if found.size * SCAN_FROM > self.snapshot.visible.bound:
                     found.size = 0
-                    self.scan(query, filter, scratch, found)
+                    self.scan(query, stored, filter, scratch, found)
                     return
                 walk.expand(node_of(found.at(next)[]))
                 next += 1
                 walk.measure_apart()
-                for i in range(walk.count):
-                    self.take[coded](
-                        scratch.unvisited[unsafe_offset=i],
-                        query,
-                        stored,
-                        exact,
-                        limit,
-                        found,
-                        outer,
-                    )
+                for j in range(walk.count):
+                    self.take(scratch.unvisited[unsafe_offset=j], test, found, outer)
             # then some just outside, as the beam of a search for so many rows would: some are linked from such only
             if beyond == 0:
                 outer.sort()
@@ -256,10 +253,8 @@ struct AnswerRange[S: Space](Body):
             walk.expand(node_of(outer.at(beyond)[]))
             beyond += 1
             walk.measure_apart()
-            for i in range(walk.count):
-                self.take[coded](
-                    scratch.unvisited[unsafe_offset=i], query, stored, exact, limit, found, outer
-                )
+            for j in range(walk.count):
+                self.take(scratch.unvisited[unsafe_offset=j], test, found, outer)
         found.full = found.full or outer.full
         self.add_duplicates(found)
 
@@ -280,90 +275,22 @@ struct AnswerRange[S: Space](Body):
                     found.push(entry_of(key_of(entry), copy))
                 copy = duplicates.after(copy, last, known)
 
-    @always_inline
-    def take[
-        coded: Bool
-    ](
-        self,
-        entry: Int64,
-        query: Query,
-        stored: Rows,
-        exact: Bool,
-        limit: Int32,
-        mut found: GrowableArray,
-        mut outer: GrowableArray,
-    ):
+    @no_inline
+    def take(self, entry: Int64, test: Test, mut found: GrowableArray, mut outer: GrowableArray):
         """Takes in a row that the walk has measured, into `outer` if it is not within the radius.
         """
-        comptime if coded and Self.S.T.is_floating_point():
-            var may_be = key_of(entry) <= limit
-            comptime if Self.S.metric != COSINE:
-                if exact:  # keys of exact codes are integers
-                    may_be = U8Codes[Self.S.metric, False].value(key_of(entry)) <= self.radius
-            var before = found.size
-            if may_be:
-                self.measure(query, stored, node_of(entry), found)
-            if found.size == before:
-                outer.push(entry)
-        else:
-            if self.within(key_of(entry)):
-                found.push(entry)
+        var key = key_of(entry)
+        var may_be = key <= test.limit
+        if not estimates(test.way):
+            may_be = self.plain.stored.value_on(test.way)(key) <= self.radius
+        var before = found.size
+        if may_be:
+            if test.again:
+                self.measure(test.query, test.stored, node_of(entry), found)
             else:
-                outer.push(entry)
-
-
-@fieldwise_init
-struct SearchRange[V: Watch](SpaceTask):
-    """Checks all queries, then answers them."""
-
-    var index: Ptr[Index]
-    var queries: Int
-    var count: Int
-    var radius: Float32
-    var ef: Int
-    var snapshot: Snapshot
-    var filters: Ptr[Filter]
-    var which: Ptr[Int64]
-    var threads: Int
-    var result: Ptr[RangeResult]
-    var watch: Ptr[Self.V]
-    var status: Int
-
-    def run[S: Space](mut self):
-        """Does it in one space."""
-        ref index = self.index[]
-        self.status = refused[S](self.queries, self.count, index.dim)
-        if self.status != DONE:
-            return
-        var team = Team(min(self.threads, self.count))
-        # under the pin of whoever took the snapshot
-        var scratches = allocate[Ptr[Scratch]](team.size())
-        if self.result[].out_of_memory != 0 or not index.readers.claim_many(
-            scratches, team.size(), 0
-        ):
-            release(scratches)
-            self.status = NO_MEMORY
-            return
-        var nothing = at[Int64](Int(scratches))  # no result is written by it
-        var plain = Answer[S](
-            self.index,
-            self.queries,
-            1,
-            self.ef,
-            nothing,
-            nothing.unsafe_bitcast[Float32](),
-            scratches,
-            1,
-        )
-        var answer = AnswerRange[S](
-            plain^, self.radius, self.filters, self.which, self.snapshot, self.result
-        )
-        if not team.run(self.count, 1, answer, self.watch[]):
-            self.status = STOPPED
-        elif self.result[].out_of_memory != 0 or any_failed(scratches, team.size()):
-            self.status = NO_MEMORY
-        index.readers.release_many(scratches, team.size())
-        release(scratches)
+                found.push(entry)
+        if found.size == before:
+            outer.push(entry)
 
 
 def search_range[
@@ -399,19 +326,40 @@ def search_range[
     Returns:
         DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
     """
-    var task = SearchRange[V](
+    var stored = StoredSpace.named(index.metric, index.dtype)
+    var status = refused(stored, queries, count, index.dim)
+    if status != DONE:
+        return status
+    var team = Team(min(threads, count))
+    # under the pin of whoever took the snapshot
+    var scratches = allocate[Ptr[Scratch]](team.size())
+    if result.out_of_memory != 0 or not index.readers.claim_many(scratches, team.size(), 0):
+        release(scratches)
+        return NO_MEMORY
+    var nothing = at[Int64](Int(scratches))  # no result is written by it
+    var plain = Answer(
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        stored,
         queries,
-        count,
-        radius,
+        1,
         ef,
-        snapshot,
+        nothing,
+        nothing.unsafe_bitcast[Float32](),
+        scratches,
+        1,
+    )
+    var answer = AnswerRange(
+        plain^,
+        radius,
         filters,
         which,
-        threads,
+        snapshot,
         Pointer(to=result).unsafe_origin_cast[MutUntrackedOrigin](),
-        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-        DONE,
     )
-    in_space(index.metric, index.dtype, task)
-    return task.status
+    if not team.run(count, 1, answer, watch):
+        status = STOPPED
+    elif result.out_of_memory != 0 or any_failed(scratches, team.size()):
+        status = NO_MEMORY
+    index.readers.release_many(scratches, team.size())
+    release(scratches)
+    return status

@@ -3,21 +3,12 @@ from std.memory import bitcast, unsafe_memcpy
 
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, Index
+from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of
-from vicinal.kernels.space import (
-    COSINE,
-    FINE,
-    IP,
-    QueryDistance,
-    Space,
-    SpaceTask,
-    float_of_key,
-    in_space,
-    inspect_row,
-)
-from vicinal.quantization.code_space import Estimate, U8Codes
-from vicinal.quantization.code_table import U8, RABITQ4, NO_CODES, Codes
+from vicinal.kernels.space import COSINE, FINE, IP, float_of_key
+from vicinal.quantization.code_table import Codes
 from vicinal.search.answer import Answer, PlainSearches
+from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measured
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.walk.beam_search import BeamSearch
@@ -99,40 +90,34 @@ struct Log(Movable):
 
 
 @fieldwise_init
-struct Scale[S: Space, M: QueryDistance, coded: Bool](TrivialRegisterPassable):
+struct Scale(TrivialRegisterPassable):
     """Distances of the keys of one walk."""
 
-    var exact: Bool
-    """False if keys are estimates."""
+    var stored: StoredSpace
+    var way: Int
+    """What was walked on."""
     var shift: Float32
     """What estimates leave out because it is the same for all rows."""
 
     def distance(self, key: Int32) -> Float32:
         """Returns the distance that a key stands for, on the scale of results."""
-        comptime if not Self.coded:
-            return Self.S.value(key)
-        else:
-            if not self.exact:
-                var value = float_of_key(key) + self.shift
-                comptime if Self.S.metric == IP:
-                    return 1 + value
-                elif Self.S.metric == COSINE:  # rows and query have unit length: half of l2
-                    return value / 2
-                else:
-                    return value
-            comptime if Self.S.metric != COSINE:
-                return U8Codes[Self.S.metric, Self.S.T == DType.int8].value(key)
-            else:
-                return 0
+        if not estimates(self.way):
+            return self.stored.value_on(self.way)(key)
+        var value = float_of_key(key) + self.shift
+        if self.stored.metric == IP:
+            return 1 + value
+        if self.stored.metric == COSINE:  # rows and query have unit length: half of l2
+            return value / 2
+        return value
 
 
-def shift_of[S: Space](codes: Codes, query: Ptr[Float32], dim: Int) -> Float32:
+def shift_of(metric: Int, codes: Codes, query: Ptr[Float32], dim: Int) -> Float32:
     """Returns what the estimated distances of a query leave out: |q - c|**2, for ip -<c, q>."""
     var sum = Float32(0)
     for i in range(dim):
         var c = codes.centre[unsafe_offset=i]
         var q = query[unsafe_offset=i]
-        comptime if S.metric == IP:
+        if metric == IP:
             sum -= c * q
         else:
             sum += (q - c) * (q - c)
@@ -140,68 +125,27 @@ def shift_of[S: Space](codes: Codes, query: Ptr[Float32], dim: Int) -> Float32:
 
 
 @fieldwise_init
-struct TraceOne(SpaceTask):
-    """Checks a query, then answers it and writes down how."""
+struct Tracer(TrivialRegisterPassable):
+    """Answers a query and writes down how."""
 
-    var index: Ptr[Index]
-    var query: Int
-    var k: Int
-    var ef: Int
-    var ids: Ptr[Int64]
-    var distances: Ptr[Float32]
+    var answer: Ptr[Answer]
     var log: Ptr[Log]
-    var status: Int
 
-    def run[S: Space](mut self):
-        """Does it in one space."""
-        ref index = self.index[]
-        var norm = Float32(1)
-        self.status = inspect_row[S, S.Q](at[Scalar[S.Q]](self.query), index.dim, norm)
-        if self.status != FINE:
-            return
-        self.status = NO_MEMORY
-        var scratches = allocate[Ptr[Scratch]](1)
-        if index.readers.claim_many(scratches, 1, 1):
-            var scratch = scratches[]
-            var answer = Answer[S](
-                self.index, self.query, self.k, self.ef, self.ids, self.distances, scratches, 1
-            )
-            scratch[].queries += 1
-            self.follow[S](answer, scratch, index.snapshot())
-            if not self.log[].failed and not scratch[].failed():
-                self.status = DONE
-            index.readers.release(scratch)
-        release(scratches)
-
-    def follow[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
-        """Chooses what to walk on, as `Answer.answer` does."""
-        var kind = snapshot.codes[].kind
-        if snapshot.exact(max(self.k, self.ef)):
-            self.scan_all[S](answer, scratch, snapshot)
-        elif kind == NO_CODES:
-            self.walk[S, S, coded=False](answer, scratch, snapshot)
-        elif kind == U8:
-            comptime if S.metric != COSINE:
-                if answer.fits(0):
-                    self.walk[S, U8Codes[S.metric, S.T == DType.int8], coded=True](
-                        answer, scratch, snapshot
-                    )
-                else:
-                    self.walk[S, S, coded=False](answer, scratch, snapshot)
+    def follow(self, scratch: Ptr[Scratch], snapshot: Snapshot):
+        """Answers it."""
+        ref answer = self.answer[]
+        scratch[].queries += 1
+        if snapshot.exact(max(answer.k, answer.ef)):
+            self.scan_all(scratch, snapshot)
         else:
-            comptime if S.T.is_floating_point():
-                if not answer.served(0, snapshot, scratch[]):
-                    self.walk[S, S, coded=False](answer, scratch, snapshot)
-                elif kind == RABITQ4:
-                    self.walk[S, Estimate[4], coded=True](answer, scratch, snapshot)
-                else:
-                    self.walk[S, Estimate[8], coded=True](answer, scratch, snapshot)
+            self.walk(scratch, snapshot)
 
-    def scan_all[S: Space](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
+    def scan_all(self, scratch: Ptr[Scratch], snapshot: Snapshot):
         """Notes a scan of all rows as one step that measures the nearest ones only."""
+        ref answer = self.answer[]
         ref log = self.log[]
         ref beam = scratch[].beam
-        var kept = min(self.k, snapshot.live)
+        var kept = min(answer.k, snapshot.live)
         log.begin(SCAN, False, kept, kept, snapshot.visible.bound)
         var query = answer.query(0, scratch[])
         if scratch[].failed():
@@ -214,32 +158,31 @@ struct TraceOne(SpaceTask):
             log.size = HEADER  # there are no rows: no step
         for i in range(beam.size):
             self.put(beam.entries[unsafe_offset=i], beam.node(i))
-        self.measure_all[S, S, False](Scale[S, S, False](True, 0))
+        self.measure_all(Scale(answer.stored, ON_ROWS, 0))
 
-    def walk[
-        S: Space, M: QueryDistance, coded: Bool
-    ](self, answer: Answer[S], scratch: Ptr[Scratch], snapshot: Snapshot):
+    def walk(self, scratch: Ptr[Scratch], snapshot: Snapshot):
         """Walks the graph and notes every hop."""
+        ref answer = self.answer[]
         ref log = self.log[]
-        ref codes = snapshot.codes[]
-        var walks = PlainSearches[S, M, coded](
-            Pointer(to=answer).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
-            snapshot,
-            codes.rows(snapshot.rows) if coded else snapshot.rows,
-            snapshot.known[coded](),
-        )
+        var way = answer.way(0, snapshot, scratch[])
+        var walks = PlainSearches[AnyDistance].on(self.answer, snapshot, way)
+        walks.rows = measured(way, answer.stored, walks.rows, scratch[].stored)
         var ordinals = load_acquire(snapshot.graph[].ordinals)
         var task = walks.no_state()
         var walk = walks.start(0, scratch, task)
         if scratch[].failed():
             return
-        var scale = Scale[S, M, coded](task.exact, 0)
-        comptime if coded and S.T.is_floating_point():
-            if not task.exact:
-                scale.shift = shift_of[S](codes, at[Float32](task.query.address), self.index[].dim)
+        var scale = Scale(answer.stored, way, 0)
+        if estimates(way):
+            scale.shift = shift_of(
+                answer.stored.metric,
+                snapshot.codes[],
+                at[Float32](task.query.address),
+                answer.index[].dim,
+            )
         var kept = scratch[].beam.limit
-        log.begin(WALK, not task.exact, min(scratch[].beam.width, kept), kept, walk.nodes)
-        self.descend[M](walk, ordinals)
+        log.begin(WALK, estimates(way), min(scratch[].beam.width, kept), kept, walk.nodes)
+        self.descend(walk, ordinals)
         ref beam = scratch[].beam
         log.note(0, 1)
         # the step that begins on level 0 expands nothing yet: its one row stands for both
@@ -258,16 +201,17 @@ struct TraceOne(SpaceTask):
         var before = scratch[].reranked
         walks.finish(task, scratch[])
         log.set(HEADER - 1, Int64(scratch[].reranked - before))
-        self.measure_all[S, M, coded](scale)
+        self.measure_all(scale)
 
-    def descend[M: QueryDistance](self, walk: BeamSearch[M, True], ordinals: Int):
-        """Notes the hops above level 0: those of `search.descend`, which went the same way before.
-        """
+    def descend(self, walk: BeamSearch[AnyDistance, True], ordinals: Int):
+        """Notes the hops above level 0: those of `walk.descend`, which went the same way before."""
         ref graph = walk.graph[]
         ref log = self.log[]
         var nearest = graph.entry
         var top = graph.level_of(nearest)
-        var best = M.key(walk.query, walk.rows, min(graph.row_of(nearest), walk.nodes - 1))
+        var best = AnyDistance.key(
+            walk.query, walk.rows, min(graph.row_of(nearest), walk.nodes - 1)
+        )
         for level in range(top, 0, -1):
             var moved = True
             while moved:
@@ -282,7 +226,7 @@ struct TraceOne(SpaceTask):
                     if node >= ordinals or graph.row_of(node) >= walk.nodes:
                         continue
                     var row = graph.row_of(node)
-                    var key = M.key(walk.query, walk.rows, row)
+                    var key = AnyDistance.key(walk.query, walk.rows, row)
                     self.put(entry_of(key, row), row)
                     count += 1
                     if key < best:
@@ -291,15 +235,14 @@ struct TraceOne(SpaceTask):
                         moved = True
                 log.set(place, Int64(count))
 
-    @no_inline  # one for all spaces: speed is no matter here, size is
     def put(self, entry: Int64, row: Int):
         """Writes a row, whose distance comes later."""
         ref log = self.log[]
         log.put(entry & ~1)
-        log.put(self.index[].ids.ptr[Int64]()[unsafe_offset=row])
+        log.put(self.answer[].index[].ids.ptr[Int64]()[unsafe_offset=row])
         log.put(0)
 
-    def measure_all[S: Space, M: QueryDistance, coded: Bool](self, scale: Scale[S, M, coded]):
+    def measure_all(self, scale: Scale):
         """Writes the distances of all rows in the log."""
         ref log = self.log[]
         if log.failed:
@@ -338,15 +281,32 @@ def trace(
     Returns:
         DONE, NO_MEMORY, or why the query was refused.
     """
-    var task = TraceOne(
-        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
-        query,
-        k,
-        ef,
-        ids,
-        distances,
-        Pointer(to=log).unsafe_origin_cast[MutUntrackedOrigin](),
-        DONE,
-    )
-    in_space(index.metric, index.dtype, task)
-    return task.status
+    var stored = StoredSpace.named(index.metric, index.dtype)
+    var status = stored.inspect(query, index.dim)
+    if status != FINE:
+        return status
+    status = NO_MEMORY
+    var scratches = allocate[Ptr[Scratch]](1)
+    if index.readers.claim_many(scratches, 1, 1):
+        var scratch = scratches[]
+        var answer = Answer(
+            Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+            stored,
+            query,
+            k,
+            ef,
+            ids,
+            distances,
+            scratches,
+            1,
+        )
+        Tracer(
+            Pointer(to=answer).unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=log).unsafe_origin_cast[MutUntrackedOrigin](),
+        ).follow(scratch, index.snapshot())
+        _ = answer
+        if not log.failed and not scratch[].failed():
+            status = DONE
+        index.readers.release(scratch)
+    release(scratches)
+    return status

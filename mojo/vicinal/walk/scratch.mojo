@@ -3,7 +3,8 @@ from std.atomic import Atomic, Ordering
 from std.sys import size_of
 
 from vicinal.kernels.candidates import Candidates
-from vicinal.kernels.space import SymmetricDistance, Query, Rows
+from vicinal.kernels.any_distance import Measure, MeasureBetween
+from vicinal.kernels.space import Query, RowDistance, Rows
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.walk.visited import Visited
 
@@ -54,6 +55,12 @@ struct Scratch(Movable):
     """A vector: a query of unit length, or one being rotated."""
     var floats_room: Int
     """Elements allocated for `floats`."""
+    var stored: Measure
+    """How stored rows are measured where that is told at run time."""
+    var walked: Measure
+    """The same for what is walked on."""
+    var between: MeasureBetween
+    """How rows are measured against each other where that is told at run time."""
     var distances: Int
     """Distances measured, over the life of the scratch."""
     var reranked: Int
@@ -91,6 +98,9 @@ struct Scratch(Movable):
         self.row_query_room = 64
         self.floats = allocate[Float32](16)
         self.floats_room = 16
+        self.stored = Measure()
+        self.walked = Measure()
+        self.between = MeasureBetween()
         self.distances = 0
         self.hops = 0
         self.reranked = 0
@@ -206,7 +216,7 @@ struct Scratch(Movable):
         return self.row_queries
 
     @always_inline
-    def prepare[S: SymmetricDistance](self, rows: Rows, row: Int, i: Int):
+    def prepare[S: RowDistance](self, rows: Rows, row: Int, i: Int):
         """Makes a row query number i of those that `queries_for` has made room for."""
         var room = Int(self.row_query_bytes) + i * S.query_bytes(rows)
         self.row_queries[unsafe_offset=i] = S.query_of_row(rows, row, room)

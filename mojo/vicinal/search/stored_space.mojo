@@ -1,0 +1,263 @@
+"""What a search needs of the space of the stored rows, told at run time, and what it walks on: the one decision about that.
+
+All of it happens once a query, so that walks are compiled for what they measure and not for what is stored besides.
+"""
+from vicinal.index.snapshot import Snapshot
+from vicinal.kernels.any_distance import Measure
+from vicinal.kernels.candidates import Candidates, entry_of
+from vicinal.kernels.space import (
+    COSINE,
+    IP,
+    L2,
+    MetricSpace,
+    Query,
+    QueryDistance,
+    Rows,
+    Space,
+    SpaceTask,
+    dtype_code,
+    in_space,
+    inspect_row,
+    is_float,
+    to_unit,
+)
+from vicinal.quantization.code_space import Estimate, U8Codes
+from vicinal.quantization.code_table import NO_CODES, RABITQ4, U8, Codes, is_bytes
+from vicinal.quantization.rotation import padded_dim
+from vicinal.rows.row_states import BLOCK
+from vicinal.rows.visibility import Visibility
+from vicinal.search.remeasure import measure_in_order
+from vicinal.system.memory import Ptr, at
+from vicinal.system.point import point, touches
+from vicinal.walk.scratch import Scratch
+
+comptime ON_ROWS = 0
+"""Walks measure the stored rows,"""
+comptime ON_EXACT_CODES = 1
+"""8-bit codes that hold them exactly,"""
+comptime ON_4_BITS = 2
+"""or codes that estimate distances."""
+comptime ON_8_BITS = 3
+
+
+@always_inline
+def estimates(way: Int) -> Bool:
+    """Tells whether walks go by estimates, so that candidates have to be measured again."""
+    return way >= ON_4_BITS
+
+
+@fieldwise_init
+struct StoredSpace(TrivialRegisterPassable):
+    """The space of the stored rows, as functions."""
+
+    var metric: Int
+    var dtype: Int
+    var inspect: def(Int, Int) thin -> Int
+    """Checks a query of so many elements at an address; returns FINE or why it is refused."""
+    var query: def(Int, Int, mut Scratch) thin -> Query
+    """Makes a query for measuring stored rows."""
+    var prepare: def(Codes, Query, Int, mut Scratch) thin -> Query
+    """Makes a query for measuring codes."""
+    var remeasure: def(Rows, Query, mut Scratch, Int) thin -> Bool
+    """Measures candidates that have estimates; see `measure_in_order`."""
+    var scan: def(Rows, Visibility, Query, mut Candidates) thin -> None
+    """Measures all rows that are seen and keeps the nearest."""
+    var value: def(Int32) thin -> Float32
+    """Returns the distance that a stored row's key stands for."""
+    var values: def(Candidates, Int, Ptr[Float32]) thin -> None
+    """Writes the distances of so many candidates."""
+    var code_value: def(Int32) thin -> Float32
+    """The same two for keys of exact codes."""
+    var code_values: def(Candidates, Int, Ptr[Float32]) thin -> None
+
+    @staticmethod
+    @always_inline
+    def of[S: Space]() -> Self:
+        """Makes it of a space."""
+        comptime Exact = U8Codes[IP if S.metric == IP else L2, S.T == DType.int8]
+        return Self(
+            S.metric,
+            dtype_code[S.T](),
+            _inspect[S],
+            _query[S],
+            _prepare[S.Q],
+            measure_in_order[S],
+            scan[S],
+            S.value,
+            _values[S.value],
+            Exact.value,
+            _values[Exact.value],
+        )
+
+    @staticmethod
+    def named(metric: Int, dtype: Int) -> Self:
+        """Makes it of the space that two run-time codes name; preconditions as of `in_space`."""
+        var task = _MakeStoredSpace(StoredSpace.of[MetricSpace[L2, DType.float32]]())
+        in_space(metric, dtype, task)
+        return task.made
+
+    @always_inline
+    def floats(self) -> Bool:
+        """Tells whether stored rows are of a float type; queries are float32 then."""
+        return is_float(self.dtype)
+
+    @always_inline
+    def place(self, queries: Int, i: Int, dim: Int) -> Int:
+        """Returns the address of query i of some."""
+        return queries + i * dim * (4 if self.floats() else 1)
+
+    @always_inline
+    def way(self, given: Int, dim: Int, snapshot: Snapshot, mut scratch: Scratch) -> Int:
+        """Decides what a query's walk measures, given its address.
+
+        Exact codes serve queries that 8 bits hold: rounded, others could lose all they are. Estimates serve those that are no
+        farther from the centre than codes reach.
+        """
+        ref codes = snapshot.codes[]
+        if codes.kind == NO_CODES:
+            return ON_ROWS
+        if codes.kind == U8:
+            if self.floats() and not is_bytes[DType.float32](at[Float32](given), dim):
+                return ON_ROWS
+            return ON_EXACT_CODES
+        if codes.reach != Float32.MAX:
+            var query = self.query(given, dim, scratch)
+            if not scratch.failed() and not codes.serve(at[Float32](query.address)):
+                return ON_ROWS
+        return ON_4_BITS if codes.kind == RABITQ4 else ON_8_BITS
+
+    @always_inline
+    def value_on(self, way: Int) -> def(Int32) thin -> Float32:
+        """Returns what tells the distance of an exact key of what is walked on."""
+        return self.code_value if way == ON_EXACT_CODES else self.value
+
+    @always_inline
+    def values_on(self, way: Int) -> def(Candidates, Int, Ptr[Float32]) thin -> None:
+        """Returns what writes distances of exact keys of what is walked on."""
+        return self.code_values if way == ON_EXACT_CODES else self.values
+
+
+@fieldwise_init
+struct _MakeStoredSpace(SpaceTask):
+    var made: StoredSpace
+
+    def run[S: Space](mut self):
+        self.made = StoredSpace.of[S]()
+
+
+trait WalkTask:
+    """Work that is compiled for everything that walks measure."""
+
+    def run[M: QueryDistance](mut self):
+        """Does it with one way of measuring."""
+        ...
+
+
+def on_way[Task: WalkTask](way: Int, metric: Int, dtype: Int, mut task: Task):
+    """Runs a task with the way of measuring that `StoredSpace.way` has named."""
+    if way == ON_4_BITS:
+        task.run[Estimate[4]]()
+    elif way == ON_8_BITS:
+        task.run[Estimate[8]]()
+    elif way == ON_ROWS:
+        var on_rows = _OnRows(Pointer(to=task).unsafe_origin_cast[MutUntrackedOrigin]())
+        in_space(metric, dtype, on_rows)
+    elif metric == L2:
+        if dtype == dtype_code[DType.int8]():
+            task.run[U8Codes[L2, True]]()
+        else:
+            task.run[U8Codes[L2, False]]()
+    elif dtype == dtype_code[DType.int8]():
+        task.run[U8Codes[IP, True]]()
+    else:
+        task.run[U8Codes[IP, False]]()
+
+
+@fieldwise_init
+struct _OnRows[Task: WalkTask](SpaceTask):
+    var task: Ptr[Self.Task]
+
+    def run[S: Space](mut self):
+        self.task[].run[S]()
+
+
+@fieldwise_init
+struct _Measured(WalkTask):
+    var measure: Ptr[Measure]
+    var rows: Rows
+
+    def run[M: QueryDistance](mut self):
+        self.rows = self.measure[].rows[M](self.rows)
+
+
+def measured(way: Int, stored: StoredSpace, rows: Rows, mut measure: Measure) -> Rows:
+    """Returns rows of a way that `AnyDistance` measures; `measure` must stay where it is while they are in use.
+    """
+    var task = _Measured(Pointer(to=measure).unsafe_origin_cast[MutUntrackedOrigin](), rows)
+    on_way(way, stored.metric, stored.dtype, task)
+    return task.rows
+
+
+def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: Candidates):
+    """Measures the rows that are seen and keeps the nearest."""
+    if visible.states == 0:
+        for row in range(visible.bound):
+            point["scan a row"]()
+            touches["scan a row"](row)
+            var entry = entry_of(S.key(query, rows, row), row)
+            if entry < nearest.worst():
+                nearest.insert(entry)
+        nearest.arrange()
+        return
+    for block in range(0, visible.bound, BLOCK):
+        var end = min(block + BLOCK, visible.bound)
+        if visible.none_of(block, end):
+            continue
+        for row in range(block, end):
+            if visible.is_visible(row):
+                point["scan a row"]()
+                touches["scan a row"](row)
+                var entry = entry_of(S.key(query, rows, row), row)
+                if entry < nearest.worst():
+                    nearest.insert(entry)
+    nearest.arrange()
+
+
+def _inspect[S: Space](given: Int, dim: Int) -> Int:
+    var norm = Float32(1)
+    return inspect_row[S, S.Q](at[Scalar[S.Q]](given), dim, norm)
+
+
+def _query[S: Space](given: Int, dim: Int, mut scratch: Scratch) -> Query:
+    """Makes a query for measuring stored rows: of unit length for cosine, and on a cache line for float types. Worth nothing if
+    the scratch has failed.
+    """
+    var query = Query(given, 1)
+    comptime if S.metric == COSINE:
+        _ = inspect_row[S, S.Q](at[Scalar[S.Q]](given), dim, query.norm)
+    comptime if S.T.is_floating_point():
+        var vector = scratch.work(2 * padded_dim(dim))
+        if scratch.failed():
+            return query
+        var elements = at[Float32](given)
+        for j in range(dim):
+            vector[unsafe_offset=j] = to_unit(elements[unsafe_offset=j], query.norm)
+        query.address = Int(vector)
+    return query
+
+
+def _prepare[Q: DType](codes: Codes, query: Query, dim: Int, mut scratch: Scratch) -> Query:
+    """Makes a query for measuring codes; worth nothing if the scratch has failed."""
+    var prepared = Query(scratch.room(codes.query_bytes()), 1)
+    if not scratch.failed():
+        codes.prepare[Q](
+            at[Scalar[Q]](query.address),
+            at[UInt8](prepared.address),
+            scratch.work(2 * padded_dim(dim)).unsafe_offset(padded_dim(dim)),
+        )
+    return prepared
+
+
+def _values[value: def(Int32) thin -> Float32](nearest: Candidates, count: Int, into: Ptr[Float32]):
+    for i in range(count):
+        into[unsafe_offset=i] = value(nearest.key(i))
