@@ -314,7 +314,9 @@ class _Sample:
             for i in range(0, len(query), step):
                 q, p = query[i : i + step], place[i : i + step]
                 hits[q, p] = ((true_ids[q] == ids[q, p][:, None]) & exist[q]).any(axis=1)
-            self._shares_by_width[width] = np.minimum(hits.sum(axis=1), count) / count
+            # where there is nothing to find, all of it is found
+            shares = np.minimum(hits.sum(axis=1), count) / np.maximum(count, 1)
+            self._shares_by_width[width] = np.where(count == 0, 1.0, shares)
         return self._shares_by_width[width]
 
     def _search(self, width: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -104,7 +104,8 @@ def build(image: Image, *, sums: bool = True) -> bytearray:
     struct.pack_into(
         "<8sIIqq", out, 0, b"\xf7VICINAL", image.version, 0x01020304, len(out), len(starts) + 1
     )
-    struct.pack_into(f"<{len(image.fields)}q", out, 32, *image.fields.values())
+    fields = [(field + 2**63) % 2**64 - 2**63 for field in image.fields.values()]
+    struct.pack_into(f"<{len(fields)}q", out, 32, *fields)
     table = [
         (part.name, start, len(part.data), part.rows, part.columns, part.dtype)
         for part, start in zip(image.parts, starts, strict=True)
