@@ -60,7 +60,7 @@ def _end(handle: Obj, mut index: Index, mut change: Change, status: Int, threads
     change.commit(index)
     var watch = PythonWatch(0, 0)
     change.finish(index)
-    _ = consolidate(index, threads, watch)
+    _ = consolidate(index, threads, watch, change.added + change.num_leaving, change.places())
     var stopped = watch.raised
     _ = watch^
     if returnable(index):

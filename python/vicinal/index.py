@@ -1081,7 +1081,8 @@ with 0 rows, read-only
         -------
         dict
             `rows` linked, in `rounds`; `distances` and `hops` of the walks that looked for
-            neighbours, `selections` of links, `prunes` of full lists; and `seconds` by phase:
+            neighbours, `selections` of links, `prunes` of full lists; `blocks` of links that were
+            looked at for links to removed rows; and `seconds` by phase:
             "store" (rows are checked and copied), "encode" (codes are chosen, made, tried), "sort"
             (equal rows are told from others), "search" (rows find their links), "link_back" (those
             found link to them), "fill" (free slots are filled) and "repair" (links to rows that go

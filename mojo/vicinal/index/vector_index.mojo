@@ -16,6 +16,7 @@ from vicinal.quantization.code_table import (
 )
 from vicinal.rows.duplicates import Duplicates
 from vicinal.rows.id_map import IdMap
+from vicinal.rows.leaving import Leaving
 from vicinal.rows.string_ids import StringTable
 from vicinal.rows.unlinked import Unlinked
 from vicinal.rows.visibility import RowStates
@@ -97,6 +98,8 @@ struct Index(Movable):
     """The epoch that ended when the last change took effect: searches that began in it or before may see what was before."""
     var unlinked: Unlinked
     """Removed rows that nothing leads to any more, which searches may be at still."""
+    var leaving: Leaving
+    """Removed rows that links are being led past."""
     var leftovers: Bool
     """Whether rows are pending that have no links: a first graph has left them out, or their addition was refused while a
     search was at them."""
@@ -162,6 +165,7 @@ struct Index(Movable):
         self.changes = 0
         self.committed = 0
         self.unlinked = Unlinked()
+        self.leaving = Leaving()
         self.leftovers = False
         self.waited_for = 0
         self.moved = 0
