@@ -1,4 +1,4 @@
-"""Links to removed rows are led past them a slice at a time: no call pays for all of it, and all holds in between."""
+"""Links to removed rows are led past them a slice at a time, and all holds in between."""
 
 from __future__ import annotations
 
