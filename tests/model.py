@@ -34,11 +34,13 @@ class Model:
     def __init__(self, metric: str, dtype: str, dim: int) -> None:
         self.metric, self.dtype, self.dim = metric, dtype, dim
         self.rows: dict[int, np.ndarray] = {}
+        self.largest = -1  # of all ids that ever were there
 
     def put(self, ids: np.ndarray, values: np.ndarray) -> None:
         """Add vectors, or replace those of known ids."""
         for id_, value in zip(ids.tolist(), values, strict=True):
             self.rows[id_] = value
+            self.largest = max(self.largest, id_)
 
     def drop(self, ids: np.ndarray) -> None:
         """Remove vectors."""

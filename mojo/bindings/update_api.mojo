@@ -60,7 +60,7 @@ def _end(handle: Obj, mut index: Index, mut change: Change, status: Int, threads
     change.commit(index)
     var watch = PythonWatch(0, 0)
     change.finish(index)
-    _ = consolidate(index, threads, watch)
+    _ = consolidate(index, threads, watch, change.added + change.num_leaving, change.places())
     var stopped = watch.raised
     _ = watch^
     if returnable(index):
@@ -120,9 +120,11 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     )
     if status != DONE or n == 0:
         _raise(status)
+        index[].largest_id = max(index[].largest_id, other[].largest_id)
         return from_int(status)
     change.lent = lent
     if not is_none(args[unsafe_offset=8]):
+        change.largest_id = max(change.largest_id, other[].largest_id)
         if other[].graph[].linked != 0 and origins.dim(0) == n:
             change.origin = SourceGraph(other[].graph, at[Int64](origins.address()), n)
     var watch = PythonWatch(progress, n)

@@ -15,14 +15,14 @@ VECTORS_BYTES, IDS_BYTES, GRAPH_BYTES, CODES_BYTES, REMOVED = range(16, 21)
 FILTERED = range(21, 25)
 BORROWED_BYTES = 25
 PHASES = range(26, 33)  # of building, in nanoseconds
-WORK = range(33, 39)
-SEARCHES = range(39, 44)
-SCRATCH_BYTES, CHANGES = 44, 45
+WORK = range(33, 40)
+SEARCHES = range(40, 45)
+SCRATCH_BYTES, CHANGES = 45, 46
 
 # What `stats`, `build_stats` and `search_stats` call the numbers of these ranges.
 FILTERED_NAMES = ("scan", "beam", "two_hop", "scan_after_walk")
 PHASE_NAMES = ("store", "encode", "sort", "search", "link_back", "fill", "repair")
-WORK_NAMES = ("rows", "rounds", "distances", "hops", "selections", "prunes")
+WORK_NAMES = ("rows", "rounds", "distances", "hops", "selections", "prunes", "blocks")
 SEARCH_NAMES = ("queries", "walks", "scans", "distances", "hops")
 
 

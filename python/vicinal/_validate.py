@@ -68,6 +68,14 @@ _OTHER_NAMES = {
     "cosine cos cosinesim cosinesimil cosinesimilarity cosinedistance angular angle": (
         "; the cosine is 'cosine', which gives 1 - cos, so that smaller is nearer"
     ),
+    "hamming hammingdistance bithamming binaryhamming binary": (
+        "; no metric reads packed bits: one value for each bit (np.unpackbits) with dtype 'uint8' "
+        "and 'l2' gives the Hamming distance"
+    ),
+    "jaccard tanimoto binjaccard bitjaccard jaccarddistance dice sorensen sorensendice": (
+        "; no metric compares sets or packed bits; 'cosine' of one value for each bit "
+        "(np.unpackbits, dtype 'uint8') is near to it but not the same order"
+    ),
 }
 QUANTIZATIONS = ("auto", None, "u8", "sq8", "rabitq4")
 

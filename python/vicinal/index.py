@@ -105,7 +105,8 @@ class Index(State):
     ========== ============================ ===============================================
 
     Distances are those of the vectors as stored, whatever codes are used. Sums over int8 and uint8
-    are exact.
+    are exact. A uint8 is a number, not 8 bits: for Hamming distances of packed bits store
+    `np.unpackbits(bits, axis=1)` as uint8 with "l2".
 
     ============ =========================================== ====================================
     quantization codes                                       chosen by "auto" for
@@ -200,9 +201,9 @@ class Index(State):
         ids : int or array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
-            was never given ids has 0, 1, 2, ... Only ids that are in the index count: that of the
-            last vector is given out again once it is removed. With `Index(..., ids="str")` any
-            distinct strings, which must be given.
+            was never given ids has 0, 1, 2, ... Ids of vectors that were removed count as well: no
+            automatic id is one that the index ever had, also after it was saved, copied, compacted
+            or merged. With `Index(..., ids="str")` any distinct strings, which must be given.
         on_conflict : {"error", "update", "skip"}
             What to do about ids that are in the index already: refuse the call, replace their
             vectors as `update` does, or leave them alone without a look at the new vectors. An id
@@ -479,7 +480,8 @@ class Index(State):
         -----
         Threads: safe at any time, also while vectors are added, replaced or removed, which it never
         waits for; it sees all of a change or nothing of it. The GIL is released. While another
-        thread changes the index, filter by ids: booleans fit the rows of one moment.
+        thread changes the index, filter by ids: booleans fit the rows of one moment. Those made
+        before a change mean other rows afterwards, and nothing tells if there are as many.
         How rows are found behind a filter: docs/guide/filtering.md.
         Sources: arXiv:1603.09320, algorithms 2 and 5; arXiv:2403.04871.
         """
@@ -1079,7 +1081,8 @@ with 0 rows, read-only
         -------
         dict
             `rows` linked, in `rounds`; `distances` and `hops` of the walks that looked for
-            neighbours, `selections` of links, `prunes` of full lists; and `seconds` by phase:
+            neighbours, `selections` of links, `prunes` of full lists; `blocks` of links that were
+            looked at for links to removed rows; and `seconds` by phase:
             "store" (rows are checked and copied), "encode" (codes are chosen, made, tried), "sort"
             (equal rows are told from others), "search" (rows find their links), "link_back" (those
             found link to them), "fill" (free slots are filled) and "repair" (links to rows that go

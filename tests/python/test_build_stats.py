@@ -11,7 +11,7 @@ import pytest
 import vicinal
 
 PHASES = ["store", "encode", "sort", "search", "link_back", "fill", "repair"]
-COUNTS = ["rows", "rounds", "distances", "hops", "selections", "prunes"]
+COUNTS = ["rows", "rounds", "distances", "hops", "selections", "prunes", "blocks"]
 
 
 def rows_of(count: int, seed: int = 0) -> Any:

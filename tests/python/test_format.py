@@ -699,6 +699,24 @@ def test_a_forged_header(path: Path, image: bytes, offset: int, value: int, mess
         vicinal.open(path)
 
 
+def test_a_forged_largest_id(path: Path) -> None:
+    index = vicinal.Index(3)
+    index.add(np.ones((20, 3)))
+    index.remove(19)
+    index.save(path)
+    data = bytearray(path.read_bytes())
+    assert vicinal.open(path, mode="copy").add(np.zeros(3)).tolist() == [20]
+    struct.pack_into("<q", data, sections_of(data)["largest_id"].offset, -1)
+    path.write_bytes(data)
+    for mode in ("r", "copy"):
+        with pytest.raises(vicinal.CorruptError, match="section 'largest_id' contradicts"):
+            vicinal.open(path, mode=mode)
+    struct.pack_into("<q", data, sections_of(data)["largest_id"].offset, 2**63 - 1)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="no automatic ones are left"):
+        vicinal.open(path, mode="copy").add(np.zeros(3))
+
+
 def test_statuses_nobody_sends() -> None:
     name = struct.unpack("<2q", b"upper_start".ljust(16, b"\0"))
     with pytest.raises(vicinal.CorruptError, match="f: item 7 of section 'upper_start' contra"):

@@ -69,12 +69,12 @@ class Machine(RuleBasedStateMachine):
         if count > 4:
             values[-2:] = values[0]  # copies
         ids = self.unknown(seed, count) if own else None
-        if ids is None and max(self.model.rows, default=0) > 2**61:
+        if ids is None and self.model.largest > 2**61:
             return
         given = stored_as(values, self.model.dtype)
         got = self.index.add(given, ids, num_threads=threads)
         if ids is None:
-            first = max(*self.model.rows, -1, len(self.model.rows) - 1) + 1
+            first = max(self.model.largest, len(self.model.rows) - 1) + 1
             np.testing.assert_array_equal(got, np.arange(first, first + count))
         else:
             np.testing.assert_array_equal(got, ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import reference
 import vicinal
 import vicinal.index
+from support.files import sections_of
 from support.indexes import exact_below
 from support.rows import numbers, stored
 
@@ -228,13 +230,103 @@ def test_empty_calls_do_nothing() -> None:
 
 
 def test_automatic_ids_after_removals() -> None:
+    """None is given out a second time."""
     index = vicinal.Index(1)
     index.add(np.zeros((10, 1)))
     index.remove([2, 3, 9])
-    assert index.add(np.zeros((2, 1))).tolist() == [9, 10]
+    assert index.add(np.zeros((2, 1))).tolist() == [10, 11]
     index.remove(index.ids)
     assert len(index) == 0 and index.ids.shape == (0,)
-    assert index.add(np.zeros((3, 1))).tolist() == [0, 1, 2]
+    assert index.add(np.zeros((3, 1))).tolist() == [12, 13, 14]
+    index.add([[0.0]], [100])
+    index.remove(100)
+    index.add([[0.0]], [-5])
+    assert index.add([0.0]).tolist() == [101]
+    index.remove(101)
+    index.add([[0.0]], [101])  # ids of the caller's own may come back
+    assert index.add([0.0]).tolist() == [102]
+
+
+def test_a_refused_call_uses_up_no_automatic_ids() -> None:
+    index = vicinal.Index(1)
+    index.add(np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="NaN"):
+        index.add([[1.0], [np.nan]])
+    with pytest.raises(ValueError, match="already in the index"):
+        index.add(np.zeros((2, 1)), [50, 1])
+    assert index.add([0.0]).tolist() == [3]
+
+
+def through_a_file(index: vicinal.Index, path: Path) -> vicinal.Index:
+    index.save(path)
+    return vicinal.open(path, mode="copy")
+
+
+def compacted(index: vicinal.Index, path: Path) -> vicinal.Index:
+    index.compact()
+    return index
+
+
+def compacted_after_opening(index: vicinal.Index, path: Path) -> vicinal.Index:
+    return compacted(through_a_file(index, path), path)
+
+
+def merged_into_another(index: vicinal.Index, path: Path) -> vicinal.Index:
+    index.save(path)
+    other = vicinal.Index(3)
+    other.merge(vicinal.open(path))
+    return other
+
+
+@pytest.mark.parametrize("rows", [10, 1500])
+@pytest.mark.parametrize("left", ["most", "none"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        through_a_file,
+        compacted,
+        compacted_after_opening,
+        merged_into_another,
+        lambda index, path: index.copy(),
+        lambda index, path: pickle.loads(pickle.dumps(index)),
+        lambda index, path: copy.deepcopy(index),
+        lambda index, path: vicinal.merge(index, vicinal.Index(3)),
+        lambda index, path: vicinal.merge(vicinal.Index(3), index),
+    ],
+)
+def test_an_automatic_id_is_not_given_out_again_by_what_comes_of_an_index(
+    way: Any, left: str, rows: int, tmp_path: Path
+) -> None:
+    vectors = np.random.default_rng(4).normal(size=(rows, 3))
+    index = vicinal.Index(3)
+    ids = index.add(vectors)
+    index.remove(ids if left == "none" else ids[-3:])
+    for generation in range(2):
+        index = way(index, tmp_path / f"index {generation}")
+        assert index.add(vectors[0]).tolist() == [rows + generation]
+        index.remove(rows + generation)
+    assert len(index) == (0 if left == "none" else rows - 3)
+
+
+def test_a_file_names_the_largest_id_only_if_its_rows_do_not_tell(tmp_path: Path) -> None:
+    index = vicinal.Index(2)
+
+    def names_it() -> bool:
+        index.save(tmp_path / "index")
+        return "largest_id" in sections_of((tmp_path / "index").read_bytes())
+
+    index.add(np.ones((20, 2)))
+    index.remove([3, 4])
+    assert not names_it()
+    index.remove(19)
+    assert names_it()
+    index.add([1.0, 2.0])
+    assert not names_it()
+    index.add([[1.0, 1.0]], [70])
+    assert not names_it()
+    index.remove(70)
+    assert names_it()
+    assert vicinal.open(tmp_path / "index", mode="copy").add([0, 0]).tolist() == [71]
 
 
 def test_equal_distances_come_in_the_order_of_rows() -> None:

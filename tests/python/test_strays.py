@@ -55,6 +55,23 @@ def test_they_cost_nothing(size: float, many: int, order: str) -> None:
     assert recall(index, rows, near_far, min(many, 10)) >= 0.9
 
 
+def test_the_speed_is_that_of_codes() -> None:
+    """Queries near ordinary rows measure as much on codes as if there were no strays."""
+    rows, queries = ordinary()
+    work = []
+    for far in (rows[:0], strays(1e4, 20)[0]):
+        index = vicinal.Index(DIM)
+        index.add(np.concatenate([rows, far]))
+        assert index.stats()["quantization"] == "rabitq4"
+        before = index.search_stats()
+        index.search(queries, 10)
+        work.append({name: n - before[name] for name, n in index.search_stats().items()})
+    without, beside = work
+    assert beside["walks"] == without["walks"] == len(queries) and beside["scans"] == 0
+    assert beside["distances"] <= 1.03 * without["distances"]
+    assert beside["hops"] <= 1.03 * without["hops"]
+
+
 def test_queries_among_strays_walk_on_the_rows() -> None:
     rows, queries = ordinary()
     far, near_far = strays(1e4, 20)

@@ -217,7 +217,19 @@ def test_other_names_of_metrics(name: str, meant: str) -> None:
         vicinal.exact_search(ROWS, ROWS[0], 1, metric=name)
 
 
-@pytest.mark.parametrize("name", ["manhattan", "", "l", "hamming"])
+@pytest.mark.parametrize("name", ["hamming", "bit_hamming", "Jaccard", "tanimoto"])
+def test_metrics_of_bits(name: str) -> None:
+    """The message says what to do instead."""
+    with pytest.raises(ValueError, match=rf"got '{name}'; no metric .*np\.unpackbits"):
+        vicinal.Index(4, name)
+    bits = np.random.default_rng(3).integers(0, 256, (60, 5)).astype(np.uint8)
+    values = np.unpackbits(bits, axis=1)
+    found = vicinal.exact_search(values, values[:4], 60)
+    hamming = (values[:4, None] != values[None]).sum(2)
+    np.testing.assert_array_equal(found.distances, np.sort(hamming, axis=1))
+
+
+@pytest.mark.parametrize("name", ["manhattan", "", "l"])
 def test_unknown_metrics(name: str) -> None:
     with pytest.raises(
         ValueError, match=f"^metric: expected 'l2', 'ip' or 'cosine', got '{name}'$"

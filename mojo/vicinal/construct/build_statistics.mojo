@@ -32,7 +32,9 @@ comptime SELECTIONS = 11
 """Times that links were selected for a new row, once for each of its levels."""
 comptime PRUNES = 12
 """Full blocks from which a link back pushed others out."""
-comptime ENTRIES = 13
+comptime BLOCKS = 13
+"""Blocks of links that were looked at for links to rows that go."""
+comptime ENTRIES = 14
 
 
 struct BuildStatistics(Movable):

@@ -116,7 +116,7 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
             if kept >= wanted:
                 break
             var entry = scratch.beam.entries[unsafe_offset=i]
-            var good = True
+            var good = not self.graph[].leaves(node_of(entry))
             var j = 0
             while j < kept and good:
                 var key = Self.S.key(queries[unsafe_offset=j], self.rows, node_of(entry))

@@ -17,6 +17,7 @@ from vicinal.graph.undo import STRIPES, UndoLog
 from vicinal.kernels.any_distance import AnyRowDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of
 from vicinal.kernels.space import SymmetricDistance, Query, Rows
+from vicinal.rows.leaving import Blocks
 from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
 from vicinal.system.atomics import publish
 from vicinal.system.memory import Ptr, allocate, at, missing, release
@@ -51,13 +52,13 @@ struct SelectReplacements(Body):
     var graph: Ptr[Graph]
     var rows: Rows
     var states: Int
-    var kept: Int
-    """A removed row whose links stay since it is the entry point, or -1."""
     var scratches: Ptr[Ptr[Scratch]]
     var base_layer: Bool
     """Whether nodes are the rows of level 0; ordinals otherwise, on all their levels."""
     var first: Int
     var last: Int
+    var blocks: Blocks
+    """Its rows that are looked at again are, if there are no others."""
     var patches: Ptr[ReplacedBlocks]
     """What is to become of each owner's blocks."""
 
@@ -66,6 +67,9 @@ struct SelectReplacements(Body):
         ref graph = self.graph[]
         ref scratch = self.scratches[unsafe_offset=worker * MAX_SEARCHES][]
         for part in range(begin, end):
+            if self.first == self.last:
+                self.look_again(part, scratch)
+                continue
             var node = self.first + (part - self.first) % STRIPES
             while node < self.last:
                 if self.base_layer:
@@ -76,10 +80,24 @@ struct SelectReplacements(Body):
                         self.patch(level, node, part, scratch)
                 node += STRIPES
 
+    def look_again(self, part: Int, mut scratch: Scratch):
+        """Does the rows that have got links since, where the pass does not come to them yet."""
+        ref graph = self.graph[]
+        for i in range(self.blocks.num_again):
+            var row = Int(self.blocks.again[unsafe_offset=i])
+            if row % STRIPES != part or row >= graph.linked or self.goes(row):
+                continue
+            if row < self.blocks.first_row:
+                self.patch(0, row, part, scratch)
+            var ordinal = graph.ordinal_of(row)
+            if ordinal >= 0 and ordinal < self.blocks.first_ordinal:
+                for level in range(1, graph.level_of(ordinal) + 1):
+                    self.patch(level, ordinal, part, scratch)
+
     @always_inline
     def goes(self, row: Int) -> Bool:
         """Tells whether a row is to lose all links."""
-        return is_to_be_unlinked(at[UInt8](self.states)[unsafe_offset=row]) and row != self.kept
+        return self.graph[].leaves(row)
 
     def patch(self, level: Int, node: Int, part: Int, mut scratch: Scratch):
         """Decides what becomes of one block if it leads to rows that go."""
@@ -189,6 +207,8 @@ struct SelectReplacements(Body):
                     passed[unsafe_offset=gone] = UInt32(behind)
                     gone += 1
                 continue
+            if is_to_be_unlinked(at[UInt8](self.states)[unsafe_offset=row]):
+                continue  # the next to go
             measured += 1
             var entry = entry_of(AnyRowDistance.key(query, self.rows, row), behind)
             if entry < chosen.worst():
@@ -351,19 +371,20 @@ def unlink_removed[
     mut graph: Graph,
     rows: Rows,
     states: Int,
-    kept: Int,
+    blocks: Blocks,
     team: Team,
     scratches: Ptr[Ptr[Scratch]],
     log: UndoLog,
     mut watch: V,
 ) -> Bool:
-    """Makes no row that stays lead to a row that goes; the result does not depend on the number of threads.
+    """Makes no row that stays lead to a row that goes, those that `graph.leaves` tells; the result does not depend on the number of
+    threads.
 
     Args:
         graph: The links; readers may search it meanwhile.
         rows: The rows.
         states: Address of the rows' states.
-        kept: A row that stays though it is removed, or -1.
+        blocks: The blocks that it is done for.
         team: Workers.
         scratches: MAX_SEARCHES for each worker.
         log: Receives what an undo needs, and word of memory that was refused.
@@ -383,20 +404,26 @@ def unlink_removed[
     var measured = scratches[][].between.rows[S](rows)
     var finished = True
     for base_layer in range(2):
-        var nodes = graph.linked if base_layer == 1 else graph.ordinals
-        for first in range(0, nodes, CHUNK):
+        var nodes = blocks.last_row if base_layer == 1 else blocks.last_ordinal
+        var begin = blocks.first_row if base_layer == 1 else blocks.first_ordinal
+        for first in range(begin, nodes, CHUNK):
             var patch = SelectReplacements(
                 shared,
                 measured,
                 states,
-                kept,
                 scratches,
                 base_layer == 1,
                 first,
                 min(first + CHUNK, nodes),
+                blocks,
                 patches,
             )
             finished = finished and watch.proceed(0) and team.run(STRIPES, 1, patch, watch)
+    if blocks.num_again != 0:
+        var patch = SelectReplacements[S](
+            shared, rows, states, scratches, True, 0, 0, blocks, patches
+        )
+        finished = finished and team.run(STRIPES, 1, patch, watch)
     if any_failed(scratches, team.size() * MAX_SEARCHES):
         log.fail()
     for part in range(STRIPES):

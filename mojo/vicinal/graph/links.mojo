@@ -60,6 +60,9 @@ struct Graph(Movable):
     """Address of the graph that this one replaces, which searches may be on still; 0 for none."""
     var retired: Int64
     """The epoch in which searches may have begun to walk on it, once it is replaced."""
+    var leaving: Int
+    """Address of a byte for each of the rows 0 .. leaving_rows-1, not 0 if no block shall get a link to it; for writers."""
+    var leaving_rows: Int
 
     def __init__(out self, M: Int):
         """Makes a graph without rows."""
@@ -76,6 +79,13 @@ struct Graph(Movable):
         self.entry = -1
         self.older = 0
         self.retired = 0
+        self.leaving = 0
+        self.leaving_rows = 0
+
+    @always_inline
+    def leaves(self, row: Int) -> Bool:
+        """Tells whether no block shall get a link to a row."""
+        return row < self.leaving_rows and at[UInt8](self.leaving)[unsafe_offset=row] != 0
 
     @always_inline
     def slots_at(self, level: Int) -> Int:

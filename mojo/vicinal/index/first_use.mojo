@@ -20,11 +20,14 @@ struct KnownIds(Movable):
     var map: IdMap
     var automatic: Bool
     """Whether ids are row numbers, and the table is not needed. Set to False before `learn`, the table is made in any case."""
+    var largest: Int64
+    """The largest id."""
 
     def __init__(out self):
         """Knows nothing."""
         self.map = IdMap()
         self.automatic = True
+        self.largest = Int64.MIN
 
     def learn[V: Watch](mut self, index: Index, mut watch: V) -> Int:
         """Looks at all ids.
@@ -45,6 +48,7 @@ struct KnownIds(Movable):
                 return STOPPED
             if visible.is_visible(row):
                 rows += 1
+                self.largest = max(self.largest, column[unsafe_offset=row])
                 self.automatic = self.automatic and Int(column[unsafe_offset=row]) == row
         if self.automatic:
             return DONE
@@ -64,6 +68,7 @@ struct KnownIds(Movable):
             return
         swap(index.map, self.map)
         index.automatic = self.automatic
+        index.largest_id = max(index.largest_id, self.largest)
         index.ids_known = True
 
 

@@ -28,7 +28,7 @@ from vicinal.system.parallel import Watch, usable_cores
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime SECTIONS = 17
+comptime SECTIONS = 18
 comptime MAX_TUNINGS = 4096
 
 
@@ -51,7 +51,7 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     if missing(sections):
         return Status.system(ENOMEM)
     var count = 0
-    var header = _describe(index, duplicates, ef_search, sections, count)
+    var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
     var status = save(path, header, sections, count, watch)
     release(sections)
     _ = duplicates^
@@ -77,7 +77,7 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
     if missing(sections):
         return Status.system(ENOMEM)
     var count = 0
-    var header = _describe(index, duplicates, ef_search, sections, count)
+    var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
     var status = write(file, header, sections, count, watch)
     release(sections)
     _ = duplicates^
@@ -91,7 +91,7 @@ def format_version(index: Index) -> Int:
     if missing(sections):
         return 0
     var count = 0
-    var header = _describe(index, Column(), 0, sections, count)
+    var header = _describe(index, Column(), False, 0, sections, count)
     release(sections)
     return header.version()
 
@@ -117,9 +117,15 @@ def _settle_copies(index: Index, mut column: Column) -> Bool:
 
 
 def _describe(
-    index: Index, was_live: Column, ef_search: Int, sections: Ptr[Section], mut count: Int
+    index: Index,
+    was_live: Column,
+    forgotten: Bool,
+    ef_search: Int,
+    sections: Ptr[Section],
+    mut count: Int,
 ) -> Header:
-    """Lists the arrays of an index and returns the header that goes with them."""
+    """Lists the arrays of an index and returns the header that goes with them; `forgotten` tells whether `largest_id` is one.
+    """
     ref graph = index.graph[]
     var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
     sections[unsafe_offset=0] = Section(
@@ -207,6 +213,11 @@ def _describe(
     if index.mended != 0:
         sections[unsafe_offset=count] = Section(
             name_of("mended"), Int(Pointer(to=index.mended)), INT64_SECTION, 1, 1
+        )
+        count += 1
+    if forgotten:
+        sections[unsafe_offset=count] = Section(
+            name_of("largest_id"), Int(Pointer(to=index.largest_id)), INT64_SECTION, 1, 1
         )
         count += 1
     if index.states.removed != 0:
@@ -345,6 +356,7 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
     _attach_texts(mapped, index, status)
     _attach_tuning(mapped, index, status)
     _attach_mended(mapped, index, status)
+    _attach_largest_id(mapped, index, status)
     if not status.ok():
         return
     if (
@@ -468,6 +480,20 @@ def _attach_mended(mapped: IndexFile, mut index: Index, mut status: Status):
         status = Status(BAD_CONTENT, mended, 0, name_of("mended"))
         return
     index.mended = mended
+
+
+def _attach_largest_id(mapped: IndexFile, mut index: Index, mut status: Status):
+    """Takes over the largest id of rows that are gone, if the file tells."""
+    if not status.ok() or mapped.find(name_of("largest_id")) < 0:
+        return
+    var place = mapped.require(name_of("largest_id"), INT64_SECTION, 1, 1, status)
+    if not status.ok():
+        return
+    var largest = at[Int64](place)[]
+    if largest < 0:
+        status = Status(BAD_CONTENT, Int(largest), 0, name_of("largest_id"))
+        return
+    index.largest_id = largest
 
 
 def _rows_of(mapped: IndexFile, name: StringLiteral) -> Int:

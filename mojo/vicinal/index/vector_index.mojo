@@ -16,6 +16,7 @@ from vicinal.quantization.code_table import (
 )
 from vicinal.rows.duplicates import Duplicates
 from vicinal.rows.id_map import IdMap
+from vicinal.rows.leaving import Leaving
 from vicinal.rows.string_ids import StringTable
 from vicinal.rows.unlinked import Unlinked
 from vicinal.rows.visibility import RowStates
@@ -70,6 +71,9 @@ struct Index(Movable):
     var ids_known: Bool
     """False after opening a file, until somebody asks for an id: looking at all of them takes time by size."""
     var map: IdMap
+    var largest_id: Int64
+    """The largest id that a row has or ever had, Int64.MIN before there was one; of an index that was opened, what the file says of
+    rows that are gone until `ids_known`. Automatic ids are above it: none is given out twice."""
     var graph: Ptr[Graph]
     """The links that writers work on; not yet those of searches while a graph is made for the first time or anew."""
     var searched: Ptr[Graph]
@@ -94,6 +98,8 @@ struct Index(Movable):
     """The epoch that ended when the last change took effect: searches that began in it or before may see what was before."""
     var unlinked: Unlinked
     """Removed rows that nothing leads to any more, which searches may be at still."""
+    var leaving: Leaving
+    """Removed rows that links are being led past."""
     var leftovers: Bool
     """Whether rows are pending that have no links: a first graph has left them out, or their addition was refused while a
     search was at them."""
@@ -146,6 +152,7 @@ struct Index(Movable):
         self.automatic = True
         self.ids_known = True
         self.map = IdMap()
+        self.largest_id = Int64.MIN
         self.graph = graph_on_heap(M)
         self.searched = self.graph
         self.quantization = quantization
@@ -158,6 +165,7 @@ struct Index(Movable):
         self.changes = 0
         self.committed = 0
         self.unlinked = Unlinked()
+        self.leaving = Leaving()
         self.leftovers = False
         self.waited_for = 0
         self.moved = 0
@@ -449,19 +457,28 @@ struct Index(Movable):
         return 0 if self.borrowed == 1 else self.vectors.memory()
 
     def next_id(self) -> Int64:
-        """Returns the first automatic id: above all ids that are there, and not below the number of rows.
+        """Returns the first automatic id: above all ids that are or were there, and not below the number of rows; `know_ids` of
+        `first_use` must have been called.
 
         Negative if there is no id above the largest.
         """
-        if self.automatic and self.states.removed == 0:
-            return Int64(self.count)
+        var largest = max(self.largest_id, Int64(self.live()) - 1)
+        return -1 if largest == Int64.MAX else largest + 1
+
+    def forgotten_id(self) -> Int64:
+        """Returns `largest_id` if the rows that are there do not tell what the next automatic id is, else -1.
+        """
+        var largest = self.largest_id
+        if self.strings.used or largest < Int64(self.live()):
+            return -1
+        if self.count == 0:
+            return largest
         var column = self.ids.ptr[Int64]()
         var visible = self.states.present()
-        var largest = Int64(self.live()) - 1
         for row in range(self.count):
-            if visible.is_visible(row):
-                largest = max(largest, column[unsafe_offset=row])
-        return -1 if largest == Int64.MAX else largest + 1
+            if visible.is_visible(row) and column[unsafe_offset=row] == largest:
+                return -1
+        return largest
 
     def row_of(mut self, id: Int64) -> Int:
         """Returns the row of an id, or -1; `know_ids` of `first_use` must have made the table."""

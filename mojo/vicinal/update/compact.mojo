@@ -24,6 +24,7 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
     """
     var live = old.live()
     new.ef_search = old.ef_search
+    new.largest_id = old.largest_id
     if not _copy_texts(old, new):
         return NO_MEMORY
     if old.tunings != 0:

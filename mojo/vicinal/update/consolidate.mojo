@@ -1,7 +1,8 @@
 """What is done about removed rows after a change took effect: their links are taken out, then their places become free.
 
     wait       until no search is left that may see the rows that went with the last change
-    unlink     nothing leads to removed rows any more, not links nor rings of copies; they themselves lead on, for searches at them
+    unlink     nothing leads to removed rows any more, not links nor rings of copies; they themselves lead on, for searches at them.
+               A slice of the blocks for each row that is changed (`Leaving`), so that no call waits for all of them
     wait       until no search is left that began before that
     free       content and links are wiped, the places can be used again
 
@@ -10,7 +11,7 @@ change; until then the rows are hidden ways through the graph. Searches never wa
 
 Source: FreshDiskANN (arXiv:2105.09613), consolidation of deletes; read-copy update for the two waits.
 """
-from vicinal.construct.build_statistics import REPAIR
+from vicinal.construct.build_statistics import BLOCKS, REPAIR
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.unlink import move_entry, unlink_removed
 from vicinal.graph.links import Graph
@@ -18,11 +19,12 @@ from vicinal.graph.undo import UndoLog
 from vicinal.index.borrowed_rows import own_rows
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.space import SymmetricDistance, Rows, Space, SpaceTask, in_space
+from vicinal.rows.leaving import ALL, Blocks
 from vicinal.rows.row_states import FREE, PENDING
 from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.visibility import NEVER_VISIBLE
 from vicinal.system.clock import now
-from vicinal.system.memory import Ptr, allocate, missing, no_block, release
+from vicinal.system.memory import Ptr, allocate, missing
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
 from vicinal.update.linking import ENDED, OUT, WRITTEN, LinkTask, Linking, on_codes, outcome_of
@@ -39,6 +41,10 @@ comptime SCANNED_SHARE = 4
 comptime REBUILD_SHARE = 1
 """The graph is rebuilt instead of patched once the rows removed since the last rebuild outnumber those that remain. Up to half removed,
 patching cost at most 0.003 of recall; with 70 % gone it lost 0.014 at ef 16 (10,000 MiniLM rows)."""
+comptime SLICE = 1024
+"""Blocks that are looked at for each row of a change, at least: 5 ms at 200,000 rows, where the whole takes 1 s."""
+comptime SLICES = 4096
+"""Slices of a pass at most: each also looks at a byte for every block."""
 comptime MANY_PENDING = 4096
 comptime LONG_PATIENCE = 5_000_000_000
 """Nanoseconds that a change waits for older searches once more rows are pending than are there, and than 4096: so memory does
@@ -52,46 +58,75 @@ def due(index: Index) -> Bool:
     return index.states.pending - index.unlinked.count > max(LEAST_PENDING, live // share)
 
 
-def consolidate[V: Watch](mut index: Index, threads: Int, mut watch: V) -> Int:
+def consolidate[
+    V: Watch
+](
+    mut index: Index,
+    threads: Int,
+    mut watch: V,
+    changed: Int = ALL,
+    places: TargetRows = TargetRows.from_row(0),
+) -> Int:
     """Frees removed rows if there are enough of them and no search keeps them; to be called after each change, without the GIL.
+
+    A call does a share of that in proportion to the rows that were changed; links are as good meanwhile, and the rows keep their places.
 
     Args:
         index: The index; searches may run meanwhile, other writers may not.
         threads: Workers.
         watch: May end the work early.
+        changed: How many rows the change before has added and removed.
+        places: Where it has put rows; those listed may lead to rows that leave.
 
     Returns:
         DONE, also if nothing could be done yet; STOPPED or NO_MEMORY. What searches find is the same in each case.
     """
     index.free_replaced()
     index.free_retired()
-    if not free_unlinked(index) or not (due(index) or index.leftovers):
+    if not free_unlinked(index):
         return DONE
-    var patience = PATIENCE
-    if index.states.pending > max(index.live(), MANY_PENDING):
-        patience = LONG_PATIENCE
-    if not index.wait_for(index.committed, patience):
-        return DONE
+    if not index.leaving.under_way():
+        if not (due(index) or index.leftovers):
+            return DONE
+        var patience = PATIENCE
+        if index.states.pending > max(index.live(), MANY_PENDING):
+            patience = LONG_PATIENCE
+        if not index.wait_for(index.committed, patience):
+            return DONE
     var team = Team(threads)
     var status = own_rows(index, index.count, team, watch)  # rows are going to be wiped
-    var rows = no_block[UInt32]()
-    if status == DONE:
-        rows = allocate[UInt32](index.states.pending)
-        status = NO_MEMORY if missing(rows) else DONE
+    if status == DONE and not index.leaving.under_way():
+        if index.leaving.begin(index.states.address(), index.count):
+            index.leftovers = False
+        else:
+            status = NO_MEMORY
     if status == DONE and index.graph[].linked != 0:
         var task = Unlink[V](
             Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+            changed,
+            places,
             DONE,
         )
         in_space(index.metric, index.dtype, task)
         status = task.status
     _ = team^
     if status != DONE:
-        release(rows)
+        index.leaving.restart()  # rows that the change has put somewhere were not looked at
         return status
+    ref leaving = index.leaving
+    if leaving.next_row < index.graph[].linked or leaving.next_ordinal < index.graph[].ordinals:
+        return DONE
+    # copies that were removed since the pass began go with the others
+    if not index.wait_for(index.committed, PATIENCE):
+        return DONE
+    var rows = allocate[UInt32](index.states.pending)
+    if missing(rows):
+        return NO_MEMORY
     _list_unlinked(index, rows)
+    index.graph[].leaving_rows = 0
+    leaving.end()
     _ = free_unlinked(index)
     index.free_replaced()
     return DONE
@@ -121,6 +156,8 @@ struct Unlink[V: Watch](SpaceTask):
     var index: Ptr[Index]
     var team: Ptr[Team]
     var watch: Ptr[Self.V]
+    var changed: Int
+    var places: TargetRows
     var status: Int
 
     def run[S: Space](mut self):
@@ -132,8 +169,9 @@ struct Unlink[V: Watch](SpaceTask):
         if self.status != DONE:
             return
         var linking = Linking[Self.V].begin(index, self.team[], self.watch[])
-        var is_to_be_unlinked = index.states.pending
-        var anew = index.mended + is_to_be_unlinked >= REBUILD_SHARE * index.live()
+        ref leaving = index.leaving
+        var begins = leaving.next_row == 0 and leaving.next_ordinal == 0
+        var anew = begins and index.mended + leaving.count >= REBUILD_SHARE * index.live()
         var places = SplitDuplicates(index, anew)
         var outcome = OUT
         var address = Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin]()
@@ -147,19 +185,43 @@ struct Unlink[V: Watch](SpaceTask):
                 ),
             )
         else:
-            outcome = on_codes[S](index, UnlinkRemoved[Self.V](address, is_to_be_unlinked))
+            outcome = self.unlink[S](address)
         linking.end()
         _ = places^
         if outcome != WRITTEN:
             self.status = STOPPED if outcome == ENDED else NO_MEMORY
 
+    def unlink[S: Space](self, linking: Ptr[Linking[Self.V]]) -> Int:
+        """Does the next slice."""
+        ref index = self.index[]
+        ref graph = index.graph[]
+        ref leaving = index.leaving
+        var whole = graph.ordinals + graph.linked
+        var slice = max(SLICE, whole // SLICES)
+        var blocks = Blocks.from_slice(
+            leaving,
+            graph.ordinals,
+            graph.linked,
+            slice * self.changed if self.changed < whole // slice + 1 else whole,
+            self.places.list,
+            self.places.listed,
+        )
+        graph.leaving = Int(leaving.marks)
+        graph.leaving_rows = leaving.rows
+        var outcome = on_codes[S](index, UnlinkRemoved[Self.V](linking, blocks))
+        if outcome == WRITTEN:
+            leaving.next_ordinal = blocks.last_ordinal
+            leaving.next_row = blocks.last_row
+            index.build_statistics.add(BLOCKS, blocks.count())
+        return outcome
+
 
 @fieldwise_init
 struct UnlinkRemoved[V: Watch](LinkTask):
-    """Leads the links to pending rows past them; undoes that if it was ended early."""
+    """Leads some of the links to rows that leave past them; undoes that if it was ended early."""
 
     var linking: Ptr[Linking[Self.V]]
-    var is_to_be_unlinked: Int
+    var blocks: Blocks
 
     def run[L: SymmetricDistance](self, rows: Rows) -> Int:
         """Does it with one way of measuring."""
@@ -171,14 +233,15 @@ struct UnlinkRemoved[V: Watch](LinkTask):
         if log.failed():
             return OUT
         var time = now()
-        var kept = move_entry(graph, index.states.address())
+        if self.blocks.first_ordinal == 0 and self.blocks.first_row == 0:
+            index.leaving.keep(move_entry(graph, index.states.address()))
         var outcome = outcome_of(
             log,
             unlink_removed[L](
                 graph,
                 rows,
                 index.states.address(),
-                kept,
+                self.blocks,
                 linking.team[],
                 linking.scratches,
                 log,
@@ -188,13 +251,20 @@ struct UnlinkRemoved[V: Watch](LinkTask):
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         if outcome == WRITTEN:
             outcome = linking.fill_changed[L](rows, log)
-        if outcome == WRITTEN:
+        var done = (
+            self.blocks.last_ordinal == graph.ordinals and self.blocks.last_row == graph.linked
+        )
+        if outcome == WRITTEN and done:
             outcome = linking.connect_unreachable[L](rows, log)
-        if outcome == WRITTEN:
-            index.unrepaired = 0
-            index.mended += self.is_to_be_unlinked
-        else:
+        if outcome != WRITTEN:
             log.undo(graph)
+        elif done:
+            index.unrepaired = 0
+            index.mended += index.leaving.count
+        else:
+            index.unrepaired = max(
+                index.unrepaired, 1
+            )  # who only removed rows led to waits for the end
         return outcome
 
 
@@ -227,6 +297,8 @@ struct Rebuild[V: Watch](LinkTask):
         index.unrepaired = 0
         index.mended = 0
         index.use_graph()
+        index.leaving.next_row = index.graph[].linked
+        index.leaving.next_ordinal = index.graph[].ordinals
         return WRITTEN
 
 
@@ -239,7 +311,9 @@ def _list_unlinked(mut index: Index, rows: Ptr[UInt32]):
         entry = index.graph[].row_of(index.graph[].entry)
     var count = 0
     for row in range(index.count):
-        if states.of(row) != PENDING or row == entry:
+        # a copy has no links
+        var goes = states.of(row) == PENDING and index.duplicates.is_duplicate(row)
+        if not (goes or index.leaving.holds(row)) or row == entry:
             continue
         rows[unsafe_offset=count] = UInt32(row)
         count += 1
@@ -251,11 +325,12 @@ def _list_unlinked(mut index: Index, rows: Ptr[UInt32]):
                 representative = index.duplicates.find(stored, representative)
             if representative >= 0:
                 index.duplicates.shorten(representative, states.address())
-        # the entry point stays, but not as the original of copies that go with it: the table has forgotten it
-        if entry >= 0 and states.of(entry) == PENDING:
-            index.duplicates.shorten(entry, states.address())
+        # rows that go later, or lead on as the entry point, stay, but not as originals of copies that go now: the table has
+        # forgotten them
+        for row in range(index.duplicates.rows):
+            if states.of(row) == PENDING and index.duplicates.has_duplicates(row):
+                index.duplicates.shorten(row, states.address())
     index.unlinked.take(rows, count, index.readers.retire())
-    index.leftovers = False
     index.count_invisible()
 
 

@@ -58,6 +58,8 @@ struct Change(Movable):
     """Whether the new rows stay where the caller has them; they must be the first, see `borrow.must_copy`."""
     var was_automatic: Bool
     """Whether ids were row numbers before."""
+    var largest_id: Int64
+    """The largest id that the call brings, or that was known where it takes rows from; Int64.MIN if there is none."""
     var met: Bool
     """Whether searches may be at places that the call gives back; then they are freed like rows that were removed."""
     var kept: Int
@@ -81,6 +83,7 @@ struct Change(Movable):
         self.met = False
         self.lent = False
         self.was_automatic = True
+        self.largest_id = Int64.MIN
         self.kept = NO_ROW
 
     def __deinit__(deinit self):
@@ -152,6 +155,7 @@ struct Change(Movable):
             var row = self.places().row(i)
             var id = at[Int64](ids)[unsafe_offset=i] if ids != 0 else next + Int64(i)
             column[unsafe_offset=row] = id
+            self.largest_id = max(self.largest_id, id)
             automatic = automatic and Int(id) == row
         if automatic:
             return DONE
@@ -342,6 +346,7 @@ struct Change(Movable):
         store_release(states.removed, states.removed + self.num_leaving - self.num_reused)
         store_release(index.count, self.until())
         states.publish(states.version + 1, index.count)
+        index.largest_id = max(index.largest_id, self.largest_id)
         # after the moment: a search that takes the new links sees the rows that they lead to
         if index.searched != index.graph:
             index.use_graph()

@@ -10,9 +10,10 @@ from vicinal.index.invariants import SOUND, check_graph
 from vicinal.index.vector_index import Index
 from vicinal.kernels.candidates import Candidates, entry_of
 from vicinal.rows.duplicates import Duplicates
-from vicinal.rows.row_states import FREE, DELETING, LIVE, PENDING
+from vicinal.rows.leaving import Blocks, Leaving
+from vicinal.rows.row_states import FREE, DELETING, LIVE, PENDING, is_to_be_unlinked
 from vicinal.rows.visibility import NEVER_VISIBLE, RENEW, RowStates, Visibility, stamp_of
-from vicinal.system.memory import allocate, release
+from vicinal.system.memory import allocate, at, release
 from vicinal.system.parallel import Team, Unwatched, Watch
 from vicinal.update.add import add_rows
 from vicinal.update.consolidate import prepare_change
@@ -158,18 +159,42 @@ def test_rows_that_are_all_free() raises:
 
 def take_out[
     V: Watch
-](mut sample: Sample, states: RowStates, threads: Int, log: UndoLog, mut watch: V) -> Bool:
-    var kept = move_entry(sample.graph, states.address())
-    return unlink_removed[Stored](
-        sample.graph,
-        sample.rows(),
-        states.address(),
-        kept,
-        Team(threads),
-        sample.scratches,
-        log,
-        watch,
-    )
+](
+    mut sample: Sample,
+    states: RowStates,
+    threads: Int,
+    log: UndoLog,
+    mut watch: V,
+    slice: Int = Int.MAX,
+) -> Bool:
+    ref graph = sample.graph
+    var marks = List[UInt8]()
+    var kept = move_entry(graph, states.address())
+    for row in range(graph.linked):
+        marks.append(UInt8(is_to_be_unlinked(states.of(row)) and row != kept))
+    graph.leaving = Int(marks.unsafe_ptr())
+    graph.leaving_rows = graph.linked
+    var leaving = Leaving()
+    var finished = True
+    while finished and leaving.next_row < graph.linked:
+        var blocks = Blocks.from_slice(
+            leaving, graph.ordinals, graph.linked, slice, at[UInt32](64), 0
+        )
+        finished = unlink_removed[Stored](
+            graph,
+            sample.rows(),
+            states.address(),
+            blocks,
+            Team(threads),
+            sample.scratches,
+            log,
+            watch,
+        )
+        leaving.next_ordinal = blocks.last_ordinal
+        leaving.next_row = blocks.last_row
+    graph.leaving_rows = 0
+    _ = marks^
+    return finished
 
 
 def test_nothing_leads_to_rows_that_go() raises:
@@ -230,6 +255,35 @@ def test_nothing_leads_to_rows_that_go() raises:
                 assert_true(take_out(sample, states, threads, whole, unwatched))
                 assert_equal(sample.bytes(), after)
                 whole.undo(sample.graph)
+
+
+def test_slices_of_any_size_take_out_all() raises:
+    seed(5)
+    comptime ROWS = 700
+    for slice in [1, 16, 100, 699, 5000]:
+        var sample = Sample(ROWS, 6)
+        sample.link_all(ROWS, 30)
+        var states = RowStates()
+        assert_true(states.prepare(ROWS, 0))
+        for row in range(ROWS):
+            if Int(random_ui64(0, 99)) < 20:
+                states.set(row, PENDING)
+        var before = sample.bytes()
+        var after = List[UInt32]()
+        for threads in [1, 2, 3]:
+            var log = UndoLog(sample.graph)
+            var unwatched = Unwatched()
+            assert_true(take_out(sample, states, threads, log, unwatched, slice))
+            if threads == 1:
+                after = sample.bytes()
+                assert_equal(check_graph(sample.graph, ROWS, False, states=states.address()), SOUND)
+                for row in range(ROWS):
+                    for link in sample.links(0, row):
+                        assert_true(states.of(row) != LIVE or states.of(link) == LIVE)
+            assert_equal(sample.bytes(), after)
+            log.undo(sample.graph)
+            assert_equal(sample.bytes(), before)
+        _ = states^
 
 
 def test_the_entry_point_is_kept_if_no_other_row_reaches_up() raises:
