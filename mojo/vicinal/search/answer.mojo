@@ -305,7 +305,13 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
         var found = not self.snapshot.hides() or self.drop_invisible(task, scratch)
         if found:
             if not task.exact:
-                _ = measure_in_order[Self.Stored](self.snapshot.rows, task.query, scratch, answer.k)
+                _ = measure_in_order[Self.Stored](
+                    self.snapshot.rows,
+                    self.snapshot.rows_on_disk,
+                    task.query,
+                    scratch,
+                    answer.k,
+                )
                 found = answer.write_found[Self.Stored.value](
                     task.number, scratch.pruning_candidates, scratch.beam, self.snapshot
                 )

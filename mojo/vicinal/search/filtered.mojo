@@ -276,7 +276,8 @@ struct AnswerFiltered[S: Space](Body):
             self.finish[M, coded](i, query, exact, scratch)
             return
         var stored = snapshot.rows
-        if not measure_in_order[Self.S](stored, query, scratch, k) and kept < filter.matches:
+        var told_apart = measure_in_order[Self.S](stored, snapshot.rows_on_disk, query, scratch, k)
+        if not told_apart and kept < filter.matches:
             # many rows so equally far that estimates do not tell them apart
             var error = EstimateError.of_sample[Self.S, M](
                 stored, query, rows, prepared, known, snapshot.visible
@@ -297,7 +298,9 @@ struct AnswerFiltered[S: Space](Body):
     ](self, i: Int, query: Query, exact: Bool, mut scratch: Scratch):
         """Writes what is in the beam; estimated candidates are measured again first."""
         if not exact:
-            _ = measure_in_order[Self.S](self.snapshot.rows, query, scratch, self.plain.k)
+            _ = measure_in_order[Self.S](
+                self.snapshot.rows, self.snapshot.rows_on_disk, query, scratch, self.plain.k
+            )
             self.plain.write[Self.S.value](i, scratch.pruning_candidates)
         elif coded:
             comptime if Self.S.metric != COSINE:
