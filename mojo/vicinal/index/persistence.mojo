@@ -52,7 +52,7 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, duplicates, ef_search, sections, count)
-    var status = save(path, header, sections, count, watch)
+    var status = save(path, header, sections, count, watch, index.rows_on_disk)
     release(sections)
     _ = duplicates^
     return status
@@ -78,7 +78,7 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
         return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, duplicates, ef_search, sections, count)
-    var status = write(file, header, sections, count, watch)
+    var status = write(file, header, sections, count, watch, index.rows_on_disk)
     release(sections)
     _ = duplicates^
     return status

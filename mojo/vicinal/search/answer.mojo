@@ -10,9 +10,10 @@ from vicinal.rows.row_states import BLOCK
 from vicinal.rows.visibility import Visibility
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, at
+from vicinal.system.pages import ReadAhead
 from vicinal.system.parallel import Body
 from vicinal.system.point import point, touches
-from vicinal.search.remeasure import kept_for, measure_in_order
+from vicinal.search.remeasure import ask_for_first, kept_for, measure_in_order
 from vicinal.walk.beam_search import BeamSearch, start_beam_search
 from vicinal.walk.interleaved import InterleavedSearches, run_interleaved
 from vicinal.walk.scratch import Scratch
@@ -35,10 +36,15 @@ struct QueryState(TrivialRegisterPassable):
     """For measuring what is walked on."""
 
 
-def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: Candidates):
+def scan[
+    S: Space
+](rows: Rows, on_disk: Bool, visible: Visibility, query: Query, mut nearest: Candidates):
     """Measures the rows that are seen and keeps the nearest."""
+    var ahead = ReadAhead.of(rows.base, visible.bound * rows.stride, on_disk)
     if visible.states == 0:
         for row in range(visible.bound):
+            if row % BLOCK == 0:
+                ahead.reach(row * rows.stride)
             point["scan a row"]()
             touches["scan a row"](row)
             var entry = entry_of(S.key(query, rows, row), row)
@@ -48,6 +54,7 @@ def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: C
         return
     for block in range(0, visible.bound, BLOCK):
         var end = min(block + BLOCK, visible.bound)
+        ahead.reach(block * rows.stride)
         if visible.none_of(block, end):
             continue
         for row in range(block, end):
@@ -87,6 +94,9 @@ struct Answer[S: Space](Body):
         var scratches = self.scratches.unsafe_offset(worker * self.lanes)
         var kind = snapshot.codes[].kind
         scratches[][].queries += end - begin
+        if snapshot.rows_on_disk:
+            for lane in range(self.lanes):
+                scratches[unsafe_offset=lane][].disk = snapshot.rows.base
         if snapshot.exact(max(self.k, self.ef)):
             ref scratch = scratches[][]
             for i in range(begin, end):
@@ -197,7 +207,7 @@ struct Answer[S: Space](Body):
         scratch.beam.reset(max(min(self.k, snapshot.live), 1))
         var rows = snapshot.rows  # copies: stores to the beam might otherwise change them
         var visible = snapshot.visible
-        scan[Self.S](rows, visible, query, scratch.beam)
+        scan[Self.S](rows, snapshot.rows_on_disk, visible, query, scratch.beam)
         self.write[Self.S.value](i, scratch.beam)
 
     @always_inline
@@ -294,6 +304,14 @@ struct PlainSearches[Stored: Space, M: QueryDistance, coded: Bool](InterleavedSe
             answer.width() + extra,
             answer.kept(exact) + extra,
         )
+
+    @always_inline
+    def wait(self, task: QueryState, mut scratch: Scratch) -> Bool:
+        """Asks for the rows of a walk that is done, if they may be on disk; others can go on while they come.
+        """
+        if not self.snapshot.rows_on_disk or task.exact or self.snapshot.hides():
+            return False
+        return not scratch.failed() and ask_for_first(self.snapshot.rows, scratch, self.answer[].k)
 
     @always_inline
     def finish(self, task: QueryState, mut scratch: Scratch):

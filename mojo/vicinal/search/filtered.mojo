@@ -28,11 +28,14 @@ from vicinal.search.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_
 from vicinal.search.remeasure import kept_for, measure_in_order
 from vicinal.system.memory import Ptr, allocate, at, release
 from vicinal.system.parallel import Body, Team, Watch
+from vicinal.walk.ask import ask_for_rows
 from vicinal.walk.beam_search import LOOK_AHEAD
 from vicinal.walk.scratch import HOP_ROOM, Scratch, any_failed
 
 comptime LEAST_SCANNED = 32
 """So few allowed rows are measured one and all."""
+comptime ASKED_AT_ONCE = 256
+"""Rows on disk that a scan of listed ones asks for before it measures them."""
 comptime Counts = Array[Int, FILTER_COUNTS]
 
 
@@ -50,12 +53,22 @@ struct EachRow[M: QueryDistance](Scanner):
 
     var rows: Rows
     var query: Query
+    var scratch: Ptr[Scratch]
+    """Tells whether the rows are on disk, and counts."""
 
     def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
         """Measures some rows."""
         for i in range(min(LOOK_AHEAD, count)):
             prefetch_row(self.rows, Int(listed[unsafe_offset=i]))
+        var on_disk = self.scratch[].disk == self.rows.base
         for i in range(count):
+            if on_disk and i % ASKED_AT_ONCE == 0:
+                ask_for_rows(
+                    self.rows,
+                    self.scratch[],
+                    listed.unsafe_offset(i),
+                    min(ASKED_AT_ONCE, count - i),
+                )
             if i + LOOK_AHEAD < count:
                 prefetch_row(self.rows, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
             var row = Int(listed[unsafe_offset=i])
@@ -181,6 +194,7 @@ struct AnswerFiltered[S: Space](Body):
         var snapshot = self.snapshot
         var kind = snapshot.codes[].kind
         scratch.queries += 1
+        scratch.disk = snapshot.rows.base if snapshot.rows_on_disk else 0
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return  # who made the call looks for it, too
@@ -197,7 +211,14 @@ struct AnswerFiltered[S: Space](Body):
             scratch.distances += filter.matches
             scratch.beam.reset(max(min(self.plain.k, filter.matches), 1))
             scan_allowed(
-                EachRow[Self.S](snapshot.rows, query), filter, scratch.selected, scratch.beam
+                EachRow[Self.S](
+                    snapshot.rows,
+                    query,
+                    Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+                ),
+                filter,
+                scratch.selected,
+                scratch.beam,
             )
             self.plain.write[Self.S.value](i, scratch.beam)
         elif kind == NO_CODES:
@@ -271,7 +292,7 @@ struct AnswerFiltered[S: Space](Body):
         scratch.scans += 1
         scratch.distances += filter.matches
         scratch.beam.reset(kept)
-        scan_allowed(EachRow[M](rows, prepared), filter, scratch.selected, scratch.beam)
+        scan_allowed(EachRow[M](rows, prepared, own), filter, scratch.selected, scratch.beam)
         if exact:
             self.finish[M, coded](i, query, exact, scratch)
             return

@@ -26,11 +26,14 @@ from vicinal.quantization.estimate_error import EstimateError
 from vicinal.quantization.rotation import padded_dim
 from vicinal.search.answer import Answer
 from vicinal.search.filter import EVERYTHING, SCAN, Filter
-from vicinal.search.filtered import refused
+from vicinal.rows.row_states import BLOCK
+from vicinal.search.filtered import ASKED_AT_ONCE, refused
 from vicinal.system.array import GrowableArray
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.pages import ReadAhead
 from vicinal.system.parallel import Body, Team, Watch
+from vicinal.walk.ask import ask_for_rows, ask_for_selected
 from vicinal.walk.beam_search import LOOK_AHEAD, start_beam_search
 from vicinal.walk.scratch import Scratch, any_failed
 
@@ -140,6 +143,7 @@ struct AnswerRange[S: Space](Body):
         """Finds rows within the radius of query i, allowed or not."""
         var kind = self.snapshot.codes[].kind
         scratch.queries += 1
+        scratch.disk = self.snapshot.rows.base if self.snapshot.rows_on_disk else 0
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return
@@ -170,12 +174,24 @@ struct AnswerRange[S: Space](Body):
         if filter.plan == SCAN:
             scratch.distances += filter.num_listed
             for i in range(filter.num_listed):
+                if self.snapshot.rows_on_disk and i % ASKED_AT_ONCE == 0:
+                    ask_for_rows(
+                        rows,
+                        scratch,
+                        filter.listed.unsafe_offset(i),
+                        min(ASKED_AT_ONCE, filter.num_listed - i),
+                    )
                 if i + LOOK_AHEAD < filter.num_listed:
                     prefetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
                 self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
             return
         scratch.distances += self.snapshot.visible.bound
+        var ahead = ReadAhead.of(
+            rows.base, self.snapshot.visible.bound * rows.stride, self.snapshot.rows_on_disk
+        )
         for row in range(self.snapshot.visible.bound):
+            if row % BLOCK == 0:
+                ahead.reach(row * rows.stride)
             self.measure(query, rows, row, found)
 
     @always_inline
@@ -223,10 +239,7 @@ struct AnswerRange[S: Space](Body):
         self.take[coded](scratch.beam.entries[], query, stored, exact, limit, found, outer)
         while walk.collect():
             walk.measure_apart()
-            for i in range(walk.count):
-                self.take[coded](
-                    scratch.unvisited[unsafe_offset=i], query, stored, exact, limit, found, outer
-                )
+            self.take_hop[coded](walk.count, scratch, query, stored, exact, limit, found, outer)
         var next = 0
         var beyond = 0
         while True:
@@ -238,16 +251,7 @@ struct AnswerRange[S: Space](Body):
                 walk.expand(node_of(found.at(next)[]))
                 next += 1
                 walk.measure_apart()
-                for i in range(walk.count):
-                    self.take[coded](
-                        scratch.unvisited[unsafe_offset=i],
-                        query,
-                        stored,
-                        exact,
-                        limit,
-                        found,
-                        outer,
-                    )
+                self.take_hop[coded](walk.count, scratch, query, stored, exact, limit, found, outer)
             # then some just outside, as the beam of a search for so many rows would: some are linked from such only
             if beyond == 0:
                 outer.sort()
@@ -256,10 +260,7 @@ struct AnswerRange[S: Space](Body):
             walk.expand(node_of(outer.at(beyond)[]))
             beyond += 1
             walk.measure_apart()
-            for i in range(walk.count):
-                self.take[coded](
-                    scratch.unvisited[unsafe_offset=i], query, stored, exact, limit, found, outer
-                )
+            self.take_hop[coded](walk.count, scratch, query, stored, exact, limit, found, outer)
         found.full = found.full or outer.full
         self.add_duplicates(found)
 
@@ -281,6 +282,41 @@ struct AnswerRange[S: Space](Body):
                 copy = duplicates.after(copy, last, known)
 
     @always_inline
+    def may_be_within(self, entry: Int64, exact: Bool, limit: Int32) -> Bool:
+        """Tells whether a row that was measured on codes has to be measured on what is stored."""
+        comptime if Self.S.metric != COSINE:
+            if exact:  # keys of exact codes are integers
+                return U8Codes[Self.S.metric, False].value(key_of(entry)) <= self.radius
+        return key_of(entry) <= limit
+
+    def take_hop[
+        coded: Bool
+    ](
+        self,
+        count: Int,
+        mut scratch: Scratch,
+        query: Query,
+        stored: Rows,
+        exact: Bool,
+        limit: Int32,
+        mut found: GrowableArray,
+        mut outer: GrowableArray,
+    ):
+        """Takes in the rows of a hop."""
+        comptime if coded and Self.S.T.is_floating_point():
+            if self.snapshot.rows_on_disk:
+                var asked = 0
+                for i in range(count):
+                    var entry = scratch.unvisited[unsafe_offset=i]
+                    scratch.selected[unsafe_offset=asked] = UInt32(node_of(entry))
+                    asked += Int(self.may_be_within(entry, exact, limit))
+                ask_for_selected(stored, scratch, asked)
+        for i in range(count):
+            self.take[coded](
+                scratch.unvisited[unsafe_offset=i], query, stored, exact, limit, found, outer
+            )
+
+    @always_inline
     def take[
         coded: Bool
     ](
@@ -296,12 +332,8 @@ struct AnswerRange[S: Space](Body):
         """Takes in a row that the walk has measured, into `outer` if it is not within the radius.
         """
         comptime if coded and Self.S.T.is_floating_point():
-            var may_be = key_of(entry) <= limit
-            comptime if Self.S.metric != COSINE:
-                if exact:  # keys of exact codes are integers
-                    may_be = U8Codes[Self.S.metric, False].value(key_of(entry)) <= self.radius
             var before = found.size
-            if may_be:
+            if self.may_be_within(entry, exact, limit):
                 self.measure(query, stored, node_of(entry), found)
             if found.size == before:
                 outer.push(entry)

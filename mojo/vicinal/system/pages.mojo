@@ -16,6 +16,8 @@ comptime POPULATE_READ: c_int = 22
 comptime SC_PAGESIZE: c_int = 30
 comptime LOOKED_AT = 1 << 16
 """Pages that the system is asked about at once."""
+comptime AHEAD = 8 << 20
+"""Bytes between what workers read and what they ask for."""
 comptime MOST_WANTED = 4 << 20
 """Bytes of one piece of advice to read; the system takes longer to begin with more."""
 
@@ -88,6 +90,16 @@ def bytes_in_memory(address: Int, bytes: Int) -> Int:
             sum += Int(there[unsafe_offset=i] & 1)
     release(there)
     return min(sum * page, bytes)
+
+
+def ask_ahead(base: Int, bytes: Int, begin: Int, end: Int):
+    """Asks for bytes some way ahead of begin .. end-1, which are about to be read, of `bytes` that workers read piece by piece.
+
+    Called for every piece it asks for each byte once.
+    """
+    if begin < AHEAD:
+        _ = advise(base + begin, min(end, bytes) - begin, WANTED)
+    _ = advise(base + begin + AHEAD, min(end, bytes - AHEAD) - begin, WANTED)
 
 
 @fieldwise_init

@@ -68,6 +68,10 @@ struct Scratch(Movable):
     """Walks begun to answer them, a second and wider one counted again."""
     var scans: Int
     """Times that rows were scanned to answer them."""
+    var disk: Int
+    """Address of row 0 where rows may have to be read from disk: walks on them ask for all of a hop at once. Else 0."""
+    var asked: Int
+    """Candidates of the beam whose rows have been asked for."""
     var requests: Int
     """Requests made for parts of a file, over the life of the scratch."""
     var request_bytes: Int
@@ -100,6 +104,8 @@ struct Scratch(Movable):
         self.distances = 0
         self.hops = 0
         self.reranked = 0
+        self.disk = 0
+        self.asked = 0
         self.requests = 0
         self.request_bytes = 0
         self.selections = 0
@@ -161,6 +167,7 @@ struct Scratch(Movable):
             self.pruning_candidates.shrink()
         # of memory that was refused the next call need not know
         self.short = False
+        self.asked = 0
         self.beam.failed = False
         self.pruning_candidates.failed = False
         self.visited.failed = False

@@ -1,4 +1,5 @@
 """Rows that lie in a file: all that are going to be measured are asked for before the first is, so that the disk brings them at once."""
+from vicinal.graph.links import Graph
 from vicinal.kernels.space import Rows
 from vicinal.system.memory import Ptr
 from vicinal.system.pages import WANTED, advise, page_bytes
@@ -13,15 +14,28 @@ def ask_for_candidates(rows: Rows, mut scratch: Scratch, first: Int, until: Int)
     for begin in range(first, until, HOP_ROOM):
         var count = min(HOP_ROOM, until - begin)
         for i in range(count):
-            scratch.unvisited[unsafe_offset=i] = Int64(scratch.beam.node(begin + i))
-        ask_for_rows(rows, scratch, count)
+            scratch.selected[unsafe_offset=i] = UInt32(scratch.beam.node(begin + i))
+        ask_for_selected(rows, scratch, count)
 
 
-def ask_for_rows(rows: Rows, mut scratch: Scratch, count: Int):
-    """Asks for the rows whose numbers lie at `scratch.unvisited`, which are put in order; neighbouring ones become one request.
-    """
-    var numbers = scratch.unvisited
-    _sort(numbers, count)
+def ask_for_nodes[
+    base_layer: Bool
+](graph: Graph, rows: Rows, mut scratch: Scratch, nodes: Ptr[Int64], count: Int):
+    """Asks for the rows of the nodes of a hop, which are those of level 0 or ordinals."""
+    for i in range(count):
+        var node = Int(nodes[unsafe_offset=i])
+        scratch.selected[unsafe_offset=i] = UInt32(node if base_layer else graph.row_of(node))
+    ask_for_selected(rows, scratch, count)
+
+
+def ask_for_selected(rows: Rows, mut scratch: Scratch, count: Int):
+    """Asks for the rows whose numbers lie at `scratch.selected`, which are put in order."""
+    _sort(scratch.selected, count)
+    ask_for_rows(rows, scratch, scratch.selected, count)
+
+
+def ask_for_rows(rows: Rows, mut scratch: Scratch, numbers: Ptr[UInt32], count: Int):
+    """Asks for rows whose numbers ascend; neighbouring ones become one request."""
     var page = page_bytes()
     var start = 0
     var end = 0
@@ -47,7 +61,7 @@ def _request(start: Int, end: Int, mut scratch: Scratch):
     scratch.request_bytes += end - start
 
 
-def _sort(numbers: Ptr[Int64], count: Int):
+def _sort(numbers: Ptr[UInt32], count: Int):
     """Puts a few numbers in order."""
     for i in range(1, count):
         var number = numbers[unsafe_offset=i]
