@@ -34,7 +34,7 @@ def index_add(
     replace: bool,
     threads: int,
     progress: Callable[[int, int], object] | None,
-    borrow: bool,
+    borrow: int,
     other: Handle | None,
     origins: Ids,
     /,

@@ -12,10 +12,10 @@ from vicinal import _control_groups, _info
 from vicinal._cpu import native
 from vicinal._threads import default_threads
 
-__all__ = ["LEVELS", "check", "free_memory", "keep", "read_for", "warm_up"]
+__all__ = ["ALWAYS_FITS", "LEVELS", "check", "free_memory", "keep", "read_for", "warm_up"]
 
 LEVELS = ("none", "walk", "all")  # as the native index numbers them
-_ALWAYS_FITS = 16 << 20  # files of no more bytes are left alone without asking what is free
+ALWAYS_FITS = 16 << 20  # files of no more bytes are left alone without asking what is free
 _UNLIMITED = 1 << 62
 
 
@@ -55,7 +55,7 @@ def keep(handle: Any, resident: str) -> str:
         If what was asked for does not fit the memory that is free.
     """
     size = native.index_residence(handle, _info.FILE_BYTES)
-    if resident == "auto" and size <= _ALWAYS_FITS:
+    if resident == "auto" and size <= ALWAYS_FITS:
         return "all"
     free = free_memory()
     walk = native.index_residence(handle, _info.WALK_BYTES)

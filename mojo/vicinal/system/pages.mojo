@@ -5,6 +5,8 @@ from std.memory import unsafe_memset_zero
 
 from vicinal.system.memory import allocate, at, missing, release
 
+comptime AS_USUAL: c_int = 0
+"""Advice that takes back what was said before about how pages are read."""
 comptime RANDOM: c_int = 1
 """Advice for pages that are read here and there: nothing else is read along with them."""
 comptime WANTED: c_int = 3
