@@ -29,6 +29,7 @@ from bindings.info_api import (
     index_tuning,
 )
 from bindings.python_api import Methods, Obj
+from bindings.residence_api import index_keep, index_residence
 from bindings.search_api import (
     index_range,
     index_search,
@@ -96,6 +97,8 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_open](
         "index_open", "index_open(path, copy, verify, status) -> handle or None"
     )
+    methods.add[index_keep]("index_keep", "index_keep(handle, level, opening, threads) -> None")
+    methods.add[index_residence]("index_residence", "index_residence(handle, which) -> int")
     methods.add[index_compare_counts](
         "index_compare_counts", "index_compare_counts(handle, status) -> None"
     )

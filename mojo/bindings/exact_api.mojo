@@ -85,7 +85,7 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
     """Implements exact_search(metric, dtype, base, queries, k, threads, max_bytes, out_ids, out_distances[, shared_map]).
 
     Answers 0, or 8 * row + kind of a row that was refused, 2**62 more if it is a query. `shared_map` is 1 if the base lies in a
-    shared mapping of a file, whose pages are then let go once they have been read.
+    shared mapping of a file, whose pages are then let go once they have been read; 2 if it does not fit the memory besides.
     """
     if count != 10:
         need(count, 9)
@@ -94,7 +94,7 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
     var k = as_int(args[unsafe_offset=4])
     var threads = as_int(args[unsafe_offset=5])
     var max_bytes = as_int(args[unsafe_offset=6])
-    var shared_map = count == 10 and as_int(args[unsafe_offset=9]) == 1
+    var shared_map = as_int(args[unsafe_offset=9]) if count == 10 else 0
     if metric < 0 or metric >= METRICS or dtype < 0 or dtype >= STORED_TYPES:
         raise fail("ValueError", "unknown metric %zd or dtype %zd", metric, dtype)
     need_space(metric, dtype)
@@ -121,7 +121,12 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "results must have shape (%zd, %zd)", num_queries, k)
     var watch = PythonWatch(0, base.dim(0))
     var task = SearchRaw(
-        RowSource(Rows(base.address(), dim * item_bytes(dtype), dim, 0), base.dim(0), shared_map),
+        RowSource(
+            Rows(base.address(), dim * item_bytes(dtype), dim, 0),
+            base.dim(0),
+            shared_map == 1 or shared_map == 2,
+            shared_map == 2,
+        ),
         queries.address(),
         num_queries,
         k,

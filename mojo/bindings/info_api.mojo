@@ -30,6 +30,8 @@ from vicinal.index.untrusted_links import counts_agree
 from vicinal.index.vector_index import EXACT_BELOW, NO_MEMORY, STOPPED, TUNING_WORDS, Index
 from vicinal.kernels.space import item_bytes, row_stride
 from vicinal.system.memory import Column, at, missing
+from vicinal.search.filtered import ASKED_AT_ONCE
+from vicinal.walk.ask import ask_for_selected
 from vicinal.walk.readers import COUNTS
 
 comptime BYTE_TYPE = 4
@@ -181,6 +183,7 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
     var unknown = -1
     for i in range(n):
+        _ask_for(index[], ids.address(), i, n)
         var row = index[].row_of(at[Int64](ids.address())[unsafe_offset=i])
         if row < 0:
             unknown = i
@@ -205,6 +208,7 @@ def index_get_present(args: Args, count: Int) raises Fail -> Obj:
     if out.dim(0) != n or out.dim(1) != index[].dim or present.dim(0) != n:
         raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
     for i in range(n):
+        _ask_for(index[], ids.address(), i, n)
         var row = index[].row_of(at[Int64](ids.address())[unsafe_offset=i])
         at[UInt8](present.address())[unsafe_offset=i] = UInt8(row >= 0)
         if row >= 0:
@@ -213,6 +217,23 @@ def index_get_present(args: Args, count: Int) raises Fail -> Obj:
     _ = out^
     _ = present^
     return none()
+
+
+def _ask_for(mut index: Index, ids: Int, i: Int, n: Int):
+    """Asks for the rows of some ids at once before the first of them is read, where rows may be on disk.
+    """
+    if not index.rows_on_disk or i % ASKED_AT_ONCE != 0:
+        return
+    var scratch = index.readers.claim()
+    if missing(scratch):  # then they are read one after another
+        return
+    var count = 0
+    for j in range(i, min(i + ASKED_AT_ONCE, n)):
+        var row = index.row_of(at[Int64](ids)[unsafe_offset=j])
+        scratch[].selected[unsafe_offset=count] = UInt32(max(row, 0))
+        count += Int(row >= 0)
+    ask_for_selected(index.rows(), scratch[], count)
+    index.readers.release(scratch)
 
 
 def copy_row(index: Index, row: Int, target: Int, i: Int):

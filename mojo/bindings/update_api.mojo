@@ -93,7 +93,8 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     was refused.
 
     `ids` receives the ids of the rows unless they are `given`; with `replaces` rows whose ids are there take the place of those.
-    With `lent` the index reads the rows where they are, see `index/borrowed_rows.mojo`, and keeps the object that holds them.
+    With `lent` the index reads the rows where they are, see `index/borrowed_rows.mojo`, and keeps the object that holds them;
+    2 says that they lie in a map of a file and do not fit the memory.
     With an `other` handle the rows are those of its rows `origins`, whose links there tell where to look for links here.
     """
     need(count, 10)
@@ -106,7 +107,8 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     _ready(index[], False)
     var rows = View(args[unsafe_offset=1], index[].dtype, 2)
     var ids = View(args[unsafe_offset=2], INT64, 1, writable=True)
-    var lent = as_int(args[unsafe_offset=7]) != 0
+    var how = as_int(args[unsafe_offset=7])
+    var lent = how != 0
     var origins = View(args[unsafe_offset=9], INT64, 1)
     var n = rows.dim(0)
     if lent and must_copy(index[]) != FREE_TO_STAY:
@@ -123,6 +125,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
         index[].largest_id = max(index[].largest_id, other[].largest_id)
         return from_int(status)
     change.lent = lent
+    change.on_disk = how == 2
     if not is_none(args[unsafe_offset=8]):
         change.largest_id = max(change.largest_id, other[].largest_id)
         if other[].graph[].linked != 0 and origins.dim(0) == n:

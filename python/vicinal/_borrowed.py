@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import reprlib
 from typing import Any
 
 import numpy as np
 
 from vicinal._cpu import native
+from vicinal._residence import ALWAYS_FITS, free_memory
 from vicinal._validate import Array
 
 # Answers of native.index_must_copy
@@ -51,6 +53,27 @@ def can_borrow(copy: bool | None, handle: Any, data: object, rows: Array) -> boo
     if reason is not None and copy is False:
         raise ValueError(f"copy: expected True or None, got False: {reason}")
     return reason is None
+
+
+def shared_map(array: object) -> mmap.mmap | None:
+    """Return the shared mapping of a file that an array lies in, if it does.
+
+    Only then may its pages be let go: in a private mapping what was written to them would be lost.
+    """
+    mode = None
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if isinstance(owner, np.memmap):
+            mode = owner.mode
+        owner = owner.base
+    return owner if isinstance(owner, mmap.mmap) and mode in ("r", "r+", "w+") else None
+
+
+def on_disk(array: Array) -> bool:
+    """Tell whether an array lies in a shared map of a file and takes half of the free memory."""
+    if array.nbytes <= ALWAYS_FITS or shared_map(array) is None:
+        return False
+    return 2 * array.nbytes > free_memory()
 
 
 def _reason_to_copy(handle: Any, data: object, rows: Array) -> str | None:

@@ -17,12 +17,17 @@ BORROWED_BYTES = 25
 PHASES = range(26, 33)  # of building, in nanoseconds
 WORK = range(33, 40)
 SEARCHES = range(40, 45)
-SCRATCH_BYTES, CHANGES = 45, 46
+READS = range(45, 47)
+SCRATCH_BYTES, CHANGES = 47, 48
+
+# Those of native.index_residence
+FILE_BYTES, WALK_BYTES, IN_MEMORY, LOCKED, COPIED, ROWS_ON_DISK = range(6)
 
 # What `stats`, `build_stats` and `search_stats` call the numbers of these ranges.
 FILTERED_NAMES = ("scan", "beam", "two_hop", "scan_after_walk")
 PHASE_NAMES = ("store", "encode", "sort", "search", "link_back", "fill", "repair")
 WORK_NAMES = ("rows", "rounds", "distances", "hops", "selections", "prunes", "blocks")
+READ_NAMES = ("requests", "bytes")
 SEARCH_NAMES = ("queries", "walks", "scans", "distances", "hops")
 
 

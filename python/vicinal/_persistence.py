@@ -8,7 +8,7 @@ import reprlib
 import tempfile
 from typing import IO, Any, TypeVar
 
-from vicinal import _file_status
+from vicinal import _file_status, _residence
 from vicinal._cpu import native
 from vicinal._logging import logged
 from vicinal._state import PathLike, State
@@ -41,10 +41,13 @@ def save(index: State, path: PathLike) -> None:
 
 
 @logged
-def open_index(kind: type[Index], path: PathLike | int, mode: str, verify: bool) -> Index:
+def open_index(
+    kind: type[Index], path: PathLike | int, mode: str, verify: bool, resident: str = "auto"
+) -> Index:
     """Open a file as an index of a class; see `vicinal.open`. An int is an open descriptor."""
     if mode not in ("r", "copy"):
         raise ValueError(f"mode: expected 'r' or 'copy', got {reprlib.repr(mode)}")
+    resident = _residence.check(resident, mode)
     descriptor = path if isinstance(path, int) else None
     shown = "" if isinstance(path, int) else path
     index = kind.__new__(kind)
@@ -57,6 +60,8 @@ def open_index(kind: type[Index], path: PathLike | int, mode: str, verify: bool)
         ),
         shown,
     )
+    if mode == "r":
+        index._resident = _residence.keep(index._handle, resident)
     return index
 
 

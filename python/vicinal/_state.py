@@ -63,6 +63,7 @@ class State:
         "_query_dtype",
         "_query_shape",
         "_read_only",
+        "_resident",
         "_seed",
         "_strings",
         "_tuned_widths",
@@ -81,6 +82,7 @@ class State:
         self._read_only = bool(_info.number(handle, _info.READ_ONLY))
         self._ef_search = _info.number(handle, _info.EF_SEARCH) or EF_SEARCH
         self._path = path
+        self._resident = "all"
         self._query_dtype: np.dtype[Any] | None = _validate.query_dtype(self._dtype)
         self._query_shape = (self._dim,)
         self._strings = StringIds.of(handle, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from vicinal import _file_status, _info, _tuning, _validate
+from vicinal import _file_status, _info, _residence, _tuning, _validate
 from vicinal._cpu import native
 from vicinal._state import EF_SEARCH, State
 
@@ -87,6 +87,11 @@ def stats(index: State) -> dict[str, Any]:
         "format_version": native.index_version(index._handle),
         "quantization": _CODE_KINDS[number(_info.CODES)],
         "quantization_reason": _quantization_reason(index),
+        "resident": index._resident,
+        "reads": {
+            "for": _residence.read_for(index._handle),
+            **_info.named(index._handle, _info.READS, _info.READ_NAMES),
+        },
         "filtered": _info.named(index._handle, _info.FILTERED, _info.FILTERED_NAMES),
     }
 
@@ -108,6 +113,9 @@ def build_stats(index: State) -> dict[str, Any]:
 def memory_usage(index: State) -> dict[str, int]:
     """See `Index.memory_usage`."""
     number = partial(_info.number, index._handle)
+    file = partial(native.index_residence, index._handle)
+    in_file, total = file(_info.IN_MEMORY), number(_info.BYTES)
+    resident = in_file + file(_info.COPIED) + number(_info.SCRATCH_BYTES)
     return {
         "vectors": number(_info.VECTORS_BYTES),
         "ids": number(_info.IDS_BYTES),
@@ -115,8 +123,11 @@ def memory_usage(index: State) -> dict[str, int]:
         "graph": number(_info.GRAPH_BYTES),
         "codes": number(_info.CODES_BYTES),
         "scratch": number(_info.SCRATCH_BYTES),
-        "total": number(_info.BYTES),
+        "total": total,
         "borrowed": number(_info.BORROWED_BYTES),
+        "resident": resident if index._read_only else total,
+        "locked": file(_info.LOCKED),
+        "disk": file(_info.FILE_BYTES) - in_file,
     }
 
 

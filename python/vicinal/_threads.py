@@ -8,6 +8,8 @@ import os
 import reprlib
 from pathlib import Path
 
+from vicinal import _control_groups
+
 __all__ = ["default_threads", "get_num_threads", "set_num_threads"]
 
 VARIABLE = "VICINAL_NUM_THREADS"
@@ -95,53 +97,8 @@ def cpu_quota(proc: Path = Path("/proc/self")) -> float:
     proc : Path
         Folder with the files `cgroup` and `mountinfo` of the process.
     """
-    try:
-        groups = (proc / "cgroup").read_text(encoding="utf-8", errors="replace")
-        mounts = (proc / "mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return math.inf
-    least = math.inf
-    for line in groups.splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if number == "0" and not controllers:
-            kind, controller = "cgroup2", ""
-        elif "cpu" in controllers.split(","):
-            kind, controller = "cgroup", "cpu"
-        else:
-            continue
-        for top, mounted in _mounts(mounts, kind, controller):
-            folder = _inside(group, top, mounted)
-            while True:
-                least = min(least, _granted(folder, kind))
-                if folder == mounted or folder == folder.parent:
-                    break
-                folder = folder.parent
-    return least
-
-
-def _mounts(mountinfo: str, kind: str, controller: str) -> list[tuple[str, Path]]:
-    """Return which part of a hierarchy of control groups can be seen where."""
-    found = []
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, of_system = before.split(), after.split()
-        if len(fields) < 5 or len(of_system) < 3 or of_system[0] != kind:
-            continue
-        if not controller or controller in of_system[2].split(","):
-            root, point = (part.encode().decode("unicode_escape") for part in fields[3:5])
-            found.append((root, Path(point)))
-    return found
-
-
-def _inside(group: str, top: str, mounted: Path) -> Path:
-    """Return the folder of a group; of one that lies elsewhere, that of the highest seen."""
-    if top != "/":
-        if group != top and not group.startswith(top + "/"):
-            return mounted
-        group = group[len(top) :]
-    parts = [part for part in group.split("/") if part]
-    return mounted if ".." in parts else mounted.joinpath(*parts)
+    granted = (_granted(folder, kind) for folder, kind in _control_groups.folders("cpu", proc))
+    return min(granted, default=math.inf)
 
 
 def _granted(folder: Path, kind: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
-from vicinal._borrowed import can_borrow, copy_mode
+from vicinal._borrowed import can_borrow, copy_mode, on_disk
 from vicinal._cpu import native
 from vicinal._logging import logged
 from vicinal._progress import Report, reporting
@@ -184,7 +184,7 @@ def write_rows(
             replace,
             threads,
             report,
-            borrow,
+            2 if borrow and on_disk(written) else int(borrow),
             *(origin or (None, internal)),
         )
         if status:

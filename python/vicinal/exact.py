@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
+from vicinal._borrowed import on_disk, shared_map
 from vicinal._cpu import native
 from vicinal.result import SearchResult
 
@@ -121,8 +122,8 @@ def exact_search(
     if stored is None:
         result = _in_blocks(call, given, name, rows, budget)
     else:
-        shared_map = _shared_map(given) is not None
-        result = call.search(stored, rows, budget, shared_map=shared_map)
+        mapped = 0 if shared_map(given) is None else 2 if on_disk(stored) else 1
+        result = call.search(stored, rows, budget, mapped=mapped)
     if given_queries.ndim == 1:
         return SearchResult(result.ids[0], result.distances[0])
     return result
@@ -143,7 +144,7 @@ class _Call(NamedTuple):
         queries: Array,
         budget: int,
         *,
-        shared_map: bool = False,
+        mapped: int = 0,
         numbers: NDArray[np.int64] | None = None,
     ) -> SearchResult:
         """Search rows in the form the native code takes; `numbers` are theirs in the base."""
@@ -151,7 +152,7 @@ class _Call(NamedTuple):
         distances = np.empty((len(queries), self.k), np.float32)
         status = native.exact_search(
             *(self.metric, self.dtype, stored, queries, self.k, self.threads, budget),
-            *(ids, distances, int(shared_map)),
+            *(ids, distances, mapped),
         )
         if status:
             row = 0 if status & _IN_QUERIES else status // 8
@@ -200,7 +201,7 @@ def _in_blocks(call: _Call, base: Array, name: str, queries: Array, budget: int)
 
 def _convert(base: Array, start: int, stop: int, name: str, rows: Array) -> None:
     """Convert rows start .. stop-1 of the base into `rows`, a few MB at a time."""
-    pages = _shared_map(base)
+    pages = shared_map(base)
     step = max(1, _AT_ONCE // base.shape[1])
     for begin in range(start, stop, step):
         end = min(stop, begin + step)
@@ -236,17 +237,3 @@ def _as_it_lies(base: Array, name: str) -> Array | None:
         return base.view(target)
     # == alone would take the other byte order for equal
     return base if base.dtype == target and base.dtype.isnative else None
-
-
-def _shared_map(array: Array) -> mmap.mmap | None:
-    """Return the shared mapping of a file that an array lies in, if it does.
-
-    Only then may its pages be let go: in a private mapping what was written to them would be lost.
-    """
-    mode = None
-    owner: Any = array
-    while isinstance(owner, np.ndarray):
-        if isinstance(owner, np.memmap):
-            mode = owner.mode
-        owner = owner.base
-    return owner if isinstance(owner, mmap.mmap) and mode in ("r", "r+", "w+") else None

@@ -16,6 +16,7 @@ from vicinal import (
     _export,
     _merge,
     _persistence,
+    _residence,
     _search,
     _stats,
     _trace,
@@ -1063,10 +1064,13 @@ with 0 rows, read-only
             in use again, which `compact` gives back; `quantization`, what the graph is walked on,
             and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
             and `tuning_stale`, True if the number of rows has more than doubled or halved since one
-            of these; `format_version`, that of the file `save` writes; and
-            `filtered`, how many queries with a filter were answered since the index was made or
-            opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop` walk over
-            allowed rows alone, and how many of those scans came after a walk (`scan_after_walk`).
+            of these; `format_version`, that of the file `save` writes; `resident`, what of the
+            file stays in memory, see `open`; `reads`, what searches read from disk `for`
+            ("nothing", "re-ranking" or "every hop") and how many `requests` and `bytes` they have
+            asked for; and `filtered`, how many queries with a filter were answered since the index
+            was made or opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop`
+            walk over allowed rows alone, and how many of those scans came after a walk
+            (`scan_after_walk`).
 
         Notes
         -----
@@ -1122,13 +1126,27 @@ with 0 rows, read-only
             and additions work with, kept for the next) and `total`, room to grow included; beside
             these `borrowed`: bytes of vectors that `add(copy=None)` or `copy=False` has left where
             the caller has them. For a read-only index these are parts of the file, of which the
-            system keeps in memory what is used.
+            system keeps in memory what is used: `resident` is what is there now, `locked` what
+            of it cannot be dropped, `disk` what is not there. To find that out takes some
+            milliseconds a gigabyte.
 
         Notes
         -----
         Threads: safe at any time.
         """
         return _stats.memory_usage(self)
+
+    def warmup(self) -> None:
+        """Read into memory what is to stay there of an opened file, so that no search has to wait.
+
+        That is all of the file, or all but the vectors for an index opened with resident="walk" or
+        "none". Nothing is locked by it. An index that is not read-only is in memory already.
+
+        Notes
+        -----
+        Uses all cores and ends on Ctrl-C. Threads: safe at any time.
+        """
+        _residence.warm_up(self._handle)
 
     def check(self) -> None:
         """Check what must hold of the graph; for tests and after a suspicion.
@@ -1163,8 +1181,8 @@ with 0 rows, read-only
         _stats.verify(self)
 
 
-def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
-    """Open a saved index by memory map, in milliseconds whatever its size.
+def open(path: PathLike, *, mode: str = "r", verify: bool = False, resident: str = "auto") -> Index:
+    """Open a saved index by memory map, in milliseconds whatever its size if it fits the memory.
 
     Parameters
     ----------
@@ -1176,6 +1194,14 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
         it is.
     verify : bool
         Compare every byte with the checksums before anything is used.
+    resident : {"auto", "all", "walk", "none"}
+        What of the file stays in memory with mode="r". "walk": all but the vectors, that is links,
+        codes and ids, which are read at once and locked, or copied where the system refuses to lock
+        them; the few vectors that a search measures exactly are read from disk, all of a query at
+        once. "all": everything is read and locked. "none": nothing is. "auto" leaves the file to
+        the system if it fits half of the memory that the machine and the control group have free,
+        else it is "walk", or "none" with a warning if not even that fits
+        (docs/guide/larger-than-memory.md).
 
     Returns
     -------
@@ -1192,7 +1218,14 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
         size, with mode="copy" also in links, tombstones, duplicates and counts; damage elsewhere
         may give wrong neighbours, never a crash (docs/design/format.md).
     ValueError
-        If `mode` is unknown.
+        If `mode` or `resident` is unknown, or they contradict each other.
+    MemoryError
+        If "all" or "walk" was asked for and does not fit the memory that is free.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the system refused to lock what is to stay in memory, or "auto" found no room for it.
 
     Notes
     -----
@@ -1201,7 +1234,7 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False) -> Index:
     """
     if isinstance(path, int):
         raise TypeError(f"path: expected str, bytes or os.PathLike, got {type(path).__name__}")
-    return _persistence.open_index(Index, path, mode, verify)
+    return _persistence.open_index(Index, path, mode, verify, resident)
 
 
 def merge(a: Index, b: Index, *, num_threads: int | None = None) -> Index:

@@ -420,8 +420,8 @@ def unlink_removed[
             )
             finished = finished and watch.proceed(0) and team.run(STRIPES, 1, patch, watch)
     if blocks.num_again != 0:
-        var patch = SelectReplacements[S](
-            shared, rows, states, scratches, True, 0, 0, blocks, patches
+        var patch = SelectReplacements(
+            shared, measured, states, scratches, True, 0, 0, blocks, patches
         )
         finished = finished and team.run(STRIPES, 1, patch, watch)
     if any_failed(scratches, team.size() * MAX_SEARCHES):

@@ -35,6 +35,7 @@ from vicinal.kernels.space import (
 )
 from vicinal.rows.visibility import Visibility
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
+from vicinal.system.pages import ask_ahead
 from vicinal.system.parallel import Body
 
 comptime GROUP = 128
@@ -56,22 +57,35 @@ struct RowSource(TrivialRegisterPassable):
     var count: Int
     var shared_map: Bool
     """Whether they lie in a shared mapping of a file, whose pages are let go once they have been read."""
+    var on_disk: Bool
+    """Whether they have to be read from disk, since they do not fit the memory: then they are asked for some way ahead."""
     var visible: Visibility
     """Which of them are there."""
 
-    def __init__(out self, rows: Rows, count: Int, shared_map: Bool):
+    def __init__(out self, rows: Rows, count: Int, shared_map: Bool, on_disk: Bool = False):
         """Makes a source of the first `count` rows, all of which are there."""
         self.rows = rows
         self.count = count
         self.shared_map = shared_map
+        self.on_disk = on_disk
         self.visible = Visibility.of_all(count)
 
-    def __init__(out self, rows: Rows, visible: Visibility):
+    def __init__(out self, rows: Rows, on_disk: Bool, visible: Visibility):
         """Makes a source of the rows that a search sees."""
         self.rows = rows
         self.count = visible.bound
         self.shared_map = False
+        self.on_disk = on_disk
         self.visible = visible
+
+    def ask(self, begin: Int, end: Int):
+        """Asks for rows some way ahead of begin .. end-1."""
+        ask_ahead(
+            self.rows.base,
+            self.count * self.rows.stride,
+            begin * self.rows.stride,
+            end * self.rows.stride,
+        )
 
     def drop_pages(self, begin: Int, end: Int):
         """Drops the pages of rows begin .. end-1 from this process; the file and its cache keep them.
@@ -240,6 +254,8 @@ struct FewQueries[S: Space, raw: Bool](Body):
         """Scans rows begin .. end-1."""
         if self.scan.found_invalid(begin):
             return
+        if self.scan.source.on_disk:
+            self.scan.source.ask(begin, end)
         ref mine = self.scan.workers[unsafe_offset=worker]
         var norm = Float32(1)
         for row in range(begin, end):
@@ -271,6 +287,8 @@ struct ManyQueries[S: Space, raw: Bool](Body):
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Scans rows begin .. end-1."""
+        if self.scan.source.on_disk:
+            self.scan.source.ask(begin, end)
         ref mine = self.scan.workers[unsafe_offset=worker]
         for block in range(begin, end, BLOCK_ROWS):
             if self.scan.source.visible.none_of(block, min(block + BLOCK_ROWS, end)):

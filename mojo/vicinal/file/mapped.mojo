@@ -53,6 +53,7 @@ from vicinal.file.format import (
 from vicinal.file.posix import ENOMEM, INTERRUPTED, Name, InputFile, Status, unmap
 from vicinal.system.crc import crc32c
 from vicinal.system.memory import Bytes, Ptr, allocate, allocate_zeroed, at, missing, release
+from vicinal.system.pages import ask_ahead
 from vicinal.system.parallel import Body, Team, Watch
 
 comptime BLOCKS_AT_ONCE = 16
@@ -252,9 +253,12 @@ struct _Blocks(Body):
     var bytes: Int
     var sums: Ptr[UInt32]
     var first_bad: Ptr[Int64]
+    var on_disk: Bool
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Checks blocks begin .. end-1 and notes the first that is wrong."""
+        if self.on_disk:
+            ask_ahead(self.start, self.bytes, begin * BLOCK, end * BLOCK)
         for i in range(begin, end):
             var length = min(BLOCK, self.bytes - i * BLOCK)
             if crc32c(self.start + i * BLOCK, length) != self.sums[unsafe_offset=i]:
@@ -263,13 +267,14 @@ struct _Blocks(Body):
 
 def verify[
     Fields: FileFields, V: Watch
-](mapped: Mapped[Fields], threads: Int, mut watch: V) -> Status:
+](mapped: Mapped[Fields], threads: Int, mut watch: V, on_disk: Bool = False) -> Status:
     """Checks every byte of a mapped file: header, checksums, sections and the zeros between them.
 
     Args:
         mapped: The file, opened without complaint.
         threads: Threads to use.
         watch: Asked once per piece; ends the work with INTERRUPTED.
+        on_disk: Whether the file does not fit the memory: then blocks are asked for some way ahead.
 
     Returns:
         DONE, or the first damage in the order header, list of checksums, blocks, padding.
@@ -289,6 +294,7 @@ def verify[
         list.address - start,
         at[UInt32](list.address),
         Pointer(to=first_bad).unsafe_origin_cast[MutUntrackedOrigin](),
+        on_disk,
     )
     var team = Team(min(threads, list.rows // BLOCKS_AT_ONCE + 1))
     var finished = team.run(list.rows, BLOCKS_AT_ONCE, body, watch)

@@ -29,6 +29,7 @@ from vicinal.file.format import (
 from vicinal.file.posix import ENOMEM, INTERRUPTED, Name, AtomicReplacement, Status, write_at
 from vicinal.system.crc import crc32c
 from vicinal.system.memory import Bytes, Ptr, allocate_zeroed, missing, release
+from vicinal.system.pages import ask_ahead
 from vicinal.system.parallel import Watch
 
 comptime STEP = 1 << 20
@@ -43,9 +44,11 @@ struct _Stream(Movable):
     var sums: Ptr[UInt32]
     var sum: UInt32
     var filled: Int
+    var on_disk: Bool
 
-    def __init__(out self, file: Int32, sums: Ptr[UInt32]):
+    def __init__(out self, file: Int32, sums: Ptr[UInt32], on_disk: Bool):
         self.file = file
+        self.on_disk = on_disk
         self.offset = PAGE
         self.sums = sums
         self.sum = 0
@@ -56,6 +59,8 @@ struct _Stream(Movable):
         var done = 0
         while done < bytes:
             var piece = min(bytes - done, STEP)
+            if self.on_disk:
+                ask_ahead(address, bytes, done, done + piece)
             self._add(address + done, piece)
             var status = write_at(self.file, address + done, piece, self.offset)
             if not status.ok():
@@ -88,7 +93,14 @@ struct _Stream(Movable):
 
 def write[
     Fields: FileFields, V: Watch
-](file: Int32, header: Fields, sections: Ptr[Section], count: Int, mut watch: V) -> Status:
+](
+    file: Int32,
+    header: Fields,
+    sections: Ptr[Section],
+    count: Int,
+    mut watch: V,
+    on_disk: Bool = False,
+) -> Status:
     """Writes a whole file into an open one that is empty, the header last.
 
     Args:
@@ -97,6 +109,7 @@ def write[
         sections: The arrays; nobody may change them meanwhile.
         count: Their number.
         watch: Asked after each MiB; ends the work with INTERRUPTED.
+        on_disk: Whether the arrays lie in a map that does not fit the memory: then they are asked for some way ahead.
 
     Returns:
         DONE, SYSTEM, INTERRUPTED, or BAD_TABLE for too many sections.
@@ -121,7 +134,7 @@ def write[
     var list = Section(name_of("checksums"), Int(sums), UINT32_SECTION, blocks, 1)
     _put_entry(page, count, list, offset)
 
-    var status = _write_body(file, sections, count, sums, watch)
+    var status = _write_body(file, sections, count, sums, on_disk, watch)
     if status.ok():
         status = write_at(file, Int(sums), list.bytes(), offset)
     if status.ok():
@@ -152,13 +165,20 @@ def _put_entry(page: Bytes, i: Int, section: Section, offset: Int):
 
 def _write_body[
     V: Watch
-](file: Int32, sections: Ptr[Section], count: Int, sums: Ptr[UInt32], mut watch: V) -> Status:
+](
+    file: Int32,
+    sections: Ptr[Section],
+    count: Int,
+    sums: Ptr[UInt32],
+    on_disk: Bool,
+    mut watch: V,
+) -> Status:
     """Writes the sections with zeros up to the next page behind each, and fills in their checksums.
     """
     var zeros = allocate_zeroed[UInt8](PAGE)
     if missing(zeros):
         return Status.system(ENOMEM)
-    var stream = _Stream(file, sums)
+    var stream = _Stream(file, sums, on_disk)
     var status = Status.done()
     for i in range(count):
         var section = sections[unsafe_offset=i]
@@ -173,7 +193,14 @@ def _write_body[
 
 def save[
     Fields: FileFields, V: Watch
-](path: Int, header: Fields, sections: Ptr[Section], count: Int, mut watch: V) -> Status:
+](
+    path: Int,
+    header: Fields,
+    sections: Ptr[Section],
+    count: Int,
+    mut watch: V,
+    on_disk: Bool = False,
+) -> Status:
     """Writes a file that takes its place under `path` once it is whole and on the disk.
 
     Args:
@@ -182,6 +209,7 @@ def save[
         sections: The arrays; nobody may change them meanwhile.
         count: Their number.
         watch: Asked after each MiB; ends the work with INTERRUPTED.
+        on_disk: As for `write`.
 
     Returns:
         DONE, SYSTEM, SPECIAL, INTERRUPTED or BAD_TABLE; the old file is untouched unless DONE, or
@@ -196,7 +224,7 @@ def save[
     var replacement = AtomicReplacement(path)
     var status = replacement.status
     if status.ok():
-        status = write(replacement.file, header, sections, count, watch)
+        status = write(replacement.file, header, sections, count, watch, on_disk)
     if status.ok():
         status = replacement.commit()
     _ = replacement^

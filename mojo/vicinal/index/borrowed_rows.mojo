@@ -108,6 +108,7 @@ def own_rows[V: Watch](mut index: Index, until: Int, team: Team, mut watch: V) -
     index.vectors.usable = own.usable
     own.reserved = 0  # it is the index's now
     index.borrowed = GIVEN_UP
+    index.rows_on_disk = False
     index.lent_until = index.readers.retire()
     return DONE
 

@@ -52,7 +52,7 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
-    var status = save(path, header, sections, count, watch)
+    var status = save(path, header, sections, count, watch, index.rows_on_disk)
     release(sections)
     _ = duplicates^
     return status
@@ -78,7 +78,7 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
         return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
-    var status = write(file, header, sections, count, watch)
+    var status = write(file, header, sections, count, watch, index.rows_on_disk)
     release(sections)
     _ = duplicates^
     return status
@@ -527,28 +527,18 @@ def _make_private(mut index: Index) -> Bool:
     """Replaces views by memory of the index's own; returns False when memory is out."""
     ref graph = index.graph[]
     return (
-        _own(index.vectors)
-        and _own(index.ids)
-        and _own(index.norms)
-        and _own(index.duplicates.next)
-        and _own(index.states.bytes)
-        and _own(graph.links0)
-        and _own(graph.upper_rows)
-        and _own(graph.upper_start)
-        and _own(graph.upper_links)
-        and _own(index.codes[].bytes)
-        and _own(index.codes[].constants)
-        and _own(index.strings.text)
-        and _own(index.strings.offsets)
-        and _own(index.tuning)
+        index.vectors.own()
+        and index.ids.own()
+        and index.norms.own()
+        and index.duplicates.next.own()
+        and index.states.bytes.own()
+        and graph.links0.own()
+        and graph.upper_rows.own()
+        and graph.upper_start.own()
+        and graph.upper_links.own()
+        and index.codes[].bytes.own()
+        and index.codes[].constants.own()
+        and index.strings.text.own()
+        and index.strings.offsets.own()
+        and index.tuning.own()
     )
-
-
-def _own(mut column: Column) -> Bool:
-    var own = Column()
-    if column.usable != 0:
-        if not own.grow(column.usable):
-            return False
-        unsafe_memcpy(dest=own.ptr[UInt8](), src=column.ptr[UInt8](), count=column.usable)
-    column = own^
-    return True

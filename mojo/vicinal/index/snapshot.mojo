@@ -31,6 +31,8 @@ struct Snapshot(TrivialRegisterPassable):
     """Rows that have them for certain."""
     var rows: Rows
     """Where the rows are."""
+    var rows_on_disk: Bool
+    """Whether they may have to be read from a file first."""
     var exact_below: Int
     """From so many rows on walks are made."""
 

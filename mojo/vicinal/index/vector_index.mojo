@@ -124,6 +124,12 @@ struct Index(Movable):
     var build_statistics: BuildStatistics
     var file: Int
     """Address of the `IndexFile` that the columns are views of, 0 if they are the index's own memory."""
+    var rows_on_disk: Bool
+    """Whether rows may have to be read from the file: who measures some asks for them first. See `index/residence.mojo`."""
+    var locked: Int
+    """Bytes of the file that the system keeps in memory for certain."""
+    var copied: Int
+    """Bytes of the file that were copied into memory of the index, since they could not be locked."""
 
     def __init__(
         out self,
@@ -179,6 +185,9 @@ struct Index(Movable):
         self.filter_statistics = FilterStatistics()
         self.build_statistics = BuildStatistics()
         self.file = 0
+        self.rows_on_disk = False
+        self.locked = 0
+        self.copied = 0
 
     def __deinit__(deinit self):
         drop_all_codes(Int(self.codes))
@@ -245,7 +254,17 @@ struct Index(Movable):
             var visible = self.states.visibility(moment)
             fence[Ordering.ACQUIRE]()
             if self.states.now() == moment:
-                return Snapshot(visible, live, graph, linked, codes, coded, rows, self.exact_below)
+                return Snapshot(
+                    visible,
+                    live,
+                    graph,
+                    linked,
+                    codes,
+                    coded,
+                    rows,
+                    self.rows_on_disk,
+                    self.exact_below,
+                )
 
     def walked_row_bytes(self) -> Int:
         """Returns the bytes of what a search measures of a row: its code, or the stored row."""

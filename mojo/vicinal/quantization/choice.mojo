@@ -19,6 +19,7 @@ from vicinal.rows.row_states import stays
 from vicinal.rows.row_targets import TargetRows
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.pages import ask_ahead
 from vicinal.system.parallel import Body, Team, Watch
 
 comptime AUTO = 0
@@ -75,16 +76,28 @@ def choose_kind(wanted: Int, metric: Int, dtype: Int, dim: Int, bytes_only: Bool
     return RABITQ4 if dim >= LEAST_RABITQ4_DIM else SQ8
 
 
+def ask_for_places(rows: Rows, places: TargetRows, until: Int, begin: Int, end: Int):
+    """Asks for rows behind those of places begin .. end-1, which follow each other, as far as there are `until`.
+    """
+    if until == 0:
+        return
+    var row = places.row(begin)
+    ask_ahead(rows.base, until * rows.stride, row * rows.stride, (row + end - begin) * rows.stride)
+
+
 @fieldwise_init
 struct FindFractions[S: Space](Body):
     """Finds out whether rows hold anything but whole numbers from 0 to 255."""
 
     var rows: Rows
     var places: TargetRows
+    var until: Int
+    """Rows that are asked for some way ahead, since they are on disk, or none."""
     var found: Ptr[Int64]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Looks at places begin .. end-1."""
+        ask_for_places(self.rows, self.places, self.until, begin, end)
         for i in range(begin, end):
             if Atomic[Int64].load[ordering=Ordering.RELAXED](self.found) != 0:
                 return
@@ -94,13 +107,18 @@ struct FindFractions[S: Space](Body):
 
 def all_bytes[
     S: Space, V: Watch
-](rows: Rows, places: TargetRows, count: Int, team: Team, mut watch: V) -> Bool:
+](
+    rows: Rows, places: TargetRows, count: Int, team: Team, mut watch: V, on_disk: Bool = False
+) -> Bool:
     """Tells whether the rows of so many places hold whole numbers from 0 to 255 only."""
     comptime if not S.T.is_floating_point() or S.metric == COSINE:
         return False
     var found = Int64(0)
     var look = FindFractions[S](
-        rows, places, Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin]()
+        rows,
+        places,
+        count if on_disk else 0,
+        Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin](),
     )
     _ = team.run(count, GRAIN, look, watch)
     return found == 0
@@ -115,9 +133,12 @@ struct Encode[S: Space](Body):
     var places: TargetRows
     var work: Ptr[Float32]
     """Room for `padded_dim(dim)` floats for each worker."""
+    var until: Int
+    """As for `FindFractions`."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Encodes the rows of places begin .. end-1."""
+        ask_for_places(self.rows, self.places, self.until, begin, end)
         var work = self.work.unsafe_offset(worker * padded_dim(self.rows.dim))
         for i in range(begin, end):
             self.codes[].encode[Self.S.T](self.rows, self.places.row(i), work)
@@ -125,7 +146,15 @@ struct Encode[S: Space](Body):
 
 def encode_rows[
     S: Space, V: Watch
-](codes: Ptr[Codes], rows: Rows, written: TargetRows, until: Int, team: Team, mut watch: V) -> Int:
+](
+    codes: Ptr[Codes],
+    rows: Rows,
+    written: TargetRows,
+    until: Int,
+    team: Team,
+    mut watch: V,
+    on_disk: Bool = False,
+) -> Int:
     """Encodes rows that have no codes yet, and those that were written over.
 
     Args:
@@ -135,6 +164,7 @@ def encode_rows[
         until: The rows that there will be.
         team: Workers.
         watch: May end the work early.
+        on_disk: Whether the rows do not fit the memory, and are asked for some way ahead.
 
     Returns:
         1 when done, 0 when `watch` ended it, -1 when memory is out; codes of other rows stand in any case.
@@ -147,8 +177,8 @@ def encode_rows[
     var work = allocate[Float32](team.size() * padded_dim(rows.dim))
     if missing(work):
         return -1
-    var again = Encode[S](codes, rows, written, work)
-    var new = Encode[S](codes, rows, TargetRows.from_row(first), work)
+    var again = Encode[S](codes, rows, written, work, 0)
+    var new = Encode[S](codes, rows, TargetRows.from_row(first), work, until if on_disk else 0)
     var finished = (first == 0 or team.run(written.listed, GRAIN, again, watch)) and team.run(
         until - first, GRAIN, new, watch
     )

@@ -17,8 +17,8 @@ comptime ALONE: UInt32 = 0xFFFFFFFF
 """The row has no copies and is none."""
 comptime REPRESENTATIVE: UInt32 = 0x80000000
 """Set where the row is the original; the rest is the row of its newest copy."""
-comptime FREE: UInt32 = 0xFFFFFFFF
-"""A place of the table that holds no row."""
+comptime FREE = UInt64.MAX
+"""A place of the table that holds no row; others hold the hash of one, and in the lower half its number."""
 comptime NO_ROOM = -2
 """There is no memory for the table."""
 comptime HASH_FACTOR: UInt64 = 0x9E3779B97F4A7C15
@@ -39,8 +39,9 @@ struct Duplicates(Movable):
     """Rows that `next` has values of."""
     var count: Int
     """Rows that are copies."""
-    var table: Ptr[UInt32]
-    """Open addressing with linear probing: rows that are no copies, or FREE."""
+    var table: Ptr[UInt64]
+    """Open addressing with linear probing: rows that are no copies, or FREE. With the hashes of 32 bits beside them, rows are read
+    only to compare two that are most likely the same; others may lie on disk."""
     var room: Int
     """Places in the table, a power of two, at least twice the rows held; 0 while there is no table."""
     var held: Int
@@ -55,7 +56,7 @@ struct Duplicates(Movable):
         self.next = Column()
         self.rows = 0
         self.count = 0
-        self.table = no_block[UInt32]()
+        self.table = no_block[UInt64]()
         self.room = 0
         self.held = 0
         self.seen = 0
@@ -66,7 +67,7 @@ struct Duplicates(Movable):
 
     def bytes(self) -> Int:
         """Returns the bytes of memory taken."""
-        return self.next.memory() + 4 * self.room
+        return self.next.memory() + 8 * self.room
 
     @always_inline
     def is_duplicate(self, row: Int) -> Bool:
@@ -86,13 +87,14 @@ struct Duplicates(Movable):
         """
         if self.room == 0:
             return -1
-        var place = self._home(stored, row)
+        var hash = hash_row(stored, row)
+        var place = self._home(hash)
         while True:
             var other = self.table[unsafe_offset=place]
             if other == FREE:
                 return -1
-            if same_row(stored, Int(other), row):
-                return Int(other)
+            if hash_of(other) == hash and same_row(stored, row_in(other), row):
+                return row_in(other)
             place = (place + 1) & (self.room - 1)
 
     @always_inline
@@ -184,22 +186,26 @@ struct Duplicates(Movable):
         Returns:
             The row in the table that holds the same; or -1, and then this one was put into it; or NO_ROOM.
         """
-        self.seen = max(self.seen, row + 1)
-        return self._put(stored, row)
+        return self.representative(stored, row, hash_row(stored, row))
 
-    def _put(mut self, stored: Rows, row: Int) -> Int:
-        """Does what `original` does, but that the row need not count as `seen`."""
-        if not self._make_room(stored, self.held + 1):
+    def representative(mut self, stored: Rows, row: Int, hash: UInt32) -> Int:
+        """Looks up a row whose `hash_row` is known already."""
+        self.seen = max(self.seen, row + 1)
+        return self._put(stored, row, hash)
+
+    def _put(mut self, stored: Rows, row: Int, hash: UInt32) -> Int:
+        """Does what `representative` does, but that the row need not count as `seen`."""
+        if not self._make_room(self.held + 1):
             return NO_ROOM
-        var place = self._home(stored, row)
+        var place = self._home(hash)
         while True:
             var other = self.table[unsafe_offset=place]
             if other == FREE:
-                self.table[unsafe_offset=place] = UInt32(row)
+                self.table[unsafe_offset=place] = UInt64(hash) << 32 | UInt64(row)
                 self.held += 1
                 return -1
-            if same_row(stored, Int(other), row):
-                return Int(other)
+            if hash_of(other) == hash and same_row(stored, row_in(other), row):
+                return row_in(other)
             place = (place + 1) & (self.room - 1)
 
     def catch_up(mut self, stored: Rows, rows: Int, states: Int) -> Bool:
@@ -215,7 +221,7 @@ struct Duplicates(Movable):
         """
         for row in range(first, min(until, self.rows)):
             if self.has_duplicates(row) and was_live(states, row):
-                if self._put(stored, row) == NO_ROOM:
+                if self._put(stored, row, hash_row(stored, row)) == NO_ROOM:
                     return False
         return True
 
@@ -229,7 +235,7 @@ struct Duplicates(Movable):
                 and not self.has_duplicates(row)
                 and was_live(states, row)
             ):
-                if self._put(stored, row) == NO_ROOM:
+                if self._put(stored, row, hash_row(stored, row)) == NO_ROOM:
                     return False
         self.seen = max(self.seen, until)
         return True
@@ -239,8 +245,9 @@ struct Duplicates(Movable):
         """
         if self.room == 0:
             return
-        var place = self._home(stored, row)
-        while self.table[unsafe_offset=place] != UInt32(row):
+        var entry = UInt64(hash_row(stored, row)) << 32 | UInt64(row)
+        var place = self._home(hash_of(entry))
+        while self.table[unsafe_offset=place] != entry:
             if self.table[unsafe_offset=place] == FREE:
                 return
             place = (place + 1) & (self.room - 1)
@@ -252,7 +259,7 @@ struct Duplicates(Movable):
             if other == FREE:
                 break
             # a row may not move before its home
-            var home = self._home(stored, Int(other))
+            var home = self._home(hash_of(other))
             if ((place - home) & (self.room - 1)) >= ((place - hole) & (self.room - 1)):
                 self.table[unsafe_offset=hole] = other
                 hole = place
@@ -361,14 +368,14 @@ struct Duplicates(Movable):
             kept += Int(visible.is_visible(node_of(entry)) or self.has_duplicates(node_of(entry)))
         beam.size = kept
 
-    def _home(self, stored: Rows, row: Int) -> Int:
-        return Int(hash_row(stored, row)) & (self.room - 1)
+    def _home(self, hash: UInt32) -> Int:
+        return Int(hash) & (self.room - 1)
 
-    def _make_room(mut self, stored: Rows, rows: Int) -> Bool:
+    def _make_room(mut self, rows: Int) -> Bool:
         if 2 * rows <= self.room:
             return True
         var room = max(64, 2 * self.room)
-        var table = allocate[UInt32](room)
+        var table = allocate[UInt64](room)
         if missing(table):
             return False
         var old = self.table
@@ -378,12 +385,12 @@ struct Duplicates(Movable):
         for i in range(self.room):
             self.table[unsafe_offset=i] = FREE
         for i in range(places):
-            var row = old[unsafe_offset=i]
-            if row != FREE:
-                var place = self._home(stored, Int(row))
+            var entry = old[unsafe_offset=i]
+            if entry != FREE:
+                var place = self._home(hash_of(entry))
                 while self.table[unsafe_offset=place] != FREE:
                     place = (place + 1) & (self.room - 1)
-                self.table[unsafe_offset=place] = row
+                self.table[unsafe_offset=place] = entry
         release(old)
         return True
 
@@ -399,12 +406,28 @@ def same_row(stored: Rows, a: Int, b: Int) -> Bool:
     )
 
 
-def hash_row(stored: Rows, row: Int) -> UInt64:
-    """Returns a hash of the bytes of a row: words multiplied and mixed, several chains side by side.
-    """
-    var words = at[UInt64](stored.base + row * stored.stride)
+@always_inline
+def hash_of(entry: UInt64) -> UInt32:
+    """Returns the hash in an entry of the table."""
+    return UInt32(entry >> 32)
+
+
+@always_inline
+def row_in(entry: UInt64) -> Int:
+    """Returns the row in an entry of the table."""
+    return Int(entry & 0xFFFFFFFF)
+
+
+def hash_row(stored: Rows, row: Int) -> UInt32:
+    """Returns a hash of the bytes of a row."""
+    return hash_bytes(stored.base + row * stored.stride, stored.stride)
+
+
+def hash_bytes(address: Int, size: Int) -> UInt32:
+    """Returns a hash of some bytes: words multiplied and mixed, several chains side by side."""
+    var words = at[UInt64](address)
     var state = SIMD[DType.uint64, HASH_LANES](1, 2, 3, 4) * HASH_FACTOR
-    var count = stored.stride // 8
+    var count = size // 8
     var i = 0
     while i + HASH_LANES <= count:
         state = (state ^ words.unsafe_load[width=HASH_LANES](i)) * HASH_FACTOR
@@ -414,8 +437,8 @@ def hash_row(stored: Rows, row: Int) -> UInt64:
     comptime for lane in range(HASH_LANES):
         sum = (sum ^ state[lane]) * HASH_FACTOR
         sum ^= sum >> 31
-    var bytes = at[UInt8](stored.base + row * stored.stride)
-    for j in range(8 * i, stored.stride):
+    var bytes = at[UInt8](address)
+    for j in range(8 * i, size):
         sum = (sum ^ bytes[unsafe_offset=j].cast[DType.uint64]()) * HASH_FACTOR
         sum ^= sum >> 32
-    return sum
+    return UInt32(sum & 0xFFFFFFFF)

@@ -4,7 +4,7 @@ from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import Candidates
 from vicinal.kernels.space import QueryDistance, Query, Rows
-from vicinal.search.remeasure import kept_for
+from vicinal.search.remeasure import ask_for_first, kept_for
 from vicinal.search.stored_space import (
     ON_ROWS,
     StoredSpace,
@@ -64,6 +64,9 @@ struct Answer(Body):
         var scratches = self.scratches.unsafe_offset(worker * self.lanes)
         ref scratch = scratches[][]
         scratch.queries += end - begin
+        if snapshot.rows_on_disk:
+            for lane in range(self.lanes):
+                scratches[unsafe_offset=lane][].disk = snapshot.rows.base
         if snapshot.exact(max(self.k, self.ef)):
             for i in range(begin, end):
                 var query = self.query(i, scratch)
@@ -122,7 +125,7 @@ struct Answer(Body):
         scratch.beam.reset(max(min(self.k, snapshot.live), 1))
         var rows = snapshot.rows  # copies: stores to the beam might otherwise change them
         var visible = snapshot.visible
-        self.stored.scan(rows, visible, query, scratch.beam)
+        self.stored.scan(rows, snapshot.rows_on_disk, visible, query, scratch.beam)
         self.write(i, scratch.beam, ON_ROWS)
 
     def write_found(
@@ -242,6 +245,14 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
         )
 
     @always_inline
+    def wait(self, task: QueryState, mut scratch: Scratch) -> Bool:
+        """Asks for the rows of a walk that is done, if they may be on disk; others can go on while they come.
+        """
+        if not self.snapshot.rows_on_disk or not estimates(self.way) or self.snapshot.hides():
+            return False
+        return not scratch.failed() and ask_for_first(self.snapshot.rows, scratch, self.answer[].k)
+
+    @always_inline
     def finish(self, task: QueryState, mut scratch: Scratch):
         """Writes the result of a walk that is done; estimated candidates are measured again first.
         """
@@ -251,7 +262,9 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
         var found = not self.snapshot.hides() or self.drop_invisible(task, scratch)
         if found:
             if estimates(self.way):
-                _ = answer.stored.remeasure(self.snapshot.rows, task.query, scratch, answer.k)
+                _ = answer.stored.remeasure(
+                    self.snapshot.rows, self.snapshot.rows_on_disk, task.query, scratch, answer.k
+                )
                 found = answer.write_found(
                     task.number, scratch.pruning_candidates, scratch.beam, ON_ROWS, self.snapshot
                 )

@@ -56,7 +56,8 @@ struct SearchMany[V: Watch](SpaceTask):
             if missing(pinned):
                 self.status = NO_MEMORY
                 return
-            lanes = min(searches_in_flight(index.walked_bytes()), self.count)
+            var walked = Int.MAX if index.rows_on_disk else index.walked_bytes()
+            lanes = min(searches_in_flight(walked), self.count)
             index.readers.release(pinned)
         var few = Array[Int, MAX_SEARCHES](fill=0)  # a list of no more needs no allocation
         var scratches = (
@@ -122,7 +123,7 @@ struct SearchMany[V: Watch](SpaceTask):
         var rows = snapshot.visible.bound
         var team = Team(min(self.threads, 1 + rows * index.dim * self.count // THREAD_WORK))
         self.status = search_exact[S, Self.V, raw=False](
-            RowSource(snapshot.rows, snapshot.visible),
+            RowSource(snapshot.rows, snapshot.rows_on_disk, snapshot.visible),
             self.queries,
             self.count,
             self.k,

@@ -16,11 +16,14 @@ from vicinal.search.remeasure import kept_for
 from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measured
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.parallel import Body, Team, Watch
+from vicinal.walk.ask import ask_for_rows
 from vicinal.walk.beam_search import LOOK_AHEAD
 from vicinal.walk.scratch import HOP_ROOM, Scratch, any_failed
 
 comptime LEAST_SCANNED = 32
 """So few allowed rows are measured one and all."""
+comptime ASKED_AT_ONCE = 256
+"""Rows on disk that a scan of listed ones asks for before it measures them."""
 comptime Counts = Array[Int, FILTER_COUNTS]
 
 
@@ -39,12 +42,22 @@ struct EachRow(Scanner):
     var rows: Rows
     """Rows that `AnyDistance` measures."""
     var query: Query
+    var scratch: Ptr[Scratch]
+    """Tells whether the rows are on disk, and counts."""
 
     def scan(self, listed: Ptr[UInt32], count: Int, mut nearest: Candidates):
         """Measures some rows."""
         for i in range(min(LOOK_AHEAD, count)):
             prefetch_row(self.rows, Int(listed[unsafe_offset=i]))
+        var on_disk = self.scratch[].disk == self.rows.base
         for i in range(count):
+            if on_disk and i % ASKED_AT_ONCE == 0:
+                ask_for_rows(
+                    self.rows,
+                    self.scratch[],
+                    listed.unsafe_offset(i),
+                    min(ASKED_AT_ONCE, count - i),
+                )
             if i + LOOK_AHEAD < count:
                 prefetch_row(self.rows, Int(listed[unsafe_offset=i + LOOK_AHEAD]))
             var row = Int(listed[unsafe_offset=i])
@@ -170,10 +183,12 @@ struct AnswerFiltered(Body):
         """Answers query i."""
         var snapshot = self.snapshot
         scratch.queries += 1
+        scratch.disk = snapshot.rows.base if snapshot.rows_on_disk else 0
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return  # who made the call looks for it, too
         var width = max(self.plain.k, self.plain.ef)
+        var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
         var stored = measured(ON_ROWS, self.plain.stored, snapshot.rows, scratch.stored)
         if filter.plan == SCAN and (
             snapshot.exact(width)
@@ -186,7 +201,7 @@ struct AnswerFiltered(Body):
             scratch.scans += 1
             scratch.distances += filter.matches
             scratch.beam.reset(max(min(self.plain.k, filter.matches), 1))
-            scan_allowed(EachRow(stored, query), filter, scratch.selected, scratch.beam)
+            scan_allowed(EachRow(stored, query, own), filter, scratch.selected, scratch.beam)
             self.plain.write(i, scratch.beam, ON_ROWS)
         else:
             self.find(i, query, stored, filter, scratch, counts)
@@ -239,7 +254,9 @@ struct AnswerFiltered(Body):
             if end == COMPLETE and scratch.beam.size >= enough:
                 counts[by] += 1
                 if estimates(way):
-                    _ = self.plain.stored.remeasure(snapshot.rows, query, scratch, k)
+                    _ = self.plain.stored.remeasure(
+                        snapshot.rows, snapshot.rows_on_disk, query, scratch, k
+                    )
                     self.plain.write(i, scratch.pruning_candidates, ON_ROWS)
                 else:
                     self.plain.write(i, scratch.beam, way)
@@ -249,12 +266,12 @@ struct AnswerFiltered(Body):
         scratch.scans += 1
         scratch.distances += filter.matches
         scratch.beam.reset(kept)
-        scan_allowed(EachRow(rows, prepared), filter, scratch.selected, scratch.beam)
+        scan_allowed(EachRow(rows, prepared, own), filter, scratch.selected, scratch.beam)
         if not estimates(way):
             self.plain.write(i, scratch.beam, way)
             return
         if (
-            not self.plain.stored.remeasure(snapshot.rows, query, scratch, k)
+            not self.plain.stored.remeasure(snapshot.rows, snapshot.rows_on_disk, query, scratch, k)
             and kept < filter.matches
         ):
             # many rows so equally far that estimates do not tell them apart

@@ -12,9 +12,10 @@ from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of
 from vicinal.kernels.space import L2, Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
+from vicinal.rows.row_states import BLOCK
 from vicinal.search.answer import Answer
 from vicinal.search.filter import EVERYTHING, SCAN, Filter
-from vicinal.search.filtered import refused
+from vicinal.search.filtered import ASKED_AT_ONCE, refused
 from vicinal.search.stored_space import (
     ON_ROWS,
     StoredSpace,
@@ -24,7 +25,9 @@ from vicinal.search.stored_space import (
 from vicinal.system.array import GrowableArray
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.pages import ReadAhead
 from vicinal.system.parallel import Body, Team, Watch
+from vicinal.walk.ask import ask_for_rows, ask_for_selected
 from vicinal.walk.beam_search import LOOK_AHEAD, start_beam_search
 from vicinal.walk.scratch import Scratch, any_failed
 
@@ -149,6 +152,7 @@ struct AnswerRange(Body):
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
         """Finds rows within the radius of query i, allowed or not."""
         scratch.queries += 1
+        scratch.disk = self.snapshot.rows.base if self.snapshot.rows_on_disk else 0
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return
@@ -171,13 +175,23 @@ struct AnswerRange(Body):
         if filter.plan == SCAN:
             scratch.distances += filter.num_listed
             for i in range(filter.num_listed):
+                if self.snapshot.rows_on_disk and i % ASKED_AT_ONCE == 0:
+                    ask_for_rows(
+                        rows,
+                        scratch,
+                        filter.listed.unsafe_offset(i),
+                        min(ASKED_AT_ONCE, filter.num_listed - i),
+                    )
                 if i + LOOK_AHEAD < filter.num_listed:
                     prefetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
                 self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
             return
         var bound = self.snapshot.visible.bound
         scratch.distances += bound
+        var ahead = ReadAhead.of(rows.base, bound * rows.stride, self.snapshot.rows_on_disk)
         for row in range(0, bound - 3, 4):
+            if row % BLOCK == 0:
+                ahead.reach(row * rows.stride)
             var keys = AnyDistance.keys(query, rows, row, row + 1, row + 2, row + 3)
             for j in range(4):
                 if self.within(keys[j]):
@@ -230,8 +244,7 @@ struct AnswerRange(Body):
         self.take(scratch.beam.entries[], test, found, outer)
         while walk.collect():
             walk.measure_apart()
-            for j in range(walk.count):
-                self.take(scratch.unvisited[unsafe_offset=j], test, found, outer)
+            self.take_hop(walk.count, test, scratch, found, outer)
         var next = 0
         var beyond = 0
         while True:
@@ -243,8 +256,7 @@ struct AnswerRange(Body):
                 walk.expand(node_of(found.at(next)[]))
                 next += 1
                 walk.measure_apart()
-                for j in range(walk.count):
-                    self.take(scratch.unvisited[unsafe_offset=j], test, found, outer)
+                self.take_hop(walk.count, test, scratch, found, outer)
             # then some just outside, as the beam of a search for so many rows would: some are linked from such only
             if beyond == 0:
                 outer.sort()
@@ -253,8 +265,7 @@ struct AnswerRange(Body):
             walk.expand(node_of(outer.at(beyond)[]))
             beyond += 1
             walk.measure_apart()
-            for j in range(walk.count):
-                self.take(scratch.unvisited[unsafe_offset=j], test, found, outer)
+            self.take_hop(walk.count, test, scratch, found, outer)
         found.full = found.full or outer.full
         self.add_duplicates(found)
 
@@ -275,16 +286,39 @@ struct AnswerRange(Body):
                     found.push(entry_of(key_of(entry), copy))
                 copy = duplicates.after(copy, last, known)
 
+    @always_inline
+    def may_be_within(self, entry: Int64, test: Test) -> Bool:
+        """Tells whether a row that a walk has measured is within the radius, or may be by its estimate.
+        """
+        if estimates(test.way):
+            return key_of(entry) <= test.limit
+        return self.plain.stored.value_on(test.way)(key_of(entry)) <= self.radius
+
     @no_inline
+    def take_hop(
+        self,
+        count: Int,
+        test: Test,
+        mut scratch: Scratch,
+        mut found: GrowableArray,
+        mut outer: GrowableArray,
+    ):
+        """Takes in the rows of a hop."""
+        if test.again and self.snapshot.rows_on_disk:
+            var asked = 0
+            for i in range(count):
+                var entry = scratch.unvisited[unsafe_offset=i]
+                scratch.selected[unsafe_offset=asked] = UInt32(node_of(entry))
+                asked += Int(self.may_be_within(entry, test))
+            ask_for_selected(test.stored, scratch, asked)
+        for i in range(count):
+            self.take(scratch.unvisited[unsafe_offset=i], test, found, outer)
+
     def take(self, entry: Int64, test: Test, mut found: GrowableArray, mut outer: GrowableArray):
         """Takes in a row that the walk has measured, into `outer` if it is not within the radius.
         """
-        var key = key_of(entry)
-        var may_be = key <= test.limit
-        if not estimates(test.way):
-            may_be = self.plain.stored.value_on(test.way)(key) <= self.radius
         var before = found.size
-        if may_be:
+        if self.may_be_within(entry, test):
             if test.again:
                 self.measure(test.query, test.stored, node_of(entry), found)
             else:

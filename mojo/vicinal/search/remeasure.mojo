@@ -2,6 +2,7 @@
 from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of, key_of
 from vicinal.kernels.space import Query, Rows, Space, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
+from vicinal.walk.ask import ask_for_candidates
 from vicinal.walk.beam_search import LOOK_AHEAD
 from vicinal.walk.scratch import Scratch
 
@@ -22,12 +23,23 @@ def kept_for(k: Int, width: Int) -> Int:
     return max(width, k + k // 3 + 16)
 
 
-def measure_in_order[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k: Int) -> Bool:
+def ask_for_first(rows: Rows, mut scratch: Scratch, k: Int) -> Bool:
+    """Asks for the candidates of the beam that `measure_in_order` will measure in any case, ahead of it; tells whether there are any.
+    """
+    scratch.asked = min(max(k, AT_LEAST), scratch.beam.size)
+    ask_for_candidates(rows, scratch, 0, scratch.asked)
+    return scratch.asked != 0
+
+
+def measure_in_order[
+    S: Space
+](rows: Rows, on_disk: Bool, query: Query, mut scratch: Scratch, k: Int) -> Bool:
     """Measures candidates of the beam on the stored rows; leaves the k nearest in `scratch.pruning_candidates`.
 
     The beam's keys are estimates. Candidates are taken in their order until the next estimate is larger than that of a row as
     far as the k-th nearest can be, as far as the error goes that was seen up to there: neither that one nor those behind it
-    would change the result. Each row is asked for some places before it is measured, and none is that is ruled out by then.
+    would change the result. Each row is asked for some places before it is measured, and none is that is ruled out by then;
+    rows that are `on_disk` are asked for all at once, as soon as it is known that they may matter.
 
     Returns:
         Whether it ended like that; if not, rows that the beam has no place for could change the result, too.
@@ -40,6 +52,10 @@ def measure_in_order[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k
     var error = EstimateError(S.metric)
     var ruled_out = False
     chosen.reset(k)
+    var asked = until
+    if on_disk and scratch.asked == 0:
+        _ = ask_for_first(rows, scratch, k)
+    scratch.asked = 0
     for i in range(min(LOOK_AHEAD, until)):
         prefetch_row(rows, beam.node(i))
     var i = 0
@@ -56,6 +72,11 @@ def measure_in_order[S: Space](rows: Rows, query: Query, mut scratch: Scratch, k
         if i + LOOK_AHEAD >= until and until < size and chosen.worst() != EMPTY_ENTRY:
             var limit = error.limit(key_of(chosen.worst()), DEVIATIONS)
             ruled_out = beam.key(until) > limit
+            if on_disk and asked <= until and not ruled_out:
+                asked = until
+                while asked < size and beam.key(asked) <= limit:
+                    asked += 1
+                ask_for_candidates(rows, scratch, until, asked)
             while until < min(size, i + LOOK_AHEAD + 1) and beam.key(until) <= limit:
                 prefetch_row(rows, beam.node(until))
                 until += 1

@@ -28,6 +28,7 @@ from vicinal.rows.row_states import BLOCK
 from vicinal.rows.visibility import Visibility
 from vicinal.search.remeasure import measure_in_order
 from vicinal.system.memory import Ptr, at
+from vicinal.system.pages import ReadAhead
 from vicinal.system.point import point, touches
 from vicinal.walk.scratch import Scratch
 
@@ -58,9 +59,9 @@ struct StoredSpace(TrivialRegisterPassable):
     """Makes a query for measuring stored rows."""
     var prepare: def(Codes, Query, Int, mut Scratch) thin -> Query
     """Makes a query for measuring codes."""
-    var remeasure: def(Rows, Query, mut Scratch, Int) thin -> Bool
+    var remeasure: def(Rows, Bool, Query, mut Scratch, Int) thin -> Bool
     """Measures candidates that have estimates; see `measure_in_order`."""
-    var scan: def(Rows, Visibility, Query, mut Candidates) thin -> None
+    var scan: def(Rows, Bool, Visibility, Query, mut Candidates) thin -> None
     """Measures all rows that are seen and keeps the nearest."""
     var value: def(Int32) thin -> Float32
     """Returns the distance that a stored row's key stands for."""
@@ -198,10 +199,15 @@ def measured(way: Int, stored: StoredSpace, rows: Rows, mut measure: Measure) ->
     return task.rows
 
 
-def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: Candidates):
+def scan[
+    S: Space
+](rows: Rows, on_disk: Bool, visible: Visibility, query: Query, mut nearest: Candidates):
     """Measures the rows that are seen and keeps the nearest."""
+    var ahead = ReadAhead.of(rows.base, visible.bound * rows.stride, on_disk)
     if visible.states == 0:
         for row in range(visible.bound):
+            if row % BLOCK == 0:
+                ahead.reach(row * rows.stride)
             point["scan a row"]()
             touches["scan a row"](row)
             var entry = entry_of(S.key(query, rows, row), row)
@@ -211,6 +217,7 @@ def scan[S: Space](rows: Rows, visible: Visibility, query: Query, mut nearest: C
         return
     for block in range(0, visible.bound, BLOCK):
         var end = min(block + BLOCK, visible.bound)
+        ahead.reach(block * rows.stride)
         if visible.none_of(block, end):
             continue
         for row in range(block, end):

@@ -157,6 +157,21 @@ struct Column(Movable):
         self.usable = bytes
         self.reserved = 0
 
+    def own(mut self) -> Bool:
+        """Replaces a view by a copy in memory of the column's own; returns False, and changes nothing, when memory is out.
+
+        Nobody may be reading the column.
+        """
+        if self.reserved != 0:
+            return True
+        var copy = Column()
+        if self.usable != 0:
+            if not copy.grow(self.usable):
+                return False
+            unsafe_memcpy(dest=copy.ptr[UInt8](), src=self.ptr[UInt8](), count=self.usable)
+        self = copy^
+        return True
+
     def memory(self) -> Int:
         """Returns the bytes of memory that the column takes, retired ones included; anybody may ask at any time.
         """

@@ -1,6 +1,7 @@
 """The work of a change: new rows are checked whole, stored, encoded and linked."""
 from std.atomic import Atomic
 from std.memory import unsafe_memcpy
+from std.sys import size_of
 
 from vicinal.construct.build_statistics import ENCODE, STORE
 from vicinal.index.borrowed_rows import borrow, own_rows
@@ -14,15 +15,18 @@ from vicinal.kernels.space import (
     SpaceTask,
     in_space,
     inspect_row,
+    item_bytes,
     to_unit,
     row_stride,
 )
 from vicinal.quantization.code_space import CODE_LINE
 from vicinal.quantization.code_table import U8, is_bytes
+from vicinal.rows.duplicates import hash_bytes
 from vicinal.rows.row_targets import TargetRows
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
-from vicinal.system.memory import Ptr, at
+from vicinal.system.memory import Ptr, allocate, at, missing
+from vicinal.system.pages import AS_USUAL, RANDOM, advise, ask_ahead
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.update.consolidate import consolidate
 from vicinal.update.encode import encode
@@ -44,10 +48,19 @@ struct InspectRows[S: Space](Body):
     var bytes_only: Bool
     """Whether exact codes were asked for, which only hold whole numbers from 0 to 255."""
     var verdict: Ptr[Int64]
+    var rows: Int
+    """Their number."""
+    var hashes: Ptr[UInt32]
+    """Receives their hashes, if they are read from disk; else nothing."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Checks rows begin .. end-1."""
         var norm = Float32(1)
+        var bytes = self.dim * size_of[Scalar[Self.S.T]]()
+        if not missing(self.hashes):
+            ask_ahead(self.source, self.rows * bytes, begin * bytes, end * bytes)
+            for i in range(begin, end):
+                self.hashes[unsafe_offset=i] = hash_bytes(self.source + i * bytes, bytes)
         for i in range(begin, end):
             var p = at[Scalar[Self.S.T]](self.source).unsafe_offset(i * self.dim)
             var found = inspect_row[Self.S, Self.S.T](p, self.dim, norm)
@@ -140,11 +153,18 @@ struct DoChange[V: Watch](SpaceTask):
         ref change = self.change[]
         ref watch = self.watch[]
         var verdict = Int64.MAX
+        if change.on_disk:
+            change.hashes = allocate[UInt32](change.added)
+            if missing(change.hashes):
+                return NO_MEMORY
+            index.rows_on_disk = True
         var inspect = InspectRows[S](
             self.source,
             index.dim,
             index.quantization == 1 + U8,
             Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin](),
+            change.added,
+            change.hashes,
         )
         if not team.run(change.added, GRAIN, inspect, watch):
             return STOPPED
@@ -187,7 +207,15 @@ def do_change[
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
     )
+    var bytes = change.added * index.dim * item_bytes(index.dtype)
+    if (
+        change.on_disk
+    ):  # what is read in order is asked for, nothing else is wanted along with single rows
+        _ = advise(source, bytes, RANDOM)
     in_space(index.metric, index.dtype, task)
+    if change.on_disk:
+        _ = advise(source, bytes, AS_USUAL)
+        index.rows_on_disk = task.status == DONE
     return task.status
 
 

@@ -41,7 +41,9 @@ def encode[
     var kind = index.codes[].kind
     var bytes_only: Bool
     if first_time:
-        bytes_only = all_bytes[S](index.rows(), TargetRows.from_row(0), until, team, watch)
+        bytes_only = all_bytes[S](
+            index.rows(), TargetRows.from_row(0), until, team, watch, index.rows_on_disk
+        )
     else:
         bytes_only = kind == U8 and all_bytes[S](index.rows(), places, added, team, watch)
     var codes = index.codes
@@ -55,7 +57,9 @@ def encode[
     while True:
         if missing(codes):
             return NO_MEMORY
-        var outcome = encode_rows[S](codes, index.rows(), places.listed_only(), until, team, watch)
+        var outcome = encode_rows[S](
+            codes, index.rows(), places.listed_only(), until, team, watch, index.rows_on_disk
+        )
         if outcome != 1:
             if codes != index.codes:
                 drop_codes(codes)

@@ -3,7 +3,7 @@ from vicinal.construct.merge_order import JoinOrder
 from vicinal.graph.links import Graph, random_level
 from vicinal.index.first_use import CHUNK, catch_up
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.rows.duplicates import NO_ROOM
+from vicinal.rows.duplicates import NO_ROOM, hash_row
 from vicinal.rows.row_states import was_live, stays
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.system.parallel import Watch
@@ -63,7 +63,10 @@ struct SplitDuplicates(Movable):
             var row = i if whole else change.places().row(i)
             if whole and not stays(states, row):
                 continue
-            var representative = index.duplicates.representative(stored, row)
+            var hash = change.hashes[unsafe_offset=i] if not missing(change.hashes) else hash_row(
+                stored, row
+            )
+            var representative = index.duplicates.representative(stored, row, hash)
             if representative == NO_ROOM:
                 return NO_MEMORY
             if representative >= 0:

@@ -56,6 +56,10 @@ struct Change(Movable):
     """Whether the work has begun to link rows, so that searches may be at them."""
     var lent: Bool
     """Whether the new rows stay where the caller has them; they must be the first, see `borrow.must_copy`."""
+    var on_disk: Bool
+    """Whether they are `lent` and do not fit the memory: then they are read in order and as seldom as possible."""
+    var hashes: Ptr[UInt32]
+    """Of each new row `hash_row` of `rows/duplicates.mojo`, if they are on disk."""
     var was_automatic: Bool
     """Whether ids were row numbers before."""
     var largest_id: Int64
@@ -82,6 +86,8 @@ struct Change(Movable):
         self.linked = False
         self.met = False
         self.lent = False
+        self.on_disk = False
+        self.hashes = no_block[UInt32]()
         self.was_automatic = True
         self.largest_id = Int64.MIN
         self.kept = NO_ROW
@@ -91,6 +97,7 @@ struct Change(Movable):
         release(self.leaving)
         release(self.successors)
         release(self.released)
+        release(self.hashes)
 
     def places(self) -> TargetRows:
         """Returns where the new rows go."""

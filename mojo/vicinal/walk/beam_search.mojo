@@ -12,6 +12,7 @@ from vicinal.kernels.space import QueryDistance, Query, Rows, prefetch_row
 from vicinal.system.atomics import load_acquire, slot
 from vicinal.system.memory import Ptr
 from vicinal.system.point import EXPLORED, point, touches
+from vicinal.walk.ask import ask_for_nodes
 from vicinal.walk.scratch import Scratch
 
 comptime LOOK_AHEAD = 8
@@ -88,6 +89,8 @@ def descend[
                     prefetch_row(rows, row)
                     fresh[unsafe_offset=count] = Int64(node)
                     count += 1
+            if scratch.disk == rows.base:
+                ask_for_nodes[False](graph, rows, scratch, fresh, count)
             measure_nodes[S, False](graph, rows, query, fresh, count, count)
             for i in range(count):
                 var key = key_of(fresh[unsafe_offset=i])
@@ -230,6 +233,8 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
             fresh[unsafe_offset=count] = Int64(id)
             count += Int(states[unsafe_offset=id] != epoch)
             states[unsafe_offset=id] = epoch
+        if scratch.disk == self.rows.base:
+            ask_for_nodes[Self.base_layer](self.graph[], self.rows, scratch, fresh, count)
         for i in range(min(count, LOOK_AHEAD)):
             self.fetch(fresh, i)
         scratch.distances += count

@@ -36,6 +36,11 @@ trait InterleavedSearches:
         """Starts the walk of item `number`."""
         ...
 
+    def wait(self, note: Self.State, mut scratch: Scratch) -> Bool:
+        """Tells whether it is worth doing others' walks before `finish` of this one: what it needs was asked for from disk.
+        """
+        return False
+
     def finish(self, note: Self.State, mut scratch: Scratch):
         """Uses the beam that the walk has left in its scratch."""
         ...
@@ -79,11 +84,28 @@ def run_interleaved[
             next, scratches[unsafe_offset=lane], notes[unsafe_offset=lane]
         )
         next += 1
+    var waits = Array[Bool, MAX_SEARCHES](fill=False)
+    var waiting = 0
+    var oldest = 0  # the lane whose wait began first, if those of the others followed in turn
     while active > 0:
         var lane = 0
         while lane < active:
-            if walks[unsafe_offset=lane].collect():
+            if waits[lane]:
+                # it goes on when no walk is left to be done meanwhile
+                if waiting < active or lane != oldest:
+                    lane += 1
+                    continue
+                waits[lane] = False
+                waiting -= 1
+                oldest = (lane + 1) % active
+            elif walks[unsafe_offset=lane].collect():
                 lane += 1
+                continue
+            elif active > 1 and errands.wait(
+                notes[unsafe_offset=lane], walks[unsafe_offset=lane].scratch[]
+            ):
+                waits[lane] = True
+                waiting += 1
                 continue
             var scratch = walks[unsafe_offset=lane].scratch
             errands.finish(notes[unsafe_offset=lane], scratch[])
@@ -94,7 +116,10 @@ def run_interleaved[
                 active -= 1
                 walks[unsafe_offset=lane] = walks[unsafe_offset=active]
                 notes[unsafe_offset=lane] = notes[unsafe_offset=active]
+                waits[lane] = waits[active]
+                oldest = oldest % max(active, 1)
         for lane in range(active):
-            walks[unsafe_offset=lane].measure()
+            if not waits[lane]:
+                walks[unsafe_offset=lane].measure()
     _ = walks_room
     _ = notes_room

@@ -30,8 +30,8 @@ comptime TURNS = 64
 """Looks at the pins between which a writer lets other threads run, before it begins to sleep."""
 comptime NAP = 100_000
 """Nanoseconds that it sleeps between looks from then on."""
-comptime COUNTS = 5
-"""Numbers counted by scratches: queries answered, walks, scans, distances, hops."""
+comptime COUNTS = 7
+"""Numbers counted by scratches: queries answered, walks, scans, distances, hops, requests for parts of a file, bytes of these."""
 
 
 struct Readers(Movable):

@@ -18,6 +18,8 @@ comptime WALKS = 1
 comptime SCANS = 2
 comptime DISTANCES = 3
 comptime HOPS = 4
+comptime REQUESTS = 5
+comptime REQUEST_BYTES = 6
 """What `Scratch.counted` tells."""
 
 
@@ -73,6 +75,14 @@ struct Scratch(Movable):
     """Walks begun to answer them, a second and wider one counted again."""
     var scans: Int
     """Times that rows were scanned to answer them."""
+    var disk: Int
+    """Address of row 0 where rows may have to be read from disk: walks on them ask for all of a hop at once. Else 0."""
+    var asked: Int
+    """Candidates of the beam whose rows have been asked for."""
+    var requests: Int
+    """Requests made for parts of a file, over the life of the scratch."""
+    var request_bytes: Int
+    """Bytes asked for by these."""
     var selections: Int
     """Times that links were selected for a new row, over the life of the scratch."""
     var prunes: Int
@@ -104,6 +114,10 @@ struct Scratch(Movable):
         self.distances = 0
         self.hops = 0
         self.reranked = 0
+        self.disk = 0
+        self.asked = 0
+        self.requests = 0
+        self.request_bytes = 0
         self.selections = 0
         self.prunes = 0
         self.queries = 0
@@ -163,6 +177,7 @@ struct Scratch(Movable):
             self.pruning_candidates.shrink()
         # of memory that was refused the next call need not know
         self.short = False
+        self.asked = 0
         self.beam.failed = False
         self.pruning_candidates.failed = False
         self.visited.failed = False
@@ -182,13 +197,18 @@ struct Scratch(Movable):
         )
 
     def counted(self, which: Int) -> Int:
-        """Returns QUERIES, WALKS, SCANS, DISTANCES or HOPS, over the life of the scratch."""
+        """Returns QUERIES, WALKS, SCANS, DISTANCES, HOPS, REQUESTS or REQUEST_BYTES, over the life of the scratch.
+        """
         if which == QUERIES:
             return self.queries
         if which == WALKS:
             return self.walks
         if which == SCANS:
             return self.scans
+        if which == REQUESTS:
+            return self.requests
+        if which == REQUEST_BYTES:
+            return self.request_bytes
         return self.distances if which == DISTANCES else self.hops
 
     def __deinit__(deinit self):

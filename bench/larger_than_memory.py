@@ -1,0 +1,238 @@
+"""Search of a file that is larger than the memory for it: latency, reads and recall under a limit.
+
+    python bench/larger_than_memory.py --rows 100000 --dim 768 --share 0.25 --out FILE.json
+
+Rows are those of `bench/mixture.py`, made data. Each way of opening is run in a process of its own,
+in a control group whose limit is a share of the file, with nothing of the file in memory before:
+
+    map      as the system does it by itself: no advice (what every release before did)
+    none     resident="none": advice, nothing kept
+    walk     resident="walk": links, codes and ids kept, rows asked for before they are measured
+    memory   no limit, resident="all"
+
+The bound that "walk" is held against is the median of "memory" plus that of a burst: as many
+requests as "walk" makes a query, asked for at once and all awaited, at random places of the rows,
+measured in the same process after its queries. All cores: all queries in one call, and beside it
+what the disk gives to as many threads with one random read at a time each (`iops`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import mmap
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import machine
+import mixture
+import vicinal
+from memory_limit import evict, memory_limit
+
+K, EF = 10, 64
+READERS = 64  # threads that read for `iops`
+WAYS = ("map", "none", "walk", "memory")
+
+
+def read_bytes() -> int:
+    """Return how many bytes this process has had the disk read."""
+    text = Path("/proc/self/io").read_text(encoding="ascii")
+    return int(text.split("\nread_bytes:")[1].split()[0])
+
+
+def child(way: str, index_file: str, queries_file: str, procs: str, count: int) -> dict[str, Any]:
+    """Open a file in one way and measure; run in a process of its own."""
+    queries = np.load(queries_file)[:count]
+    evict(index_file)
+    if way == "map":  # where all fits, nothing is advised: the limit comes afterwards
+        index = vicinal.open(index_file)
+    if procs:
+        Path(procs).write_text(str(os.getpid()), encoding="ascii")
+    start = time.perf_counter()
+    if way != "map":
+        index = vicinal.open(index_file, resident="all" if way == "memory" else way)
+    opened = time.perf_counter() - start
+    index.search(queries[0], K, ef_search=EF)
+    before, faults = read_bytes(), resource.getrusage(resource.RUSAGE_SELF)
+    times, ids = [], []
+    for query in queries:
+        start = time.perf_counter()
+        ids.append(index.search(query, K, ef_search=EF).ids)
+        times.append(time.perf_counter() - start)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    reads = index.stats()["reads"]
+    usage = index.memory_usage()
+    result = {
+        "open_seconds": opened,
+        "p50_us": 1e6 * float(np.percentile(times, 50)),
+        "p99_us": 1e6 * float(np.percentile(times, 99)),
+        "mean_us": 1e6 * float(np.mean(times)),
+        "cpu_us": 1e6
+        * (after.ru_utime + after.ru_stime - faults.ru_utime - faults.ru_stime)
+        / count,
+        "read_bytes_a_query": (read_bytes() - before) / count,
+        "major_faults_a_query": (after.ru_majflt - faults.ru_majflt) / count,
+        "requests_a_query": reads["requests"] / (count + 1),
+        "asked_bytes_a_query": reads["bytes"] / (count + 1),
+        "resident": usage["resident"],
+        "locked": usage["locked"],
+        "ids": np.array(ids).tolist(),
+    }
+    if way == "walk":
+        size = max(1, round(result["requests_a_query"]))
+        result["burst"] = burst(index_file, size, count)
+    if way in ("walk", "memory"):
+        evict(index_file)
+        if way == "memory":
+            index.warmup()
+        start = time.perf_counter()
+        index.search(queries, K, ef_search=EF)
+        result["batch_qps"] = count / (time.perf_counter() - start)
+    if way == "walk":
+        result["iops"] = iops(index_file)
+    return result
+
+
+def burst(path: str, size: int, count: int) -> dict[str, Any]:
+    """Ask for pages at random places of a file, all at once, and touch them."""
+    advise = ctypes.CDLL(None).madvise
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:
+        pages.madvise(mmap.MADV_RANDOM)
+        view = np.frombuffer(pages, np.uint8)
+        base = view.ctypes.data
+        last = len(view) // 4096 - 1
+        rng = np.random.default_rng(1)
+        evict(path)
+        times = []
+        for _ in range(count):
+            places = [int(place) * 4096 for place in rng.integers(0, last, size)]
+            start = time.perf_counter()
+            for place in places:
+                advise(ctypes.c_void_p(base + place), ctypes.c_size_t(4096), mmap.MADV_WILLNEED)
+            for place in places:
+                view[place]
+            times.append(time.perf_counter() - start)
+        del view
+    return {
+        "size": size,
+        "p50_us": 1e6 * float(np.percentile(times, 50)),
+        "p99_us": 1e6 * float(np.percentile(times, 99)),
+    }
+
+
+def iops(path: str, seconds: float = 2.0) -> float:
+    """Read pages at random places with many threads; the reads a second."""
+    evict(path)
+    size = os.path.getsize(path) // 4096 - 1
+    done = [0] * READERS
+    end = time.perf_counter() + seconds
+
+    def read(number: int) -> None:
+        rng = np.random.default_rng(number)
+        file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        room = mmap.mmap(-1, 4096)
+        while time.perf_counter() < end:
+            for place in rng.integers(0, size, 64):
+                os.preadv(file, [room], int(place) * 4096)
+            done[number] += 64
+        os.close(file)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(READERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / seconds
+
+
+def run(way: str, index_file: Path, queries_file: Path, limit: int, count: int) -> dict[str, Any]:
+    """Measure one way in a process of its own."""
+    command = [sys.executable, __file__, "--child", way, str(index_file), str(queries_file)]
+    evict(index_file)
+    if way == "memory":
+        return json.loads(subprocess.check_output([*command, "", str(count)], text=True))
+    with memory_limit(limit) as group:
+        text = subprocess.check_output([*command, str(group.procs), str(count)], text=True)
+        return {**json.loads(text), "peak": group.peak(), "killed": group.killed()}
+
+
+def main() -> None:
+    """Measure all ways."""
+    if sys.argv[1:2] == ["--child"]:
+        way, index_file, queries_file, procs, count = sys.argv[2:]
+        print(json.dumps(child(way, index_file, queries_file, procs, int(count))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--share", type=float, default=0.25, help="limit, as a share of the file")
+    parser.add_argument("--ways", nargs="+", default=["memory", "walk", "none", "map"])
+    parser.add_argument("--folder", type=Path, help="keeps the index here for the next time")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        index_file = folder / f"{options.rows}x{options.dim}.vicinal"
+        queries_file = folder / f"{options.rows}x{options.dim}.npy"
+        if not index_file.exists():
+            mixture.DIM = options.dim
+            rows, queries = mixture.draw(options.rows, options.queries, 0)
+            np.save(queries_file, queries)
+            index = vicinal.Index(options.dim)
+            index.add(rows)
+            index.save(index_file)
+            truth = vicinal.exact_search(rows, queries, K).ids
+            np.save(folder / f"{options.rows}x{options.dim}-truth.npy", truth)
+            del rows, index
+        truth = np.load(folder / f"{options.rows}x{options.dim}-truth.npy")
+        size = index_file.stat().st_size
+        limit = int(size * options.share)
+        result: dict[str, Any] = {
+            "machine": machine.describe([]),
+            "data": "bench/mixture.py, made data",
+            "rows": options.rows,
+            "dim": options.dim,
+            "k": K,
+            "ef_search": EF,
+            "file_bytes": size,
+            "limit": limit,
+            "queries": options.queries,
+            "ways": {},
+        }
+        for way in options.ways:
+            count = min(options.queries, 20) if way == "map" else options.queries
+            found = run(way, index_file, queries_file, limit, count)
+            ids = np.array(found.pop("ids"))
+            hits = [len(set(a) & set(b)) for a, b in zip(ids, truth, strict=False)]
+            result["ways"][way] = {"queries": count, "recall": float(np.mean(hits)) / K, **found}
+            if way == "memory":
+                reference = ids
+            elif "memory" in result["ways"]:
+                result["ways"][way]["same_ids"] = bool((ids == reference[: len(ids)]).all())
+            print(way, json.dumps(result["ways"][way]), flush=True)
+        ways = result["ways"]
+        if {"walk", "memory"} <= set(ways):
+            bound = ways["memory"]["p50_us"] + ways["walk"]["burst"]["p50_us"]
+            result["bound_us"] = bound
+            result["p50_by_bound"] = ways["walk"]["p50_us"] / bound
+            result["p99_by_bound"] = ways["walk"]["p99_us"] / bound
+            most = ways["walk"]["iops"] / ways["walk"]["requests_a_query"]
+            result["qps_by_disk"] = ways["walk"]["batch_qps"] / most
+            print(*(f"{name} {value:.3g}" for name, value in result.items() if "_b" in name))
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What of an opened file is in memory."""
+from bindings.handles import handle_of
+from bindings.python_api import (
+    Args,
+    Fail,
+    Obj,
+    PythonWatch,
+    as_int,
+    fail,
+    from_int,
+    need,
+    no_memory,
+    none,
+)
+from vicinal.index.residence import (
+    ALL,
+    ENDED,
+    NONE,
+    NO_ROOM,
+    file_bytes,
+    file_in_memory,
+    keep_in_memory,
+    walk_bytes,
+)
+
+
+def index_keep(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_keep(handle, level, opening, threads) -> None: brings parts of the file into memory, see `keep_in_memory`.
+    """
+    need(count, 4)
+    ref index = handle_of(args[unsafe_offset=0])[]
+    var level = as_int(args[unsafe_offset=1])
+    var opening = as_int(args[unsafe_offset=2]) != 0
+    var threads = as_int(args[unsafe_offset=3])
+    if level < NONE or level > ALL:
+        raise fail("ValueError", "no such level: %zd", level)
+    var watch = PythonWatch(0, 0)
+    var status = keep_in_memory(index, level, opening, threads, watch)
+    _ = watch^
+    if status == ENDED:
+        raise Fail()
+    if status == NO_ROOM:
+        raise no_memory()
+    return none()
+
+
+def index_residence(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_residence(handle, which) -> int: of the file all bytes (0), those that walks need (1), those in memory now (2),
+    locked (3) and copied (4) ones, and whether rows are asked for before they are measured (5).
+    """
+    need(count, 2)
+    ref index = handle_of(args[unsafe_offset=0])[]
+    var which = as_int(args[unsafe_offset=1])
+    var value: Int
+    if which == 0:
+        value = file_bytes(index)
+    elif which == 1:
+        value = walk_bytes(index)
+    elif which == 2:
+        value = file_in_memory(index)
+        if value < 0:
+            raise no_memory()
+    elif which == 3:
+        value = index.locked
+    elif which == 4:
+        value = index.copied
+    elif which == 5:
+        value = Int(index.rows_on_disk)
+    else:
+        raise fail("ValueError", "no such number: %zd", which)
+    return from_int(value)

@@ -1,0 +1,65 @@
+"""The control groups that bind this process, as far as they can be seen from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["folders"]
+
+
+def folders(controller: str, proc: Path = Path("/proc/self")) -> Iterator[tuple[Path, str]]:
+    """Yield folder and kind, "cgroup2" or "cgroup", of the group of a process and those above it.
+
+    Parameters
+    ----------
+    controller : str
+        The controller wanted of version 1; groups of version 2 are listed whatever they control.
+    proc : Path
+        Folder with the files `cgroup` and `mountinfo` of the process.
+    """
+    try:
+        groups = (proc / "cgroup").read_text(encoding="utf-8", errors="replace")
+        mounts = (proc / "mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in groups.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if number == "0" and not controllers:
+            kind, wanted = "cgroup2", ""
+        elif controller in controllers.split(","):
+            kind, wanted = "cgroup", controller
+        else:
+            continue
+        for top, mounted in _mounts(mounts, kind, wanted):
+            folder = _inside(group, top, mounted)
+            while True:
+                yield folder, kind
+                if folder == mounted or folder == folder.parent:
+                    break
+                folder = folder.parent
+
+
+def _mounts(mountinfo: str, kind: str, controller: str) -> list[tuple[str, Path]]:
+    """Return which part of a hierarchy of control groups can be seen where."""
+    found = []
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, of_system = before.split(), after.split()
+        if len(fields) < 5 or len(of_system) < 3 or of_system[0] != kind:
+            continue
+        if not controller or controller in of_system[2].split(","):
+            root, point = (part.encode().decode("unicode_escape") for part in fields[3:5])
+            found.append((root, Path(point)))
+    return found
+
+
+def _inside(group: str, top: str, mounted: Path) -> Path:
+    """Return the folder of a group; of one that lies elsewhere, that of the highest seen."""
+    if top != "/":
+        if group != top and not group.startswith(top + "/"):
+            return mounted
+        group = group[len(top) :]
+    parts = [part for part in group.split("/") if part]
+    return mounted if ".." in parts else mounted.joinpath(*parts)

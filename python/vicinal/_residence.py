@@ -1,0 +1,157 @@
+"""What of an opened file stays in memory, by what the machine and the control group have free."""
+
+from __future__ import annotations
+
+import os
+import resource
+import warnings
+from pathlib import Path
+from typing import Any
+
+from vicinal import _control_groups, _info
+from vicinal._cpu import native
+from vicinal._threads import default_threads
+
+__all__ = ["ALWAYS_FITS", "LEVELS", "check", "free_memory", "keep", "read_for", "warm_up"]
+
+LEVELS = ("none", "walk", "all")  # as the native index numbers them
+ALWAYS_FITS = 16 << 20  # files of no more bytes are left alone without asking what is free
+_UNLIMITED = 1 << 62
+
+
+def check(resident: object, mode: str) -> str:
+    """Return the argument `resident`, or raise ValueError or TypeError."""
+    if not isinstance(resident, str):
+        raise TypeError(
+            f"resident: expected 'auto', 'all', 'walk' or 'none', got {type(resident).__name__}"
+        )
+    if resident != "auto" and resident not in LEVELS:
+        raise ValueError(f"resident: expected 'auto', 'all', 'walk' or 'none', got {resident!r}")
+    if mode == "copy" and resident in ("walk", "none"):
+        raise ValueError(
+            f"resident: expected 'auto' or 'all' with mode=\"copy\", which takes all of the file "
+            f"into memory, got {resident!r}"
+        )
+    return resident
+
+
+def keep(handle: Any, resident: str) -> str:
+    """Bring parts of the file of a new native index into memory, and return what stays there.
+
+    Parameters
+    ----------
+    handle : object
+        The native index, just opened with mode="r".
+    resident : str
+        As `check` returned it.
+
+    Returns
+    -------
+    {"all", "walk", "none"}
+
+    Raises
+    ------
+    MemoryError
+        If what was asked for does not fit the memory that is free.
+    """
+    size = native.index_residence(handle, _info.FILE_BYTES)
+    if resident == "auto" and size <= ALWAYS_FITS:
+        return "all"
+    free = free_memory()
+    walk = native.index_residence(handle, _info.WALK_BYTES)
+    chosen = resident
+    if resident == "auto":
+        if 2 * size <= free:
+            return "all"
+        chosen = "walk" if 4 * walk <= 3 * free else "none"
+        if chosen == "none":
+            _warn(
+                f"neither the file ({size} bytes) nor what walks need of it ({walk}) fits the "
+                f"memory that is free ({free}): all of it is read from disk when it is needed"
+            )
+    elif (need := {"all": size, "walk": walk, "none": 0}[resident]) > free:
+        raise MemoryError(
+            f"resident: {resident!r} takes {need} bytes of memory, {free} are free"
+            + (f"; 'walk' would take {walk}" if resident == "all" and walk < need else "")
+        )
+    native.index_keep(handle, LEVELS.index(chosen), True, default_threads())
+    if chosen != "none":
+        _tell_what_was_refused(handle, chosen, size if chosen == "all" else walk)
+    return chosen
+
+
+def warm_up(handle: Any) -> None:
+    """Read into memory what is to stay there."""
+    on_disk = native.index_residence(handle, _info.ROWS_ON_DISK)
+    native.index_keep(handle, LEVELS.index("walk" if on_disk else "all"), False, default_threads())
+
+
+def read_for(handle: Any) -> str:
+    """Say what searches read from disk for: "nothing", "re-ranking" or "every hop"."""
+    if not native.index_residence(handle, _info.ROWS_ON_DISK):
+        return "nothing"
+    estimates = _info.number(handle, _info.CODES) > 1
+    return "re-ranking" if estimates else "every hop"
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that this process may still use.
+
+    The cache of files counts as free. It is the least of what the machine has and what the control
+    group of the process and those above it leave.
+    """
+    groups = _control_groups.folders("memory")
+    return min(_of_machine(), *(_left(folder, kind) for folder, kind in groups))
+
+
+def _of_machine() -> int:
+    """Return what the machine has available."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+        return 1024 * int(text.split("MemAvailable:")[1].split()[0])
+    except (OSError, ValueError, IndexError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def _left(folder: Path, kind: str) -> int:
+    """Return what a control group leaves, the part of its cache that can be dropped included."""
+    if kind == "cgroup2":
+        names = ("memory.max", "memory.current", "inactive_file", "active_file")
+    else:
+        names = (
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+            "total_active_file",
+        )
+    try:
+        limit, used = ((folder / name).read_text(encoding="utf-8").strip() for name in names[:2])
+        stat = (folder / "memory.stat").read_text(encoding="utf-8")
+        of = dict(line.split() for line in stat.splitlines())
+        cache = sum(int(of.get(name, 0)) for name in names[2:])
+        return _UNLIMITED if limit == "max" else max(0, int(limit) - max(int(used) - cache, 0))
+    except (OSError, ValueError):  # version 2 without a limit has none of the files at the top
+        return _UNLIMITED
+
+
+def _tell_what_was_refused(handle: Any, level: str, wanted: int) -> None:
+    """Warn if the system has not locked all that is to stay in memory."""
+    if native.index_residence(handle, _info.LOCKED) > 0 or wanted == 0:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    copied = native.index_residence(handle, _info.COPIED)
+    _warn(
+        f"the system refused to lock {wanted} bytes in memory (RLIMIT_MEMLOCK is {limit}): "
+        + (
+            f"{copied} bytes were copied into memory of this process instead, which others that "
+            "open the file cannot share"
+            if level == "walk"
+            else "it may drop parts of the file and read them again"
+        ),
+        stacklevel=7,
+    )
+
+
+def _warn(text: str, *, stacklevel: int = 6) -> None:
+    """Warn the caller of `vicinal.open`."""
+    warnings.warn(f"resident: {text}", RuntimeWarning, stacklevel=stacklevel)

@@ -1,0 +1,277 @@
+"""What of an opened file stays in memory, under a limit that bites: counted, never timed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vicinal
+from support import processes
+from vicinal import _residence
+
+BENCH = Path(__file__).resolve().parent.parent.parent / "bench"
+sys.path.insert(0, str(BENCH))
+
+from memory_limit import Group, evict, memory_limit  # noqa: E402
+
+DIM, ROWS, K = 256, 20_000, 10
+
+# Put in front of a script: joins the group and tells what a piece of work has read.
+JOINED = """
+import json, os, resource, sys
+import numpy as np
+import vicinal
+
+def join():
+    with open(sys.argv[1], "w") as procs:
+        procs.write(str(os.getpid()))
+
+def read():
+    with open("/proc/self/io") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A file of 25 MB on a disk, queries, and what searches of all of it in memory find."""
+    folder = tmp_path_factory.mktemp("larger")
+    rng = np.random.default_rng(0)
+    # 12 directions, as data that neighbours can be told apart in has few
+    turn = rng.standard_normal((12, DIM)) / np.sqrt(12)
+    rows = (rng.standard_normal((ROWS + 200, 12)) @ turn).astype("f4")
+    rows, queries = rows[:ROWS], rows[ROWS:]
+    index = vicinal.Index(DIM)
+    index.add(rows)
+    index.save(folder / "index")
+    np.save(folder / "queries.npy", queries)
+    found = index.search(queries, K)
+    return {
+        "path": folder / "index",
+        "queries": folder / "queries.npy",
+        "found": found,
+        "rows": rows,
+    }
+
+
+@pytest.fixture
+def group(saved: dict[str, Any]) -> Iterator[Group]:
+    """A limit of 40 % of the file, and nothing of the file in memory."""
+    size = saved["path"].stat().st_size
+    try:
+        with memory_limit(size * 4 // 10) as made:
+            evict(saved["path"])
+            yield made
+    except OSError as error:
+        pytest.skip(f"memory of a process cannot be limited here: {error}")
+
+
+def on_disk(path: Path) -> None:
+    """Skip where files live in memory, so that there is nothing to read."""
+    kind = subprocess.check_output(["stat", "-f", "-c", "%T", path.parent], text=True).strip()
+    if kind in ("tmpfs", "ramfs"):
+        pytest.skip(f"{path.parent} is {kind}: nothing is ever read from a disk")
+
+
+def test_walks_stay_in_memory_and_rows_are_asked_for_at_once(
+    saved: dict[str, Any], group: Group
+) -> None:
+    on_disk(saved["path"])
+    text = processes.printed(
+        JOINED
+        + """
+queries = np.load(sys.argv[3])
+join()
+index = vicinal.open(sys.argv[2], resident="walk")
+index.search(queries[0], 10)
+before, start = faults(), read()
+found = [index.search(query, 10) for query in queries]
+print(json.dumps({
+    "ids": [one.ids.tolist() for one in found],
+    "distances": [one.distances.tolist() for one in found],
+    "faults": faults() - before,
+    "read": read() - start,
+    "reads": index.stats()["reads"],
+    "usage": index.memory_usage(),
+}))
+""",
+        *(group.procs, saved["path"], saved["queries"]),
+    )
+    told = json.loads(text)
+    assert told["ids"] == saved["found"].ids.tolist()
+    assert told["distances"] == saved["found"].distances.tolist()
+    queries, size = len(saved["found"].ids), saved["path"].stat().st_size
+    assert told["reads"]["for"] == "re-ranking"
+    assert K * queries < told["reads"]["requests"] < 25 * queries
+    # neither read-ahead nor what was dropped and read again
+    assert told["read"] <= told["reads"]["bytes"]
+    assert told["faults"] <= queries // 4
+    usage = told["usage"]
+    assert usage["locked"] + usage["disk"] < size
+    assert 0 < usage["locked"] < size / 2
+    assert group.killed() == 0
+    assert group.peak() <= size * 4 // 10
+
+
+def test_nothing_kept_reads_single_pages(saved: dict[str, Any], group: Group) -> None:
+    on_disk(saved["path"])
+    text = processes.printed(
+        JOINED
+        + """
+queries = np.load(sys.argv[3])
+join()
+index = vicinal.open(sys.argv[2], resident="none")
+start = read()
+ids = index.search(queries[:20], 10).ids
+print(json.dumps({"ids": ids.tolist(), "read": read() - start, "pages": index.search_stats()}))
+""",
+        *(group.procs, saved["path"], saved["queries"]),
+    )
+    told = json.loads(text)
+    assert told["ids"] == saved["found"].ids[:20].tolist()
+    # a page for each code and each list of links at most, and those of the rows and ids
+    touched = told["pages"]["distances"] + 2 * told["pages"]["hops"] + 20 * 60
+    assert told["read"] <= 4096 * touched
+
+
+def test_what_cannot_be_locked_is_copied_and_told(saved: dict[str, Any], tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("another user has to be taken for this, which root alone can do")
+    os.chmod(saved["path"], 0o644)
+    for folder in (saved["path"].parent, *saved["path"].parents):
+        if str(folder).startswith("/tmp/") and folder.is_dir():
+            os.chmod(folder, folder.stat().st_mode | 0o055)
+    text = processes.printed(
+        JOINED
+        + """
+import warnings
+queries = np.load(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
+file = sys.argv[1]
+vicinal.get_num_threads()  # imports what another user cannot read
+os.setresuid(65534, 65534, 65534)
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    index = vicinal.open(file, resident="walk")
+print(json.dumps({
+    "told": [[str(one.message), one.category.__name__, one.filename] for one in seen],
+    "usage": index.memory_usage(),
+    "ids": index.search(queries, 10).ids.tolist(),
+}))
+""",
+        *(saved["path"], saved["queries"]),
+    )
+    told = json.loads(text)
+    assert told["ids"] == saved["found"].ids.tolist()
+    assert told["usage"]["locked"] == 0
+    ((message, kind, where),) = told["told"]
+    assert kind == "RuntimeWarning"
+    assert where == "<string>"  # whoever called `open`
+    assert "refused to lock" in message
+    assert "copied" in message
+
+
+def test_files_that_fit_are_left_alone(saved: dict[str, Any]) -> None:
+    index = vicinal.open(saved["path"])
+    found = index.search(np.load(saved["queries"]), K)
+    np.testing.assert_array_equal(found.ids, saved["found"].ids)
+    stats = index.stats()
+    assert stats["resident"] == "all"
+    assert stats["reads"] == {"for": "nothing", "requests": 0, "bytes": 0}
+    assert index.memory_usage()["locked"] == 0
+
+
+def test_auto_goes_by_what_is_free(saved: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    size = saved["path"].stat().st_size
+    walk = size - saved["rows"].nbytes
+    for free, wanted in ((2 * size, "all"), (2 * size - 1, "walk"), (walk, "none")):
+        monkeypatch.setattr(_residence, "free_memory", lambda free=free: free)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            index = vicinal.open(saved["path"])
+        assert index.stats()["resident"] == wanted
+        assert [one.category for one in seen] == [RuntimeWarning] * (wanted == "none")
+        found = index.search(np.load(saved["queries"]), K)
+        np.testing.assert_array_equal(found.ids, saved["found"].ids)
+    with pytest.raises(MemoryError, match=rf"resident: 'all' takes {size} bytes .* {walk - 1} are"):
+        monkeypatch.setattr(_residence, "free_memory", lambda: walk - 1)
+        vicinal.open(saved["path"], resident="all")
+    with pytest.raises(MemoryError, match="resident: 'walk' takes"):
+        monkeypatch.setattr(_residence, "free_memory", lambda: 1)
+        vicinal.open(saved["path"], resident="walk")
+
+
+def test_small_files_are_not_worth_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = vicinal.Index(2)
+    index.add([[1.0, 2.0]])
+    index.save(tmp_path / "small")
+    monkeypatch.setattr(_residence, "free_memory", lambda: pytest.fail("asked"))
+    assert vicinal.open(tmp_path / "small").stats()["resident"] == "all"
+
+
+def test_warmup_reads_what_is_to_stay(saved: dict[str, Any]) -> None:
+    on_disk(saved["path"])
+    size = saved["path"].stat().st_size
+    index = vicinal.open(saved["path"])
+    evict(saved["path"])
+    before = index.memory_usage()
+    index.warmup()
+    after = index.memory_usage()
+    assert before["disk"] > size // 2
+    assert after["disk"] <= 1 << 20  # the list of checksums
+    del index
+    evict(saved["path"])
+    index = vicinal.open(saved["path"], resident="none")
+    index.warmup()
+    usage = index.memory_usage()
+    assert usage["locked"] == 0
+    assert saved["rows"].nbytes * 9 // 10 < usage["disk"] <= saved["rows"].nbytes + (1 << 20)
+    made = vicinal.Index(2)
+    made.add([[1.0, 2.0]])
+    made.warmup()
+    assert made.memory_usage()["disk"] == 0
+
+
+@pytest.mark.parametrize("resident", ["walk", "none"])
+def test_walks_on_rows_say_so(tmp_path: Path, resident: str) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((3000, 8)).astype("f4")
+    index = vicinal.Index(8)
+    index.add(rows)
+    index.save(tmp_path / "index")
+    opened = vicinal.open(tmp_path / "index", resident=resident)
+    assert opened.stats()["reads"]["for"] == "every hop"
+    found = opened.search(rows[:50], 5)
+    np.testing.assert_array_equal(found.ids, index.search(rows[:50], 5).ids)
+
+
+def test_bad_arguments(saved: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="resident: expected 'auto', 'all', 'walk' or 'none', got"):
+        vicinal.open(saved["path"], resident="some")
+    with pytest.raises(TypeError, match=r"resident: expected .*, got int"):
+        vicinal.open(saved["path"], resident=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"resident: .* with mode"):
+        vicinal.open(saved["path"], mode="copy", resident="walk")
+    copy = vicinal.open(saved["path"], mode="copy", resident="all")
+    assert copy.stats()["resident"] == "all"
+
+
+def test_free_memory_minds_the_group(saved: dict[str, Any], group: Group) -> None:
+    text = processes.printed(
+        JOINED + "from vicinal import _residence; join(); print(_residence.free_memory())",
+        group.procs,
+    )
+    limit = saved["path"].stat().st_size * 4 // 10
+    assert limit // 2 < int(text) <= limit
