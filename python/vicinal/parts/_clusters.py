@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Clusters", "mixed"]
+__all__ = ["MOST_COPIES", "Clusters", "mixed"]
+
+MOST_COPIES = 3
+# A row goes to a third part if its distance to that centre is no more than this share of the second
+_NEARLY = (103, 100)
+_FAR = np.int64(2**62)
 
 _LIMIT = 127
 _EXACT = 1024  # 127 * 127 * 1024 < 2**24: so many products add up exactly in float32
@@ -79,15 +84,22 @@ class Clusters:
         if best is not None:
             self.prices = best[1]
 
-    def nearest(self, rows: Array, copies: int) -> NDArray[np.int64]:
-        """Return the clusters of rows, the nearest first; shape (n, copies)."""
+    def parts_of(self, rows: Array) -> NDArray[np.int64]:
+        """Return the clusters that rows go to, the nearest first, shape (n, MOST_COPIES); -1: none.
+
+        Two each, and a third to which the row is nearly as near as to the second.
+        """
         points = self._points(rows)
         if self.metric == "ip":
             points = self._longer(points)
-        found = np.empty((len(points), copies), np.int64)
+        found = np.empty((len(points), MOST_COPIES), np.int64)
         for start in range(0, len(points), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            found[block] = _least(self._distances(points[block]), copies)
+            block = points[start : start + _BLOCK]
+            near, distances = _least(self._distances(block), MOST_COPIES)
+            distances += _squares(block)[:, None]
+            limit = distances[:, 1:2] * _NEARLY[0] // _NEARLY[1]
+            near[:, 2:][distances[:, 2:] > limit] = -1
+            found[start : start + _BLOCK] = near
         return found
 
     def _points(self, rows: Array) -> Floats:
@@ -122,7 +134,7 @@ class Clusters:
         near = np.empty(len(points), np.int64)
         loads = np.zeros(len(self.centres), np.int64)
         for start in range(0, len(points), _BLOCK):
-            two = _least(self._distances(points[start : start + _BLOCK]), 2)
+            two, _ = _least(self._distances(points[start : start + _BLOCK]), 2)
             near[start : start + _BLOCK] = two[:, 0]
             loads += np.bincount(two.ravel(), minlength=len(loads))
         return near, loads
@@ -183,17 +195,16 @@ def _squares(points: Floats) -> NDArray[np.int64]:
     return total
 
 
-def _least(distances: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return the positions of the smallest of each row, equal ones in order of position."""
-    count = min(count, distances.shape[1])
-    if count > 2:
-        return np.argsort(distances, axis=1, kind="stable")[:, :count]
+def _least(distances: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return positions and values of the smallest of each row, equal ones in order of position.
+
+    Where a row has fewer, the values are the largest that there are. Overwrites `distances`.
+    """
     found = np.empty((len(distances), count), np.int64)
-    found[:, 0] = np.argmin(distances, axis=1)
-    if count == 2:
-        rows = np.arange(len(distances))
-        held = distances[rows, found[:, 0]]
-        distances[rows, found[:, 0]] = np.iinfo(np.int64).max
-        found[:, 1] = np.argmin(distances, axis=1)
-        distances[rows, found[:, 0]] = held
-    return found
+    values = np.empty_like(found)
+    rows = np.arange(len(distances))
+    for i in range(count):
+        found[:, i] = np.argmin(distances, axis=1)
+        values[:, i] = distances[rows, found[:, i]]
+        distances[rows, found[:, i]] = _FAR
+    return found, values

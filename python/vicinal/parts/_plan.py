@@ -14,7 +14,7 @@ from vicinal import _validate
 from vicinal._progress import Report
 from vicinal.errors import FormatError
 from vicinal.parts import _sizes
-from vicinal.parts._clusters import Clusters, mixed
+from vicinal.parts._clusters import MOST_COPIES, Clusters, mixed
 from vicinal.parts._file import ArrayFile, write_arrays
 from vicinal.parts._rows import Batches, Parameters, RowsFile, opened, write_rows_file
 from vicinal.vectors_io._source import VectorSource, buffer
@@ -24,6 +24,8 @@ __all__ = ["Plan", "make_plan", "plan"]
 FORMAT = 1  # of plans and parts; other numbers are other files
 _SAMPLE = 256  # rows for each part, to find clusters from
 _LEAST_SAMPLE, _SAMPLE_VALUES = 4096, 1 << 24
+_NONE = 65_535  # no part
+_SORTED = 1 << 18  # rows put in order of parts at once
 _VALUES = 1 << 20  # of a block of rows that is assigned at once
 
 
@@ -108,7 +110,7 @@ def plan(
     scratch : str or path-like
         A folder, made if it is not there. What is in it of the same plan is used again.
     parts : int, optional
-        Parts, 1 to 65,535; by default decided from the rows and `memory`.
+        Parts, 1 to 65,534; by default decided from the rows and `memory`.
     memory : int or str, optional
         As for `vicinal.build`.
     M, ef_construction, quantization, seed
@@ -210,7 +212,7 @@ def make_plan(
             )
             parts = decided if parts is None else parts
         parts = min(parts, count)
-        given = _digest_of_rows(new, {**parameters, "parts": parts, "copies": _sizes.COPIES})
+        given = _digest_of_rows(new, {**parameters, "parts": parts})
         path = os.path.join(folder, "plan")
         with contextlib.suppress(OSError, ValueError, KeyError):
             old = Plan(path)
@@ -250,26 +252,32 @@ def _digest_of_rows(path: str, parameters: Parameters) -> str:
 def _assign(rows: RowsFile, parts: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """Return where each part begins in the list of members, and the list."""
     count = rows.count
-    copies = min(_sizes.COPIES, parts)
     if parts == 1:
         return np.array([0, count]), np.arange(count, dtype=np.uint32)
     most = max(_LEAST_SAMPLE, _SAMPLE_VALUES // rows.dim)
     size = min(count, max(min(_SAMPLE * parts, most), 4 * parts))
     sample = np.sort(np.argsort(mixed(seed, count), kind="stable")[:size])
     clusters = Clusters(rows.numbers(sample), parts, rows.metric, seed)
-    near = np.empty((count, copies), np.uint16)
+    near = np.empty((count, MOST_COPIES), np.uint16)
     step = max(64, _VALUES // max(rows.dim, parts))
     for start in range(0, count, step):
-        near[start : start + step] = clusters.nearest(
-            rows.numbers(slice(start, min(start + step, count))), copies
-        )
-    sizes = np.bincount(near.ravel(), minlength=parts)
-    members = np.empty(count * copies, np.uint32)
+        block = slice(start, min(start + step, count))
+        near[block] = clusters.parts_of(rows.numbers(block))  # none becomes the largest number
+    sizes = np.bincount(near.ravel(), minlength=_NONE + 1)[:parts]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    order = np.argsort(near.ravel(), kind="stable")
-    np.floor_divide(order, copies, out=order)
-    members[:] = order
-    return _cut(starts, members, int(2 * count * copies / parts) + 64)
+    members = np.empty(int(starts[-1]), np.uint32)
+    ends = starts[:-1].copy()
+    for start in range(0, count, _SORTED):
+        block_ = near[start : start + _SORTED]
+        order = np.argsort(block_, axis=None, kind="stable")
+        which = block_.ravel()[order]
+        there = which != _NONE
+        which, order = which[there].astype(np.int64), order[there]
+        counts = np.bincount(which, minlength=parts)
+        first = np.cumsum(counts) - counts
+        members[(ends - first)[which] + np.arange(len(which))] = start + order // MOST_COPIES
+        ends += counts
+    return _cut(starts, members, 2 * int(starts[-1]) // parts + 64)
 
 
 def _cut(

@@ -26,7 +26,7 @@ _PAGE, _BLOCK = 4096, 65536
 _AT_FIELDS, _FIELDS, _AT_TABLE, _ENTRY = 32, 19, 256, 64
 _COUNT = 3  # the field that counts rows
 _NEVER = 2**62  # more rows than there can be: no graph is made
-_CHUNK = 1 << 22  # bytes gathered before pages are given back
+_CHUNK = 1 << 22  # bytes read before pages are given back
 
 Parameters = dict[str, Any]
 
@@ -178,7 +178,8 @@ def write_rows_file(path: str, source: VectorSource, parameters: Parameters) -> 
     norms: list[bytes] = []
     with open(path, "wb") as file:
         writer = _Writer(file)
-        for vectors, ids in source.pieces():
+        size = max(1, _CHUNK // (source.shape[1] * source.dtype.itemsize))
+        for vectors, ids in source.pieces(size):
             batch = new_index({**parameters, "ids": "int64"}, _NEVER)
             try:
                 batch.add(vectors)

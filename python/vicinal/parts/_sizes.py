@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from vicinal import _validate
@@ -13,8 +14,8 @@ FEWEST_ROWS = 400_000
 # Rows of a part, those that it shares with others included, where memory does not ask for fewer.
 ROWS_OF_A_PART = 25_000
 LEAST_ROWS_OF_A_PART = 4_000
-MOST_PARTS = 65_535
-COPIES = 2
+MOST_PARTS = 65_534
+COPIES = 2.4  # of a row, about: docs/guide/building.md
 # Python, NumPy and the native code themselves, and blocks of rows under way.
 _PROCESS = 112 << 20
 _UNEVEN = 1.3  # the largest part over the mean
@@ -75,7 +76,9 @@ def number_of_parts(
         If the bound cannot be kept, naming one that can.
     """
     if memory is None:
-        return 1 if rows < FEWEST_ROWS else min(-(-COPIES * rows // ROWS_OF_A_PART), MOST_PARTS)
+        return (
+            1 if rows < FEWEST_ROWS else min(math.ceil(COPIES * rows / ROWS_OF_A_PART), MOST_PARTS)
+        )
     least = least_memory(rows, dim, dtype, M, threads)
     if memory < least:
         raise ValueError(
@@ -87,4 +90,4 @@ def number_of_parts(
     a_row = part_bytes(1, dim, dtype, M) - _PROCESS
     held = int((memory - _PROCESS) / a_row / _UNEVEN)
     held = max(LEAST_ROWS_OF_A_PART, min(held, ROWS_OF_A_PART))
-    return max(2, min(-(-COPIES * rows // held), MOST_PARTS))
+    return max(2, min(math.ceil(COPIES * rows / held), MOST_PARTS))

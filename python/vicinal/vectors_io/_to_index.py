@@ -60,7 +60,7 @@ def build(
         Bytes, or a text like "4GB", that the resident memory of this process, and of each worker,
         keeps below; with `path` only. Vectors then stay on disk.
     parts : int, optional
-        Parts that are linked each alone and then joined, 1 to 65,535; with `path` only. By default
+        Parts that are linked each alone and then joined, 1 to 65,534; with `path` only. By default
         1 below 400,000 rows, else, and where `memory` asks for it, as many as the rows and `memory`
         say; never a matter of threads, workers or machines.
     executor : object, optional
