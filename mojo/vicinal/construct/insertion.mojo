@@ -42,10 +42,6 @@ comptime PIECE = 4 * MAX_SEARCHES
 """Most rows that a worker takes at once."""
 comptime FEW = 8
 """Rounds of no more rows link back on one thread: waking the others would take longer."""
-comptime ALL_LEVELS = 0
-comptime UPPER_LEVELS = 1
-comptime BASE_LEVEL = 2
-"""The levels that rows are linked on: those that are drawn for them, only the upper ones of these, or only level 0."""
 
 
 @fieldwise_init
@@ -63,8 +59,8 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
     """Where else than at the entry point walks can start."""
     var lanes: Int
     """Walks under way at once."""
-    var which: Int
-    """ALL_LEVELS, UPPER_LEVELS or BASE_LEVEL."""
+    var upper_only: Bool
+    """Whether nothing is done on level 0."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows number begin .. end-1."""
@@ -91,7 +87,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
         var query = Self.S.query_of_row(round.rows, round.row(number), room)
-        if self.which != UPPER_LEVELS:
+        if not self.upper_only:
             self.look_around(number, query, scratch[])
         if self.seeds.any():
             var position = self.done + number
@@ -99,9 +95,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
                 var count = self.seeds.placed(position, self.done, scratch[].selected)
                 if count != 0:
                     return self.start_near(count, query, scratch)
-        var highest = 0
-        if self.which != BASE_LEVEL:
-            highest = min(round.level(number), graph.top())
+        var highest = min(round.level(number), graph.top())
         var node = descend[Self.S](
             graph,
             round.rows,
@@ -126,7 +120,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             node = scratch[].beam.node(0)
             self.look_around_above(level, number, query, scratch[])
             self.choose(level, number, scratch[])
-        if self.which == UPPER_LEVELS:
+        if self.upper_only:
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
         var walk = BeamSearch[Self.S, True](
@@ -199,7 +193,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
 
     def finish(self, number: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
-        if scratch.failed() or self.which == UPPER_LEVELS:
+        if scratch.failed() or self.upper_only:
             return
         if self.seeds.any():
             self.take_start_nodes(scratch)
@@ -356,7 +350,7 @@ def link_rows[
     build_statistics: BuildStatistics,
     mut watch: V,
     seeds: StartNodes = StartNodes.none(),
-    which: Int = ALL_LEVELS,
+    upper_only: Bool = False,
 ) -> Int:
     """Links rows, and gives blocks to all rows below `until`.
 
@@ -377,7 +371,7 @@ def link_rows[
         build_statistics: Receives what it costs.
         watch: May end the work early.
         seeds: Where walks for some of the rows start.
-        which: The levels that rows are linked on, ALL_LEVELS, UPPER_LEVELS or BASE_LEVEL.
+        upper_only: Whether nothing is done on level 0; all rows reach higher then.
 
     Returns:
         1 when done, 0 when `watch` ended it, -1 when memory is out; the caller undoes in both cases.
@@ -418,7 +412,7 @@ def link_rows[
         if present + done > 0:
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
             var walked = (present + done) * (rows.stride + graph.slots_at(0) * 4)
-            var find = FindNeighbors[S](round, done, seeds, searches_in_flight(walked), which)
+            var find = FindNeighbors[S](round, done, seeds, searches_in_flight(walked), upper_only)
             if not team.run(size, piece, find, watch):
                 return 0
             time = build_statistics.add_elapsed(SEARCH, time)

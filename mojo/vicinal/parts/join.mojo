@@ -1,13 +1,13 @@
 """The graph of an index whose rows are linked in parts already."""
-from vicinal.construct.build_statistics import ENCODE, FILL, REPAIR, SEARCH, SORT
-from vicinal.construct.connect import repair
-from vicinal.construct.insertion import ALL_LEVELS, BASE_LEVEL, UPPER_LEVELS, link_rows
+from vicinal.construct.build_statistics import ENCODE, FILL, SORT
+from vicinal.construct.insertion import link_rows
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.unite import PIECE, PartBlocks, PartLinks, UnitePartLinks
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.space import Rows, Space, SpaceTask, SymmetricDistance, in_space
+from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.parallel import Team, Watch
@@ -46,34 +46,16 @@ struct Unite[V: Watch](LinkTask):
             stand_ins = allocate[UInt32](self.until)
         var outcome = OUT
         if not (
-            log.failed() or missing(places) or (new.num_duplicates != 0 and missing(stand_ins))
+            log.failed()
+            or missing(places)
+            or (new.num_duplicates != 0 and missing(stand_ins))
+            or not graph.reserve(self.until, new.levels, 0)
         ):
-            if new.num_duplicates != 0:
-                for row in range(self.until):
-                    stand_ins[unsafe_offset=row] = EMPTY
-                for i in range(new.num_duplicates):
-                    stand_ins[
-                        unsafe_offset=Int(new.duplicates[unsafe_offset=2 * i])
-                    ] = new.duplicates[unsafe_offset=2 * i + 1]
-            var count = 0
-            for i in range(new.count):
-                if new.reaches_up(graph, Int(new.places[unsafe_offset=i])):
-                    places[unsafe_offset=count] = new.places[unsafe_offset=i]
-                    count += 1
-            outcome = self.link[L](rows, places, count, 0, UPPER_LEVELS, log)
-        if outcome == WRITTEN:
+            store_release(graph.linked, self.until)
+            self.name_stand_ins(stand_ins)
             outcome = self.unite[L](rows, stand_ins)
         if outcome == WRITTEN:
-            var count = 0
-            for i in range(1, new.count):  # the first row is the entry point of those that are left
-                var row = new.places[unsafe_offset=i]
-                if graph.links(0, Int(row))[] == EMPTY:
-                    places[unsafe_offset=count] = row
-                    count += 1
-            if (
-                count != 0
-            ):  # as few at a time as if no row were there: they may be each other's neighbours
-                outcome = self.link[L](rows, places, count, 1, BASE_LEVEL, log)
+            outcome = self.link_rest[L](rows, places, log)
         release(places)
         release(stand_ins)
         if outcome == WRITTEN:
@@ -81,6 +63,72 @@ struct Unite[V: Watch](LinkTask):
         if outcome == WRITTEN:
             index.unrepaired = 0
         return outcome
+
+    def name_stand_ins(self, stand_ins: Ptr[UInt32]):
+        """Notes for each row which one stands for it, if there are duplicates."""
+        ref new = self.new[]
+        if new.num_duplicates == 0:
+            return
+        for row in range(self.until):
+            stand_ins[unsafe_offset=row] = EMPTY
+        for i in range(new.num_duplicates):
+            stand_ins[unsafe_offset=Int(new.duplicates[unsafe_offset=2 * i])] = new.duplicates[
+                unsafe_offset=2 * i + 1
+            ]
+
+    def link_rest[L: SymmetricDistance](self, rows: Rows, places: Ptr[UInt32], log: UndoLog) -> Int:
+        """Links rows that reach up on their upper levels, and then rows that have no links from any part as new ones.
+        """
+        ref graph = self.linking[].index[].graph[]
+        ref new = self.new[]
+        var alone = self.strip()
+        var upper = 0
+        for i in range(new.count):
+            var row = Int(new.places[unsafe_offset=i])
+            if graph.links(0, row)[] != EMPTY and new.reaches_up(graph, row):
+                places[unsafe_offset=upper] = UInt32(row)
+                upper += 1
+        if upper == 0:  # none that could lead: all are linked as new ones
+            for i in range(new.count):
+                graph.empty(Int(new.places[unsafe_offset=i]))
+            return self.link[L](rows, new.places, new.count, 0, False, log)
+        var outcome = self.link[L](rows, places, upper, 0, True, log)
+        if outcome != WRITTEN or alone == 0:
+            return outcome
+        var count = 0
+        for i in range(new.count):
+            var row = new.places[unsafe_offset=i]
+            if graph.links(0, Int(row))[] == EMPTY:
+                places[unsafe_offset=count] = row
+                count += 1
+        # few at a time, since they may be each other's neighbours
+        return self.link[L](rows, places, count, 1, False, log)
+
+    def strip(self) -> Int:
+        """Takes away links to rows that have none, until no row is left without because of it; returns how many rows have none.
+        """
+        ref graph = self.linking[].index[].graph[]
+        ref new = self.new[]
+        var alone = 0
+        while True:
+            var count = 0
+            for i in range(new.count):
+                count += Int(graph.links(0, Int(new.places[unsafe_offset=i]))[] == EMPTY)
+            if count == alone:
+                return alone
+            alone = count
+            for i in range(new.count):
+                var block = graph.links(0, Int(new.places[unsafe_offset=i]))
+                var kept = 0
+                for j in range(graph.cap(0)):
+                    var other = block[unsafe_offset=j]
+                    if other == EMPTY:
+                        break
+                    if graph.links(0, Int(other))[] != EMPTY:
+                        block[unsafe_offset=kept] = other
+                        kept += 1
+                for j in range(kept, graph.cap(0)):
+                    block[unsafe_offset=j] = EMPTY
 
     def link[
         L: SymmetricDistance
@@ -90,10 +138,10 @@ struct Unite[V: Watch](LinkTask):
         places: Ptr[UInt32],
         count: Int,
         present: Int,
-        which: Int,
+        upper_only: Bool,
         log: UndoLog,
     ) -> Int:
-        """Links rows in rounds on some levels."""
+        """Links rows in rounds."""
         ref linking = self.linking[]
         ref index = linking.index[]
         return link_rows[L, Self.V](
@@ -112,7 +160,7 @@ struct Unite[V: Watch](LinkTask):
             index.build_statistics,
             linking.watch[],
             StartNodes.none(),
-            which,
+            upper_only,
         )
 
     def unite[L: SymmetricDistance](self, rows: Rows, stand_ins: Ptr[UInt32]) -> Int:
