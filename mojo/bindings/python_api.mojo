@@ -14,6 +14,8 @@ comptime Args = Ptr[Int]
 comptime FastFunction = def(Obj, Args, Int) abi("C") thin -> Obj
 comptime INT64 = 5
 """Array type code beyond the stored types: ids."""
+comptime UINT32 = 6
+"""The same for rows and links."""
 comptime EITHER = 0
 """In place of a number of dimensions: one row of shape (columns,) or several of shape (rows, columns)."""
 comptime FLOAT_KIND: UInt8 = 1
@@ -21,6 +23,8 @@ comptime SIGNED_KIND: UInt8 = 2
 comptime UNSIGNED_KIND: UInt8 = 3
 comptime LOOK_EVERY = 50_000_000
 """Nanoseconds between looks at signals and calls of `progress`."""
+comptime GIVE_BACK_EVERY = 5_000_000
+"""Nanoseconds between two times that pages of a map are given back: at most some 20 MB are read by one thread in between."""
 
 
 struct Fail(TrivialRegisterPassable):
@@ -209,7 +213,7 @@ struct View(Movable):
 
         Args:
             o: Any exporter of the buffer protocol.
-            type: Code of a stored type (bfloat16 is exported as uint16), or INT64.
+            type: Code of a stored type (bfloat16 is exported as uint16), or INT64 or UINT32.
             dims: Dimensions wanted, 1 or 2, or EITHER.
             writable: Whether the memory will be written.
 
@@ -227,9 +231,11 @@ struct View(Movable):
             release(buffer)
             raise Fail()
         var kind = FLOAT_KIND if type <= 1 else (
-            UNSIGNED_KIND if type == 2 or type == 4 else SIGNED_KIND
+            UNSIGNED_KIND if type == 2 or type == 4 or type == UINT32 else SIGNED_KIND
         )
-        var size = 4 if type == 0 else (2 if type <= 2 else (8 if type == INT64 else 1))
+        var size = 4 if type == 0 or type == UINT32 else (
+            2 if type <= 2 else (8 if type == INT64 else 1)
+        )
         if (
             (
                 Int(buffer[].ndim) != dims if dims != EITHER else Int(buffer[].ndim) < 1
@@ -344,6 +350,10 @@ struct PythonWatch(Watch):
     """True once a Python exception has been set: the call must end and raise `Fail`."""
     var key: Int
     """A key of this thread whose destructor keeps it, see `look`; 0 until the first look."""
+    var mapped: Int
+    """Address of a part of a file's map whose pages are given back while the call runs, 0 for none; see `give_back`."""
+    var mapped_bytes: Int
+    var next_give_back: Int
 
     def __init__(out self, progress: Obj, total: Int, held: Bool = False):
         """Releases the GIL, unless it is `held`, see `NoGil`; `progress` is 0 or a callable that outlives the watch.
@@ -354,6 +364,9 @@ struct PythonWatch(Watch):
         self.next_look = 0
         self.raised = False
         self.key = 0
+        self.mapped = 0
+        self.mapped_bytes = 0
+        self.next_give_back = 0
         self.gil = NoGil(held)
 
     def __deinit__(deinit self):
@@ -367,11 +380,21 @@ struct PythonWatch(Watch):
         var time = now()
         if self.next_look == 0:
             self.next_look = time + LOOK_EVERY
+        if self.mapped_bytes != 0 and time >= self.next_give_back:
+            self.give_back()
         if time < self.next_look:
             return True
         self.look(done)
         self.next_look = now() + LOOK_EVERY
         return not self.raised
+
+    def give_back(mut self):
+        """Takes the pages of the map out of this process; they stay in the system's cache while it has room, and come again when they
+        are read.
+        """
+        comptime MADV_DONTNEED = 4
+        _ = external_call["madvise", c_int](self.mapped, self.mapped_bytes, c_int(MADV_DONTNEED))
+        self.next_give_back = now() + GIVE_BACK_EVERY
 
     def advance(mut self, base: Int):
         """Adds `base` to what `progress` is told from now on."""

@@ -1,5 +1,6 @@
 """Nearest-neighbour search in one process: exact where that is fastest, a graph above it."""
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
 
 if TYPE_CHECKING:
+    from vicinal.shards import Shards, open_shards
     from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "RangeResult",
     "RowError",
     "SearchResult",
+    "Shards",
     "Trace",
     "TraceStep",
     "Tuning",
@@ -45,22 +48,28 @@ __all__ = [
     "merge",
     "metrics",
     "open",
+    "open_shards",
     "read_vectors",
     "recall_at_k",
     "set_num_threads",
     "write_vectors",
 ]
 
-# To import what reads files takes some milliseconds, for which others need not wait.
-_OF_VECTORS_IO = {"RowError", "VectorSource", "build", "read_vectors", "write_vectors"}
+# To import what reads files, or many of them, takes milliseconds, for which others need not wait.
+_LATER = {
+    **dict.fromkeys(
+        ("RowError", "VectorSource", "build", "read_vectors", "write_vectors"), "vectors_io"
+    ),
+    "Shards": "shards",
+    "open_shards": "shards",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OF_VECTORS_IO:
+    if name not in _LATER:
         raise AttributeError(f"module 'vicinal' has no attribute {name!r}")
-    from vicinal import vectors_io
-
-    value = globals()[name] = getattr(vectors_io, name)
+    module = importlib.import_module(f"vicinal.{_LATER[name]}")
+    value = globals()[name] = getattr(module, name)
     return value
 
 

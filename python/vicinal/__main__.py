@@ -1,6 +1,7 @@
-"""`python -m vicinal`: the command line; of it `doctor` works without click.
+"""`python -m vicinal`: the command line; of it `doctor` and `part` work without click.
 
-`doctor` checks that the native code computes the right things here.
+`doctor` checks that the native code computes the right things here. `part` builds parts of an
+index, for schedulers that start processes: docs/guide/many-machines.md.
 """
 
 from __future__ import annotations
@@ -62,10 +63,28 @@ def doctor_of(level: str | None) -> int:
     return status
 
 
+def part_of(plan: str, number: int | None, output: str | None, threads: int | None) -> int:
+    """Build one part or all of a plan, or join them; print the paths and return the exit status."""
+    from vicinal import parts
+
+    try:
+        if output is None:
+            numbers = range(parts.Plan(plan).parts) if number is None else [number]
+            for each in numbers:
+                print(parts.build_part(plan, each, num_threads=threads or 1))
+        else:
+            parts.join(plan, output, num_threads=threads)
+            print(output)
+    except (OSError, ValueError) as error:
+        print(f"part: {error}", file=sys.stderr)
+        return 2 if type(error) is ValueError else 3
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] != ["doctor"] and find_spec("click") is not None:
+    if given[:1] not in (["doctor"], ["part"]) and find_spec("click") is not None:
         from vicinal.cli import main as command_line
 
         command_line(given, "python -m vicinal")
@@ -83,7 +102,16 @@ def main(arguments: list[str] | None = None) -> int:
         help="check this CPU level, or each that is available, in a process of its own",
     )
     command.add_argument("--json", action="store_true", help="print JSON; without --level")
+    command = commands.add_parser("part", help="build a part of an index, see vicinal.parts")
+    command.add_argument("plan", help="what vicinal.parts.plan returned")
+    command.add_argument("number", type=int, nargs="?", help="which part; by default all")
+    command.add_argument("--join", metavar="INDEX", help="join all parts to this file")
+    command.add_argument("--threads", type=int, help="by default 1, to join all that there are")
     options = parser.parse_args(given)
+    if options.command == "part":
+        if options.join is not None and options.number is not None:
+            parser.error("--join: expected no number")
+        return part_of(options.plan, options.number, options.join, options.threads)
     if options.json and options.level:
         parser.error("--json: expected no --level")
     return doctor_as_json() if options.json else doctor_of(options.level)

@@ -1,4 +1,4 @@
-"""Making one index of two."""
+"""Making one index of several."""
 
 from __future__ import annotations
 
@@ -54,17 +54,26 @@ def _add_all_of(
     return ids
 
 
-def in_order(a: Index, b: Index) -> tuple[Index, Index]:
-    """Return which index to copy, and which one to merge into the copy: the larger one first.
+def in_order(indexes: tuple[Index, ...]) -> list[Index]:
+    """Return which index to copy, and after it those to merge into the copy: the largest one first.
 
     They change places only if the result is the same kind of index either way.
     """
-    for index, name in ((a, "a"), (b, "b")):
+    for number, index in enumerate(indexes):
         if not isinstance(index, State):
-            raise TypeError(f"{name}: expected an Index, got {type(index).__name__}")
-    plain = own_attributes(a) is None and own_attributes(b) is None and type(a) is type(b)
-    alike = plain and _kind(a) == _kind(b) and _parameters(a) == _parameters(b)
-    return (b, a) if alike and len(b) > len(a) else (a, b)
+            raise TypeError(f"indexes: expected an Index, got {type(index).__name__} at {number}")
+        if any(index is other for other in indexes[:number]):
+            raise ValueError(f"indexes: expected each once, got one again at {number}")
+    a = indexes[0]
+    alike = all(
+        own_attributes(each) is None
+        and type(each) is type(a)
+        and _kind(each) == _kind(a)
+        and _parameters(each) == _parameters(a)
+        for each in indexes
+    )
+    largest = max(indexes, key=len) if alike else a
+    return [largest, *(each for each in indexes if each is not largest)]
 
 
 def _kind(index: State) -> dict[str, Any]:

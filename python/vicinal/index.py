@@ -1237,15 +1237,17 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False, resident: str
     return _persistence.open_index(Index, path, mode, verify, resident)
 
 
-def merge(a: Index, b: Index, *, num_threads: int | None = None) -> Index:
-    """Return a new index with the vectors of two, under their ids.
+def merge(*indexes: Index, num_threads: int | None = None) -> Index:
+    """Return a new index with the vectors of several, under their ids.
 
     Parameters
     ----------
-    a, b : Index
-        Of the same dim, metric, dtype and kind of ids, with no id in both. Neither is changed. The
-        result has the parameters of `a`, to a copy of which the vectors of `b` are added as
-        `Index.merge` does; or the other way round if `b` is larger and has the same parameters.
+    *indexes : Index
+        Two or more, of the same dim, metric, dtype and kind of ids, with no id in two of them. None
+        is changed. The result has the parameters of the first, to a copy of which the vectors of
+        the others are added as `Index.merge` does, one index after the other; if all have the same
+        parameters, the largest takes the place of the first. So each row is linked anew once at
+        most, however many indexes there are.
     num_threads : int, optional
         As for `Index.add`.
 
@@ -1256,13 +1258,16 @@ def merge(a: Index, b: Index, *, num_threads: int | None = None) -> Index:
     Raises
     ------
     TypeError, ValueError
-        As `Index.merge`.
+        As `Index.merge`; also if there are fewer than two, or one comes twice.
 
     Notes
     -----
-    Threads: `a` and `b` may be searched at any time; calls that change them wait.
+    Threads: the indexes may be searched at any time; calls that change them wait.
     """
-    first, second = _merge.in_order(a, b)
+    if len(indexes) < 2:
+        raise TypeError(f"indexes: expected at least two, got {len(indexes)}")
+    first, *others = _merge.in_order(indexes)
     merged = first.copy()
-    merged.merge(second, num_threads=num_threads)
+    for other in others:
+        merged.merge(other, num_threads=num_threads)
     return merged

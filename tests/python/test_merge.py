@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,35 @@ def test_refusals(tmp_path: Path) -> None:
         vicinal.open(tmp_path / "index").merge(clash)
     assert index.ids.tolist() == [0, 1, 2] and len(clash) == 2
     assert index.merge(vicinal.Index(3)).shape == (0,)
+
+
+def test_many_are_merged_into_the_largest() -> None:
+    rng = np.random.default_rng(8)
+    rows = rng.standard_normal((5200, 24)).astype(np.float32)
+    ends = [0, 1100, 1200, 3700, 5200]
+    indexes = []
+    for start, stop in itertools.pairwise(ends):
+        indexes.append(vicinal.Index(24))
+        indexes[-1].add(rows[start:stop], np.arange(start, stop))
+    merged = vicinal.merge(*indexes)
+    merged.check()
+    # the largest is where it was, the others follow in their order
+    order = [*range(1200, 3700), *range(1100), *range(1100, 1200), *range(3700, 5200)]
+    assert merged.ids.tolist() == order
+    assert [len(index) for index in indexes] == [1100, 100, 2500, 1500]
+    fresh = vicinal.Index(24)
+    fresh.add(rows)
+    queries = rng.standard_normal((300, 24)).astype(np.float32)
+    truth = vicinal.exact_search(rows, queries, 10).ids
+    for ef in (16, 64):
+        found = [
+            vicinal.recall_at_k(index.search(queries, 10, ef_search=ef).ids, truth)
+            for index in (merged, fresh)
+        ]
+        assert found[0] >= found[1] - 0.01
+    with pytest.raises(TypeError, match="at least two"):
+        vicinal.merge(merged)
+    with pytest.raises(ValueError, match="each once"):
+        vicinal.merge(merged, merged)
+    with pytest.raises(ValueError, match="already in the index"):
+        vicinal.merge(fresh, *indexes)

@@ -59,6 +59,8 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
     """Where else than at the entry point walks can start."""
     var lanes: Int
     """Walks under way at once."""
+    var upper_only: Bool
+    """Whether nothing is done on level 0."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows number begin .. end-1."""
@@ -85,7 +87,8 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
         var query = Self.S.query_of_row(round.rows, round.row(number), room)
-        self.look_around(number, query, scratch[])
+        if not self.upper_only:
+            self.look_around(number, query, scratch[])
         if self.seeds.any():
             var position = self.done + number
             if position >= self.seeds.first:
@@ -117,6 +120,9 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             node = scratch[].beam.node(0)
             self.look_around_above(level, number, query, scratch[])
             self.choose(level, number, scratch[])
+        if self.upper_only:
+            scratch[].beam.reset(1)  # nothing in it: the walk is done
+            return self.no_search(scratch)
         var walk = BeamSearch[Self.S, True](
             round.graph, round.rows, query, scratch, 0, graph.linked, 0
         )
@@ -187,7 +193,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
 
     def finish(self, number: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
-        if scratch.failed():
+        if scratch.failed() or self.upper_only:
             return
         if self.seeds.any():
             self.take_start_nodes(scratch)
@@ -344,6 +350,7 @@ def link_rows[
     build_statistics: BuildStatistics,
     mut watch: V,
     seeds: StartNodes = StartNodes.none(),
+    upper_only: Bool = False,
 ) -> Int:
     """Links rows, and gives blocks to all rows below `until`.
 
@@ -364,6 +371,7 @@ def link_rows[
         build_statistics: Receives what it costs.
         watch: May end the work early.
         seeds: Where walks for some of the rows start.
+        upper_only: Whether nothing is done on level 0; all rows reach higher then.
 
     Returns:
         1 when done, 0 when `watch` ended it, -1 when memory is out; the caller undoes in both cases.
@@ -404,7 +412,7 @@ def link_rows[
         if present + done > 0:
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
             var walked = (present + done) * (rows.stride + graph.slots_at(0) * 4)
-            var find = FindNeighbors[S](round, done, seeds, searches_in_flight(walked))
+            var find = FindNeighbors[S](round, done, seeds, searches_in_flight(walked), upper_only)
             if not team.run(size, piece, find, watch):
                 return 0
             time = build_statistics.add_elapsed(SEARCH, time)

@@ -216,10 +216,7 @@ def merge(
     if len(files) < 2:
         raise click.UsageError("expected two files or more")
     may_write(output, force)
-    first, *others = [open_index(file) for file in files]
-    index = vicinal.merge(first, others[0], num_threads=threads)
-    for other in others[1:]:
-        index.merge(other, num_threads=threads, progress=progress())
+    index = vicinal.merge(*(open_index(file) for file in files), num_threads=threads)
     may_write(output, force)
     _saved(index, output, as_json)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vicinal import _validate
 from vicinal._progress import Report, reporting
 from vicinal.vectors_io._open import read_vectors
 from vicinal.vectors_io._source import Array, RowError, VectorSource
@@ -19,6 +21,7 @@ __all__ = ["add_source", "build"]
 
 def build(
     source: Any,
+    path: str | os.PathLike[str] | None = None,
     *,
     vectors: str | None = None,
     ids: Any = None,
@@ -28,15 +31,22 @@ def build(
     ef_construction: int = 200,
     quantization: str | None = "auto",
     seed: int = 0,
+    memory: int | str | None = None,
+    parts: int | None = None,
+    executor: Any = None,
+    scratch: str | os.PathLike[str] | None = None,
     num_threads: int | None = None,
     progress: bool | Report | None = None,
 ) -> Index:
-    """Make an index of all vectors of a source, a batch at a time.
+    """Make an index of all vectors of a source, in memory or, with `path`, in a file.
 
     Parameters
     ----------
     source : str, path-like or object
-        What `read_vectors` takes, or what it returned.
+        What `read_vectors` takes, or what it returned. With `path` also an iterator of batches,
+        arrays or (vectors, ids), which is written to disk first.
+    path : str or path-like, optional
+        The index file to write; one of that name is replaced once the new one is whole.
     vectors, ids
         As for `read_vectors`. String ids make an index of string ids.
     metric : {"l2", "ip", "cosine"}, optional
@@ -46,12 +56,26 @@ def build(
         "float32".
     M, ef_construction, quantization, seed
         As for `Index`.
+    memory : int or str, optional
+        Bytes, or a text like "4GB", that the resident memory of this process, and of each worker,
+        keeps below; with `path` only. Vectors then stay on disk.
+    parts : int, optional
+        Parts that are linked each alone and then joined, 1 to 65,534; with `path` only. By default
+        1 below 400,000 rows, else, and where `memory` asks for it, as many as the rows and `memory`
+        say; never a matter of threads, workers or machines.
+    executor : object, optional
+        Builds the parts: anything with `submit` (concurrent.futures, and what looks like it) or
+        else `map`; workers must see the same files. With `path` only. By default threads do.
+    scratch : str or path-like, optional
+        Folder for the rows and the parts, by default `path` + ".parts". They are removed at the
+        end; after an error or a crash the next call goes on from what is there.
     num_threads, progress
-        As for `Index.add`; progress counts the rows of the whole source.
+        As for `Index.add`; progress counts the rows of the whole source. Threads change no byte.
 
     Returns
     -------
     Index
+        With `path` read-only, opened from the file by map.
 
     Raises
     ------
@@ -59,11 +83,13 @@ def build(
         If a row is NaN, infinite, zero with metric "cosine", does not fit the stored dtype, or has
         an id that stands in the source before; it is named.
     OSError, FormatError, ImportError, KeyError, TypeError, ValueError
-        As `read_vectors`, `Index` and `Index.add`.
+        As `read_vectors`, `Index` and `Index.add`. ValueError if `memory` does not do, naming what
+        does; BlockingIOError if another build is at work in the scratch folder.
 
     Notes
     -----
-    Holds one or two batches of 32 MiB beside the index.
+    Without `path` holds one or two batches of 32 MiB beside the index. With `path`, the same rows,
+    parameters, `memory` and `parts` make the same bytes. docs/guide/building.md has the costs.
 
     Examples
     --------
@@ -74,6 +100,42 @@ with 3 rows
     """
     from vicinal.index import Index
 
+    if path is not None:
+        from vicinal.parts._build import build_file, check_executor
+        from vicinal.parts._plan import prepare
+        from vicinal.parts._sizes import MOST_PARTS, as_bytes
+
+        bound = None if memory is None else as_bytes(memory)
+        threads = _validate.thread_count(num_threads)
+        wanted = None if parts is None else _validate.whole_number(parts, "parts", 1, MOST_PARTS)
+        check_executor(executor)
+        opened, parameters = prepare(
+            source, vectors, ids, metric, dtype, M, ef_construction, quantization, seed
+        )
+        try:
+            built: Index = build_file(
+                opened,
+                os.fsdecode(path),
+                parameters,
+                bound,
+                wanted,
+                executor,
+                None if scratch is None else os.fsdecode(scratch),
+                threads,
+                progress,
+            )
+            return built
+        finally:
+            if opened is not source:
+                opened.close()
+    for name, value in (
+        ("memory", memory),
+        ("parts", parts),
+        ("executor", executor),
+        ("scratch", scratch),
+    ):
+        if value is not None:
+            raise ValueError(f"{name}: expected None without a path to write the index to")
     opened = read_vectors(source, vectors, ids)
     try:
         index = Index(

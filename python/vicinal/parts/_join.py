@@ -1,0 +1,91 @@
+"""The last step of a build: lists of all parts become one graph, and one file."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+
+from vicinal import _persistence, _validate
+from vicinal._cpu import native
+from vicinal._progress import Report, reporting
+from vicinal.errors import CorruptError
+from vicinal.parts._file import ArrayFile
+from vicinal.parts._part import part_digest
+from vicinal.parts._plan import Plan
+
+__all__ = ["join"]
+
+
+def join(
+    plan: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    num_threads: int | None = None,
+    progress: bool | Report | None = None,
+) -> None:
+    """Join all parts of a plan and save the index, whole, under its name.
+
+    Every row has the links that it has in its parts: of these it keeps those that the rule for
+    links elsewhere keeps. The upper levels are linked in rounds, then all rows are made reachable.
+
+    Parameters
+    ----------
+    plan : str or path-like
+        The path that `plan` returned.
+    path : str or path-like
+        The index file; one of that name is replaced once the new one is whole.
+    num_threads : int, optional
+        Threads; the bytes do not depend on it.
+    progress
+        As for `Index.add`.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read or written; FileNotFoundError for a part that is not built.
+    CorruptError
+        If a file is damaged, or a part is one of another plan.
+    MemoryError
+        If memory runs out.
+    """
+    from vicinal.index import Index
+
+    known = Plan(plan)
+    known.check()
+    threads = _validate.thread_count(num_threads)
+    arrays: list[Any] = []
+    for part in range(known.parts):
+        file = ArrayFile(known.part_path(part))
+        if file.header.get("digest") != part_digest(known, part):
+            raise CorruptError(f"{file.path}: belongs to another plan; build it again")
+        arrays += [file.array("rows"), file.array("links")]
+        _give_back(arrays[-2:])
+    index = _persistence.open_index(Index, known.rows_path(), "r", not known.give_back)
+    with reporting(progress, known.rows) as report:
+
+        def told(done: int, total: int) -> None:
+            if known.give_back:
+                _give_back(arrays)
+            if report is not None:
+                report(done, total)
+
+        native.index_join(
+            index._handle,
+            tuple(arrays),
+            threads,
+            told if known.give_back or report is not None else None,
+            known.give_back,
+        )
+        _give_back(arrays)
+        _persistence.save(index, path, known.give_back)
+
+
+def _give_back(arrays: list[Any]) -> None:
+    """Take the pages of mapped arrays out of this process."""
+    for array in arrays:
+        held = getattr(array, "_mmap", None)
+        if isinstance(array, np.memmap) and held is not None:
+            held.madvise(mmap.MADV_DONTNEED)

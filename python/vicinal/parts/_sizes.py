@@ -1,0 +1,93 @@
+"""How many parts, and how much memory the steps of a build take."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from vicinal import _validate
+
+__all__ = ["as_bytes", "join_bytes", "least_memory", "number_of_parts", "part_bytes"]
+
+# Of fewer rows a graph is made in one piece: docs/guide/building.md has the measurements.
+FEWEST_ROWS = 400_000
+# Rows of a part, those that it shares with others included, where memory does not ask for fewer.
+ROWS_OF_A_PART = 25_000
+LEAST_ROWS_OF_A_PART = 4_000
+MOST_PARTS = 65_534
+COPIES = 2.4  # of a row, about: docs/guide/building.md
+# Python, NumPy and the native code themselves, and blocks of rows under way.
+_PROCESS = 112 << 20
+_UNEVEN = 1.3  # the largest part over the mean
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {f"{unit}I": 2 ** (10 * power) for power, unit in enumerate(("K", "M", "G", "T"), 1)}
+
+
+def as_bytes(memory: object) -> int:
+    """Return `memory` in bytes; a string is a number and a unit: "4GB", "512 MiB"."""
+    if isinstance(memory, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", memory.upper())
+        if match is None:
+            raise ValueError(f'memory: expected bytes or a text like "4GB", got {memory!r}')
+        return int(float(match[1]) * _UNITS[match[2]])
+    return _validate.whole_number(memory, "memory", 1, 2**62)
+
+
+def _row(dim: int, dtype: str) -> int:
+    return (dim * _validate.STORED_DTYPES[dtype].itemsize + 63) // 64 * 64
+
+
+def _code(dim: int) -> int:
+    """Return the bytes of the largest code that may be chosen, with its constants."""
+    return (dim + 63) // 64 * 64 + 8
+
+
+def _links(M: int) -> int:
+    return 4 * ((2 * ((M + 7) // 8 * 8) + 15) // 16 * 16)
+
+
+def part_bytes(rows: int, dim: int, dtype: str, M: int) -> int:
+    """Return what building a part takes at most."""
+    # rows gathered and copied; links in the graph, handed out and numbered anew
+    return _PROCESS + rows * (2 * _row(dim, dtype) + _code(dim) + 3 * _links(M) + 64)
+
+
+def join_bytes(rows: int, dim: int, M: int, threads: int) -> int:
+    """Return what joining takes at most; rows and lists of parts are read from maps."""
+    beside = 4 * 8 + 4 * 8 + 4 * threads  # equal rows, places of lists, marks of walks
+    return _PROCESS + rows * (_code(dim) + _links(M) + beside)
+
+
+def least_memory(rows: int, dim: int, dtype: str, M: int, threads: int) -> int:
+    """Return the least bound that a build of so many rows keeps."""
+    smallest = min(rows, int(LEAST_ROWS_OF_A_PART * _UNEVEN))
+    return max(join_bytes(rows, dim, M, threads), part_bytes(smallest, dim, dtype, M))
+
+
+def number_of_parts(
+    rows: int, dim: int, dtype: str, M: int, memory: int | None, threads: int
+) -> int:
+    """Return the number of parts; it depends on the rows and on the memory alone.
+
+    Raises
+    ------
+    ValueError
+        If the bound cannot be kept, naming one that can.
+    """
+    if memory is None:
+        return (
+            1 if rows < FEWEST_ROWS else min(math.ceil(COPIES * rows / ROWS_OF_A_PART), MOST_PARTS)
+        )
+    least = least_memory(rows, dim, dtype, M, threads)
+    if memory < least:
+        raise ValueError(
+            f"memory: expected at least {least} bytes for {rows} rows of {dim} values, "
+            f"M={M} and {threads} threads, got {memory}"
+        )
+    if rows < FEWEST_ROWS and part_bytes(rows, dim, dtype, M) <= memory:
+        return 1
+    a_row = part_bytes(1, dim, dtype, M) - _PROCESS
+    held = int((memory - _PROCESS) / a_row / _UNEVEN)
+    held = max(LEAST_ROWS_OF_A_PART, min(held, ROWS_OF_A_PART))
+    return max(2, min(math.ceil(COPIES * rows / held), MOST_PARTS))
