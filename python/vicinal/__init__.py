@@ -18,12 +18,16 @@ from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
 
 if TYPE_CHECKING:
+    from vicinal.collection import Collection, Document, Hit
     from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
 
 __all__ = [
+    "Collection",
     "CorruptError",
+    "Document",
     "FormatError",
     "FusedResult",
+    "Hit",
     "Index",
     "MeasuredRecall",
     "NeighbourGraph",
@@ -51,16 +55,21 @@ __all__ = [
     "write_vectors",
 ]
 
-# To import what reads files takes some milliseconds, for which others need not wait.
-_OF_VECTORS_IO = {"RowError", "VectorSource", "build", "read_vectors", "write_vectors"}
+# To import what reads files, or SQLite, takes some milliseconds, for which others need not wait.
+_LATER = {
+    **dict.fromkeys(("Collection", "Document", "Hit"), "vicinal.collection"),
+    **dict.fromkeys(
+        ("RowError", "VectorSource", "build", "read_vectors", "write_vectors"), "vicinal.vectors_io"
+    ),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OF_VECTORS_IO:
+    if name not in _LATER:
         raise AttributeError(f"module 'vicinal' has no attribute {name!r}")
-    from vicinal import vectors_io
+    from importlib import import_module
 
-    value = globals()[name] = getattr(vectors_io, name)
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
     return value
 
 
