@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -512,6 +513,15 @@ def test_the_import_of_vicinal_needs_no_sqlite() -> None:
         "assert 'asyncio' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+@pytest.mark.skipif(find_spec("tantivy") is not None, reason="tantivy is installed")
+def test_words_need_an_extra(tmp_path: Path) -> None:
+    with (
+        filled(tmp_path / "c") as made,
+        pytest.raises(ImportError, match=r"pip install 'vicinal\[hybrid\]'"),
+    ):
+        made.search_text("text")
 
 
 # ---- a model

@@ -103,11 +103,20 @@ class Words:
         finally:
             os.close(file)
 
+    def rebuild(self) -> None:
+        """Make the index again, in one piece, without what deleted documents have left in it."""
+        with self._alone():
+            self._make()
+            while self._write_batch():
+                pass
+
     def _make_if_missing(self) -> None:
         with self._database.reading() as connection:
             kept = state_of(connection).words
-        if kept and self._exists():
-            return
+        if not kept or not self._exists():
+            self._make()
+
+    def _make(self) -> None:
         # first the note that all is to be written, so that nobody takes an empty index for whole
         with self._database.writing() as connection:
             connection.execute("UPDATE state SET words = words + 1")

@@ -283,9 +283,9 @@ class Collection(AsyncTwins):
             _checkpoint.save_pending(self._database, self._parameters)
 
     def compact(self) -> None:
-        """Give back the space of deleted documents: checkpoint, index and tables built anew."""
+        """Give back the space of deleted documents: index, tables and words are built anew."""
         with self._turn():
-            self._keep_words_in_step()
+            self._keep_words_in_step(rebuild=True)
             _checkpoint.save_pending(self._database, self._parameters, compact=True)
             with self._database.connection() as connection:
                 connection.execute("VACUUM")
@@ -579,12 +579,13 @@ class Collection(AsyncTwins):
                 self._words = Words(self._database, self._analyzer)
             return self._words
 
-    def _keep_words_in_step(self) -> None:
+    def _keep_words_in_step(self, rebuild: bool = False) -> None:
         """Bring the words in step at a checkpoint, if there are any and tantivy is here."""
         with self._database.reading() as connection:
             kept = state_of(connection).words
         if kept and (self._words is not None or find_spec("tantivy") is not None):
-            self._words_for("").catch_up()
+            words = self._words_for("")
+            words.rebuild() if rebuild else words.catch_up()
 
     def _queries(self, vector: Any) -> tuple[NDArray[Any], bool]:
         """Return (n, dim) queries and whether one vector was given."""
