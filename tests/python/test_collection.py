@@ -208,6 +208,26 @@ def test_async_twins(tmp_path: Path) -> None:
     asyncio.run(use())
 
 
+def test_documents_without_a_vector(tmp_path: Path) -> None:
+    with new(tmp_path / "c") as made:
+        made.upsert(["a", "b", "c"], [ROWS[0], None, ROWS[2]], ["x", "y", "z"])
+        for _ in range(2):
+            assert made.count() == 3 and len(made.get()) == 3
+            assert [hit.id for hit in made.search(ROWS[0], 5)] == ["a", "c"]
+            assert [d.vector is None for d in made.get(vectors=True)] == [False, True, False]
+            where = {"attribute": "text", "op": "in", "value": ["y", "z"]}
+            assert [hit.id for hit in made.search(ROWS[0], 5, where)] == ["c"]
+            made.checkpoint()
+        made.update(["b"], ROWS[:1])
+        made.update(["a"], [None])
+        assert [hit.id for hit in made.search(ROWS[0], 5)] == ["b", "c"]
+        assert made.get("a", vectors=True)[0].vector is None
+        made.checkpoint()
+        assert [hit.id for hit in made.search(ROWS[0], 5)] == ["b", "c"]
+        with pytest.raises(ValueError, match="vectors: expected 2, one for each id, got 3"):
+            made.upsert(["a", "b"], [None, None, None])
+
+
 # ---- what is refused
 
 

@@ -34,10 +34,13 @@ _CHECKED = 900
 
 
 class Change(NamedTuple):
-    """Checked documents; what is None stays as it is, or is empty in new ones."""
+    """Checked documents; what is None stays as it is, or is empty in new ones.
+
+    Vectors are the bytes that the index stores, None for a document that has no vector.
+    """
 
     ids: list[str]
-    vectors: NDArray[Any] | None
+    vectors: list[bytes | None] | None
     texts: list[str | None] | None
     metadata: list[str] | None
 
@@ -79,7 +82,7 @@ def check_change(
         raise ValueError(
             "vectors: expected vectors, got None; a collection with embed= makes them of texts"
         )
-    rows = None if vectors is None else checked_rows(vectors, len(names), parameters)
+    rows = None if vectors is None else _blobs(vectors, len(names), parameters)
     return Change(names, rows, texts, packed)
 
 
@@ -88,6 +91,20 @@ def _embedded(embed: Embed, texts: list[str | None]) -> Any:
     if missing:
         raise ValueError(f"texts: expected a text to embed at position {missing[0]}, got None")
     return embed([text for text in texts if text is not None]) if texts else []
+
+
+def _blobs(vectors: Any, count: int, parameters: dict[str, Any]) -> list[bytes | None]:
+    """Return vectors as bytes, and None where a list has None for a document without one."""
+    there = list(range(count))
+    if isinstance(vectors, (list, tuple)) and any(each is None for each in vectors):
+        if len(vectors) != count:
+            raise ValueError(f"vectors: expected {count}, one for each id, got {len(vectors)}")
+        there = [place for place, each in enumerate(vectors) if each is not None]
+        vectors = [vectors[place] for place in there]
+    blobs: list[bytes | None] = [None] * count
+    for place, row in zip(there, checked_rows(vectors, len(there), parameters), strict=True):
+        blobs[place] = row.tobytes()
+    return blobs
 
 
 def checked_rows(vectors: Any, count: int, parameters: dict[str, Any]) -> NDArray[Any]:
@@ -230,7 +247,7 @@ def write_change(connection: sqlite3.Connection, change: Change, verb: str) -> N
         if change.vectors is not None:
             connection.execute(
                 "INSERT OR REPLACE INTO pending VALUES(?, ?, ?)",
-                (row, seq, change.vectors[position].tobytes()),
+                (row, seq, change.vectors[position]),
             )
         if state.words and (change.texts is not None or verb != "update"):
             connection.execute("INSERT OR REPLACE INTO unindexed VALUES(?, ?)", (row, seq))

@@ -104,7 +104,7 @@ def distinct(connection: sqlite3.Connection, path: str, where: Condition | None)
         for value, kind in found
         if kind in kinds
     ]
-    return [value for _, value in sorted(dict.fromkeys(values))]
+    return [value for _, value in sorted(values)]
 
 
 def min_max(

@@ -97,7 +97,7 @@ def hits_of(
     connection: sqlite3.Connection,
     rows: Rows,
     make: Callable[[int], dict[str, Any]],
-    vectors: NDArray[Any] | None = None,
+    vectors: list[NDArray[Any] | None] | None = None,
 ) -> list[Hit]:
     """Return hits of rows; `make` tells by position what they have besides the document."""
     stored = _reading.documents_of(connection, rows)

@@ -222,15 +222,16 @@ class View:
         )
         return found.ids, found.distances
 
-    def vectors(self, rows: Rows) -> NDArray[Any]:
-        """Return the stored vectors of rows that are there."""
-        dtype = _validate.STORED_DTYPES[self._parameters["dtype"]]
-        vectors = np.empty((len(rows), self._parameters["dim"]), dtype)
+    def vectors(self, rows: Rows) -> list[NDArray[Any] | None]:
+        """Return the stored vectors of rows, None for those that have none."""
+        found: list[NDArray[Any] | None] = [None] * len(rows)
         later = self._delta._find_rows(rows) >= 0
-        if later.any():
-            vectors[later] = self._delta.get(rows[later])
-        if not later.all():
-            if self._base is None:
-                raise CorruptError("documents.sqlite: a document has no vector")
-            vectors[~later] = self._base.get(rows[~later])
-        return vectors
+        parts = [(self._delta, np.flatnonzero(later))]
+        if self._base is not None:
+            saved = ~later & (self._base._find_rows(rows) >= 0) & ~np.isin(rows, self._stale)
+            parts.append((self._base, np.flatnonzero(saved)))
+        for index, places in parts:
+            if len(places):
+                for place, vector in zip(places.tolist(), index.get(rows[places]), strict=True):
+                    found[place] = vector
+        return found

@@ -160,8 +160,9 @@ class Collection(AsyncTwins):
         ----------
         ids : str or sequence of str
             Each once. One id alone takes one vector, text and dict.
-        vectors : array_like of shape (n, dim), optional
-            May be left out where the collection has `embed`, which makes them of the texts.
+        vectors : array_like of shape (n, dim), or list of vectors and None
+            A document whose vector is None is found by its words and filters only. May be left out
+            where the collection has `embed`, which makes them of the texts.
         texts : sequence of str or None, optional
         metadata : sequence of dict or None, optional
             What JSON can hold: strings as keys, no NaN.
@@ -395,7 +396,7 @@ class Collection(AsyncTwins):
     def distinct(self, field: str | Sequence[str], where: Where | None = None) -> list[Any]:
         """Return the values of a field, each once, in order: booleans, numbers, strings.
 
-        Of lists come their elements; objects and nulls are left out.
+        Of lists come their elements; objects and nulls are left out. 1 and 1.0 are two values.
         """
         path, condition = field_path(field), self._condition(where)
         with self._database.reading() as connection:
@@ -442,8 +443,8 @@ class Collection(AsyncTwins):
         Returns
         -------
         list of Hit, or for (n, dim) a list of these lists
-            Nearest first, equal distances in the order of insertion; always min(k, documents that
-            the filter finds).
+            Nearest first, equal distances in the order of insertion; always min(k, documents with
+            a vector that the filter finds).
         """
         k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
         condition = self._condition(where)
