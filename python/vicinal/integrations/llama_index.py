@@ -132,7 +132,8 @@ class VicinalVectorStore(BasePydanticVectorStore):
 
     def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Return the nodes that fit a query best, with similarities."""
-        where = _where(query.filters, query.node_ids, query.doc_ids)
+        # an index of LlamaIndex asks with an empty list where it means any node
+        where = _where(query.filters, query.node_ids or None, query.doc_ids or None)
         k, mode = query.similarity_top_k, query.mode
         if mode == VectorStoreQueryMode.DEFAULT:
             return _result(self._collection.search(query.query_embedding, k, where))

@@ -28,6 +28,7 @@ from vicinal.integrations.llama_index import VicinalVectorStore
 
 DIM = 8
 COUNT = 30
+NAMES = [f"n{i}" for i in range(COUNT)]
 
 
 def nodes() -> list[TextNode]:
@@ -111,7 +112,10 @@ CONDITIONS = st.one_of(
     st.lists(CONDITIONS, min_size=1, max_size=3),
     st.sampled_from(FilterCondition),
     st.integers(1, COUNT),
-    st.one_of(st.none(), st.lists(st.sampled_from([f"n{i}" for i in range(COUNT)]), max_size=9)),
+    st.one_of(
+        st.none(),
+        st.lists(st.sampled_from([f"n{i}" for i in range(COUNT)]), min_size=1, max_size=9),
+    ),
 )
 def test_filters_are_those_of_the_simple_store(
     tmp_path_factory: Any, filters: Any, condition: Any, k: int, node_ids: Any
@@ -163,6 +167,7 @@ def test_changes(both: Any) -> None:
         store.delete_nodes(["n1", "n21", "n25"], chosen)
     same(ours, theirs, query)
     for store in both:
+        store.delete_nodes([])  # none, not all
         store.delete_nodes(["n3"])
         store.add(nodes()[:1])
     assert "n3" not in same(ours, theirs, query)
