@@ -22,8 +22,10 @@ __all__ = ["Filters", "hits_by_distance", "hits_of", "search_vectors", "widths"]
 Rows = NDArray[np.int64]
 Ranked = tuple[Rows, NDArray[np.float32]]
 # A filter is first tried on so many of the nearest rows, and then on so many; only where these do
-# not have enough of it all documents are looked at.
+# not have enough of it all documents are looked at. The second takes longer than a search behind a
+# filter whose rows are known, and is only done so often before they are asked for.
 _TRIES = (64, 512)
+_WIDE_TRIES = 2
 _KEPT = 32
 
 
@@ -40,6 +42,7 @@ class Filters:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Condition, Found] = OrderedDict()
+        self._tried: OrderedDict[Condition, int] = OrderedDict()
         self._guard = threading.Lock()
 
     def known(self, where: Condition, seq: int) -> Found | None:
@@ -50,6 +53,17 @@ class Filters:
                 return None
             self._kept.move_to_end(where)
             return found
+
+    def may_try(self, where: Condition, width: int) -> bool:
+        """Tell whether a filter is to be tried on the nearest rows once more."""
+        if width == _TRIES[0]:
+            return True
+        with self._guard:
+            before = self._tried.pop(where, 0)
+            self._tried[where] = before + 1
+            while len(self._tried) > _KEPT:
+                self._tried.popitem(last=False)
+        return before < _WIDE_TRIES
 
     def find(self, connection: sqlite3.Connection, view: View, where: Condition) -> Found:
         """Return what a filter finds; asks SQLite if that is not known."""
@@ -85,6 +99,8 @@ def search_vectors(
         return view.search(queries, k, ef_search, num_threads)
     if len(queries) == 1 and filters.known(where, view.state.seq) is None:
         for width in widths(k, len(view)):
+            if not filters.may_try(where, width):
+                break
             (tried,) = view.search(queries, width, ef_search, num_threads)
             passed = np.isin(tried[0], _reading.rows_among(connection, where, tried[0]))
             if passed.sum() >= k:

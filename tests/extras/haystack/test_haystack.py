@@ -20,6 +20,7 @@ from haystack.errors import FilterError
 from haystack.testing import document_store as suite
 from haystack.testing import document_store_async as async_suite
 
+from support.pages import run_examples
 from vicinal.integrations.haystack import (
     VicinalDocumentStore,
     VicinalEmbeddingRetriever,
@@ -220,3 +221,7 @@ def test_retrievers_in_a_pipeline(tmp_path: Path) -> None:
     assert {each.id for each in found["both"]["documents"]} == {"d0", "d10"}
     for name in ("near", "both"):
         again.get_component(name).document_store.collection.close()
+
+
+def test_the_page() -> None:
+    assert run_examples("haystack.md") == 1

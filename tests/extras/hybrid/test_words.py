@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import vicinal
 from support import processes
+from support.pages import run_examples
 from support.processes import assert_lived
 from vicinal.collection import Collection, Hit
 
@@ -349,3 +350,7 @@ def test_known_items(tmp_path: Path) -> None:
         found = measure(made, data, ("vectors", "words", "relative"))
     assert found["relative"]["first"] >= 0.77
     assert found["relative"]["first"] > max(found["vectors"]["first"], found["words"]["first"])
+
+
+def test_the_page() -> None:
+    assert run_examples("hybrid.md") == 1

@@ -16,6 +16,7 @@ from langchain_tests.integration_tests import (
     VectorStoreIntegrationTests,
 )
 
+from support.pages import run_examples
 from vicinal.integrations.langchain import VicinalHybridRetriever, VicinalVectorStore
 
 EMBEDDING = DeterministicFakeEmbedding(size=16)
@@ -150,3 +151,7 @@ async def test_hybrid_retriever(store: VicinalVectorStore) -> None:
     retriever = VicinalHybridRetriever(store=store, k=2, alpha=0, filter={"n": {"$gt": 0}})
     assert retriever.invoke("limes")[0].id == "d4"
     assert (await retriever.ainvoke("dates apples"))[0].id == "d5"
+
+
+def test_the_page() -> None:
+    assert run_examples("langchain.md") == 1

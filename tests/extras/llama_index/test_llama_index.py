@@ -24,6 +24,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
+from support.pages import run_examples
 from vicinal.integrations.llama_index import VicinalVectorStore
 
 DIM = 8
@@ -212,3 +213,7 @@ def test_an_index_of_llama_index(tmp_path: Path) -> None:
     (found,) = index.as_retriever(similarity_top_k=3, filters=chosen).retrieve("figs")
     assert found.node.node_id == "n7" and found.node.text == nodes()[7].text
     again.client.close()
+
+
+def test_the_page() -> None:
+    assert run_examples("llama-index.md") == 1
