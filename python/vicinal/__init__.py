@@ -19,13 +19,17 @@ from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
 
 if TYPE_CHECKING:
+    from vicinal.collection import Collection, Document, Hit
     from vicinal.shards import Shards, open_shards
     from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
 
 __all__ = [
+    "Collection",
     "CorruptError",
+    "Document",
     "FormatError",
     "FusedResult",
+    "Hit",
     "Index",
     "MeasuredRecall",
     "NeighbourGraph",
@@ -55,13 +59,13 @@ __all__ = [
     "write_vectors",
 ]
 
-# To import what reads files, or many of them, takes milliseconds, for which others need not wait.
+# To import what reads files, many of them, or SQLite, takes milliseconds, for which others need not wait.
 _LATER = {
     **dict.fromkeys(
         ("RowError", "VectorSource", "build", "read_vectors", "write_vectors"), "vectors_io"
     ),
-    "Shards": "shards",
-    "open_shards": "shards",
+    **dict.fromkeys(("Collection", "Document", "Hit"), "collection"),
+    **dict.fromkeys(("Shards", "open_shards"), "shards"),
 }
 
 

@@ -34,7 +34,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 EVERY = _levels.levels_of(_levels.machine_name())
 ALL = os.environ.get("VICINAL_TEST_LEVELS") == "all"
 LEVELS = EVERY if ALL else tuple(vicinal.build_info()["available"])
-EXTRAS = {"arrow", "cli", "convert", "hdf5", "sklearn"}
+EXTRAS = {
+    "arrow",
+    "cli",
+    "convert",
+    "haystack",
+    "hdf5",
+    "hybrid",
+    "langchain",
+    "llama-index",
+    "sklearn",
+}
 MODULES = [f"vicinal/_{level}/_native.so" for level in LEVELS]
 
 needs_build_tools = pytest.mark.skipif(
