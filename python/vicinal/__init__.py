@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vicinal import _cpu, _tuning  # _cpu first: it asks whether this Python will do
+from vicinal._kept_filter import Filter
 from vicinal._metrics import metrics
 from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._trace import Trace, TraceStep
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CorruptError",
+    "Filter",
     "FormatError",
     "FusedResult",
     "Index",

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
-from vicinal.result import SearchResult
+from vicinal.result import SearchResult, of_metric
 
 __all__ = ["exact_search"]
 
@@ -123,9 +123,10 @@ def exact_search(
     else:
         shared_map = _shared_map(given) is not None
         result = call.search(stored, rows, budget, shared_map=shared_map)
+    found = of_metric(metric, given.shape[1])
     if given_queries.ndim == 1:
-        return SearchResult(result.ids[0], result.distances[0])
-    return result
+        return found(result.ids[0], result.distances[0])
+    return found(*result)
 
 
 class _Call(NamedTuple):
