@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 from vicinal import _cpu, _tuning  # _cpu first: it asks whether this Python will do
 from vicinal._kept_filter import Filter
 from vicinal._metrics import metrics
+from vicinal._multi import MultiResult
+from vicinal._pairs import Pairs
 from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._trace import Trace, TraceStep
 from vicinal._tuning import MeasuredRecall, Tuning
 from vicinal._why_not import WhyNot
+from vicinal.diversity import mmr
 from vicinal.errors import CorruptError, FormatError
+from vicinal.estimate import Estimate, estimate
 from vicinal.exact import exact_search
 from vicinal.fusion import FusedResult, fuse
 from vicinal.index import Index, merge, open
@@ -23,12 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CorruptError",
+    "Estimate",
     "Filter",
     "FormatError",
     "FusedResult",
     "Index",
     "MeasuredRecall",
+    "MultiResult",
     "NeighbourGraph",
+    "Pairs",
     "RangeResult",
     "RowError",
     "SearchResult",
@@ -40,12 +47,14 @@ __all__ = [
     "__version__",
     "build",
     "build_info",
+    "estimate",
     "exact_search",
     "fuse",
     "get_num_threads",
     "knn_graph",
     "merge",
     "metrics",
+    "mmr",
     "open",
     "read_vectors",
     "recall_at_k",

@@ -76,12 +76,13 @@ class Labels:
             return np.isin(self._numbers, wanted)
         return np.isin(self._all_codes, wanted)
 
-    def values(self, codes: Codes) -> NDArray[Any]:
-        """Return the labels of numbers, as they were given."""
+    def values(self, codes: Codes, valid: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return the labels of numbers, as they were given; -1 or None where there is none."""
         if self._numbers is not None:
-            return codes
-        labels = np.empty(codes.shape, object)
-        labels[...] = [self._label_of[code] for code in codes.tolist()]
+            return np.where(valid, codes, -1)
+        labels = np.full(codes.shape, None, object)
+        for place in zip(*np.nonzero(valid), strict=True):
+            labels[place] = self._label_of[codes[place]]
         return labels
 
     @cached_property

@@ -21,7 +21,7 @@ from vicinal.result import RangeResult, within_of_metric
 if TYPE_CHECKING:
     from vicinal._native import RangeFound
 
-__all__ = ["batches", "filtered", "get", "nearest", "range_search", "read_vectors"]
+__all__ = ["batches", "filtered", "get", "nearest", "range_search", "read_vectors", "within"]
 
 Found = TypeVar("Found")
 _BY_COST = -1  # which plan a filtered search takes
@@ -35,6 +35,7 @@ def nearest(
     ef_search: int,
     threads: int,
     filter: Any,
+    name: str = "queries",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Search for rows as `as_rows` returned them; (n, k) internal ids, and distances."""
     n = len(rows)
@@ -45,7 +46,7 @@ def nearest(
     else:
         status = filtered(index, rows, k, ef_search, threads, filter, ids, distances)
     if status and status != STRING_NUMBERS:
-        _validate.refuse_rows(status, "queries", rows, given)
+        _validate.refuse_rows(status, name, rows, given)
     return ids, distances
 
 
@@ -100,6 +101,22 @@ def range_search(
     ef_search = _validate.search_width(ef_search, index._ef_search)
     n = len(rows)
     threads = 1 if num_threads is None and n == 1 else _validate.thread_count(num_threads)
+    ids, distances, offsets = within(index, rows, given, radius, ef_search, threads, filter)
+    kind = within_of_metric(index._metric, index._dim)
+    return kind(index._to_external(ids), distances, offsets)
+
+
+def within(
+    index: State,
+    rows: NDArray[Any],
+    given: NDArray[Any],
+    radius: float,
+    ef_search: int,
+    threads: int,
+    filter: Any,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Search for rows within a radius; internal ids, distances, and offsets by query."""
+    n = len(rows)
     offsets = np.empty(n + 1, np.int64)
 
     def search(filters: NativeFilters) -> RangeFound | int:
@@ -116,8 +133,7 @@ def range_search(
     ids = np.empty(offsets[-1], np.int64)
     distances = np.empty(offsets[-1], np.float32)
     native.range_take(found, ids, distances)
-    kind = within_of_metric(index._metric, index._dim)
-    return kind(index._to_external(ids), distances, offsets)
+    return ids, distances, offsets
 
 
 def get(index: State, ids: ArrayLike) -> NDArray[Any]:

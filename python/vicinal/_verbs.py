@@ -109,6 +109,8 @@ class Call:
         Rows that may be found, and of these rows that may not, for all queries or for each.
     examples : list of ndarray, optional
         For each query internal ids that it was made of, which it may not find either.
+    name : str
+        What the caller knows the queries by.
     """
 
     def __init__(
@@ -121,7 +123,9 @@ class Call:
         filter: Any = None,
         exclude: Any = None,
         examples: list[Ids] | None = None,
+        name: str = "queries",
     ) -> None:
+        self._name = name
         self._index, self._rows, self._given = index, rows, given
         self._width, self._threads = width, threads
         belong(index, filter)
@@ -147,7 +151,7 @@ class Call:
         rows = self._rows if every else np.ascontiguousarray(self._rows[asked])
         given = self._given.reshape(self._rows.shape)
         given = given if every else given[asked]
-        arguments = (self._width, self._threads, filter)
+        arguments = (self._width, self._threads, filter, self._name)
         if self._dropped is None:
             return nearest(self._index, rows, given, k, *arguments)
         dropped = [self._dropped[i] for i in asked.tolist()]

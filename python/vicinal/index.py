@@ -16,6 +16,8 @@ from vicinal import (
     _export,
     _kept_filter,
     _merge,
+    _multi,
+    _pairs,
     _persistence,
     _search,
     _stats,
@@ -28,6 +30,8 @@ from vicinal import (
 )
 from vicinal._cpu import native
 from vicinal._kept_filter import Filter
+from vicinal._multi import MultiResult
+from vicinal._pairs import DuplicateGroups, Pairs
 from vicinal._progress import Report
 from vicinal._state import STRING_NUMBERS, PathLike, State
 from vicinal._string_ids import id_kind
@@ -654,6 +658,65 @@ class Index(State):
         """
         return _kept_filter.prepare(self, allowed)
 
+    def search_multi(
+        self,
+        tokens: ArrayLike | Sequence[ArrayLike],
+        owners: ArrayLike,
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        ef_search: int | None = None,
+        exact: bool | None = None,
+        filter: ArrayLike | Filter | None = None,
+        num_threads: int | None = None,
+    ) -> MultiResult:
+        """Find the k best documents of several vectors each for a query of several vectors.
+
+        Parameters
+        ----------
+        tokens : array_like of shape (t, dim) or (n, t, dim), or list of arrays of shape (t, dim)
+            The vectors of one query, or of each.
+        owners : array_like of int or str, shape (len(index),)
+            The document that each row is a vector of, in the order of `index.ids`.
+        k : int
+            Documents wanted, at least 1.
+        candidates : int, optional
+            Nearest documents that each vector of a query brings in; 8 k, at least 64, by default.
+        ef_search, exact, num_threads
+            As for `search`, which finds the candidates.
+        filter : array_like of bool, int or str, or Filter, optional
+            Rows that count; one for all queries.
+
+        Returns
+        -------
+        MultiResult
+            `owners` and `scores`, best first; shape (k,) for one query, (n, k) for several.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `search`; also if a query has no vector, or the index changes meanwhile.
+
+        Notes
+        -----
+        A document's score is MaxSim (ColBERT, arXiv:2004.12832): for each vector of the query the
+        largest similarity among those of the document, added up; the cosine, the inner product, or
+        less the squared distance for "l2". Candidates get their exact score, on vectors as stored:
+        a document is missed only if no vector of the query has it among its `candidates` nearest.
+        Threads: as for `search`.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2, "ip")
+        >>> _ = index.add([[1, 0], [0, 1], [2, 0], [0.5, 0.5]])
+        >>> index.search_multi([[1, 0], [0, 1]], owners=["a", "a", "b", "b"], k=2)
+        MultiResult(owners=array(['b', 'a'], dtype=object), scores=array([2.5, 2. ], dtype=float32))
+        """
+        return _multi.search_multi(
+            *(self, tokens, owners, k, candidates, ef_search, exact, filter, num_threads)
+        )
+
     def range_search(
         self,
         queries: ArrayLike,
@@ -714,6 +777,103 @@ class Index(State):
         SearchResult(ids=array([0, 2]), distances=array([0., 2.], dtype=float32))
         """
         return _search.range_search(self, queries, radius, ef_search, filter, num_threads)
+
+    def pairs(
+        self,
+        radius: float,
+        *,
+        ef_search: int | None = None,
+        exact: bool | None = None,
+        filter: Filters = None,
+        num_threads: int | None = None,
+    ) -> Pairs:
+        """Find all pairs of rows within a distance, each once.
+
+        Parameters
+        ----------
+        radius : float
+            As for `range_search`.
+        ef_search : int, optional
+            As for `range_search`.
+        exact : bool, optional
+            True measures all pairs.
+        filter : array_like of bool, int or str, or Filter, optional
+            Rows to look at, as for `search`; one for all.
+        num_threads : int, optional
+            As for `add`.
+
+        Returns
+        -------
+        Pairs
+            Iterate over it for triples (id, id, distance), over `batches()` for arrays of these;
+            `arrays()` has all at once. `share_found` tells, when asked, which share of the true
+            pairs that is. No row is a pair with itself; equal rows are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `range_search`.
+
+        Notes
+        -----
+        Takes a range search for each row, some at a time: memory does not grow with the pairs.
+        With "cosine" equal rows may be some 1e-7 apart by rounding: let `radius` be 1e-6 or more.
+        Threads: safe at any time; rows that are removed on the way are left out, those that are
+        added may be found or not.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> _ = index.add([[0, 0], [3, 4], [1, 0], [3, 5]])
+        >>> list(index.pairs(1.5))
+        [(0, 2, 1.0), (1, 3, 1.0)]
+        """
+        return _pairs.pairs(self, radius, ef_search, exact, filter, num_threads)
+
+    def duplicates(
+        self,
+        radius: float,
+        *,
+        ef_search: int | None = None,
+        exact: bool | None = None,
+        filter: Filters = None,
+        num_threads: int | None = None,
+    ) -> DuplicateGroups:
+        """Put rows within a distance of each other into groups.
+
+        Parameters
+        ----------
+        radius, ef_search, exact, filter, num_threads
+            As for `pairs`.
+
+        Returns
+        -------
+        list of ndarray
+            The ids of each group of two rows or more, in the order of rows; groups in the order of
+            their first rows. Its attribute `share_found` is the share of the true pairs that was
+            found, measured on 256 rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `pairs`.
+
+        Notes
+        -----
+        A group is what a chain of pairs leads to: its ends may be farther apart than `radius`.
+        Takes `pairs`, and 24 bytes for each row.
+        Threads: as for `pairs`.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> _ = index.add([[0, 0], [3, 4], [1, 0], [3, 5], [9, 9]])
+        >>> index.duplicates(1.5)
+        [array([0, 2]), array([1, 3])]
+        """
+        return _pairs.duplicates(self, radius, ef_search, exact, filter, num_threads)
 
     def get(self, ids: ArrayLike) -> NDArray[Any]:
         """Return stored vectors.
