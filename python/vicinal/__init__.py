@@ -5,12 +5,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vicinal import _cpu, _tuning  # _cpu first: it asks whether this Python will do
+from vicinal._kept_filter import Filter
 from vicinal._metrics import metrics
+from vicinal._multi import MultiResult
+from vicinal._pairs import Pairs
 from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._trace import Trace, TraceStep
 from vicinal._tuning import MeasuredRecall, Tuning
 from vicinal._why_not import WhyNot
+from vicinal.diversity import mmr
 from vicinal.errors import CorruptError, FormatError
+from vicinal.estimate import Estimate, estimate
 from vicinal.exact import exact_search
 from vicinal.fusion import FusedResult, fuse
 from vicinal.index import Index, merge, open
@@ -27,12 +32,16 @@ __all__ = [
     "Collection",
     "CorruptError",
     "Document",
+    "Estimate",
+    "Filter",
     "FormatError",
     "FusedResult",
     "Hit",
     "Index",
     "MeasuredRecall",
+    "MultiResult",
     "NeighbourGraph",
+    "Pairs",
     "RangeResult",
     "RowError",
     "SearchResult",
@@ -45,12 +54,14 @@ __all__ = [
     "__version__",
     "build",
     "build_info",
+    "estimate",
     "exact_search",
     "fuse",
     "get_num_threads",
     "knn_graph",
     "merge",
     "metrics",
+    "mmr",
     "open",
     "open_shards",
     "read_vectors",
@@ -59,7 +70,7 @@ __all__ = [
     "write_vectors",
 ]
 
-# To import what reads files, many of them, or SQLite, takes milliseconds, for which others need not wait.
+# To import what reads files, many of them, or SQLite, takes milliseconds that others need not wait.
 _LATER = {
     **dict.fromkeys(
         ("RowError", "VectorSource", "build", "read_vectors", "write_vectors"), "vectors_io"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vicinal._state import PathLike
 
 if TYPE_CHECKING:
     from vicinal.index import Index
     from vicinal.result import SearchResult
 
-__all__ = ["result_to_arrow", "to_arrow", "to_npy", "to_parquet"]
+__all__ = ["result_to_arrow", "result_to_pandas", "to_arrow", "to_npy", "to_parquet"]
 
 
 def to_arrow(index: Index) -> Any:
@@ -39,3 +41,23 @@ def result_to_arrow(result: SearchResult) -> Any:
     from vicinal.vectors_io._write import table_of_result
 
     return table_of_result(result.ids, result.distances)
+
+
+def result_to_pandas(result: SearchResult) -> Any:
+    """See `SearchResult.to_pandas`."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "vicinal: a DataFrame needs pandas, which is not installed: pip install pandas"
+        ) from error
+    ids, distances = np.atleast_2d(result.ids), np.atleast_2d(result.distances)
+    queries, ranks = np.nonzero(np.isfinite(distances))
+    return pandas.DataFrame(
+        {
+            "query": queries,
+            "rank": ranks,
+            "id": ids[queries, ranks],
+            "distance": distances[queries, ranks],
+        }
+    )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vicinal import _validate
 
-__all__ = ["NativeFilters", "as_filters"]
+__all__ = ["IDS", "NONE", "NativeFilters", "as_filter", "as_filters", "is_list"]
 
-_FLAGS, _IDS, _NONE = b"b", b"i", b"n"
+FLAGS, IDS, NONE = b"b", b"i", b"n"
 
 _PLAIN = (int, float, str, bytes, np.generic)  # what is one id, or none that can be
 
@@ -31,7 +31,15 @@ class NativeFilters(NamedTuple):
     which: NDArray[np.int64]
 
 
-def as_filters(given: Any, rows: int, queries: int, to_internal: ToInternal) -> NativeFilters:
+class Kept(Protocol):
+    """A filter that was prepared: `vicinal._kept_filter.Filter`, which imports this module."""
+
+    def _as_array(self, *, by_ids: bool) -> tuple[NDArray[Any], bytes]: ...
+
+
+def as_filters(
+    given: Any, rows: int, queries: int, to_internal: ToInternal, *, by_ids: bool = False
+) -> NativeFilters:
     """Check a filter.
 
     Parameters
@@ -45,6 +53,8 @@ def as_filters(given: Any, rows: int, queries: int, to_internal: ToInternal) -> 
         Queries of the call.
     to_internal : callable
         Turns ids, given with the argument's name, into int64.
+    by_ids : bool
+        Hand kept filters on as ids, not as bytes, which are of one moment.
 
     Raises
     ------
@@ -54,8 +64,8 @@ def as_filters(given: Any, rows: int, queries: int, to_internal: ToInternal) -> 
         If it has the wrong shape, or a list is not as long as there are queries.
     """
     which = np.zeros(queries, dtype=np.int64)
-    if not _is_list(given):
-        array, kind = _as_filter(given, "filter", rows, to_internal)
+    if not is_list(given):
+        array, kind = as_filter(given, "filter", rows, to_internal, by_ids)
         return NativeFilters((array,), kind, which)
     if len(given) != queries:
         raise ValueError(
@@ -67,14 +77,15 @@ def as_filters(given: Any, rows: int, queries: int, to_internal: ToInternal) -> 
     for position, item in enumerate(given):
         number = numbers.setdefault(id(item), len(arrays))
         if number == len(arrays):
-            array, kind = _as_filter(item, f"filter: item {position}", rows, to_internal)
+            name = f"filter: item {position}"
+            array, kind = as_filter(item, name, rows, to_internal, by_ids)
             arrays.append(array)
             kinds.append(kind)
         which[position] = number
     return NativeFilters(tuple(arrays), b"".join(kinds), which)
 
 
-def _is_list(given: Any) -> bool:
+def is_list(given: Any) -> bool:
     """Tell whether it is one filter for each query; a list of plain ids is a single one."""
     if not isinstance(given, (list, tuple)):
         return False
@@ -82,21 +93,28 @@ def _is_list(given: Any) -> bool:
     others = tuple(kind for kind in set(map(type, given)) if not issubclass(kind, _PLAIN))
     asked = filter(lambda item: isinstance(item, others), given) if others else ()
     return any(
-        item is None or isinstance(item, (list, tuple)) or np.ndim(item) != 0 for item in asked
+        item is None
+        or isinstance(item, (list, tuple))
+        or hasattr(item, "_as_array")
+        or np.ndim(item) != 0
+        for item in asked
     )
 
 
-def _as_filter(
-    given: Any, name: str, rows: int, to_internal: ToInternal
+def as_filter(
+    given: Any, name: str, rows: int, to_internal: ToInternal, by_ids: bool = False
 ) -> tuple[NDArray[Any] | None, bytes]:
     """Return one filter and its kind."""
     if given is None:
-        return None, _NONE
+        return None, NONE
+    if hasattr(given, "_as_array"):
+        kept: Kept = given
+        return kept._as_array(by_ids=by_ids)
     if isinstance(given, (list, tuple)) and len(given) == 0:
-        return np.empty(0, dtype=np.int64), _IDS
+        return np.empty(0, dtype=np.int64), IDS
     wanted = f"{name}: expected booleans of shape ({rows},) or ids of shape (n,), got "
     if isinstance(given, (list, tuple)) and isinstance(given[0], str):
-        return to_internal(given, name)[0], _IDS
+        return to_internal(given, name)[0], IDS
     array = _validate.as_array(given, name, "booleans or ids")
     _validate.refuse_unordered(given, array, name, "booleans or ids")
     if isinstance(given, (str, bytes)) or array.ndim != 1:
@@ -106,7 +124,7 @@ def _as_filter(
     if array.dtype.kind == "b":
         if len(array) != rows:
             raise ValueError(f"{wanted}{len(array)} booleans")
-        return np.ascontiguousarray(array).view(np.uint8), _FLAGS
+        return np.ascontiguousarray(array).view(np.uint8), FLAGS
     if array.dtype.kind in "iu":
         if len(array) == rows and _is_mask(array):
             raise ValueError(
@@ -114,7 +132,7 @@ def _as_filter(
                 "np.asarray(filter, dtype=bool); as ids, 0 and 1 need to be given once only"
             )
         given = array  # made once; other lists are for `to_internal` to look at
-    return to_internal(given, name)[0], _IDS
+    return to_internal(given, name)[0], IDS
 
 
 def _is_mask(array: NDArray[Any]) -> bool:

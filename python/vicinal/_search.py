@@ -1,23 +1,90 @@
-"""Reading an index: all rows within a radius, stored vectors by id or in order.
+"""Reading an index: rows behind a filter or within a radius, stored vectors by id or in order.
 
 `Index.search` is not here: its body stands in index.py, where a call costs least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
-from vicinal._filters import as_filters
-from vicinal._state import State
-from vicinal.result import RangeResult
+from vicinal._filters import NativeFilters, as_filters
+from vicinal._kept_filter import belong
+from vicinal._state import STRING_NUMBERS, State
+from vicinal.result import RangeResult, within_of_metric
 
-__all__ = ["batches", "get", "range_search", "read_vectors"]
+if TYPE_CHECKING:
+    from vicinal._native import RangeFound
+
+__all__ = ["batches", "filtered", "get", "nearest", "range_search", "read_vectors", "within"]
+
+Found = TypeVar("Found")
+_BY_COST = -1  # which plan a filtered search takes
+
+
+def nearest(
+    index: State,
+    rows: NDArray[Any],
+    given: NDArray[Any],
+    k: int,
+    ef_search: int,
+    threads: int,
+    filter: Any,
+    name: str = "queries",
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Search for rows as `as_rows` returned them; (n, k) internal ids, and distances."""
+    n = len(rows)
+    ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+    arguments = (index._handle, rows, k, ef_search, threads)
+    if filter is None:
+        status = native.index_search(*arguments, ids, distances)
+    else:
+        status = filtered(index, rows, k, ef_search, threads, filter, ids, distances)
+    if status and status != STRING_NUMBERS:
+        _validate.refuse_rows(status, name, rows, given)
+    return ids, distances
+
+
+def filtered(
+    index: State,
+    rows: NDArray[Any],
+    k: int,
+    ef_search: int,
+    threads: int,
+    filter: Any,
+    ids: NDArray[np.int64],
+    distances: NDArray[np.float32],
+) -> int:
+    """Search behind a filter into `ids` and `distances`; returns the status of the native call."""
+
+    def search(filters: NativeFilters) -> int:
+        return native.index_search_filtered(
+            index._handle, rows, k, ef_search, threads, *filters, _BY_COST, ids, distances
+        )
+
+    return _with_filters(index, filter, 1 if rows.ndim == 1 else len(rows), search)
+
+
+def _with_filters(
+    index: State, filter: Any, queries: int, search: Callable[[NativeFilters], Found]
+) -> Found:
+    """Search with a filter; once more if it was a kept one and the index changed meanwhile."""
+    index._check_counts()
+    kept = belong(index, filter)
+    moment = index._moment() if kept else (0, 0)
+    try:
+        found = search(as_filters(filter, len(index), queries, index._to_internal))
+        if not kept or index._moment() == moment:
+            return found
+    except ValueError:
+        if not kept or index._moment() == moment:
+            raise
+    return search(as_filters(filter, len(index), queries, index._to_internal, by_ids=True))
 
 
 def range_search(
@@ -25,7 +92,7 @@ def range_search(
     queries: ArrayLike,
     radius: float,
     ef_search: int | None,
-    filter: ArrayLike | Sequence[ArrayLike | None] | None,
+    filter: Any,
     num_threads: int | None,
 ) -> RangeResult:
     """See `Index.range_search`."""
@@ -34,24 +101,39 @@ def range_search(
     ef_search = _validate.search_width(ef_search, index._ef_search)
     n = len(rows)
     threads = 1 if num_threads is None and n == 1 else _validate.thread_count(num_threads)
+    ids, distances, offsets = within(index, rows, given, radius, ef_search, threads, filter)
+    kind = within_of_metric(index._metric, index._dim)
+    return kind(index._to_external(ids), distances, offsets)
+
+
+def within(
+    index: State,
+    rows: NDArray[Any],
+    given: NDArray[Any],
+    radius: float,
+    ef_search: int,
+    threads: int,
+    filter: Any,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Search for rows within a radius; internal ids, distances, and offsets by query."""
+    n = len(rows)
     offsets = np.empty(n + 1, np.int64)
-    if filter is not None:
-        index._check_counts()
-    found = native.index_range(
-        index._handle,
-        rows,
-        radius,
-        ef_search,
-        threads,
-        *as_filters(filter, len(index), n, index._to_internal),
-        offsets,
-    )
+
+    def search(filters: NativeFilters) -> RangeFound | int:
+        return native.index_range(
+            index._handle, rows, radius, ef_search, threads, *filters, offsets
+        )
+
+    if filter is None:
+        found = search(as_filters(None, 0, n, index._to_internal))
+    else:
+        found = _with_filters(index, filter, n, search)
     if isinstance(found, int):
         _validate.refuse_rows(found, "queries", rows, given)
     ids = np.empty(offsets[-1], np.int64)
     distances = np.empty(offsets[-1], np.float32)
     native.range_take(found, ids, distances)
-    return RangeResult(index._to_external(ids), distances, offsets)
+    return ids, distances, offsets
 
 
 def get(index: State, ids: ArrayLike) -> NDArray[Any]:

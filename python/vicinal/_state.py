@@ -22,6 +22,7 @@ from vicinal._cpu import native
 from vicinal._query_sample import QuerySample
 from vicinal._string_ids import StringIds, as_strings
 from vicinal._writer_lock import WriterLock
+from vicinal.result import of_metric
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -52,6 +53,7 @@ class State:
     __slots__ = (
         "_M",
         "__weakref__",
+        "_compactions",
         "_dim",
         "_dtype",
         "_ef_construction",
@@ -64,6 +66,7 @@ class State:
         "_query_shape",
         "_read_only",
         "_resident",
+        "_result",
         "_seed",
         "_strings",
         "_tuned_widths",
@@ -85,11 +88,13 @@ class State:
         self._resident = "all"
         self._query_dtype: np.dtype[Any] | None = _validate.query_dtype(self._dtype)
         self._query_shape = (self._dim,)
+        self._result = of_metric(self._metric, self._dim)
         self._strings = StringIds.of(handle, path)
         self._kept_queries: QuerySample | None = None
         # search widths by (recall, k), as far as they were asked for; see _tuning.py
         self._tuned_widths: dict[tuple[float, int], int] = {}
         self._writer_lock = WriterLock()
+        self._compactions = 0
         _indexes[id(self)] = self
 
     def __len__(self) -> int:
@@ -106,6 +111,10 @@ class State:
     def _changes(self) -> int:
         """Return how many changes have taken effect."""
         return _info.number(self._handle, _info.CHANGES)
+
+    def _moment(self) -> tuple[int, int]:
+        """Return what is equal as long as the same ids are there in the same order."""
+        return self._compactions, self._changes()
 
     def _require_writable(self) -> None:
         """Refuse a change of an index opened with mode="r"."""

@@ -203,7 +203,7 @@ def trace(index: State, query: ArrayLike, k: int, ef_search: int | None) -> Trac
         estimated=bool(estimated),
         reranked=reranked,
         rows=known,
-        result=SearchResult(index._to_external(ids), distances),
+        result=index._result(index._to_external(ids), distances),
         _index=index,
         _words=words,
         _starts=tuple(starts),

@@ -130,7 +130,10 @@ def compact(index: State, num_threads: int | None, progress: bool | Report | Non
         handle = native.index_compact(index._handle, threads, report)
         # Strings first: they name what searches find in either, and those under way use both.
         index._strings = StringIds.of(handle, index._path)
+        # Changes are counted anew: what was true after as many of them before need not be so now.
+        index._compactions += 1
         index._handle = handle
+        index._compactions += 1
 
 
 def write_rows(

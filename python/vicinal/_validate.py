@@ -24,6 +24,7 @@ __all__ = [
     "STORED_DTYPES",
     "Array",
     "as_array",
+    "as_floats",
     "as_id",
     "as_ids",
     "as_numbers",
@@ -406,6 +407,11 @@ def _to_bfloat16_bits(given: Array) -> NDArray[np.uint16]:
         rounded[np.isnan(values)] = 0x7FC0
         bits[start : start + step] = rounded
     return bits
+
+
+def as_floats(rows: Array, dtype: str) -> Array:
+    """Return stored rows as numbers: bits of bfloat16 as float32, all else as it is."""
+    return _from_bfloat16_bits(rows) if dtype == "bfloat16" else rows
 
 
 def _from_bfloat16_bits(bits: Array) -> NDArray[np.float32]:

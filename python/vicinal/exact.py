@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from vicinal import _validate
 from vicinal._borrowed import on_disk, shared_map
 from vicinal._cpu import native
-from vicinal.result import SearchResult
+from vicinal.result import SearchResult, of_metric
 
 __all__ = ["exact_search"]
 
@@ -124,9 +124,10 @@ def exact_search(
     else:
         mapped = 0 if shared_map(given) is None else 2 if on_disk(stored) else 1
         result = call.search(stored, rows, budget, mapped=mapped)
+    found = of_metric(metric, given.shape[1])
     if given_queries.ndim == 1:
-        return SearchResult(result.ids[0], result.distances[0])
-    return result
+        return found(result.ids[0], result.distances[0])
+    return found(*result)
 
 
 class _Call(NamedTuple):

@@ -6,15 +6,18 @@ properties, statistics and checks. Each but `search` is its documentation and on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import (
     _export,
+    _kept_filter,
     _merge,
+    _multi,
+    _pairs,
     _persistence,
     _residence,
     _search,
@@ -23,10 +26,13 @@ from vicinal import (
     _tuning,
     _updates,
     _validate,
+    _verbs,
     _why_not,
 )
 from vicinal._cpu import native
-from vicinal._filters import as_filters
+from vicinal._kept_filter import Filter
+from vicinal._multi import MultiResult
+from vicinal._pairs import DuplicateGroups, Pairs
 from vicinal._progress import Report
 from vicinal._state import STRING_NUMBERS, PathLike, State
 from vicinal._string_ids import id_kind
@@ -42,6 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Index", "merge", "open"]
 
+Filters = ArrayLike | Filter | Sequence[ArrayLike | Filter | None] | None
+Examples = ArrayLike | Mapping[Any, float] | Sequence[ArrayLike | Mapping[Any, float]]
+
 # Below this many rows a scan of all of them beats the graph, and is exact.
 EXACT_BELOW = native.exact_below()
 
@@ -55,7 +64,6 @@ _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
 _READY = 0x0101  # flags.num of an array that is C-contiguous and aligned
 _MAX_COUNT = _validate.MAX_COUNT
-_BY_COST = -1  # which plan a filtered search takes
 
 
 class Index(State):
@@ -419,6 +427,7 @@ class Index(State):
 
     # ---- searching; safe at any time from any number of threads
 
+    @overload
     def search(
         self,
         queries: ArrayLike,
@@ -426,8 +435,48 @@ class Index(State):
         *,
         ef_search: int | None = None,
         recall: float | None = None,
-        filter: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        filter: Filters = None,
         num_threads: int | None = None,
+        exclude: Filters = None,
+        groups: ArrayLike | None = None,
+        per_group: int | None = None,
+        exact: bool | None = None,
+    ) -> SearchResult: ...
+
+    @overload
+    def search(
+        self,
+        *,
+        like: Examples,
+        unlike: Examples | None = None,
+        k: int = 10,
+        ef_search: int | None = None,
+        recall: float | None = None,
+        filter: Filters = None,
+        num_threads: int | None = None,
+        exclude: Filters = None,
+        groups: ArrayLike | None = None,
+        per_group: int | None = None,
+        exact: bool | None = None,
+    ) -> SearchResult: ...
+
+    # What stands behind `_only_by_name` is given by name only. Defaults of such arguments that are
+    # positional all the same cost nothing; each that is not costs 10 ns in every call.
+    def search(
+        self,
+        queries: ArrayLike | None = None,
+        k: int = 10,
+        _only_by_name: None = None,
+        ef_search: int | None = None,
+        recall: float | None = None,
+        filter: Filters = None,
+        num_threads: int | None = None,
+        exclude: Filters = None,
+        groups: ArrayLike | None = None,
+        per_group: int | None = None,
+        exact: bool | None = None,
+        like: Examples | None = None,
+        unlike: Examples | None = None,
     ) -> SearchResult:
         """Find the k nearest vectors of each query.
 
@@ -447,31 +496,49 @@ class Index(State):
             In place of `ef_search`: the width that `tune` found for this share of the true
             neighbours, from 0 to 1. The smallest width tuned for as high a recall and as large a k,
             or higher ones, is used.
-        filter : array_like of bool, int or str, or list of them, optional
+        filter : array_like of bool, int or str, Filter, or list of them, optional
             Which rows may be found: booleans of shape (len(index),) in the order of `index.ids`, or
-            ids in any order, of which unknown ones stand for nothing. A list has one of either, or
-            None, for each query; the same object for several queries is prepared once.
+            ids in any order, of which unknown ones stand for nothing, or what `Index.filter` made
+            of either. A list has one of these, or None, for each query; the same object for several
+            queries is prepared once.
         num_threads : int, optional
             Threads that share the queries, at least 1; by default one for one query, else as many
             as `vicinal.get_num_threads` tells. Results do not depend on it.
+        exclude : as filter, optional
+            Which rows may not be found, such as those that were shown before.
+        groups : array_like of int or str, shape (len(index),), optional
+            What each row is a part of, in the order of `index.ids`: then k groups are found, not k
+            rows, and of each its `per_group` best rows. A group is as near as its nearest row.
+        per_group : int, optional
+            Rows of each group, at least 1; 1 by default.
+        exact : bool, optional
+            True measures all rows allowed: nothing is missed.
+        like, unlike : int, str, array_like of these, mapping, or list of them, optional
+            In place of `queries`: ids of rows that results are to be like, and unlike. The query is
+            the mean of the vectors `like`, or twice it less the mean of those `unlike`, for integer
+            indexes rounded. A mapping of ids gives each its weight. A list of lists makes a batch.
+            These ids are not found.
 
         Returns
         -------
         SearchResult
             `ids` (int64) and `distances` (float32), nearest first, equal distances in the order of
-            rows; shape (k,) for one query, (n, k) for a batch. There are always min(k, rows that
-            the filter allows) results; the rest is id -1 and distance infinity. String ids come as
-            an object array of `str`, with None in place of -1.
+            rows; shape (k,) for one query, (n, k) for a batch, with groups k * per_group in place
+            of k. There are always min(k, rows that may be found) results, or as many groups; the
+            rest is id -1 and distance infinity. String ids come as an object array of `str`, with
+            None in place of -1.
 
         Raises
         ------
         TypeError
-            If queries, `k`, `ef_search`, `filter` or `num_threads` are of the wrong kind.
+            If an argument is of the wrong kind, or both `queries` and `like` are given.
         ValueError
             If a shape is wrong, a number out of range, a query holds NaN or infinity, or is zero
-            with metric "cosine"; if the index was not tuned for `recall` and `k`, or `ef_search` is
-            given as well; if booleans are not as many as rows, or a list of filters is not as long
-            as there are queries.
+            with metric "cosine"; if the index was not tuned for `recall` and `k`; if two of
+            `ef_search`, `recall` and `exact` are given; if booleans or groups are not as many as
+            rows, or a list of filters is not as long as there are queries.
+        KeyError
+            If an id in `like` or `unlike` is not in the index.
         CorruptError
             If a filter is given and a mapped file does not have as many rows as it says.
         MemoryError
@@ -481,11 +548,27 @@ class Index(State):
         -----
         Threads: safe at any time, also while vectors are added, replaced or removed, which it never
         waits for; it sees all of a change or nothing of it. The GIL is released. While another
-        thread changes the index, filter by ids: booleans fit the rows of one moment. Those made
-        before a change mean other rows afterwards, and nothing tells if there are as many.
+        thread changes the index, filter by ids: booleans and groups fit the rows of one moment.
+        Those made before a change mean other rows afterwards, and nothing tells if there are as
+        many.
         How rows are found behind a filter: docs/guide/filtering.md.
         Sources: arXiv:1603.09320, algorithms 2 and 5; arXiv:2403.04871.
         """
+        if (
+            exclude is not None
+            or groups is not None
+            or exact is not None
+            or queries is None
+            or like is not None
+            or per_group is not None
+            or unlike is not None
+        ):
+            return _verbs.search(
+                *(self, queries, k, ef_search, recall, filter, num_threads),
+                *(exclude, groups, per_group, exact, like, unlike),
+            )
+        if _only_by_name is not None:
+            raise TypeError("search: expected arguments after k by name, got a third without one")
         # On a small index the checks take longer than the search: those for the usual arguments
         # stand here in a row, everything else goes the long way. One more call of a function would
         # take 3 % of the time.
@@ -533,25 +616,110 @@ class Index(State):
         if filter is None:
             status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
         else:
-            self._check_counts()
-            status = native.index_search_filtered(
-                self._handle,
-                rows,
-                k,
-                ef_search,
-                num_threads,
-                *as_filters(filter, len(self), n, self._to_internal),
-                _BY_COST,
-                ids,
-                distances,
-            )
+            status = _search.filtered(self, rows, k, ef_search, num_threads, filter, ids, distances)
             if status == 0 and self._strings is not None:
                 status = STRING_NUMBERS
         if status:
             if status != STRING_NUMBERS:
                 _validate.refuse_rows(status, "queries", rows.reshape(n, self._dim), given)
-            return SearchResult(self._to_external(ids), distances)
-        return _new_tuple(SearchResult, (ids, distances))
+            return self._result(self._to_external(ids), distances)
+        return _new_tuple(self._result, (ids, distances))
+
+    def filter(self, allowed: ArrayLike | Callable[[NDArray[Any]], ArrayLike] | Filter) -> Filter:
+        """Prepare a filter once, for any number of searches.
+
+        Parameters
+        ----------
+        allowed : array_like of bool, int or str, or callable
+            As `search` takes filters, or a function of `index.ids` that returns booleans. It is
+            called once; ids need not be in the index yet.
+
+        Returns
+        -------
+        Filter
+            For `search(..., filter=...)`, `exclude=` and `range_search`. It allows the same ids
+            whatever rows come and go, and combines: `a & b`, `a | b`, `~a`; `len(a)` rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `search`; also if a function returns anything else than booleans of that shape, or
+            the filter is one of another index.
+
+        Notes
+        -----
+        The first search after a change of the index prepares it anew.
+        Threads: safe at any time.
+
+        Examples
+        --------
+        >>> import numpy as np, vicinal
+        >>> index = vicinal.Index(2)
+        >>> _ = index.add(np.arange(12).reshape(6, 2))
+        >>> even = index.filter(index.ids % 2 == 0)
+        >>> index.search([0, 0], k=3, filter=even & ~index.filter([0, 5])).ids
+        array([ 2,  4, -1])
+        """
+        return _kept_filter.prepare(self, allowed)
+
+    def search_multi(
+        self,
+        tokens: ArrayLike | Sequence[ArrayLike],
+        owners: ArrayLike,
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        ef_search: int | None = None,
+        exact: bool | None = None,
+        filter: ArrayLike | Filter | None = None,
+        num_threads: int | None = None,
+    ) -> MultiResult:
+        """Find the k best documents of several vectors each for a query of several vectors.
+
+        Parameters
+        ----------
+        tokens : array_like of shape (t, dim) or (n, t, dim), or list of arrays of shape (t, dim)
+            The vectors of one query, or of each.
+        owners : array_like of int or str, shape (len(index),)
+            The document that each row is a vector of, in the order of `index.ids`.
+        k : int
+            Documents wanted, at least 1.
+        candidates : int, optional
+            Nearest documents that each vector of a query brings in; 8 k, at least 64, by default.
+        ef_search, exact, num_threads
+            As for `search`, which finds the candidates.
+        filter : array_like of bool, int or str, or Filter, optional
+            Rows that count; one for all queries.
+
+        Returns
+        -------
+        MultiResult
+            `owners` and `scores`, best first; shape (k,) for one query, (n, k) for several.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `search`; also if a query has no vector, or the index changes meanwhile.
+
+        Notes
+        -----
+        A document's score is MaxSim (ColBERT, arXiv:2004.12832): for each vector of the query the
+        largest similarity among those of the document, added up; the cosine, the inner product, or
+        less the squared distance for "l2". Candidates get their exact score, on vectors as stored:
+        a document is missed only if no vector of the query has it among its `candidates` nearest.
+        Threads: as for `search`.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2, "ip")
+        >>> _ = index.add([[1, 0], [0, 1], [2, 0], [0.5, 0.5]])
+        >>> index.search_multi([[1, 0], [0, 1]], owners=["a", "a", "b", "b"], k=2)
+        MultiResult(owners=array(['b', 'a'], dtype=object), scores=array([2.5, 2. ], dtype=float32))
+        """
+        return _multi.search_multi(
+            *(self, tokens, owners, k, candidates, ef_search, exact, filter, num_threads)
+        )
 
     def range_search(
         self,
@@ -559,7 +727,7 @@ class Index(State):
         radius: float,
         *,
         ef_search: int | None = None,
-        filter: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        filter: Filters = None,
         num_threads: int | None = None,
     ) -> RangeResult:
         """Find all vectors within a distance of each query.
@@ -574,7 +742,7 @@ class Index(State):
         ef_search : int, optional
             Candidates kept on the way to the query, at least 1; `index.ef_search` by default. More
             finds more where few rows are within the radius.
-        filter : array_like of bool, int or str, or list of them, optional
+        filter : array_like of bool, int or str, Filter, or list of them, optional
             As for `search`.
         num_threads : int, optional
             As for `search`.
@@ -613,6 +781,103 @@ class Index(State):
         SearchResult(ids=array([0, 2]), distances=array([0., 2.], dtype=float32))
         """
         return _search.range_search(self, queries, radius, ef_search, filter, num_threads)
+
+    def pairs(
+        self,
+        radius: float,
+        *,
+        ef_search: int | None = None,
+        exact: bool | None = None,
+        filter: Filters = None,
+        num_threads: int | None = None,
+    ) -> Pairs:
+        """Find all pairs of rows within a distance, each once.
+
+        Parameters
+        ----------
+        radius : float
+            As for `range_search`.
+        ef_search : int, optional
+            As for `range_search`.
+        exact : bool, optional
+            True measures all pairs.
+        filter : array_like of bool, int or str, or Filter, optional
+            Rows to look at, as for `search`; one for all.
+        num_threads : int, optional
+            As for `add`.
+
+        Returns
+        -------
+        Pairs
+            Iterate over it for triples (id, id, distance), over `batches()` for arrays of these;
+            `arrays()` has all at once. `share_found` tells, when asked, which share of the true
+            pairs that is. No row is a pair with itself; equal rows are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `range_search`.
+
+        Notes
+        -----
+        Takes a range search for each row, some at a time: memory does not grow with the pairs.
+        With "cosine" equal rows may be some 1e-7 apart by rounding: let `radius` be 1e-6 or more.
+        Threads: safe at any time; rows that are removed on the way are left out, those that are
+        added may be found or not.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> _ = index.add([[0, 0], [3, 4], [1, 0], [3, 5]])
+        >>> list(index.pairs(1.5))
+        [(0, 2, 1.0), (1, 3, 1.0)]
+        """
+        return _pairs.pairs(self, radius, ef_search, exact, filter, num_threads)
+
+    def duplicates(
+        self,
+        radius: float,
+        *,
+        ef_search: int | None = None,
+        exact: bool | None = None,
+        filter: Filters = None,
+        num_threads: int | None = None,
+    ) -> DuplicateGroups:
+        """Put rows within a distance of each other into groups.
+
+        Parameters
+        ----------
+        radius, ef_search, exact, filter, num_threads
+            As for `pairs`.
+
+        Returns
+        -------
+        list of ndarray
+            The ids of each group of two rows or more, in the order of rows; groups in the order of
+            their first rows. Its attribute `share_found` is the share of the true pairs that was
+            found, measured on 256 rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `pairs`.
+
+        Notes
+        -----
+        A group is what a chain of pairs leads to: its ends may be farther apart than `radius`.
+        Takes `pairs`, and 24 bytes for each row.
+        Threads: as for `pairs`.
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> _ = index.add([[0, 0], [3, 4], [1, 0], [3, 5], [9, 9]])
+        >>> index.duplicates(1.5)
+        [array([0, 2]), array([1, 3])]
+        """
+        return _pairs.duplicates(self, radius, ef_search, exact, filter, num_threads)
 
     def get(self, ids: ArrayLike) -> NDArray[Any]:
         """Return stored vectors.
@@ -1179,6 +1444,9 @@ with 0 rows, read-only
         Uses all cores and ends on Ctrl-C. Threads: safe at any time.
         """
         _stats.verify(self)
+
+
+_verbs.by_name_only(Index.search)
 
 
 def open(path: PathLike, *, mode: str = "r", verify: bool = False, resident: str = "auto") -> Index:

@@ -228,7 +228,7 @@ class Shards:
         """Return the filter of each shard."""
         if given is None:
             return [None] * len(self.shards)
-        if _filters._is_list(given):
+        if _filters.is_list(given):
             split = [self._split(one, queries) for one in given]
             return [[one[i] for one in split] for i in range(len(self.shards))]
         array = np.asarray(given)

@@ -52,6 +52,7 @@ def test_a_method_is_its_documentation_and_a_call() -> None:
         if isinstance(node, ast.ClassDef) and node.name == "Index"
     )
     methods = [node for node in index.body if isinstance(node, ast.FunctionDef)]
+    methods = [node for node in methods if "overload" not in map(ast.unparse, node.decorator_list)]
     assert len(methods) > 30
     for method in methods:
         public = not method.name.startswith("_")

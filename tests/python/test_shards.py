@@ -66,7 +66,7 @@ def test_search_is_the_merge_of_all(shards: vicinal.Shards, k: int, threads: int
 
 
 def test_wide_searches_are_exact(shards: vicinal.Shards) -> None:
-    ids, distances = vicinal.exact_search(ROWS, QUERIES, 10)
+    _, distances = vicinal.exact_search(ROWS, QUERIES, 10)
     found = shards.search(QUERIES, 10, ef_search=4000)
     assert np.allclose(found.distances, distances)
 

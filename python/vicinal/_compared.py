@@ -1,0 +1,34 @@
+"""Stored vectors compared with each other in NumPy, for the few that a search has found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vicinal import _validate
+from vicinal._cpu import native
+from vicinal._state import State
+
+__all__ = ["as_compared", "stored_present"]
+
+
+def stored_present(
+    index: State, internal: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the stored vectors of internal ids, and which of them are there; zeros for others."""
+    stored = np.zeros((len(internal), index._dim), _validate.STORED_DTYPES[index._dtype])
+    present = np.zeros(len(internal), np.uint8)
+    native.index_get_present(index._handle, np.ascontiguousarray(internal), stored, present)
+    return stored, present != 0
+
+
+def as_compared(index: State, rows: NDArray[Any], *, queries: bool = False) -> NDArray[np.float32]:
+    """Return vectors as float32 whose products are similarities: of unit length for "cosine"."""
+    values = rows if queries else _validate.as_floats(rows, index._dtype)
+    vectors: NDArray[np.float32] = values.astype(np.float32, copy=False)
+    if index._metric == "cosine":
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        vectors = vectors / np.maximum(lengths, np.float32(1e-30))[:, None]
+    return vectors
