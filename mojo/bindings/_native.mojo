@@ -25,6 +25,8 @@ from bindings.info_api import (
     index_get_present,
     index_info,
     index_rows,
+    index_kept_queries,
+    index_set_kept_queries,
     index_set_tuning,
     index_tuning,
 )
@@ -124,6 +126,10 @@ def PyInit__native() abi("C") -> Obj:
     )
     methods.add[index_version]("index_version", "index_version(handle) -> int")
     methods.add[index_tuning]("index_tuning", "index_tuning(handle) -> bytes")
+    methods.add[index_kept_queries]("index_kept_queries", "index_kept_queries(handle) -> bytes")
+    methods.add[index_set_kept_queries](
+        "index_set_kept_queries", "index_set_kept_queries(handle, data) -> None"
+    )
     methods.add[index_set_tuning]("index_set_tuning", "index_set_tuning(handle, rows) -> None")
     methods.add[index_trace](
         "index_trace",

@@ -282,6 +282,39 @@ def index_tuning(args: Args, count: Int) raises Fail -> Obj:
     return result
 
 
+def index_kept_queries(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_kept_queries(handle) -> bytes: the sample of queries, as it was given or saved; none: empty.
+    """
+    need(count, 1)
+    ref index = capsule_get[Index, TAG](args[unsafe_offset=0])[]
+    var bytes = index.query_bytes
+    var made = external_call["PyBytes_FromStringAndSize", Obj](
+        index.queries.address if bytes != 0 else 0, bytes
+    )
+    if made == 0:
+        raise Fail()
+    return made
+
+
+def index_set_kept_queries(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_set_kept_queries(handle, data uint8[n]) -> None: replaces the sample of queries that files hold.
+    """
+    need(count, 2)
+    var index = capsule_get[Index, TAG](args[unsafe_offset=0])
+    var data = View(args[unsafe_offset=1], BYTE_TYPE, 1)
+    var n = data.dim(0)
+    # a new column, since the old one may be part of a file
+    var column = Column()
+    if n != 0 and not column.grow(n):
+        raise fail("MemoryError", "no memory for the kept queries; the index is as it was")
+    if n != 0:
+        unsafe_memcpy(dest=column.ptr[UInt8](), src=at[UInt8](data.address()), count=n)
+    index[].query_bytes = n
+    index[].queries = column^
+    _ = data^
+    return none()
+
+
 def index_set_tuning(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_set_tuning(handle, rows int64[n, 8]) -> None: replaces the rows of tuned search widths.
     """

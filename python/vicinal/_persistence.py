@@ -8,6 +8,8 @@ import reprlib
 import tempfile
 from typing import IO, Any, TypeVar
 
+import numpy as np
+
 from vicinal import _file_status, _residence
 from vicinal._cpu import native
 from vicinal._logging import logged
@@ -34,6 +36,7 @@ def save(index: State, path: PathLike, give_back: bool = False) -> None:
     """See `Index.save`; with `give_back` pages of a map leave memory as they are copied."""
     index._check_counts()
     with index._writer_lock.held():
+        _hand_over_queries(index)
         _file_status.call(
             lambda name, status: native.index_save(
                 index._handle, name, index._ef_search, status, give_back
@@ -129,12 +132,20 @@ def _write(index: State, file: IO[bytes]) -> None:
     """Save into an open file that is empty."""
     index._check_counts()
     with index._writer_lock.held():
+        _hand_over_queries(index)
         _file_status.call(
             lambda _, status: native.index_write(
                 index._handle, file.fileno(), index._ef_search, status
             ),
             "",
         )
+
+
+def _hand_over_queries(index: State) -> None:
+    """Give the native index the sample of kept queries, as a file has it."""
+    kept = index._kept_queries
+    data = np.empty(0, np.uint8) if kept is None else kept.to_bytes()
+    native.index_set_kept_queries(index._handle, data)
 
 
 def _nameless_file() -> IO[bytes]:

@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vicinal.errors import CorruptError
+
 __all__ = ["QuerySample"]
 
+_HEAD = 16  # bytes before the queries in a file
+_MOST = 2**31 - 1
 _LARGEST_SQUARE = 8e37  # squared length beyond which a search refuses a query
 
 
@@ -25,6 +29,31 @@ class QuerySample:
     def __init__(self, count: int, dim: int, dtype: np.dtype[Any]) -> None:
         self._rows = np.zeros((count, dim), dtype)
         self._seen = 0
+
+    @classmethod
+    def of_bytes(cls, data: bytes, dim: int, dtype: np.dtype[Any]) -> QuerySample:
+        """Return the sample that `to_bytes` wrote; CorruptError if it did not."""
+        count, seen = 0, 0
+        if len(data) >= _HEAD:
+            count, seen = np.frombuffer(data[:_HEAD], np.int64).tolist()
+        width = dim * dtype.itemsize
+        if not 0 < count <= _MOST or seen < 0 or len(data) != _HEAD + min(count, seen) * width:
+            raise CorruptError("index: its sample of kept queries is damaged")
+        try:
+            sample = cls(count, dim, dtype)
+        except (MemoryError, ValueError):  # room for more than there can be
+            raise CorruptError("index: its sample of kept queries is damaged") from None
+        rows = np.frombuffer(data, dtype, offset=_HEAD).reshape(-1, dim)
+        sample._rows[: len(rows)] = rows
+        sample._seen = seen
+        return sample
+
+    def to_bytes(self) -> NDArray[np.uint8]:
+        """Return the sample as a file has it: its room, the queries seen, then those kept."""
+        seen = self._seen
+        head = np.array([len(self._rows), seen], np.int64)
+        rows = self._rows[:seen]
+        return np.concatenate([head.view(np.uint8), rows.reshape(-1).view(np.uint8)])
 
     def take(self, rows: NDArray[Any]) -> None:
         """Hand over queries, shape (n, dim)."""

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _file_status, _info, _validate
 from vicinal._cpu import native
+from vicinal._promises import Promises
 from vicinal._query_sample import QuerySample
 from vicinal._string_ids import StringIds, as_strings
 from vicinal._writer_lock import WriterLock
@@ -62,6 +63,7 @@ class State:
         "_kept_queries",
         "_metric",
         "_path",
+        "_promises",
         "_query_dtype",
         "_query_shape",
         "_read_only",
@@ -90,12 +92,21 @@ class State:
         self._query_shape = (self._dim,)
         self._result = of_metric(self._metric, self._dim)
         self._strings = StringIds.of(handle, path)
-        self._kept_queries: QuerySample | None = None
+        self._promises = Promises()
+        kept = native.index_kept_queries(handle)
+        dtype = _validate.query_dtype(self._dtype)
+        self._keep(QuerySample.of_bytes(kept, self._dim, dtype) if kept else None)
         # search widths by (recall, k), as far as they were asked for; see _tuning.py
         self._tuned_widths: dict[tuple[float, int], int] = {}
         self._writer_lock = WriterLock()
         self._compactions = 0
         _indexes[id(self)] = self
+
+    def _keep(self, sample: QuerySample | None) -> None:
+        """Hand queries over to a sample from now on, or to none."""
+        self._kept_queries = sample
+        # No array has a dtype of None: then every search goes the way on which queries are kept.
+        self._query_dtype = None if sample else _validate.query_dtype(self._dtype)
 
     def __len__(self) -> int:
         return native.index_info(self._handle, _COUNT)

@@ -84,6 +84,7 @@ def stats(index: State) -> dict[str, Any]:
         "ids": "int64" if index._strings is None else "str",
         "tuned": tuned,
         "tuning_stale": any(tuning.stale(count) for tuning in tuned),
+        "promises": index._promises.told(),
         "format_version": native.index_version(index._handle),
         "quantization": _CODE_KINDS[number(_info.CODES)],
         "quantization_reason": _quantization_reason(index),

@@ -181,9 +181,7 @@ def keep_queries(index: State, count: int) -> None:
     """See `Index.keep_queries`."""
     count = _validate.whole_number(count, "count", 0, _validate.MAX_COUNT)
     dtype = _validate.query_dtype(index._dtype)
-    index._kept_queries = QuerySample(count, index._dim, dtype) if count else None
-    # No array has a dtype of None: then every search goes the way on which queries are kept.
-    index._query_dtype = None if count else dtype
+    index._keep(QuerySample(count, index._dim, dtype) if count else None)
 
 
 def tunings(index: State) -> tuple[Tuning, ...]:

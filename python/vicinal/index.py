@@ -595,8 +595,13 @@ class Index(State):
         if type(k) is not int or not 0 < k <= _LARGE:
             k = _validate.whole_number(k, "k", 1, _MAX_COUNT)
             _validate.room_for_results(1 if single else len(rows), k, len(self))
+        changes = -1
         if ef_search is None:
-            ef_search = self._ef_search if recall is None else _tuning.tuned_width(self, recall, k)
+            if recall is None:
+                ef_search = self._ef_search
+            else:
+                ef_search = _tuning.tuned_width(self, recall, k)
+                changes = self._changes()
         elif recall is not None:
             raise ValueError("recall: expected ef_search or recall, got both")
         elif type(ef_search) is not int or not 0 < ef_search <= _MAX_COUNT:
@@ -615,6 +620,8 @@ class Index(State):
         distances = _empty(wanted, _FLOAT32)
         if filter is None:
             status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
+            if changes >= 0 and recall is not None and status in (0, STRING_NUMBERS):
+                self._promises.answered(self, recall, k, rows, distances, changes)
         else:
             status = _search.filtered(self, rows, k, ef_search, num_threads, filter, ids, distances)
             if status == 0 and self._strings is not None:
@@ -1155,8 +1162,9 @@ with 0 rows, read-only
 
         Notes
         -----
-        `tune` and `measure_recall` use the sample once it has 100 queries. It is in memory only:
-        not saved, copied or pickled. A call of `search` takes some microseconds longer.
+        `tune` and `measure_recall` use the sample once it has 100 queries. Files, copies and
+        pickles carry it, at `dim` values a query, and an index that was opened with one goes on
+        with it. A call of `search` takes some microseconds longer.
         Threads: safe at any time.
 
         Examples
@@ -1329,12 +1337,17 @@ with 0 rows, read-only
             in use again, which `compact` gives back; `quantization`, what the graph is walked on,
             and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
             and `tuning_stale`, True if the number of rows has more than doubled or halved since one
-            of these; `format_version`, that of the file `save` writes; `resident`, what of the
-            file stays in memory, see `open`; `reads`, what searches read from disk `for`
-            ("nothing", "re-ranking" or "every hop") and how many `requests` and `bytes` they have
-            asked for; and `filtered`, how many queries with a filter were answered since the index
-            was made or opened by a `scan` of the allowed rows, by the usual `beam`, by a `two_hop`
-            walk over allowed rows alone, and how many of those scans came after a walk
+            of these; `promises`, what `search(recall=)` found when it looked: for each recall and k
+            that were asked for how many queries were searched exactly as well (`looked_at`, one of
+            1,000, or of a tenth as many as there are rows, the latest 200), the share of the true
+            neighbours `found`, its 95 % interval `low` to `high`, and `kept`, False if all of that
+            is below the recall, None below 30 queries; `format_version`, that of the file `save`
+            writes; `resident`, what of the file stays in memory, see `open`; `reads`, what searches
+            read from disk `for` ("nothing", "re-ranking" or "every hop") and how many `requests`
+            and `bytes` they have asked for; and `filtered`, how many queries with a filter were
+            answered since the index was made or opened by a `scan` of the allowed rows, by the
+            usual `beam`, by a `two_hop` walk over allowed rows alone, and how many of those scans
+            came after a walk
             (`scan_after_walk`).
 
         Notes

@@ -387,6 +387,19 @@ def test_filters_beside_others(tmp_path: Path) -> None:
     assert all(record["recall"] >= 0.9 for record in filtered)
 
 
+def test_large_k(tmp_path: Path) -> None:
+    out = tmp_path / "large.jsonl"
+    options = ["--indexes", "vicinal,vicinal-None", "--k", "10,300", "--rounds", "1"]
+    command = [sys.executable, str(BENCH / "large_k.py"), "--sets", "minilm-4k", *options]
+    command += ["--queries", "40", "--out", str(out)]
+    environment = {**os.environ, "VICINAL_DATA": str(BENCH.parent / "tests" / "data")}
+    subprocess.run(command, check=True, env=environment, timeout=120)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    asked = [(line["index"], line["k"], line["ef_search"]) for line in lines]
+    assert asked == [(n, k, max(64, k)) for k in (10, 300) for n in ("vicinal", "vicinal-None")]
+    assert all(0.95 < line["recall"] <= 1 and line["qps"] > 0 for line in lines)
+
+
 @pytest.mark.parametrize("change", variants.CHANGES, ids=lambda change: change.name)
 def test_ablations_fit_the_sources(tmp_path, change):
     source = change.source(tmp_path)

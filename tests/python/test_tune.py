@@ -290,7 +290,7 @@ def test_kept_queries(index: vicinal.Index) -> None:
     assert index.measure_recall(ef_search=kept.ef_search) == kept.measured
     assert abs(kept.ef_search - given.ef_search) <= given.ef_search // 5
     for other in (index.copy(), pickle.loads(pickle.dumps(index))):
-        assert other.tune(0.9).queries == "assumed", "they are not copied"
+        assert other.tune(0.9) == kept and other.tune(0.9).queries == "kept"
     assert [t.queries for t in index.copy().tuned] == [None]
     index.keep_queries(0)
     assert index.tune(0.9).queries == "assumed"

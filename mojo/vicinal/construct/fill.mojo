@@ -22,6 +22,9 @@ comptime NEAREST = 48
 """Candidates kept of a row."""
 comptime THROUGH = 8
 """Links that are looked through, the first and nearest; more found no more that mattered."""
+comptime FAR_SHARE = 4
+"""Rows that come in small calls have at most 1 of 4 slots for what they link to on level 1: of clusters that come one a call, early ones
+were found from few places."""
 comptime LEFT_FREE = 2
 """Slots left for reverse links of rows to come; one in blocks of a single cache line."""
 
@@ -43,6 +46,8 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
     """The rows."""
     var found: Ptr[UInt32]
     """Receives the new links of each row, `cap` slots, EMPTY behind them."""
+    var far: Bool
+    """Whether rows get links that they have on level 1."""
     var scratches: Ptr[Ptr[Scratch]]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -61,7 +66,7 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
                 self.collect(row, used, scratch)
                 if scratch.failed():
                     return  # who made the call looks for it, too
-                self.choose(block, used, found, scratch)
+                self.choose(row, block, used, found, scratch)
 
     def collect(self, row: Int, used: Int, mut scratch: Scratch):
         """Leaves the nearest rows two links away from a row in the beam."""
@@ -100,18 +105,47 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
                     scratch.beam.insert(entry)
             waiting = 0
 
-    def choose(self, block: Ptr[UInt32], used: Int, found: Ptr[UInt32], mut scratch: Scratch):
+    def look_above(
+        self, row: Int, block: Ptr[UInt32], used: Int, most: Int, found: Ptr[UInt32]
+    ) -> Int:
+        """Takes rows that a row links to on level 1, at most `most`, and returns their number."""
+        ref graph = self.graph[]
+        var ordinal = graph.ordinal_of(row)
+        if ordinal < 0:
+            return 0
+        var above = graph.links(1, ordinal)
+        var count = 0
+        for i in range(graph.cap(1)):
+            var node = Int(above[unsafe_offset=i])
+            if node >= graph.ordinals or count >= most:
+                break
+            var other = UInt32(graph.row_of(node))
+            var known = Int(other) >= graph.linked or graph.leaves(Int(other))
+            for j in range(used):
+                known = known or block[unsafe_offset=j] == other
+            if not known:
+                found[unsafe_offset=count] = other
+                count += 1
+        return count
+
+    def choose(
+        self, row: Int, block: Ptr[UInt32], used: Int, found: Ptr[UInt32], mut scratch: Scratch
+    ):
         """Picks of the beam what is not much nearer to a link than to the row (`space.SQUARED_ALPHA`).
         """
-        var kept = used
         var cap = self.graph[].cap(0)
         var wanted = cap - left_free(cap)
+        var kept = used
+        if self.far:
+            kept += self.look_above(row, block, used, min(cap // FAR_SHARE, wanted - used), found)
         var bytes = cap * Self.S.query_bytes(self.rows)
         var queries = scratch.queries_for(bytes)
         if scratch.failed():
             return
         for i in range(used):
             scratch.prepare[Self.S](self.rows, Int(block[unsafe_offset=i]), i)
+        for i in range(used, kept):
+            scratch.prepare[Self.S](self.rows, Int(found[unsafe_offset=i - used]), i)
         for i in range(scratch.beam.size):
             if kept >= wanted:
                 break
@@ -172,6 +206,7 @@ def refine_new_nodes[
     scratches: Ptr[Ptr[Scratch]],
     log: UndoLog,
     mut watch: V,
+    far: Bool = False,
 ) -> Bool:
     """Fills free slots on level 0; the result does not depend on the number of workers.
 
@@ -184,6 +219,7 @@ def refine_new_nodes[
         scratches: MAX_SEARCHES for each worker.
         log: Receives what an undo needs, and word of memory that was refused.
         watch: May end the work early.
+        far: Whether rows get links that they have on level 1, too.
 
     Returns:
         False if `watch` ended it or memory was refused; the caller undoes.
@@ -200,7 +236,7 @@ def refine_new_nodes[
         var here = places.unsafe_offset(done)
         var size = min(BATCH, count - done)
         _ = team.run(
-            size, PIECE, FindMissingLinks[S](shared, rows, here, found, scratches), unwatched
+            size, PIECE, FindMissingLinks[S](shared, rows, here, found, far, scratches), unwatched
         )
         if any_failed(scratches, team.size() * MAX_SEARCHES):
             log.fail()

@@ -28,7 +28,7 @@ from vicinal.system.parallel import Watch, usable_cores
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime SECTIONS = 18
+comptime SECTIONS = 19
 comptime MAX_TUNINGS = 4096
 
 
@@ -210,6 +210,11 @@ def _describe(
             name_of("tuning"), index.tuning.address, INT64_SECTION, index.tunings, TUNING_WORDS
         )
         count += 1
+    if index.query_bytes != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("kept_queries"), index.queries.address, BYTES_SECTION, index.query_bytes, 1
+        )
+        count += 1
     if index.mended != 0:
         sections[unsafe_offset=count] = Section(
             name_of("mended"), Int(Pointer(to=index.mended)), INT64_SECTION, 1, 1
@@ -355,6 +360,10 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
         _need_none(mapped, "tombstones", status)
     _attach_texts(mapped, index, status)
     _attach_tuning(mapped, index, status)
+    var kept = _rows_of(mapped, "kept_queries")
+    if kept != 0:
+        _view(mapped, index.queries, "kept_queries", BYTES_SECTION, kept, 1, status)
+        index.query_bytes = kept
     _attach_mended(mapped, index, status)
     _attach_largest_id(mapped, index, status)
     if not status.ok():
@@ -541,4 +550,5 @@ def _make_private(mut index: Index) -> Bool:
         and index.strings.text.own()
         and index.strings.offsets.own()
         and index.tuning.own()
+        and index.queries.own()
     )

@@ -119,6 +119,10 @@ struct Index(Movable):
     """Search widths that were found for a wanted recall, rows of TUNING_WORDS int64; the caller's matter."""
     var tunings: Int
     """Rows of it."""
+    var queries: Column
+    """A sample of queries, bytes as files have them; the caller's matter."""
+    var query_bytes: Int
+    """Bytes of it."""
     var readers: Readers
     var filter_statistics: FilterStatistics
     var build_statistics: BuildStatistics
@@ -181,6 +185,8 @@ struct Index(Movable):
         self.strings = StringTable()
         self.tuning = Column()
         self.tunings = 0
+        self.queries = Column()
+        self.query_bytes = 0
         self.readers = Readers()
         self.filter_statistics = FilterStatistics()
         self.build_statistics = BuildStatistics()

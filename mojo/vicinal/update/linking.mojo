@@ -4,6 +4,7 @@ from vicinal.construct.connect import repair
 from vicinal.construct.fill import refine_new_nodes
 from vicinal.construct.insertion import link_rows
 from vicinal.construct.merge_order import StartNodes
+from vicinal.construct.second_look import draw_nodes, look_again
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
@@ -149,7 +150,7 @@ struct Linking[V: Watch](Movable):
         if outcome != WRITTEN:
             return outcome
         self.watch[].advance(new.count)
-        return self.fill[L](rows, new.places, new.count, log)
+        return self.fill[L](rows, new.places, new.count, log, present > new.count)
 
     def fill_changed[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Int:
         """Fills the slots that are free in blocks that have changed."""
@@ -163,14 +164,14 @@ struct Linking[V: Watch](Movable):
             if log.touched[unsafe_offset=row] != 0 and stays(states, row):
                 places[unsafe_offset=count] = UInt32(row)
                 count += 1
-        var outcome = self.fill[L](rows, places, count, log)
+        var outcome = self.fill[L](rows, places, count, log, False)
         release(places)
         return outcome
 
     def fill[
         L: SymmetricDistance
-    ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog) -> Int:
-        """Fills free slots of some rows."""
+    ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog, far: Bool) -> Int:
+        """Fills free slots of some rows, with `far` also by what they link to on level 1."""
         var time = now()
         var outcome = outcome_of(
             log,
@@ -183,6 +184,7 @@ struct Linking[V: Watch](Movable):
                 self.scratches,
                 log,
                 self.watch[],
+                far,
             ),
         )
         _ = self.index[].build_statistics.add_elapsed(FILL, time)
@@ -267,6 +269,8 @@ struct LinkNew[V: Watch](LinkTask):
             outcome = self.linking[].link[L](
                 rows, new, change.until(), present, log, StartNodes.none()
             )
+        if outcome == WRITTEN and present > new.count:
+            outcome = self.look_again[L](rows, present, log)
         # copies do not count: however many there are, they are one row of the graph
         var unrepaired = new.count
         if log.linked != 0:
@@ -287,6 +291,35 @@ struct LinkNew[V: Watch](LinkTask):
             if Int(change.reused[unsafe_offset=i]) < graph.linked:
                 graph.empty(Int(change.reused[unsafe_offset=i]))
         return outcome
+
+    def look_again[L: SymmetricDistance](self, rows: Rows, present: Int, log: UndoLog) -> Int:
+        """Lets older rows of the upper levels look again for links, about as many as come to be there.
+        """
+        ref index = self.linking[].index[]
+        ref graph = index.graph[]
+        var wanted = (present + self.new[].count) // graph.M - present // graph.M
+        wanted = min(wanted, graph.ordinals // 2)
+        if wanted <= 0:
+            return WRITTEN
+        var nodes = allocate[UInt32](wanted)
+        if missing(nodes):
+            return OUT
+        var time = now()
+        var count = draw_nodes(nodes, wanted, graph.ordinals, index.seed + present)
+        var done = look_again[L](
+            graph,
+            rows,
+            index.states.address(),
+            nodes,
+            count,
+            index.candidates(),
+            self.linking[].team[],
+            self.linking[].scratches,
+            log,
+        )
+        release(nodes)
+        _ = index.build_statistics.add_elapsed(REPAIR, time)
+        return WRITTEN if done else OUT
 
     def link_from_other[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Int:
         """Links rows that another index has linked already.
