@@ -57,7 +57,7 @@ def part_bytes(rows: int, dim: int, dtype: str, M: int) -> int:
 
 def join_bytes(rows: int, dim: int, dtype: str, M: int, threads: int) -> int:
     """Return what joining takes at most; rows and lists of parts are read from maps."""
-    # the table of equal rows while it grows, places of lists, rows in order, levels, what is reached
+    # the table of equal rows as it grows, places of lists, rows in order, levels, what is reached
     beside = 64 + 2 * threads
     sampled = rows // max(1, rows // _SAMPLED)
     mapped = min(rows * _row(dim, dtype), sampled * max(_AROUND, _row(dim, dtype)))
