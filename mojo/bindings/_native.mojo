@@ -30,7 +30,7 @@ from bindings.info_api import (
     index_set_tuning,
     index_tuning,
 )
-from bindings.parts_api import index_join, index_links
+from bindings.parts_api import index_give_back, index_join, index_links
 from bindings.python_api import Methods, Obj
 from bindings.residence_api import index_keep, index_residence
 from bindings.search_api import (
@@ -68,9 +68,8 @@ def PyInit__native() abi("C") -> Obj:
         "index_compact", "index_compact(handle, threads, progress) -> new handle"
     )
     methods.add[index_links]("index_links", "index_links(handle, out) -> None")
-    methods.add[index_join](
-        "index_join", "index_join(handle, parts, threads, progress, give_back) -> None"
-    )
+    methods.add[index_join]("index_join", "index_join(handle, parts, threads, progress) -> None")
+    methods.add[index_give_back]("index_give_back", "index_give_back(handle) -> None")
     methods.add[index_search](
         "index_search",
         (
@@ -100,9 +99,7 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_check](
         "index_check", "index_check(handle) -> 0 or the number of a broken invariant"
     )
-    methods.add[index_save](
-        "index_save", "index_save(handle, path, ef_search, status, give_back) -> None"
-    )
+    methods.add[index_save]("index_save", "index_save(handle, path, ef_search, status) -> None")
     methods.add[index_open](
         "index_open", "index_open(path, copy, verify, status) -> handle or None"
     )

@@ -24,7 +24,6 @@ from vicinal.file.posix import InputFile, Status
 from vicinal.index.header import IndexFile
 from vicinal.index.persistence import format_version, open_index, save_index, write_index
 from vicinal.index.vector_index import Index
-from vicinal.kernels.space import row_stride
 from vicinal.system.crc import crc32c as checksum
 from vicinal.system.memory import at
 
@@ -68,20 +67,13 @@ def status_view(o: Obj) raises Fail -> View:
 
 
 def index_save(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_save(handle, path, ef_search, status int64[5], give_back) -> None.
-
-    With `give_back` pages of a mapped file are given back while they are copied.
-    """
-    need(count, 5)
+    """Implements index_save(handle, path, ef_search, status int64[5]) -> None."""
+    need(count, 4)
     var index = handle_of(args[unsafe_offset=0])
     var path = path_bytes(args[unsafe_offset=1])
     var ef_search = as_int(args[unsafe_offset=2])
     var out = status_view(args[unsafe_offset=3])
-    var give_back = as_int(args[unsafe_offset=4]) != 0
     var watch = PythonWatch(0, 0)
-    if give_back and index[].file != 0:
-        watch.mapped = index[].vectors.address
-        watch.mapped_bytes = index[].count * row_stride(index[].dim, index[].dtype)
     var status = save_index(index[], path, ef_search, watch)
     var raised = watch.raised
     _ = watch^

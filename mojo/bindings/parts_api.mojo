@@ -1,4 +1,5 @@
-"""Links of one part, and the graph of all parts."""
+"""Links of one part, the graph of all parts, and memory that is given back meanwhile."""
+from std.ffi import c_int, external_call
 from std.memory import unsafe_memcpy
 
 from bindings.handles import handle_of
@@ -45,18 +46,16 @@ def index_links(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_join(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_join(handle, parts, threads, progress or None, give_back) -> None.
+    """Implements index_join(handle, parts, threads, progress or None) -> None.
 
     The index has rows and no graph, and nobody else uses it; after an exception it is of no use. `parts` is a tuple that holds, for each
-    part, its rows as uint32[n] and their blocks as uint32[n, slots], one after the other. With `give_back` pages of a mapped file are
-    given back while it runs.
+    part, its rows as uint32[n] and their blocks as uint32[n, slots], one after the other.
     """
-    need(count, 5)
+    need(count, 4)
     var index = handle_of(args[unsafe_offset=0])
     var arrays = args[unsafe_offset=1]
     var threads = as_int(args[unsafe_offset=2])
     var progress = 0 if is_none(args[unsafe_offset=3]) else args[unsafe_offset=3]
-    var give_back = as_int(args[unsafe_offset=4]) != 0
     if index[].graph[].linked != 0:
         raise fail("ValueError", "index: expected one without a graph")
     var size = tuple_size(arrays) // 2
@@ -89,9 +88,6 @@ def index_join(args: Args, count: Int) raises Fail -> Obj:
             )
         parts[unsafe_offset=p] = PartLinks(at[UInt32](rows_of), at[UInt32](links_of), n)
     var watch = PythonWatch(progress, index[].count)
-    if give_back and index[].file != 0:
-        watch.mapped = index[].vectors.address
-        watch.mapped_bytes = index[].count * row_stride(index[].dim, index[].dtype)
     var status = join_parts(index[], parts, size, threads, watch)
     _ = watch^
     release(parts)
@@ -101,4 +97,21 @@ def index_join(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "parts: a part names a row that does not exist, or one twice")
     if status != DONE:
         raise no_memory()
+    return none()
+
+
+def index_give_back(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_give_back(handle) -> None: takes the vectors of a mapped file out of this process.
+
+    They stay in the system's cache while it has room, and come again when they are read; at any time, from any thread.
+    """
+    comptime MADV_DONTNEED = 4
+    need(count, 1)
+    ref index = handle_of(args[unsafe_offset=0])[]
+    if index.file != 0 and index.count != 0:  # a section of a file begins on a page
+        _ = external_call["madvise", c_int](
+            index.vectors.address,
+            index.count * row_stride(index.dim, index.dtype),
+            c_int(MADV_DONTNEED),
+        )
     return none()

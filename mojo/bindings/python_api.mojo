@@ -23,8 +23,6 @@ comptime SIGNED_KIND: UInt8 = 2
 comptime UNSIGNED_KIND: UInt8 = 3
 comptime LOOK_EVERY = 50_000_000
 """Nanoseconds between looks at signals and calls of `progress`."""
-comptime GIVE_BACK_EVERY = 5_000_000
-"""Nanoseconds between two times that pages of a map are given back: at most some 20 MB are read by one thread in between."""
 
 
 struct Fail(TrivialRegisterPassable):
@@ -350,10 +348,6 @@ struct PythonWatch(Watch):
     """True once a Python exception has been set: the call must end and raise `Fail`."""
     var key: Int
     """A key of this thread whose destructor keeps it, see `look`; 0 until the first look."""
-    var mapped: Int
-    """Address of a part of a file's map whose pages are given back while the call runs, 0 for none; see `give_back`."""
-    var mapped_bytes: Int
-    var next_give_back: Int
 
     def __init__(out self, progress: Obj, total: Int, held: Bool = False):
         """Releases the GIL, unless it is `held`, see `NoGil`; `progress` is 0 or a callable that outlives the watch.
@@ -364,9 +358,6 @@ struct PythonWatch(Watch):
         self.next_look = 0
         self.raised = False
         self.key = 0
-        self.mapped = 0
-        self.mapped_bytes = 0
-        self.next_give_back = 0
         self.gil = NoGil(held)
 
     def __deinit__(deinit self):
@@ -380,21 +371,11 @@ struct PythonWatch(Watch):
         var time = now()
         if self.next_look == 0:
             self.next_look = time + LOOK_EVERY
-        if self.mapped_bytes != 0 and time >= self.next_give_back:
-            self.give_back()
         if time < self.next_look:
             return True
         self.look(done)
         self.next_look = now() + LOOK_EVERY
         return not self.raised
-
-    def give_back(mut self):
-        """Takes the pages of the map out of this process; they stay in the system's cache while it has room, and come again when they
-        are read.
-        """
-        comptime MADV_DONTNEED = 4
-        _ = external_call["madvise", c_int](self.mapped, self.mapped_bytes, c_int(MADV_DONTNEED))
-        self.next_give_back = now() + GIVE_BACK_EVERY
 
     def advance(mut self, base: Int):
         """Adds `base` to what `progress` is told from now on."""

@@ -32,15 +32,13 @@ _OURS = (*State.__slots__, "__dict__")
 
 
 @logged
-def save(index: State, path: PathLike, give_back: bool = False) -> None:
-    """See `Index.save`; with `give_back` pages of a map leave memory as they are copied."""
+def save(index: State, path: PathLike) -> None:
+    """See `Index.save`."""
     index._check_counts()
     with index._writer_lock.held():
         _hand_over_queries(index)
         _file_status.call(
-            lambda name, status: native.index_save(
-                index._handle, name, index._ef_search, status, give_back
-            ),
+            lambda name, status: native.index_save(index._handle, name, index._ef_search, status),
             path,
         )
 

@@ -393,14 +393,14 @@ def test_native_join_refuses_what_cannot_be(tmp_path: Path) -> None:
     for rows in ([3, 3], [1, 1500], [5, 4]):
         index = vicinal.open(plan.rows_path())
         with pytest.raises(ValueError, match="a part names a row"):
-            native.index_join(index._handle, (np.array(rows, np.uint32), links), 1, None, False)
+            native.index_join(index._handle, (np.array(rows, np.uint32), links), 1, None)
     index = vicinal.open(plan.rows_path())
     with pytest.raises(ValueError, match="expected blocks"):
-        native.index_join(index._handle, (np.arange(3, dtype=np.uint32), links), 1, None, False)
+        native.index_join(index._handle, (np.arange(3, dtype=np.uint32), links), 1, None)
     # links to rows that do not exist are passed over, and rows without any are linked anew
     index = vicinal.open(plan.rows_path())
     links[:] = np.arange(5000, 5032)
-    native.index_join(index._handle, (np.arange(2, dtype=np.uint32), links), 1, None, False)
+    native.index_join(index._handle, (np.arange(2, dtype=np.uint32), links), 1, None)
     assert native.index_check(index._handle) == 0
     assert recall(index, ROWS[:1500], QUERIES, 64) > 0.95
 

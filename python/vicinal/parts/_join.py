@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from vicinal.parts._part import part_digest
 from vicinal.parts._plan import Plan
 
 __all__ = ["join"]
+
+_GIVE_BACK_EVERY = 0.003  # seconds, in which two threads read some 20 MB
 
 
 def join(
@@ -64,23 +69,34 @@ def join(
         arrays += [file.array("rows"), file.array("links")]
         _give_back(arrays[-2:])
     index = _persistence.open_index(Index, known.rows_path(), "r", not known.give_back)
-    with reporting(progress, known.rows) as report:
+    giving = _giving_back(index, arrays) if known.give_back else contextlib.nullcontext()
+    with giving, reporting(progress, known.rows) as report:
+        native.index_join(index._handle, tuple(arrays), threads, report)
+        _persistence.save(index, path)
 
-        def told(done: int, total: int) -> None:
-            if known.give_back:
-                _give_back(arrays)
-            if report is not None:
-                report(done, total)
 
-        native.index_join(
-            index._handle,
-            tuple(arrays),
-            threads,
-            told if known.give_back or report is not None else None,
-            known.give_back,
-        )
-        _give_back(arrays)
-        _persistence.save(index, path, known.give_back)
+@contextlib.contextmanager
+def _giving_back(index: Any, arrays: list[Any]) -> Iterator[None]:
+    """Take pages of mapped files out of this process all the time.
+
+    What is mapped counts as memory of the process as long as it is there. Native code reads the
+    files, in no order that would tell when it has done with a page; and the system brings 16 pages
+    where one is read.
+    """
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(_GIVE_BACK_EVERY):
+            native.index_give_back(index._handle)
+            _give_back(arrays)
+
+    thread = threading.Thread(target=work, name="vicinal gives back", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _give_back(arrays: list[Any]) -> None:

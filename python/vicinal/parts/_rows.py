@@ -27,6 +27,7 @@ _AT_FIELDS, _FIELDS, _AT_TABLE, _ENTRY = 32, 19, 256, 64
 _COUNT = 3  # the field that counts rows
 _NEVER = 2**62  # more rows than there can be: no graph is made
 _CHUNK = 1 << 22  # bytes read before pages are given back
+_AROUND = 1 << 16  # bytes that the system maps where one is read
 
 Parameters = dict[str, Any]
 
@@ -269,7 +270,7 @@ class RowsFile:
             self.give_back()
             return block
         found: Array = np.empty((len(rows), self.dim), self._table.dtype)
-        step = max(1, _CHUNK // max(self._table.strides[0], _PAGE))
+        step = max(1, _CHUNK // max(self._table.strides[0], _AROUND))
         for start in range(0, len(rows), step):
             found[start : start + step] = self._table[rows[start : start + step], : self.dim]
             self.give_back()

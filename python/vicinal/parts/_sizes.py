@@ -17,7 +17,9 @@ LEAST_ROWS_OF_A_PART = 4_000
 MOST_PARTS = 65_534
 COPIES = 2.4  # of a row, about: docs/guide/building.md
 # Python, NumPy and the native code themselves, and blocks of rows under way.
-_PROCESS = 112 << 20
+_PROCESS = 60 << 20
+_SAMPLED = 4096  # rows at least that codes are chosen from, less than twice as many
+_AROUND = 1 << 16  # bytes of a map that the system brings where one is read
 _UNEVEN = 1.3  # the largest part over the mean
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -53,16 +55,19 @@ def part_bytes(rows: int, dim: int, dtype: str, M: int) -> int:
     return _PROCESS + rows * (2 * _row(dim, dtype) + _code(dim) + 3 * _links(M) + 64)
 
 
-def join_bytes(rows: int, dim: int, M: int, threads: int) -> int:
+def join_bytes(rows: int, dim: int, dtype: str, M: int, threads: int) -> int:
     """Return what joining takes at most; rows and lists of parts are read from maps."""
-    beside = 4 * 8 + 4 * 8 + 4 * threads  # equal rows, places of lists, marks of walks
-    return _PROCESS + rows * (_code(dim) + _links(M) + beside)
+    # the table of equal rows as it grows, places of lists, rows in order, levels, what is reached
+    beside = 64 + 2 * threads
+    sampled = rows // max(1, rows // _SAMPLED)
+    mapped = min(rows * _row(dim, dtype), sampled * max(_AROUND, _row(dim, dtype)))
+    return _PROCESS + rows * (_code(dim) + _links(M) + beside) + mapped
 
 
 def least_memory(rows: int, dim: int, dtype: str, M: int, threads: int) -> int:
     """Return the least bound that a build of so many rows keeps."""
     smallest = min(rows, int(LEAST_ROWS_OF_A_PART * _UNEVEN))
-    return max(join_bytes(rows, dim, M, threads), part_bytes(smallest, dim, dtype, M))
+    return max(join_bytes(rows, dim, dtype, M, threads), part_bytes(smallest, dim, dtype, M))
 
 
 def number_of_parts(
