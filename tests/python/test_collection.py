@@ -562,8 +562,9 @@ class Histories(RuleBasedStateMachine):
         self.draw = 0
 
     def _rows(self, count: int) -> tuple[list[int], np.ndarray]:
-        self.draw = (self.draw + count) % 2900
+        # no two of a history are the same: which of equally near ones are found is not settled
         places = list(range(self.draw, self.draw + count))
+        self.draw += count
         return places, ROWS[places]
 
     @rule(ids=NAMES)

@@ -164,7 +164,7 @@ class View:
         rows: Rows | None = None,
         base_rows: Rows | None = None,
     ) -> list[tuple[Rows, NDArray[np.float32]]]:
-        """Return rows and distances for each of (n, dim) queries, nearest first, equal ones by row.
+        """Return rows and distances for each of (n, dim) queries, nearest first.
 
         `rows` are those allowed, sorted, and `base_rows` what `fresh` makes of them.
         """

@@ -443,8 +443,8 @@ class Collection(AsyncTwins):
         Returns
         -------
         list of Hit, or for (n, dim) a list of these lists
-            Nearest first, equal distances in the order of insertion; always min(k, documents with
-            a vector that the filter finds).
+            Nearest first; always min(k, documents with a vector that the filter finds). Which of
+            equally near documents are the last of the k is not settled.
         """
         k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
         condition = self._condition(where)
