@@ -130,9 +130,13 @@ class Collection(AsyncTwins):
         self._embed = embed
         self._read_only = bool(read_only)
         self._database = Database(folder, self._read_only, synchronous)
-        settings = settings_for(
-            self._database, self._read_only, dim, metric, analyzer, index_parameters
-        )
+        try:
+            settings = settings_for(
+                self._database, self._read_only, dim, metric, analyzer, index_parameters
+            )
+        except BaseException:
+            self._database.close()
+            raise
         self._parameters: dict[str, Any] = settings["index"]
         self._analyzer: str | Analyzer = analyzer if callable(analyzer) else settings["analyzer"]
         self._right = WriterRight(os.path.join(folder, "writer.lock"))
