@@ -21,7 +21,7 @@ TOOLS := $(shell sed -n '/^\(dependencies\|test\|dev\) = \[/,/^\]/s/^ *\("[^"]*"
 demo bench figures: export VICINAL_LEVELS ?= best
 test test-extras lint format fuzz endurance: export VICINAL_LEVELS ?= here
 # files that `make quick` leaves to `make test`: long histories, many threads, kills, whole packages
-QUICK_LEAVES_OUT := bench build_stats concurrency crash_safety endurance hostile measure_recall merge \
+QUICK_LEAVES_OUT := bench build_stats collection_crash concurrency crash_safety endurance hostile measure_recall merge \
 	merge_graphs model packaging quantization_changes recall remove_recall remove_threads \
 	same_bytes tune
 # processes that tests run in; "auto" is one a core
@@ -91,8 +91,9 @@ fuzz: $(VENV)/stamp-test
 
 endurance: $(VENV)/stamp-test
 	$(PY) tests/endurance.py $(or $(ARGS),--seconds 600)
-	VICINAL_KILLS=2000 VICINAL_MODEL_EXAMPLES=500 $(PY) -m pytest -rP \
-		tests/python/test_crash_safety.py tests/python/test_model.py
+	VICINAL_KILLS=2000 VICINAL_MODEL_EXAMPLES=500 VICINAL_COLLECTION_KILLS=500 $(PY) -m pytest -rP \
+		tests/python/test_crash_safety.py tests/python/test_model.py \
+		tests/python/test_collection_crash.py
 
 wheels: $(VENV)/stamp-test
 	$(PIP) wheel -q --no-build-isolation --no-deps -w dist .

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vicinal import _validate
 from vicinal._string_ids import as_strings
 from vicinal.collection._database import state_of
+from vicinal.collection._reading import rows_of_ids
 from vicinal.collection._view import new_index
 from vicinal.collection._where import Condition
 
@@ -31,6 +32,7 @@ __all__ = [
 Embed = Callable[[list[str]], Any]
 # so many rows are checked at once: an index of fewer has no graph to build
 _CHECKED = 900
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
 
 
 class Change(NamedTuple):
@@ -186,6 +188,9 @@ def as_json(item: Any, name: str) -> str:
             f"{name}: expected what JSON can hold, got {reprlib.repr(item)}: {error}"
         ) from None
     _check_unicode(text, name)
+    if _NUL.search(text):
+        # SQLite's JSON functions end a string there, and filters would find what is not
+        raise ValueError(f"{name}: expected strings without NUL, got {reprlib.repr(item)}")
     return text
 
 
@@ -276,7 +281,7 @@ def delete_rows(
 ) -> int:
     """Delete documents of some ids, or that a filter finds, or both; return how many there were."""
     state = state_of(connection)
-    condition, parameters = _chosen(ids, where)
+    condition, parameters = _chosen(connection, ids, where)
     rows = connection.execute(
         f"DELETE FROM documents WHERE {condition} RETURNING row", parameters
     ).fetchall()
@@ -301,7 +306,7 @@ def merge_metadata(
     values: Mapping[str, Any],
 ) -> int:
     """Set keys of the metadata of documents; return how many documents there were."""
-    condition, parameters = _chosen(ids, where)
+    condition, parameters = _chosen(connection, ids, where)
     found = connection.execute(
         f"SELECT row, metadata FROM documents WHERE {condition}", parameters
     ).fetchall()
@@ -314,12 +319,15 @@ def merge_metadata(
     return len(changed)
 
 
-def _chosen(ids: Sequence[str] | None, where: Condition | None) -> tuple[str, tuple[Any, ...]]:
+def _chosen(
+    connection: sqlite3.Connection, ids: Sequence[str] | None, where: Condition | None
+) -> tuple[str, tuple[Any, ...]]:
     """Return the condition for documents of some ids that a filter finds."""
-    parts, parameters = [], []
+    parts: list[str] = []
+    parameters: list[Any] = []
     if ids is not None:
-        parts.append("documents.id IN (SELECT value FROM json_each(?))")
-        parameters.append(json.dumps(list(ids)))
+        parts.append("documents.row IN (SELECT value FROM json_each(?))")
+        parameters.append(json.dumps(list(rows_of_ids(connection, ids).values())))
     if where is not None:
         parts.append(f"({where.sql})")
         parameters.extend(where.parameters)

@@ -235,7 +235,9 @@ def translated(path: str) -> Iterator[None]:
             raise MemoryError(f"{path}: {text}") from error
         if name.startswith("SQLITE_FULL") or "disk is full" in text:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
-        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) or "readonly" in text:
+        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) or any(
+            said in text for said in ("readonly", "unable to open")
+        ):
             raise PermissionError(errno.EACCES, f"SQLite: {text}", path) from error
         if name.startswith("SQLITE_BUSY") or "locked" in text:
             raise BlockingIOError(errno.EAGAIN, f"SQLite: {text}", path) from error

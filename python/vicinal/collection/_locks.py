@@ -163,4 +163,6 @@ class WriterRight:
             right.users -= 1
             if not right.users:
                 _rights.pop(next(key for key, each in _rights.items() if each is right))
+                # not by closing alone: forked children have the file open, too
+                fcntl.flock(right.file, fcntl.LOCK_UN)
                 os.close(right.file)

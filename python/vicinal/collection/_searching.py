@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vicinal._kept_filter import Filter
 from vicinal.collection import _reading
 from vicinal.collection._view import View
 from vicinal.collection._where import Condition
@@ -34,7 +35,7 @@ class Found(NamedTuple):
 
     seq: int
     rows: Rows
-    base_rows: Rows
+    base_rows: Filter | None
 
 
 class Filters:
@@ -71,7 +72,7 @@ class Filters:
         found = self.known(where, seq)
         if found is None:
             rows = _reading.all_rows(connection, where)
-            found = Found(seq, rows, view.fresh(rows))
+            found = Found(seq, rows, view.prepared(rows))
             with self._guard:
                 self._kept[where] = found
                 while len(self._kept) > _KEPT:

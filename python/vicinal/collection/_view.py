@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
+from vicinal._kept_filter import Filter
 from vicinal.collection._database import State, state_of
 from vicinal.errors import CorruptError
 from vicinal.index import Index, open
@@ -87,7 +88,6 @@ class View:
         self._delta = flat_index(parameters)
         # rows of the saved index that are gone or have other vectors by now
         self._stale = np.empty(0, np.int64)
-        self._fresh: Rows | None = None  # the other ones, if somebody asked
 
     def __len__(self) -> int:
         return self._base_len() - len(self._stale) + len(self._delta)
@@ -120,7 +120,6 @@ class View:
         if self._base is not None and len(changed):
             known = changed[self._base._find_rows(changed) >= 0]
             self._stale = np.union1d(self._stale, known)
-            self._fresh = None
         if len(gone):
             self._delta.remove(gone, missing="ignore")
         if len(rows):
@@ -139,21 +138,15 @@ class View:
             raise CorruptError(f"{file}: it is an index of another collection")
         self._delta = flat_index(self._parameters)
         self._stale = np.empty(0, np.int64)
-        self._fresh = None
         self._file = file
 
     # ---- reading
 
-    def fresh(self, rows: Rows | None = None) -> Rows:
-        """Return rows of the saved index that still count, of all or of sorted ones."""
-        if rows is not None:
-            if not len(self._stale):
-                return rows
-            return np.setdiff1d(rows, self._stale, assume_unique=True)
-        if self._fresh is None:
-            assert self._base is not None
-            self._fresh = np.setdiff1d(self._base.ids, self._stale, assume_unique=True)
-        return self._fresh
+    def prepared(self, rows: Rows) -> Filter | None:
+        """Return what allows those of sorted rows that still count in the saved index."""
+        if self._base is None:
+            return None
+        return self._base.filter(np.setdiff1d(rows, self._stale, assume_unique=True))
 
     def search(
         self,
@@ -162,11 +155,11 @@ class View:
         ef_search: int | None,
         num_threads: int | None,
         rows: Rows | None = None,
-        base_rows: Rows | None = None,
+        base_rows: Filter | None = None,
     ) -> list[tuple[Rows, NDArray[np.float32]]]:
-        """Return rows and distances for each of (n, dim) queries, nearest first, equal ones by row.
+        """Return rows and distances for each of (n, dim) queries, nearest first.
 
-        `rows` are those allowed, sorted, and `base_rows` what `fresh` makes of them.
+        `rows` are those allowed, sorted, and `base_rows` what `prepared` makes of them.
         """
         k = min(k, len(self) if rows is None else len(rows))
         if k <= 0 or not len(queries):
@@ -179,7 +172,7 @@ class View:
         )
         parts = [(ids, distances)]
         if self._base is not None:
-            parts.append(self._search_base(queries, k, ef_search, num_threads, rows, base_rows))
+            parts.append(self._search_base(queries, k, ef_search, num_threads, base_rows))
         ids = np.concatenate([part[0] for part in parts], axis=1)
         distances = np.concatenate([part[1] for part in parts], axis=1)
         found = []
@@ -196,13 +189,11 @@ class View:
         k: int,
         ef_search: int | None,
         num_threads: int | None,
-        rows: Rows | None,
-        base_rows: Rows | None,
+        allowed: Filter | None,
     ) -> tuple[Rows, NDArray[np.float32]]:
         """Search the saved index; rows that do not count any more are -1 in the answer."""
         assert self._base is not None
-        if rows is not None:
-            allowed = self.fresh(rows) if base_rows is None else base_rows
+        if allowed is not None:
             found = self._base.search(
                 queries, k, filter=allowed, ef_search=ef_search, num_threads=num_threads
             )
@@ -218,7 +209,7 @@ class View:
         if ((~stale & (found.ids >= 0)).sum(axis=1) >= wanted).all():
             return np.where(stale, -1, found.ids), found.distances
         found = self._base.search(
-            queries, k, filter=self.fresh(), ef_search=ef_search, num_threads=num_threads
+            queries, k, exclude=self._stale, ef_search=ef_search, num_threads=num_threads
         )
         return found.ids, found.distances
 

@@ -219,7 +219,7 @@ def _equal(value: Condition, kind: Condition, wanted: Any) -> Condition:
 
 def _among(value: Condition, kind: Condition, wanted: list[Any]) -> Condition:
     """Return that a value is one of these."""
-    texts = [each for each in wanted if isinstance(each, str)]
+    texts = [each for each in wanted if isinstance(each, str) and "\0" not in each]
     numbers = [
         each for each in wanted if isinstance(each, (int, float)) and not isinstance(each, bool)
     ]
@@ -227,6 +227,10 @@ def _among(value: Condition, kind: Condition, wanted: list[Any]) -> Condition:
         _equal(value, kind, each)
         for each in (None, True, False)
         if any(each is it for it in wanted)
+    ]
+    # SQLite's JSON functions end a string at a NUL
+    parts += [
+        _equal(value, kind, each) for each in wanted if isinstance(each, str) and "\0" in each
     ]
     for some, types in ((texts, "('text')"), (numbers, "('integer', 'real')")):
         if some:

@@ -101,6 +101,8 @@ class Words:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
         finally:
+            # not by closing alone: a child that was forked meanwhile has the file open, too
+            fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
 
     def rebuild(self) -> None:

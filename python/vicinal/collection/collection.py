@@ -130,9 +130,13 @@ class Collection(AsyncTwins):
         self._embed = embed
         self._read_only = bool(read_only)
         self._database = Database(folder, self._read_only, synchronous)
-        settings = settings_for(
-            self._database, self._read_only, dim, metric, analyzer, index_parameters
-        )
+        try:
+            settings = settings_for(
+                self._database, self._read_only, dim, metric, analyzer, index_parameters
+            )
+        except BaseException:
+            self._database.close()
+            raise
         self._parameters: dict[str, Any] = settings["index"]
         self._analyzer: str | Analyzer = analyzer if callable(analyzer) else settings["analyzer"]
         self._right = WriterRight(os.path.join(folder, "writer.lock"))
@@ -443,8 +447,8 @@ class Collection(AsyncTwins):
         Returns
         -------
         list of Hit, or for (n, dim) a list of these lists
-            Nearest first, equal distances in the order of insertion; always min(k, documents with
-            a vector that the filter finds).
+            Nearest first; always min(k, documents with a vector that the filter finds). Which of
+            equally near documents are the last of the k is not settled.
         """
         k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
         condition = self._condition(where)
