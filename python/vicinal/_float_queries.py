@@ -50,7 +50,7 @@ class FloatQueries:
         """Measure what was found for some of the queries again, and keep the nearest k."""
         n, m = ids.shape
         step = max(1, _AT_ONCE // max(1, m * self._index._dim))
-        far = np.full((n, m), np.inf)
+        far = np.full((n, m), np.inf, np.float32)
         for start in range(0, n, step):
             part = slice(start, start + step)
             far[part] = self._measure(self._given[asked[part]], ids[part])
@@ -58,23 +58,27 @@ class FloatQueries:
         order = np.argsort(far, axis=1, kind="stable")[:, :k]
         far = np.take_along_axis(far, order, axis=1)
         best = np.where(np.isinf(far), -1, np.take_along_axis(ids, order, axis=1))
-        return best, far.astype(np.float32)
+        return best, far
 
-    def _measure(self, queries: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _measure(self, queries: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.float32]:
         stored, present = stored_present(self._index, ids.reshape(-1))
-        rows = stored.astype(np.float64).reshape(*ids.shape, -1)
-        asked = queries.astype(np.float64)
+        rows = stored.astype(np.float32).reshape(*ids.shape, -1)
+        asked = queries.astype(np.float32)
         if self._index._metric == "l2":
-            far = ((rows - asked[:, None]) ** 2).sum(axis=2)
+            rows -= asked[:, None]
+            far = np.einsum("nmd,nmd->nm", rows, rows)
         else:
-            far = np.einsum("nmd,nd->nm", rows, asked)
+            far = (rows @ asked[:, :, None])[:, :, 0]
             if self._index._metric == "cosine":
-                lengths = np.sqrt((rows**2).sum(axis=2)) * np.sqrt((asked**2).sum(axis=1))[:, None]
+                lengths = np.sqrt(np.einsum("nmd,nmd->nm", rows, rows))
+                lengths *= np.sqrt(np.einsum("nd,nd->n", asked, asked))[:, None]
                 far /= np.where(present.reshape(ids.shape), lengths, 1)
             far = 1 - far
             if self._index._metric == "cosine":
                 far = np.maximum(far, 0)
-        measured: NDArray[np.float64] = np.where(present.reshape(ids.shape), far, np.inf)
+        measured: NDArray[np.float32] = np.where(
+            present.reshape(ids.shape), far, np.float32(np.inf)
+        )
         return measured
 
 
