@@ -27,6 +27,7 @@ from vicinal.kernels.space import (
     inspect_row,
     is_compiled,
     is_float,
+    is_space,
     item_bytes,
 )
 from vicinal.system.memory import Ptr, at
@@ -95,7 +96,7 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
     var threads = as_int(args[unsafe_offset=5])
     var max_bytes = as_int(args[unsafe_offset=6])
     var shared_map = as_int(args[unsafe_offset=9]) if count == 10 else 0
-    if metric < 0 or metric >= METRICS or dtype < 0 or dtype >= STORED_TYPES:
+    if not is_space(metric, dtype):
         raise fail("ValueError", "unknown metric %zd or dtype %zd", metric, dtype)
     need_space(metric, dtype)
     if k < 1 or threads < 1:
@@ -195,7 +196,7 @@ def distance(args: Args, count: Int) raises Fail -> Obj:
     need(count, 4)
     var metric = as_int(args[unsafe_offset=0])
     var dtype = as_int(args[unsafe_offset=1])
-    if metric < 0 or metric >= METRICS or dtype < 0 or dtype >= STORED_TYPES:
+    if not is_space(metric, dtype):
         raise fail("ValueError", "unknown metric %zd or dtype %zd", metric, dtype)
     need_space(metric, dtype)
     var a = View(args[unsafe_offset=2], 0 if dtype <= 2 else dtype, 1)

@@ -26,9 +26,10 @@ def stored_present(
 
 def as_compared(index: State, rows: NDArray[Any], *, queries: bool = False) -> NDArray[np.float32]:
     """Return vectors as float32 whose products are similarities: of unit length for "cosine"."""
-    values = rows if queries else _validate.as_floats(rows, index._dtype)
+    bits = index._dtype == _validate.PACKED
+    values = rows if queries and not bits else _validate.as_floats(rows, index._dtype)
     vectors: NDArray[np.float32] = values.astype(np.float32, copy=False)
-    if index._metric == "cosine":
+    if index._metric == "cosine" and (queries or index._dtype != "float32"):  # those are already
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         vectors = vectors / np.maximum(lengths, np.float32(1e-30))[:, None]
     return vectors

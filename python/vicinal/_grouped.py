@@ -27,7 +27,7 @@ _AT_ONCE = 1 << 21  # rows found at a time: some tens of MB
 
 
 def nearest_groups(
-    fetch: Fetch, labels: Labels, queries: int, rows: int, k: int, per_group: int, width: int
+    fetch: Fetch, labels: Labels, queries: int, rows: int, k: int, per_group: int
 ) -> tuple[Ids, Distances]:
     """Return the best `per_group` rows of the k nearest groups of each query.
 
@@ -41,8 +41,6 @@ def nearest_groups(
         How many there are.
     k, per_group : int
         Groups, and rows of each.
-    width : int
-        Rows that a search has at hand anyway.
 
     Returns
     -------
@@ -53,7 +51,7 @@ def nearest_groups(
     ids, distances = np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32)
     if rows == 0:
         return ids, distances
-    first = max(1, min(max(2 * k * per_group, min(width, 256)), rows))
+    first = min(2 * k * per_group, rows)
     step = max(1, _AT_ONCE // first)
     for start in range(0, queries, step):
         asked = np.arange(start, min(queries, start + step))

@@ -62,7 +62,7 @@ def search_multi(
     ends = np.cumsum([0, *map(len, parts)])
     rows = np.concatenate([np.empty((0, index._dim), _validate.query_dtype(index._dtype)), *parts])
     call = Call(index, rows, rows, width, threads, kept, name="tokens")
-    found, far = nearest_groups(call.fetch, labels, len(rows), len(index), wanted, 1, width)
+    found, far = nearest_groups(call.fetch, labels, len(rows), len(index), wanted, 1)
     allowed = None if kept is None else kept._of(labels.internal, None)
     _validate.room_for_results(len(parts), k, len(index))
     codes = np.full((len(parts), k), -1, np.int64)

@@ -17,7 +17,7 @@ from vicinal._state import EXHAUSTIVE, State
 
 __all__ = ["DuplicateGroups", "Pairs", "duplicates", "pairs"]
 
-_MOST_ROWS = 64  # searched for at a time, so that a dense region does not fill memory
+_MOST_ROWS = 128  # searched for at a time, so that a dense region does not fill memory
 _PAIRS = 1 << 18  # pairs of a batch that the next batch is to have at most
 _SAMPLE = 256  # rows whose pairs are found exactly as well
 
@@ -110,7 +110,9 @@ class Pairs:
         index = self._index
         vectors, there = stored_present(index, ids)
         ids = ids[there]
-        rows = _validate.as_floats(vectors[there], index._dtype)
+        rows = vectors[there]
+        if index._dtype == "bfloat16":
+            rows = _validate.as_floats(rows, index._dtype)
         rows = np.ascontiguousarray(rows, _validate.query_dtype(index._dtype))
         arguments = (self._radius, width, self._threads, self._filter)
         others, distances, offsets = within(index, rows, rows, *arguments)

@@ -102,7 +102,7 @@ def range_search(
     n = len(rows)
     threads = 1 if num_threads is None and n == 1 else _validate.thread_count(num_threads)
     ids, distances, offsets = within(index, rows, given, radius, ef_search, threads, filter)
-    kind = within_of_metric(index._metric, index._dim)
+    kind = within_of_metric(index._metric, 8 * index._dim)
     return kind(index._to_external(ids), distances, offsets)
 
 

@@ -12,13 +12,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal._validate import DTYPES, METRICS, QUANTIZATIONS, quantization_code
+from vicinal._validate import (
+    DTYPES,
+    HAMMING,
+    METRICS,
+    PACKED,
+    QUANTIZATIONS,
+    STORED_DTYPES,
+    native_codes,
+    quantization_code,
+)
 
 __all__ = ["Outcome", "check_kernels", "graphs", "sizes"]
 
 Vectors = NDArray[np.float64]
 
-INTEGERS = ("int8", "uint8")
+INTEGERS = ("int8", "uint8", PACKED)
+SPACES = [*((metric, dtype) for metric in METRICS for dtype in DTYPES), (HAMMING, PACKED)]
 
 # Part of the sum of absolute terms by which a float32 sum may differ from a float64 one: ten times
 # the most that was seen up to 65,536 dimensions, and far below one lost element of 1,025.
@@ -89,8 +99,7 @@ def graphs() -> list[tuple[str, str, str | None]]:
 
     return [
         (metric, dtype, quantization)
-        for metric in METRICS
-        for dtype in DTYPES
+        for metric, dtype in SPACES
         for quantization in QUANTIZATIONS
         if quantization != "auto" and exists(quantization, metric, dtype)
     ]
@@ -108,7 +117,7 @@ def _encode(values: Vectors, dtype: str) -> NDArray[Any]:
         bits: NDArray[np.uint32] = values.astype(np.float32).view(np.uint32)
         halves: NDArray[np.uint16] = (bits >> np.uint32(16)).astype(np.uint16)
         return halves
-    return values.astype(dtype)
+    return values.astype(STORED_DTYPES[dtype])
 
 
 def _decode(stored: NDArray[Any], dtype: str) -> Vectors:
@@ -137,7 +146,7 @@ def _pairs(
 ) -> Iterator[tuple[str, Vectors, Vectors]]:
     """Yield named pairs of vectors: drawn at random, and the extremes of integer types."""
     if dtype in INTEGERS:
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        low, high = np.iinfo(STORED_DTYPES[dtype]).min, np.iinfo(STORED_DTYPES[dtype]).max
         a, b = rng.integers(low, high + 1, (2, size)).astype(np.float64)
         a[0], b[0] = high, low or 1  # neither is a zero vector
         yield "random", a, b
@@ -167,6 +176,10 @@ def _reference(
 
     Vectors of a float dtype are taken to have unit length for cosine if `normalise` is false.
     """
+    if metric == HAMMING:
+        one, many = (np.unpackbits(each.astype(np.uint8), axis=-1) for each in (query, rows))
+        different: Vectors = np.sum(one != many, axis=-1).astype(np.float64)
+        return different, np.zeros(len(rows))
     if metric == "cosine" and (normalise or dtype in INTEGERS):
         query, rows = _unit(query), _unit(rows)
     terms = {"l2": (query - rows) ** 2, "ip": query * rows, "cosine": query * rows}[metric]
@@ -182,7 +195,7 @@ def _reference(
 def _check_distance(native: Any, metric: str, dtype: str) -> Outcome:
     tally = _Tally(f"distance {metric} {dtype}")
     rng = np.random.default_rng(7)
-    codes = METRICS.index(metric), DTYPES.index(dtype)
+    codes = native_codes(metric, dtype)
     for size in sizes(native.cpu_lanes()):
         for name, a, b in _pairs(rng, dtype, size):
             if metric == "cosine" and dtype not in INTEGERS:
@@ -199,7 +212,11 @@ def _values(rng: np.random.Generator, dtype: str, shape: tuple[int, int], whole:
     """Draw vectors, of whole numbers that 8 bits hold if `whole` or for an integer type."""
     if not whole and dtype not in INTEGERS:
         return rng.standard_normal(shape)
-    low, high = (0, 256) if whole else (np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
+    low, high = (
+        (0, 256)
+        if whole
+        else (np.iinfo(STORED_DTYPES[dtype]).min, np.iinfo(STORED_DTYPES[dtype]).max + 1)
+    )
     values = rng.integers(low, high, shape).astype(np.float64)
     values[:, 0] = high - 1  # no zero vector
     return values
@@ -208,7 +225,7 @@ def _values(rng: np.random.Generator, dtype: str, shape: tuple[int, int], whole:
 def _check_exact_search(native: Any, metric: str, dtype: str) -> Outcome:
     tally = _Tally(f"exact_search {metric} {dtype}")
     rng = np.random.default_rng(11)
-    codes = METRICS.index(metric), DTYPES.index(dtype)
+    codes = native_codes(metric, dtype)
     for count, queries, size, k in ((1, 1, 1, 1), (67, 5, 33, 7), (301, 17, 223, 10)):
         values = _values(rng, dtype, (count + queries, size), whole=False)
         base = _encode(values[:count], dtype)
@@ -237,7 +254,7 @@ def _check_exact_search(native: Any, metric: str, dtype: str) -> Outcome:
 def _check_graph(native: Any, metric: str, dtype: str, quantization: str | None) -> Outcome:
     tally = _Tally(f"graph {metric} {dtype}, codes {quantization or 'none'}")
     rng = np.random.default_rng(17)
-    codes = METRICS.index(metric), DTYPES.index(dtype)
+    codes = native_codes(metric, dtype)
     kind = QUANTIZATIONS.index(quantization)
     # A row that is normalised before it is rounded differs from one that is rounded only.
     rounding = {"float16": 1e-3, "bfloat16": 8e-3}.get(dtype, 0.0) if metric == "cosine" else 0.0
@@ -322,8 +339,10 @@ def check_kernels(native: Any) -> list[Outcome]:
         asked only for what it has.
     """
     built = native.spaces()
-    every = [(metric, dtype) for metric in METRICS for dtype in DTYPES]
-    spaces = [space for bit, space in enumerate(every) if built >> bit & 1]
+    # a bit for each metric with each dtype; packed bits are there where all of these are
+    whole = built == (1 << len(SPACES) - 1) - 1
+    spaces = [space for bit, space in enumerate(SPACES[:-1]) if built >> bit & 1]
+    spaces += SPACES[-1:] if whole else []
     return [
         *(_check_distance(native, *space) for space in spaces),
         *(_check_exact_search(native, *space) for space in spaces),

@@ -79,8 +79,9 @@ class State:
         """Take over a native index, opened from `path` if that is given."""
         self._handle = handle
         self._dim = _info.number(handle, _info.DIM)
-        self._metric = _validate.METRICS[_info.number(handle, _info.METRIC)]
-        self._dtype = _validate.DTYPES[_info.number(handle, _info.DTYPE)]
+        self._metric, self._dtype = _validate.names_of(
+            _info.number(handle, _info.METRIC), _info.number(handle, _info.DTYPE)
+        )
         self._M = _info.number(handle, _info.M)
         self._ef_construction = _info.number(handle, _info.EF_CONSTRUCTION)
         self._seed = _info.number(handle, _info.SEED)
@@ -90,7 +91,7 @@ class State:
         self._resident = "all"
         self._query_dtype: np.dtype[Any] | None = _validate.query_dtype(self._dtype)
         self._query_shape = (self._dim,)
-        self._result = of_metric(self._metric, self._dim)
+        self._result = of_metric(self._metric, 8 * self._dim)
         self._strings = StringIds.of(handle, path)
         self._promises = Promises()
         kept = native.index_kept_queries(handle)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vicinal import _file_status, _info, _residence, _tuning, _validate
 from vicinal._cpu import native
 from vicinal._state import EF_SEARCH, State
+
+if TYPE_CHECKING:
+    from vicinal.index import Index
 
 __all__ = ["build_stats", "check", "describe", "memory_usage", "search_stats", "stats", "verify"]
 
@@ -29,7 +32,7 @@ _INVARIANTS = {
 _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as the native index numbers them
 
 
-def describe(index: State) -> str:
+def describe(index: Index) -> str:
     """Return what `repr` shows."""
     asked = _validate.QUANTIZATIONS[_info.number(index._handle, _info.QUANTIZATION)]
     others = ("" if asked == "auto" else f", quantization={asked!r}") + (
@@ -37,7 +40,7 @@ def describe(index: State) -> str:
     )
     width = "" if index._ef_search == EF_SEARCH else f", ef_search {index._ef_search}"
     return (
-        f"vicinal.Index(dim={index._dim}, metric={index._metric!r}, dtype={index._dtype!r}, "
+        f"vicinal.Index(dim={index.dim}, metric={index._metric!r}, dtype={index._dtype!r}, "
         f"M={index._M}, ef_construction={index._ef_construction}, seed={index._seed}{others}) "
         f"with {len(index)} rows{width}{', read-only' if index._read_only else ''}"
     )
@@ -60,7 +63,7 @@ def check(index: State) -> None:
         raise RuntimeError(f"index: the graph is not as it must be: {rule}")
 
 
-def stats(index: State) -> dict[str, Any]:
+def stats(index: Index) -> dict[str, Any]:
     """See `Index.stats`."""
     number = partial(_info.number, index._handle)
     count, linked = number(_info.COUNT), number(_info.IN_GRAPH)
@@ -68,7 +71,7 @@ def stats(index: State) -> dict[str, Any]:
     tuned = _tuning.tunings(index)
     return {
         "count": count,
-        "dim": index._dim,
+        "dim": index.dim,
         "metric": index._metric,
         "dtype": index._dtype,
         "M": index._M,
@@ -142,6 +145,8 @@ def _quantization_reason(index: State) -> str:
     kind = _CODE_KINDS[number(_info.CODES)]
     if kind == "u8":
         return "all values are whole numbers from 0 to 255, or stored as 8-bit integers"
+    if index._dtype == _validate.PACKED:
+        return "packed bits are measured as they are"
     if index._dtype in ("int8", "uint8"):
         return "there are no exact codes for cosine"
     usual = None if index._dim < 32 else "sq8" if index._dim < 96 else "rabitq4"

@@ -367,6 +367,8 @@ def _moved_away(index: State, rows: NDArray[Any], threads: int) -> NDArray[Any]:
     if unknown >= 0:
         raise RuntimeError("index: it has changed while it was tuned")
     ends = _validate.as_rows(neighbours, "queries", index._dim, index._dtype, queries=True)[0]
+    if index._dtype == _validate.PACKED:
+        return _bits_turned(rows, ends)
     here, there = rows.astype(np.float64), ends.astype(np.float64)
     # two orders of the sample, always the same: the direction of row i is from one to the other
     order = np.random.RandomState(1).permutation(n)
@@ -381,6 +383,17 @@ def _moved_away(index: State, rows: NDArray[Any], threads: int) -> NDArray[Any]:
     squares = (moved * moved).sum(axis=1)
     usable = (squares < _LARGEST_SQUARE) & ((squares > 0) | (index._metric != "cosine"))
     return np.where(usable[:, None], moved, here).astype(rows.dtype)
+
+
+def _bits_turned(rows: NDArray[np.uint8], ends: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return rows of packed bits moved as far as `ends` are, towards other rows of the sample."""
+    here, there = np.unpackbits(rows, axis=1), np.unpackbits(ends, axis=1)
+    drawn = np.random.RandomState(1)
+    others = here[drawn.permutation(len(rows))]
+    for bits, end, other in zip(here, there, others, strict=True):
+        apart = drawn.permutation(np.flatnonzero(bits != other))
+        bits[apart[: int((bits != end).sum())]] ^= 1
+    return np.packbits(here, axis=1)
 
 
 def _as_recall(recall: object) -> float:

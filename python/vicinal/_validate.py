@@ -20,7 +20,9 @@ from vicinal._threads import default_threads
 
 __all__ = [
     "DTYPES",
+    "HAMMING",
     "METRICS",
+    "PACKED",
     "STORED_DTYPES",
     "Array",
     "as_array",
@@ -31,6 +33,9 @@ __all__ = [
     "as_rows",
     "dtype_name",
     "metric_name",
+    "names_of",
+    "native_codes",
+    "packed_dim",
     "quantization_code",
     "query_dtype",
     "real_number",
@@ -45,8 +50,10 @@ __all__ = [
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Positions in these two tables are the codes of the native module.
+# Positions in METRICS and DTYPES are the codes of the native module. Any of the one goes with any
+# of the other, but "hamming" with packed bits alone, which are uint8 to the native module.
 METRICS = ("l2", "ip", "cosine")
+HAMMING, PACKED = "hamming", "b1"
 STORED_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
@@ -55,6 +62,8 @@ STORED_DTYPES: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype(np.uint8),
 }
 DTYPES = tuple(STORED_DTYPES)
+STORED_DTYPES[PACKED] = np.dtype(np.uint8)
+_BITS = 8  # of an item of packed bits
 # What other libraries call metrics, in lower case and without signs between words.
 _OTHER_NAMES = {
     "l2 euclidean euclid l2norm 2norm euclideandistance": (
@@ -69,12 +78,11 @@ _OTHER_NAMES = {
     "cosine cos cosinesim cosinesimil cosinesimilarity cosinedistance angular angle": (
         "; the cosine is 'cosine', which gives 1 - cos, so that smaller is nearer"
     ),
-    "hamming hammingdistance bithamming binaryhamming binary": (
-        "; no metric reads packed bits: one value for each bit (np.unpackbits) with dtype 'uint8' "
-        "and 'l2' gives the Hamming distance"
+    "hammingdistance bithamming binaryhamming binary": (
+        "; of packed bits (np.packbits) the distance is 'hamming', with dtype='b1'"
     ),
     "jaccard tanimoto binjaccard bitjaccard jaccarddistance dice sorensen sorensendice": (
-        "; no metric compares sets or packed bits; 'cosine' of one value for each bit "
+        "; no metric compares sets; 'cosine' of one value for each bit "
         "(np.unpackbits, dtype 'uint8') is near to it but not the same order"
     ),
 }
@@ -154,14 +162,43 @@ def real_number(value: object, name: str) -> float:
 
 def metric_name(metric: object) -> str:
     """Return a metric's name; TypeError if it is no string, ValueError if it is unknown."""
-    if isinstance(metric, str) and metric in METRICS:
+    if isinstance(metric, str) and (metric in METRICS or metric == HAMMING):
         return metric
     kind = ValueError if isinstance(metric, str) else TypeError
+    known = (*METRICS, HAMMING)
     hint = ""
     if isinstance(metric, str):
         plain = "".join(letter for letter in metric.lower() if letter.isalnum())
         hint = next((said for names, said in _OTHER_NAMES.items() if plain in names.split()), "")
-    raise kind(f"metric: expected {_listed(METRICS)}, got {reprlib.repr(metric)}{hint}")
+    raise kind(f"metric: expected {_listed(known)}, got {reprlib.repr(metric)}{hint}")
+
+
+def native_codes(metric: str, dtype: str) -> tuple[int, int]:
+    """Return the codes of a metric and a dtype; ValueError if they do not go together."""
+    if (metric == HAMMING) != (dtype == PACKED):
+        raise ValueError(
+            f"dtype: expected {PACKED!r} with metric {HAMMING!r}, and only with that, got "
+            f"{dtype!r} with {metric!r}"
+        )
+    if metric == HAMMING:
+        return len(METRICS), DTYPES.index("uint8")
+    return METRICS.index(metric), DTYPES.index(dtype)
+
+
+def names_of(metric: int, dtype: int) -> tuple[str, str]:
+    """Invert `native_codes`."""
+    return (HAMMING, PACKED) if metric == len(METRICS) else (METRICS[metric], DTYPES[dtype])
+
+
+def packed_dim(dim: int, dtype: str) -> int:
+    """Return the items of a row of `dim` values: bits are packed by eight."""
+    if dtype != PACKED:
+        return dim
+    if dim % _BITS:
+        raise ValueError(
+            f"dim: expected a multiple of {_BITS} bits for dtype {PACKED!r}, got {dim}"
+        )
+    return dim // _BITS
 
 
 def dtype_name(dtype: object) -> str:
@@ -174,9 +211,9 @@ def dtype_name(dtype: object) -> str:
     ValueError
         If no index can store it.
     """
-    if isinstance(dtype, str) and dtype in DTYPES:
+    if isinstance(dtype, str) and dtype in STORED_DTYPES:
         return dtype
-    wanted = f"dtype: expected {_listed(DTYPES)}, got "
+    wanted = f"dtype: expected {_listed(tuple(STORED_DTYPES))}, got "
     if isinstance(dtype, str):
         raise ValueError(f"{wanted}{reprlib.repr(dtype)}")
     try:
@@ -203,6 +240,10 @@ def quantization_code(quantization: object, metric: str, dtype: str) -> int:
         raise ValueError(
             'quantization: expected one for metric "cosine", got "u8", which is for l2, ip'
         )
+    if dtype == PACKED and quantization not in ("auto", None):
+        raise ValueError(
+            f'quantization: expected "auto" or None for dtype "{PACKED}", got "{quantization}"'
+        )
     if quantization in ("sq8", "rabitq4") and dtype in ("int8", "uint8"):
         raise ValueError(
             f'quantization: expected "auto", None or "u8" for dtype "{dtype}", got "{quantization}"'
@@ -212,7 +253,7 @@ def quantization_code(quantization: object, metric: str, dtype: str) -> int:
 
 def query_dtype(dtype: str) -> np.dtype[Any]:
     """Return what the native code takes queries in: float32 for float indexes, else `dtype`."""
-    return STORED_DTYPES[dtype if dtype in ("int8", "uint8") else "float32"]
+    return STORED_DTYPES[dtype if dtype in ("int8", "uint8", PACKED) else "float32"]
 
 
 def _listed(values: tuple[object, ...]) -> str:
@@ -410,7 +451,9 @@ def _to_bfloat16_bits(given: Array) -> NDArray[np.uint16]:
 
 
 def as_floats(rows: Array, dtype: str) -> Array:
-    """Return stored rows as numbers: bits of bfloat16 as float32, all else as it is."""
+    """Return stored rows as numbers: bfloat16 as float32, packed bits apart, all else as it is."""
+    if dtype == PACKED:
+        return np.unpackbits(rows, axis=-1)
     return _from_bfloat16_bits(rows) if dtype == "bfloat16" else rows
 
 

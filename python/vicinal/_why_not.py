@@ -199,7 +199,7 @@ def _distance(index: State, query: NDArray[Any], internal: int) -> float:
     row, unknown = read_vectors(index, ids)
     if unknown >= 0:
         raise KeyError(f"id: {index._to_external(ids)[0]} is not in the index")
-    metric, dtype = _validate.METRICS.index(index._metric), _validate.DTYPES.index(index._dtype)
+    metric, dtype = _validate.native_codes(index._metric, index._dtype)
     if index._metric == "cosine" and query.dtype == np.float32:
         # rows are measured as they are stored, at a length of almost 1
         length = np.linalg.norm(query.astype(np.float64))

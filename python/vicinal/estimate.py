@@ -88,10 +88,12 @@ class Estimate:
         programs are busy.
         """
         rows = min(self.rows, _SAMPLE)
-        values = np.random.default_rng(0).standard_normal((rows, self.dim))
+        values: Any = np.random.default_rng(0).standard_normal((rows, self.dim))
         if self.dtype in ("int8", "uint8"):
             values = np.clip(np.rint(values * 30 + (128 if self.dtype == "uint8" else 0)), 0, 127)
             values[:, 0] += 1  # no row is zero
+        if self.dtype == _validate.PACKED:
+            values = np.packbits(values > 0, axis=1)
         taken = []
         for _ in range(_TIMES):
             index = Index(
@@ -169,13 +171,14 @@ def estimate(
         ef_construction, "ef_construction", 1, _validate.MAX_COUNT
     )
     _validate.quantization_code(quantization, metric, dtype)
+    _validate.native_codes(metric, dtype)
     walks = rows >= EXACT_BELOW
     kind = _chosen(quantization, dim, metric, dtype) if walks else None
-    row = _row_bytes(dim, dtype)
+    row = _row_bytes(_validate.packed_dim(dim, dtype), dtype)
     norms = 4 * rows if metric == "cosine" and dtype in ("int8", "uint8") else 0
     vectors, ids = _column(rows * row) + norms, 8 * rows
     links, upper = _link_bytes(rows, M) if walks else (0, 0)
-    table = 4 * (1 << (2 * rows - 1).bit_length()) if walks else 0
+    table = 8 * (1 << (2 * rows - 1).bit_length()) if walks else 0
     code, scales = _code_bytes(kind, dim, dtype) if walks else (0, 0)
     codes = _column(rows * code) + rows * scales
     scratch = get_num_threads() * (_SCRATCH_ROW * rows + _SCRATCH) if rows else 0
@@ -204,6 +207,8 @@ def _chosen(quantization: str | None, dim: int, metric: str, dtype: str) -> str 
     """Return the codes that are used; what "auto" chooses for data without surprises."""
     if quantization != "auto":
         return quantization
+    if dtype == _validate.PACKED:
+        return None
     if dtype in ("int8", "uint8"):
         return None if metric == "cosine" else "u8"
     return None if dim < 32 else "sq8" if dim < 96 else "rabitq4"
@@ -212,7 +217,7 @@ def _chosen(quantization: str | None, dim: int, metric: str, dtype: str) -> str 
 def _row_bytes(dim: int, dtype: str) -> int:
     """Return the bytes of a stored vector: long ones take whole cache lines."""
     size = dim * _validate.STORED_DTYPES[dtype].itemsize
-    short = 64 if dtype in ("int8", "uint8") else 256
+    short = 64 if dtype in ("int8", "uint8", _validate.PACKED) else 256
     return size if size < short else _up(size, _LINE)
 
 

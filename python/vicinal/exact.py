@@ -48,8 +48,9 @@ def exact_search(
         Converted to float32, for int8 and uint8 rows to those (values must fit exactly).
     k : int, >= 1
         Neighbours wanted.
-    metric : {"l2", "ip", "cosine"}
-        Squared Euclidean distance, 1 - dot product or 1 - cosine. Smaller is nearer for each.
+    metric : {"l2", "ip", "cosine", "hamming"}
+        Squared Euclidean distance, 1 - dot product, 1 - cosine, or the bits that differ of uint8
+        rows, each value of which holds eight. Smaller is nearer for each.
     num_threads : int, >= 1, optional
         Threads to use; by default as many as `vicinal.get_num_threads` tells.
     max_memory : int, >= 1, optional
@@ -95,7 +96,7 @@ def exact_search(
     >>> exact_search(base, [3, 3], k=2)
     SearchResult(ids=array([1, 0]), distances=array([ 1., 18.], dtype=float32))
     """
-    metric_code = _validate.METRICS.index(_validate.metric_name(metric))
+    metric = _validate.metric_name(metric)
     wanted = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
     threads = _validate.thread_count(num_threads)
     budget = DEFAULT_MEMORY
@@ -107,6 +108,9 @@ def exact_search(
     if len(given) > _validate.MAX_COUNT:
         raise ValueError(f"base: expected at most {_validate.MAX_COUNT} rows, got {len(given)}")
     name = _stored_dtype(given, dtype)
+    if metric == _validate.HAMMING and name == "uint8":
+        name = _validate.PACKED
+    codes = _validate.native_codes(metric, name)
     rows, given_queries = _validate.as_rows(queries, "queries", given.shape[1], name, queries=True)
     _validate.room_for_results(len(rows), wanted, len(given))
 
@@ -117,14 +121,14 @@ def exact_search(
         like = np.broadcast_to(np.zeros((), _validate.STORED_DTYPES[name]), given.shape)
         _validate.refuse_rows(status % 8 + 8 * row, "base", like, given)
 
-    call = _Call(metric_code, _validate.DTYPES.index(name), wanted, threads, refuse)
+    call = _Call(*codes, wanted, threads, refuse)
     stored = _as_it_lies(given, name)
     if stored is None:
         result = _in_blocks(call, given, name, rows, budget)
     else:
         mapped = 0 if shared_map(given) is None else 2 if on_disk(stored) else 1
         result = call.search(stored, rows, budget, mapped=mapped)
-    found = of_metric(metric, given.shape[1])
+    found = of_metric(metric, 8 * given.shape[1])
     if given_queries.ndim == 1:
         return found(result.ids[0], result.distances[0])
     return found(*result)

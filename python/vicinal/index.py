@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import (
     _export,
+    _float_queries,
     _kept_filter,
     _merge,
     _multi,
@@ -76,10 +77,12 @@ class Index(State):
     ----------
     dim : int
         Dimension of the vectors, 1 to 65536.
-    metric : {"l2", "ip", "cosine"}
+    metric : {"l2", "ip", "cosine", "hamming"}
         Distance; see Notes. Smaller is nearer for each.
-    dtype : {"float32", "float16", "bfloat16", "int8", "uint8"} or dtype
-        What a value is stored as; NumPy dtypes and `ml_dtypes.bfloat16` are taken too.
+    dtype : {"float32", "float16", "bfloat16", "int8", "uint8", "b1"} or dtype
+        What a value is stored as; NumPy dtypes and `ml_dtypes.bfloat16` are taken too. "b1" is for
+        "hamming" and only for it: bits, packed by eight as `numpy.packbits` does. Vectors are
+        uint8 of dim / 8 values then; `dim` counts bits and is a multiple of 8.
     M : int
         Links per row in the graph, 2 to 128; layer 0 has room for twice as many. More links find
         more and take more memory. What is no multiple of 8 works as the next one, whose blocks of
@@ -111,6 +114,7 @@ class Index(State):
     "ip"       1 - sum(a * b)               below 0 for long vectors
     "cosine"   1 - sum(a * b) / (|a| |b|)   0 to 2; zero vectors are refused. Float vectors
                                             are stored at unit length
+    "hamming"  bits that differ             exact
     ========== ============================ ===============================================
 
     Distances are those of the vectors as stored, whatever codes are used. Sums over int8 and uint8
@@ -125,7 +129,8 @@ class Index(State):
     "sq8"        8 bits per element, one scale per row       other floats, dim 32 to 95
     "rabitq4"    rotated, 4 bits per element (RaBitQ,        other floats, dim 96 or more
                  arXiv:2405.12497, arXiv:2409.09913)
-    None         the stored vectors                          dim below 32; cosine over integers
+    None         the stored vectors                          dim below 32; cosine over integers;
+                                                             packed bits
     ============ =========================================== ====================================
 
     "auto" checks a sample and takes finer codes, or none, where these are too coarse:
@@ -172,9 +177,8 @@ class Index(State):
         metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
         strings = id_kind(ids) == "str"
         handle = native.index_new(
-            _validate.METRICS.index(metric),
-            _validate.DTYPES.index(dtype),
-            _validate.whole_number(dim, "dim", 1, 65536),
+            *_validate.native_codes(metric, dtype),
+            _validate.packed_dim(_validate.whole_number(dim, "dim", 1, 65536), dtype),
             _validate.whole_number(M, "M", 2, 128),
             _validate.whole_number(ef_construction, "ef_construction", 1, _MAX_COUNT),
             _validate.whole_number(seed, "seed", 0, 2**63 - 1),
@@ -483,9 +487,10 @@ class Index(State):
         Parameters
         ----------
         queries : array_like of shape (dim,) or (n, dim)
-            Converted to float32 for float indexes (rounded to nearest), to the stored dtype for
-            integer ones (values must fit exactly); C-contiguous arrays of that dtype are used
-            without a copy. uint16 queries of a bfloat16 index are taken as bits.
+            Converted to float32 for float indexes (rounded to nearest); C-contiguous arrays of that
+            dtype are used without a copy. uint16 queries of a bfloat16 index are taken as bits.
+            Integer indexes take the stored dtype, and floats: rounded they find 2 k + 16 rows,
+            whose distances are then those of the query as it is (docs/guide/quantization.md).
         k : int
             Neighbours wanted, at least 1.
         ef_search : int, optional
@@ -548,9 +553,9 @@ class Index(State):
         -----
         Threads: safe at any time, also while vectors are added, replaced or removed, which it never
         waits for; it sees all of a change or nothing of it. The GIL is released. While another
-        thread changes the index, filter by ids: booleans and groups fit the rows of one moment.
-        Those made before a change mean other rows afterwards, and nothing tells if there are as
-        many.
+        thread changes the index, filter by ids or by what `Index.filter` made: booleans and groups
+        fit the rows of one moment. Those made before a change mean other rows afterwards, and
+        nothing tells if there are as many.
         How rows are found behind a filter: docs/guide/filtering.md.
         Sources: arXiv:1603.09320, algorithms 2 and 5; arXiv:2403.04871.
         """
@@ -585,6 +590,11 @@ class Index(State):
                     queries, "queries", self._dim, self._dtype, queries=True
                 )
         else:
+            if _float_queries.rounded(self, queries) is not None:
+                return _verbs.search(
+                    *(self, queries, k, ef_search, recall, filter, num_threads),
+                    *(None, None, None, None, None, None),
+                )
             rows, given = _validate.as_rows(
                 queries, "queries", self._dim, self._dtype, queries=True
             )
@@ -1263,17 +1273,17 @@ with 0 rows, read-only
 
     @property
     def dim(self) -> int:
-        """Dimension of the vectors."""
-        return self._dim
+        """Dimension of the vectors; bits with dtype "b1"."""
+        return self._dim * 8 if self._dtype == _validate.PACKED else self._dim
 
     @property
     def metric(self) -> str:
-        """Name of the distance: "l2", "ip" or "cosine"."""
+        """Name of the distance: "l2", "ip", "cosine" or "hamming"."""
         return self._metric
 
     @property
     def dtype(self) -> str:
-        """What a value is stored as: "float32", "float16", "bfloat16", "int8" or "uint8"."""
+        """What a value is stored as: "float32", "float16", "bfloat16", "int8", "uint8" or "b1"."""
         return self._dtype
 
     @property

@@ -65,8 +65,9 @@ def knn_graph(
         else is rounded to float32.
     k : int
         Columns of the result, at least 1.
-    metric : {"l2", "ip", "cosine", "euclidean"}
-        As for `Index`, where "l2" is squared; "euclidean" takes the root of it.
+    metric : {"l2", "ip", "cosine", "euclidean", "hamming"}
+        As for `Index`, where "l2" is squared; "euclidean" takes the root of it. "hamming" is for
+        packed bits, uint8.
     include_self : bool
         Put every row itself into column 0, at distance 0 (for "ip" 1 - its squared length), before
         any equal row; the k - 1 nearest others follow. This is what UMAP takes.
@@ -126,6 +127,9 @@ def knn_graph(
     if given.ndim != 2 or not 1 <= given.shape[1] <= 65536:
         raise ValueError(f"X: expected (n, dim) with dim from 1 to 65536, got {given.shape}")
     dtype = given.dtype.name if given.dtype.name in _validate.DTYPES else "float32"
+    dim = given.shape[1]
+    if metric == _validate.HAMMING and dtype == "uint8":
+        dtype, dim = _validate.PACKED, 8 * dim
     measured = "l2" if metric == "euclidean" else metric
     wanted = k if include_self else k + 1
     with _named_x():
@@ -137,7 +141,7 @@ def knn_graph(
                     report(len(given), len(given))
         else:
             index = Index(
-                given.shape[1],
+                dim,
                 measured,
                 dtype=dtype,
                 M=M,

@@ -44,20 +44,22 @@ class SearchResult(_Found):
         "ip"      the inner product: 1 - distance
         "l2"      1 / (1 + Euclidean distance), above 0 and at most 1: no metric of the
                   vectors, but of the same order
+        "hamming" the share of the bits that are equal: 1 - distance / dim
         ========= =====================================================================
 
         Minus infinity ("l2": 0) where there is no neighbour. ValueError for a result that no search
         has made: its metric is not known.
         """
-        return similarity(self.distances, self._known_metric("similarities"))
+        return similarity(self.distances, self._known_metric("similarities"), self._dim)
 
     @property
     def euclidean(self) -> NDArray[np.float32]:
         """Euclidean distances, true lengths: a new array of the shape of `distances`.
 
-        The root of the distance for "l2"; for "cosine" that between the vectors at unit length, the
-        root of twice the distance. Infinity where there is no neighbour. ValueError for "ip", which
-        does not tell it, and for a result that no search has made.
+        The root of the distance for "l2", and for "hamming", whose vectors are bits; for "cosine"
+        that between the vectors at unit length, the root of twice the distance. Infinity where
+        there is no neighbour. ValueError for "ip", which does not tell it, and for a result that no
+        search has made.
         """
         metric = self._known_metric("euclidean")
         if metric == "ip":
@@ -116,10 +118,10 @@ def of_metric(metric: str, dim: int) -> type[SearchResult]:
 _classes: dict[tuple[str, int], type[SearchResult]] = {}
 
 
-def similarity(distances: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+def similarity(distances: NDArray[np.float32], metric: str, dim: int) -> NDArray[np.float32]:
     """See `SearchResult.similarities`."""
     one = np.float32(1)
-    alike: NDArray[np.float32] = one - distances
+    alike: NDArray[np.float32] = one - (distances / np.float32(dim) if dim else distances)
     if metric == "l2":
         alike = one / (one + np.sqrt(np.maximum(distances, np.float32(0))))
     return alike

@@ -157,7 +157,7 @@ def test_limits_of_parameters(name: str) -> None:
     [("l3", ValueError), ("manhattan", ValueError), (0, TypeError), (None, TypeError)],
 )
 def test_metric(value: Any, kind: type[Exception]) -> None:
-    with raises(kind, f"metric: expected 'l2', 'ip' or 'cosine', got {value!r}"):
+    with raises(kind, f"metric: expected 'l2', 'ip', 'cosine' or 'hamming', got {value!r}"):
         vicinal.Index(DIM, value)
 
 
@@ -174,7 +174,7 @@ def test_metric(value: Any, kind: type[Exception]) -> None:
     ],
 )
 def test_dtype(value: Any, kind: type[Exception], shown: str) -> None:
-    legal = "'float32', 'float16', 'bfloat16', 'int8' or 'uint8'"
+    legal = "'float32', 'float16', 'bfloat16', 'int8', 'uint8' or 'b1'"
     with raises(kind, f"dtype: expected {legal}, got {shown}"):
         vicinal.Index(DIM, dtype=value)
 
@@ -513,7 +513,9 @@ def test_integers_are_never_rounded(dtype: str, value: float, shown: str) -> Non
     with raises(ValueError, f"vectors: row 1234567 {why}"):
         index.add(rows)
     with raises(ValueError, f"queries: row 0 {why}"):
-        index.search(rows[1_234_567])
+        index.range_search(rows[1_234_567], 9.0)
+    # `search` measures what it finds by rounded queries again: test_float_queries.py
+    assert index.search(rows[1_234_567]).distances.dtype == np.float32
     assert len(index) == 5
 
 

@@ -210,14 +210,19 @@ def test_an_empty_list_is_an_empty_batch(dtype: str) -> None:
     ],
 )
 def test_other_names_of_metrics(name: str, meant: str) -> None:
-    message = f"^metric: expected 'l2', 'ip' or 'cosine', got '{name}'; .* is '{meant}'"
+    message = f"^metric: expected 'l2', 'ip', 'cosine' or 'hamming', got '{name}'; .* is '{meant}'"
     with pytest.raises(ValueError, match=message):
         vicinal.Index(4, name)
     with pytest.raises(ValueError, match=message):
         vicinal.exact_search(ROWS, ROWS[0], 1, metric=name)
 
 
-@pytest.mark.parametrize("name", ["hamming", "bit_hamming", "Jaccard", "tanimoto"])
+def test_another_name_of_hamming() -> None:
+    with pytest.raises(ValueError, match=r"got 'bit_hamming'; .*np\.packbits.* is 'hamming'"):
+        vicinal.Index(4, "bit_hamming")
+
+
+@pytest.mark.parametrize("name", ["Jaccard", "tanimoto"])
 def test_metrics_of_bits(name: str) -> None:
     """The message says what to do instead."""
     with pytest.raises(ValueError, match=rf"got '{name}'; no metric .*np\.unpackbits"):
@@ -232,7 +237,7 @@ def test_metrics_of_bits(name: str) -> None:
 @pytest.mark.parametrize("name", ["manhattan", "", "l"])
 def test_unknown_metrics(name: str) -> None:
     with pytest.raises(
-        ValueError, match=f"^metric: expected 'l2', 'ip' or 'cosine', got '{name}'$"
+        ValueError, match=f"^metric: expected 'l2', 'ip', 'cosine' or 'hamming', got '{name}'$"
     ):
         vicinal.Index(4, name)
 

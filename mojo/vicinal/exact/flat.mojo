@@ -20,7 +20,7 @@ from vicinal.exact.topk import TopK
 from vicinal.kernels.candidates import key_of, node_of
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.products import W
-from vicinal.kernels.space import COSINE, L2, Query, Space, inspect_row, to_unit
+from vicinal.kernels.space import COSINE, HAMMING, L2, Query, Space, inspect_row, to_unit
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 
@@ -42,6 +42,8 @@ comptime MAPPED_PIECE_BYTES = 4 << 20
 """The same for a mapping whose pages are let go after each piece."""
 comptime PIECE_WORK = 1 << 32
 """Products of a piece, so that a watch need not wait long."""
+comptime BITS_QUERIES = 256
+"""Queries of packed bits that meet a row while it is in a register; they stay in the cache themselves."""
 comptime CHUNK_WORK = 1 << 25
 comptime CHUNK_QUERIES = 8192
 """Elements and queries of a chunk, for the same reason; so many already hide the time of reading the rows."""
@@ -62,6 +64,9 @@ struct Chunk(TrivialRegisterPassable):
 def plan[S: Space](dim: Int, num_queries: Int, k: Int, workers: Int, max_bytes: Int) -> Chunk:
     """Fits a chunk of queries and all scratch into `max_bytes`; one query is the least."""
     var words = words_of[S.T](dim)
+    comptime if S.metric == HAMMING:  # tiles hold products; bits are counted as fast without
+        var one = 64 + workers * (16 + TopK.bytes(k))
+        return Chunk(max(1, min(num_queries, BITS_QUERIES, max_bytes // one)), False, 0)
     var each = 64 + workers * (16 + TopK.bytes(k)) + (dim * 4 if S.Q == DType.float32 else 0)
     var few = max(1, min(num_queries, FEW - 1, max_bytes // each))
     var tiles = 1
@@ -333,14 +338,17 @@ def _chunk[
     # enough pieces that no worker waits long for the last
     piece = min(piece, source.count // (team.size() * 16))
     var finished: Bool
-    if chunk.tiled:
-        var blocks = max(1, min(piece, PIECE_WORK // (num_queries * dim)) // BLOCK_ROWS)
-        var many = ManyQueries[S, raw](
-            scan, own.packed, own.bounds, centre, Float32(relative_error(dim))
-        )
-        finished = team.run(source.count, blocks * BLOCK_ROWS, many, watch)
-    else:
+    comptime if S.metric == HAMMING:
         finished = team.run(source.count, max(16, piece), FewQueries[S, raw](scan), watch)
+    else:
+        if chunk.tiled:
+            var blocks = max(1, min(piece, PIECE_WORK // (num_queries * dim)) // BLOCK_ROWS)
+            var many = ManyQueries[S, raw](
+                scan, own.packed, own.bounds, centre, Float32(relative_error(dim))
+            )
+            finished = team.run(source.count, blocks * BLOCK_ROWS, many, watch)
+        else:
+            finished = team.run(source.count, max(16, piece), FewQueries[S, raw](scan), watch)
     if finished and verdict[] == Int64.MAX:
         var finish = Finish[S](own.workers, team.size(), k, ids, distances)
         _ = team.run(num_queries, 64, finish, unwatched)

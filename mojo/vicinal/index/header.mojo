@@ -3,7 +3,7 @@ from vicinal.file.format import BAD_FIELD, FileFields, name_of
 from vicinal.file.mapped import Mapped
 from vicinal.file.posix import Status
 from vicinal.kernels.distance import MAX_DIM
-from vicinal.kernels.space import METRICS, STORED_TYPES
+from vicinal.kernels.space import HAMMING, PACKED, STORED_TYPES
 from vicinal.quantization.code_table import KINDS_OF_CODES
 
 
@@ -62,8 +62,15 @@ struct Header(FileFields):
     def problem(self) -> Status:
         """Returns the first field that no index can have, or success."""
         var status = Status.done()
-        _limit(status, "metric", self.metric, 0, METRICS - 1)
-        _limit(status, "dtype", self.dtype, 0, STORED_TYPES - 1)
+        _limit(status, "metric", self.metric, 0, HAMMING)
+        var packed = self.metric == HAMMING
+        _limit(
+            status,
+            "dtype",
+            self.dtype,
+            PACKED if packed else 0,
+            PACKED if packed else STORED_TYPES - 1,
+        )
         _limit(status, "dim", self.dim, 1, MAX_DIM)
         _limit(status, "count", self.count, 0, Int(UInt32.MAX) - 1)
         _limit(status, "linked", self.linked, 0, self.count)

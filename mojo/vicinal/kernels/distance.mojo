@@ -3,6 +3,7 @@
 Float types are widened to float32, 8-bit integers are summed exactly in 32 bits. The largest dimension is 65,536:
 65,536 * 255**2 is below 2**32, so a sum taken modulo 2**32 is still the exact one.
 """
+from std.bit import pop_count
 from std.math import iota
 from std.memory import bitcast
 from std.sys import CompilationTarget, masked_load
@@ -47,6 +48,36 @@ def load_rest[T: DType, N: Int](p: Ptr[Scalar[T]], start: Int, dim: Int) -> SIMD
             var seen = iota[DType.int8, N]().lt(SIMD[DType.int8, N](Int8(start - (dim - N))))
             return seen.select(SIMD[T, N](0), p.unsafe_load[width=N](dim - N))
     return load_head[T, N](p.unsafe_offset(start), dim - start)
+
+
+@always_inline
+def different_bits(a: Ptr[UInt8], b: Ptr[UInt8], bytes: Int) -> UInt32:
+    """Counts the bits that differ between two rows of packed bits.
+
+    By words of the processor: it counts the bits of one in a cycle, and nothing has to be added up across lanes.
+
+    Safety:
+        Both rows must have `bytes` bytes.
+    """
+    var first = UInt64(0)
+    var second = UInt64(0)
+    var i = 0
+    while i + 16 <= bytes:
+        var words = bitcast[DType.uint64, 2](
+            a.unsafe_load[width=16](i) ^ b.unsafe_load[width=16](i)
+        )
+        first += pop_count(words[0])
+        second += pop_count(words[1])
+        i += 16
+    while i + 8 <= bytes:
+        first += pop_count(
+            bitcast[DType.uint64, 1](a.unsafe_load[width=8](i) ^ b.unsafe_load[width=8](i))
+        )
+        i += 8
+    while i < bytes:
+        first += pop_count(UInt64(a[unsafe_offset=i] ^ b[unsafe_offset=i]))
+        i += 1
+    return UInt32(first + second)
 
 
 @always_inline

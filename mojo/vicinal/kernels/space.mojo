@@ -8,7 +8,7 @@ from std.memory import bitcast
 from std.sys.defines import get_defined_string
 
 from vicinal.kernels.convert import HALF_IN_SOFTWARE, is_finite, to_float
-from vicinal.kernels.distance import sum_floats, sum_ints
+from vicinal.kernels.distance import different_bits, sum_floats, sum_ints
 from vicinal.kernels.metric import Product, SquaredDifference
 from vicinal.system.memory import Ptr, at
 from vicinal.system.prefetch import CACHE_LINE, prefetch_line
@@ -17,6 +17,11 @@ comptime L2 = 0
 comptime IP = 1
 comptime COSINE = 2
 comptime METRICS = 3
+"""Metrics over every stored type."""
+comptime HAMMING = 3
+"""Bits that differ, over uint8 alone, each of which holds eight: the squared distance of vectors of bits, and handled as that."""
+comptime PACKED = 4
+"""The stored type of packed bits."""
 comptime STORED = [DType.float32, DType.float16, DType.bfloat16, DType.int8, DType.uint8]
 """Stored types; the position is the code used in files and calls."""
 comptime STORED_TYPES = 5
@@ -203,6 +208,7 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
     comptime batched = False
     comptime Q = DType.float32 if Self.stored.is_floating_point() else Self.stored
     comptime needs_norms = Self.metric_ == COSINE and not Self.stored.is_floating_point()
+    comptime squares = Self.metric_ == L2 or Self.metric_ == HAMMING
 
     @staticmethod
     @always_inline
@@ -217,6 +223,11 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
                 return key_of_float(0 - sum_floats[Product, Self.Q, Self.T](a, b, rows.dim))
         else:
             var other = a.unsafe_bitcast[Scalar[Self.T]]()
+            comptime if Self.metric == HAMMING:
+                var bits = different_bits(
+                    other.unsafe_bitcast[UInt8](), b.unsafe_bitcast[UInt8](), rows.dim
+                )
+                return bitcast[DType.int32, 1](bits ^ 0x80000000)
             comptime if Self.metric == L2:
                 return bitcast[DType.int32, 1](
                     sum_ints[SquaredDifference, Self.T](other, b, rows.dim) ^ 0x80000000
@@ -271,7 +282,7 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
         comptime if Self.metric == IP:
             var other = Self.product(b)
             return 5 * (Self.product(a) - other) > Float32(SQUARED_ALPHA - 5) * abs(other)
-        elif Self.metric == L2 and not Self.T.is_floating_point():
+        elif Self.squares and not Self.T.is_floating_point():
             return occludes_whole(a, b)
         else:
             return occludes(Self.value(a), Self.value(b))
@@ -290,7 +301,7 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
     @staticmethod
     @always_inline
     def value(key: Int32) -> Float32:
-        """Returns the distance that a key stands for: squared L2, 1 - dot, or 1 - cosine."""
+        """Returns the distance that a key stands for: squared L2, 1 - dot, 1 - cosine, or bits."""
         comptime if Self.T.is_floating_point() or Self.needs_norms:
             comptime if Self.metric == L2:
                 return float_of_key(key)
@@ -299,7 +310,7 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
             else:  # rounding must not make a distance negative
                 return max(Float32(0), 1 + float_of_key(key))
         else:
-            comptime if Self.metric == L2:
+            comptime if Self.squares:
                 return Float32(bitcast[DType.uint32, 1](key) ^ 0x80000000)
             elif Self.T == DType.uint8:
                 return Float32(1 - Float64(~(bitcast[DType.uint32, 1](key) ^ 0x80000000)))
@@ -324,11 +335,18 @@ def is_compiled(metric: Int, dtype: Int) -> Bool:
     return True
 
 
+def is_space(metric: Int, dtype: Int) -> Bool:
+    """Tells whether two codes name a space."""
+    if metric == HAMMING:
+        return dtype == PACKED
+    return 0 <= metric < METRICS and 0 <= dtype < STORED_TYPES
+
+
 def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
     """Runs a task in the space that two run-time codes name: the one switch over all combinations.
 
     Preconditions:
-        0 <= metric < METRICS and 0 <= dtype < STORED_TYPES, and `is_compiled`.
+        `is_space` and `is_compiled`.
     """
     comptime for m in range(METRICS):
         comptime for t in range(STORED_TYPES):
@@ -336,6 +354,9 @@ def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
             comptime if is_compiled(m, t):
                 if metric == m and dtype == t:
                     task.run[MetricSpace[m, stored]]()
+    comptime if is_compiled(HAMMING, PACKED):
+        if metric == HAMMING:
+            task.run[MetricSpace[HAMMING, DType.uint8]]()
 
 
 @always_inline

@@ -48,7 +48,7 @@ def can_walk(kind: Int, metric: Int, dtype: Int) -> Bool:
     if kind == NO_CODES:
         return True
     if kind == U8:  # cosine over integers divides by both norms, which exact codes do not carry
-        return metric != COSINE
+        return metric < COSINE  # nor are there any for packed bits
     return is_float(dtype)
 
 

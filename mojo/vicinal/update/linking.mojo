@@ -47,7 +47,7 @@ def on_codes[S: Space, Task: LinkTask](index: Index, task: Task) -> Int:
     """
     ref codes = index.codes[]
     var rows = codes.rows(index.rows())
-    comptime if S.metric != COSINE:
+    comptime if S.metric < COSINE:
         if codes.kind == U8:
             return task.run[U8Codes[S.metric, S.T == DType.int8]](rows)
     comptime if S.metric != IP and S.T.is_floating_point():

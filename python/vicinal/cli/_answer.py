@@ -386,4 +386,20 @@ def why_not(
     emit(as_json, {**dataclasses.asdict(told), "said": str(told)}, [str(told)])
 
 
-COMMANDS = (search, recall, bench, trace, why_not)
+@click.command()
+@index_option
+@click.option("--radius", type=float, required=True, help="Largest distance that counts.")
+@click.option("--exact", is_flag=True, help="Measure all pairs.")
+@threads_option
+@json_option
+def duplicates(file: str, radius: float, exact: bool, threads: int | None, as_json: bool) -> None:
+    """Put rows of the index in FILE within a distance of each other into groups, one a line."""
+    index = open_index(file)
+    groups = index.duplicates(radius, exact=exact, num_threads=threads)
+    told = [group.tolist() for group in groups]
+    lines = ("\t".join(map(str, group)) for group in told)
+    emit(as_json, {"file": file, "groups": told, "share_found": groups.share_found}, lines)
+    talk(f"{len(told)} groups; {groups.share_found:.4g} of the pairs found")
+
+
+COMMANDS = (search, recall, bench, trace, why_not, duplicates)

@@ -81,6 +81,25 @@ def doctor(level: str | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("rows", type=int)
+@click.argument("dim", type=int)
+@click.option("--metric", default="l2", show_default=True, help="l2, ip, cosine or hamming.")
+@click.option("--dtype", default="float32", show_default=True, help="What a value is stored as.")
+@click.option("-M", "M", type=int, default=16, show_default=True, help="Links of a row.")
+@click.option("--time", "as_time", is_flag=True, help="Also measure how long a build takes here.")
+@json_option
+def estimate(
+    rows: int, dim: int, metric: str, dtype: str, M: int, as_time: bool, as_json: bool
+) -> None:
+    """Tell what an index of ROWS vectors of DIM values will take, in bytes, without building it."""
+    told = vicinal.estimate(rows, dim, metric, dtype, M)
+    fields = dataclasses.asdict(told)
+    if as_time:
+        fields["build_seconds"] = dataclasses.asdict(told.build_time())
+    emit(as_json, fields)
+
+
+@click.command()
 @json_option
 def version(as_json: bool) -> None:
     """Tell the versions of vicinal, its native code and Python."""
@@ -102,4 +121,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(kind(root.command, {}, "vicinal", "_VICINAL_COMPLETE").source())
 
 
-COMMANDS = (info, verify, doctor, version, completion)
+COMMANDS = (info, verify, doctor, estimate, version, completion)

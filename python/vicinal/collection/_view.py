@@ -34,9 +34,8 @@ def flat_index(parameters: dict[str, Any]) -> Index:
     """
     metric, dtype = parameters["metric"], parameters["dtype"]
     handle = native.index_new(
-        _validate.METRICS.index(metric),
-        _validate.DTYPES.index(dtype),
-        parameters["dim"],
+        *_validate.native_codes(metric, dtype),
+        _validate.packed_dim(parameters["dim"], dtype),
         16,
         200,
         0,

@@ -40,9 +40,8 @@ def new_index(parameters: Parameters, exact_below: int | None = None) -> Any:
     if exact_below is not None:
         metric, dtype = index.metric, index.dtype
         handle = native.index_new(
-            _validate.METRICS.index(metric),
-            _validate.DTYPES.index(dtype),
-            index.dim,
+            *_validate.native_codes(metric, dtype),
+            index._dim,
             parameters["M"],
             parameters["ef_construction"],
             parameters["seed"],
@@ -255,8 +254,7 @@ class RowsFile:
             self.head = file.read(_PAGE)
             fields = struct.unpack_from(f"<{_FIELDS}q", self.head, _AT_FIELDS)
             offset, length, _, columns, _ = _sections(self.head)["vectors"]
-            self.metric = _validate.METRICS[fields[0]]
-            self.dtype = _validate.DTYPES[fields[1]]
+            self.metric, self.dtype = _validate.names_of(fields[0], fields[1])
             self.dim, self.count = fields[2], fields[_COUNT]
             self._map = mmap.mmap(file.fileno(), offset + max(length, 1), access=mmap.ACCESS_READ)
         stored = _validate.STORED_DTYPES[self.dtype]

@@ -178,9 +178,9 @@ def add_source(
     """
     if copy is False:
         raise ValueError("copy: expected True or None for a source, got False")
-    if source.shape[1] != index.dim:
+    if source.shape[1] != index._dim:
         raise ValueError(
-            f"vectors: expected rows of {index.dim} values, {source.name} has {source.shape[1]}"
+            f"vectors: expected rows of {index._dim} values, {source.name} has {source.shape[1]}"
         )
     if ids is not None:
         source = read_vectors(source, ids=ids)

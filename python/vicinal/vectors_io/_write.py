@@ -63,7 +63,7 @@ class IndexSource(SeekableSource):
         super().__init__(
             "index",
             len(index),
-            index.dim,
+            index._dim,
             kind,
             metric=index.metric,
             index_dtype=index.dtype,

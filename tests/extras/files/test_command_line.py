@@ -186,6 +186,24 @@ def test_looking_inside() -> None:
     assert "complete" in run("completion", "bash").stdout.lower()
 
 
+def test_duplicates_and_estimates() -> None:
+    index = vicinal.Index(16)
+    index.add(np.concatenate([DATA[:20], DATA[3:5]]))
+    index.save("twice.v")
+    found = told("duplicates", "twice.v", "--radius", "0")
+    assert found["groups"] == [[3, 20], [4, 21]] and found["share_found"] == 1
+    shown = run("duplicates", "twice.v", "--radius", "0", "--exact").stdout.splitlines()
+    assert shown[:2] == ["3\t20", "4\t21"]
+    wanted = vicinal.estimate(5000, 64, "cosine", "float16")
+    assert (
+        told("estimate", "5000", "64", "--metric", "cosine", "--dtype", "float16")["bytes"]
+        == wanted.bytes
+    )
+    timed = told("estimate", "300", "4", "--time")
+    assert timed["build_seconds"]["low"] <= timed["build_seconds"]["high"]
+    run("estimate", "300", "4", "--metric", "near", code=3)
+
+
 def test_exit_codes_of_bad_files() -> None:
     data = bytearray(Path("x.v").read_bytes())
     data[len(data) // 2] ^= 1
