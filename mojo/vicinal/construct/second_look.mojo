@@ -101,9 +101,7 @@ struct LookAgain[S: SymmetricDistance](Body):
         var query = Self.S.query_of_row(self.rows, graph.row_at(level, node), room)
         for i in range(used):
             var other = Int(block[unsafe_offset=i])
-            var entry = entry_of(
-                Self.S.key(query, self.rows, graph.row_at(level, other)), other
-            )
+            var entry = entry_of(Self.S.key(query, self.rows, graph.row_at(level, other)), other)
             var known = False
             for j in range(offered.size):
                 known = known or offered.entries[unsafe_offset=j] == entry
