@@ -75,12 +75,12 @@ class Shards:
 
     @property
     def dim(self) -> int:
-        """Dimension of the vectors."""
+        """Dimension of the vectors; bits with dtype "b1"."""
         return self.shards[0].dim
 
     @property
     def metric(self) -> str:
-        """Name of the distance: "l2", "ip" or "cosine"."""
+        """Name of the distance: "l2", "ip", "cosine" or "hamming"."""
         return self.shards[0].metric
 
     @property
@@ -104,7 +104,7 @@ class Shards:
             if there.any():
                 rows = shard.get(flat[there])
                 if found is None:
-                    found = np.empty((len(flat), self.dim), rows.dtype)
+                    found = np.empty((len(flat), rows.shape[1]), rows.dtype)
                 found[there] = rows
                 left &= ~there
         if left.any():

@@ -337,6 +337,19 @@ def test_all_spaces(metric: str, dtype: str, tmp_path: Path) -> None:
     assert (found.ids == wanted.ids).mean() > 0.9
 
 
+def test_packed_bits(tmp_path: Path) -> None:
+    bits = np.packbits(ROWS[:2500] @ RNG.normal(size=(16, 64)).astype(np.float32) > 0, axis=1)
+    single = vicinal.build(bits, metric="hamming", dtype="b1")
+    assert single.dim == 64
+    vicinal.build(bits, tmp_path / "index", metric="hamming", dtype="b1", parts=3)
+    index = vicinal.open(tmp_path / "index", mode="copy", verify=True)
+    index.check()
+    wanted = single.search(bits[:200], 10, ef_search=64)
+    found = index.search(bits[:200], 10, ef_search=64)
+    assert (found.distances == wanted.distances).mean() > 0.97
+    assert (index.get([3, 99]) == bits[[3, 99]]).all()
+
+
 def test_ids(tmp_path: Path) -> None:
     ids = np.arange(6000)[::-1] * 7 + 5
     index = vicinal.build(ROWS, tmp_path / "index", ids=ids, parts=4)

@@ -170,7 +170,8 @@ def _scale_of(sample: Array, metric: str) -> tuple[Floats, np.float32]:
     if metric == "cosine" and some.dtype.kind in "iu":
         wide = wide / _lengths(some)
     # of products nothing may be taken off; a sum down columns adds one row after the other
-    origin = wide.sum(0) / len(wide) if metric == "l2" else np.zeros(wide.shape[1])
+    flat = metric in ("ip", "cosine")
+    origin = np.zeros(wide.shape[1]) if flat else wide.sum(0) / len(wide)
     high = max(_high(np.abs(wide - origin)), 1e-30)
     return origin.astype(np.float32), np.float32(_LIMIT / high)
 

@@ -155,7 +155,7 @@ def prepare(
 ) -> tuple[VectorSource, Parameters]:
     """Open a source and return it with the checked parameters of an index of it."""
     from vicinal.index import Index
-    from vicinal.vectors_io._to_index import _has_strings
+    from vicinal.vectors_io._to_index import _has_strings, values_of
 
     found = opened(source, vectors, ids)
     try:
@@ -163,7 +163,7 @@ def prepare(
         if isinstance(found, Batches):
             kind = found.id_kind
         index = Index(
-            found.shape[1],
+            values_of(found, dtype),
             metric or found.metric or "l2",
             dtype=found.index_dtype if dtype is None else dtype,
             M=M,
@@ -254,12 +254,12 @@ def _assign(rows: RowsFile, parts: int, seed: int) -> tuple[NDArray[np.int64], N
     count = rows.count
     if parts == 1:
         return np.array([0, count]), np.arange(count, dtype=np.uint32)
-    most = max(_LEAST_SAMPLE, _SAMPLE_VALUES // rows.dim)
+    most = max(_LEAST_SAMPLE, _SAMPLE_VALUES // rows.values)
     size = min(count, max(min(_SAMPLE * parts, most), 4 * parts))
     sample = np.sort(np.argsort(mixed(seed, count), kind="stable")[:size])
     clusters = Clusters(rows.numbers(sample), parts, rows.metric, seed)
     near = np.empty((count, MOST_COPIES), np.uint16)
-    step = max(64, _VALUES // max(rows.dim, parts))
+    step = max(64, _VALUES // max(rows.values, parts))
     for start in range(0, count, step):
         block = slice(start, min(start + step, count))
         near[block] = clusters.parts_of(rows.numbers(block))  # none becomes the largest number

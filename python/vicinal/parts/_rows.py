@@ -256,6 +256,7 @@ class RowsFile:
             offset, length, _, columns, _ = _sections(self.head)["vectors"]
             self.metric, self.dtype = _validate.names_of(fields[0], fields[1])
             self.dim, self.count = fields[2], fields[_COUNT]
+            self.values = self.dim * 8 if self.dtype == _validate.PACKED else self.dim
             self._map = mmap.mmap(file.fileno(), offset + max(length, 1), access=mmap.ACCESS_READ)
         stored = _validate.STORED_DTYPES[self.dtype]
         table: Array = np.frombuffer(self._map, stored, self.count * columns, offset)
@@ -275,8 +276,10 @@ class RowsFile:
         return found
 
     def numbers(self, rows: Array | slice) -> Array:
-        """Return rows as numbers that NumPy can compute with."""
+        """Return rows as numbers that NumPy can compute with, `values` of them each."""
         found = self.take(rows)
+        if self.dtype == _validate.PACKED:
+            found = np.unpackbits(found, axis=1)
         if self.dtype == "bfloat16":
             wide: Array = found.astype(np.uint32) << np.uint32(16)
             found = wide.view(np.float32)

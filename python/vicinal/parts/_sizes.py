@@ -37,6 +37,7 @@ def as_bytes(memory: object) -> int:
 
 
 def _row(dim: int, dtype: str) -> int:
+    dim = _validate.packed_dim(dim, dtype)
     return (dim * _validate.STORED_DTYPES[dtype].itemsize + 63) // 64 * 64
 
 

@@ -49,11 +49,11 @@ def build(
         The index file to write; one of that name is replaced once the new one is whole.
     vectors, ids
         As for `read_vectors`. String ids make an index of string ids.
-    metric : {"l2", "ip", "cosine"}, optional
+    metric : {"l2", "ip", "cosine", "hamming"}, optional
         By default what the file names (HDF5 files of ann-benchmarks), else "l2".
     dtype : str or dtype, optional
         What a value is stored as; by default the source's own type if an index can store it, else
-        "float32".
+        "float32". "b1" takes rows of packed bits, as `numpy.packbits` makes them.
     M, ef_construction, quantization, seed
         As for `Index`.
     memory : int or str, optional
@@ -139,7 +139,7 @@ with 3 rows
     opened = read_vectors(source, vectors, ids)
     try:
         index = Index(
-            opened.shape[1],
+            values_of(opened, dtype),
             metric or opened.metric or "l2",
             dtype=opened.index_dtype if dtype is None else dtype,
             M=M,
@@ -153,6 +153,12 @@ with 3 rows
     finally:
         if opened is not source:
             opened.close()
+
+
+def values_of(source: VectorSource, dtype: Any) -> int:
+    """Return the dimension of an index of a source; packed bits are eight to an item."""
+    packed = isinstance(dtype, str) and dtype == _validate.PACKED
+    return source.shape[1] * 8 if packed else source.shape[1]
 
 
 def _has_strings(source: VectorSource) -> bool:
