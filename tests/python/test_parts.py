@@ -382,6 +382,29 @@ def test_wrong_arguments(wrong: Any, error: Any, message: str, tmp_path: Path) -
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_target_that_cannot_be_is_refused_at_once(tmp_path: Path, count: int) -> None:
+    for rows in (ROWS, ROWS[:5]):
+        with pytest.raises(FileNotFoundError):
+            vicinal.build(rows, tmp_path / "none" / "index", parts=count)
+        with pytest.raises(IsADirectoryError):
+            vicinal.build(ROWS, tmp_path, parts=count)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_stops_a_build_can_go_on(tmp_path: Path, threads: int) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            vicinal.build(ROWS, tmp_path / "index", parts=5, num_threads=threads, progress=stop)
+    assert os.listdir(tmp_path) == ["index.parts"]
+    vicinal.build(ROWS, tmp_path / "index", parts=5)
+    assert digest(tmp_path / "index") == expected() and os.listdir(tmp_path) == ["index"]
+
+
 def test_a_bad_row_is_named(tmp_path: Path) -> None:
     rows = ROWS.copy()
     rows[4321, 3] = np.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -51,6 +52,7 @@ def build_file(
     """Write an index file and return the index, opened by map; see `vicinal.build`."""
     from vicinal.index import Index
 
+    _check_target(path)
     if parts is None and not isinstance(source, Batches):
         parts = _sizes.number_of_parts(
             len(source), parameters["dim"], parameters["dtype"], parameters["M"], memory, threads
@@ -72,6 +74,15 @@ def build_file(
                 report(plan.rows, plan.rows)
         _clear(plan)
     return _persistence.open_index(Index, path, "r", False)
+
+
+def _check_target(path: str) -> None:
+    """Refuse at once a path that no file can be saved at; OSError."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
 
 
 @contextlib.contextmanager
