@@ -38,7 +38,7 @@ class Shards:
     Threads: safe at any time from any number of threads.
     """
 
-    __slots__ = ("_starts", "shards")
+    __slots__ = ("shards",)
 
     def __init__(self, shards: Sequence[Index]) -> None:
         self.shards = tuple(shards)
@@ -56,7 +56,6 @@ class Shards:
                     )
             if (shard._strings is None) != (self.shards[0]._strings is None):
                 raise ValueError(f"shards: ids of shard {position} and of shard 0 differ in kind")
-        self._starts = np.concatenate([[0], np.cumsum([len(shard) for shard in self.shards])])
 
     # ---- what there is
 
@@ -165,6 +164,7 @@ class Shards:
                 num_threads=threads,
             ),
             num_threads,
+            np.ndim(queries) == 1,
         )
         single = found[0].ids.ndim == 1
         ids = np.concatenate([np.atleast_2d(part.ids) for part in found], axis=1)
@@ -194,6 +194,7 @@ class Shards:
                 queries, radius, ef_search=ef_search, filter=filters[number], num_threads=threads
             ),
             num_threads,
+            np.ndim(queries) == 1,
         )
         n = len(found[0].offsets) - 1
         ids, distances, offsets = [], [], [0]
@@ -212,10 +213,13 @@ class Shards:
         )
 
     def _ask(
-        self, question: Callable[[int, Index, int | None], Found], num_threads: int | None
+        self,
+        question: Callable[[int, Index, int | None], Found],
+        num_threads: int | None,
+        one: bool,
     ) -> list[Found]:
-        """Ask every shard; the threads are shared among them."""
-        threads = _validate.thread_count(num_threads)
+        """Ask every shard; the threads are shared among them, by default one for one query."""
+        threads = 1 if one and num_threads is None else _validate.thread_count(num_threads)
         at_once = min(threads, len(self.shards))
         if at_once == 1:
             return [question(i, shard, num_threads) for i, shard in enumerate(self.shards)]
@@ -234,11 +238,10 @@ class Shards:
         array = np.asarray(given)
         if array.dtype.kind != "b":
             return [given] * len(self.shards)  # a shard passes over ids that it does not have
-        if array.shape != (len(self),):
-            raise ValueError(
-                f"filter: expected booleans of shape ({len(self)},), got {array.shape}"
-            )
-        return [array[a:b] for a, b in zip(self._starts[:-1], self._starts[1:], strict=True)]
+        ends = np.cumsum([len(shard) for shard in self.shards])
+        if array.shape != (ends[-1],):
+            raise ValueError(f"filter: expected booleans of shape ({ends[-1]},), got {array.shape}")
+        return np.split(array, ends[:-1])
 
 
 def _order(ids: NDArray[Any], distances: NDArray[np.float32]) -> NDArray[np.intp]:
