@@ -132,15 +132,17 @@ class Shards:
         recall: float | None = None,
         filter: Any = None,
         num_threads: int | None = None,
+        exclude: Any = None,
+        exact: bool | None = None,
     ) -> SearchResult:
         """Find the k nearest vectors of each query in all shards.
 
         Parameters
         ----------
-        queries, k, ef_search, recall, num_threads
+        queries, k, ef_search, recall, num_threads, exact
             As for `Index.search`; each shard is searched with them. The widths of `recall` are
             those that each shard was tuned to.
-        filter : array_like of bool, int or str, or list of them, optional
+        filter, exclude : array_like of bool, int or str, or list of them, optional
             As for `Index.search`; booleans in the order of `ids`. Ids may be in any shard.
 
         Returns
@@ -153,7 +155,7 @@ class Shards:
         TypeError, ValueError, CorruptError, MemoryError
             As `Index.search`.
         """
-        filters = self._split(filter, queries)
+        filters, without = self._split(filter, queries), self._split(exclude, queries)
         found = self._ask(
             lambda number, shard, threads: shard.search(
                 queries,
@@ -162,6 +164,8 @@ class Shards:
                 recall=recall,
                 filter=filters[number],
                 num_threads=threads,
+                exclude=without[number],
+                exact=exact,
             ),
             num_threads,
             np.ndim(queries) == 1,

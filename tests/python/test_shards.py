@@ -67,8 +67,11 @@ def test_search_is_the_merge_of_all(shards: vicinal.Shards, k: int, threads: int
 
 def test_wide_searches_are_exact(shards: vicinal.Shards) -> None:
     _, distances = vicinal.exact_search(ROWS, QUERIES, 10)
-    found = shards.search(QUERIES, 10, ef_search=4000)
-    assert np.allclose(found.distances, distances)
+    for found in (
+        shards.search(QUERIES, 10, ef_search=4000),
+        shards.search(QUERIES, 10, exact=True),
+    ):
+        assert np.allclose(found.distances, distances)
 
 
 def test_more_than_there_are(shards: vicinal.Shards) -> None:
@@ -88,6 +91,10 @@ def test_filters(shards: vicinal.Shards) -> None:
     each = shards.search(QUERIES[:3], 10, filter=[mask, None, allowed])
     assert (each.ids[0] == by_mask.ids[0]).all() and (each.ids[2] == by_ids.ids[2]).all()
     assert (each.ids[1] == shards.search(QUERIES[1], 10).ids).all()
+    others = shards.search(QUERIES, 10, exclude=~mask)
+    assert (others.ids == by_mask.ids).mean() > 0.99
+    few = shards.search(QUERIES[:2], 10, exclude=others.ids[0])
+    assert not set(few.ids.ravel()) & set(others.ids[0])
     with pytest.raises(ValueError, match="booleans of shape"):
         shards.search(QUERIES, 10, filter=mask[:-1])
 
