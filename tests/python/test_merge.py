@@ -66,9 +66,9 @@ def test_refusals(tmp_path: Path) -> None:
         index.merge(index)
     with pytest.raises(TypeError, match="other: expected an Index, got list"):
         index.merge([])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a: expected an Index, got int"):
+    with pytest.raises(TypeError, match="indexes: expected an Index, got int at 0"):
         vicinal.merge(1, index)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="b: expected an Index, got NoneType"):
+    with pytest.raises(TypeError, match="indexes: expected an Index, got NoneType at 1"):
         vicinal.merge(index, None)  # type: ignore[arg-type]
     for other, message in (
         (vicinal.Index(4), "expected dim=3, got 4"),
