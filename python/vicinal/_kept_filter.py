@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vicinal import _info
 from vicinal._filters import IDS, NONE, as_filter
 from vicinal._state import State
 
@@ -101,7 +102,7 @@ class Filter:
         if id not in self._index:
             return False
         internal = self._index._to_internal([id])[0]
-        return bool(self._of(internal, None)[0])
+        return bool(self._of(internal)[0])
 
     @property
     def ids(self) -> NDArray[Any]:
@@ -128,36 +129,62 @@ class Filter:
     def _allowed(self) -> tuple[Moment, Mask, int] | NDArray[np.int64]:
         """Return what is allowed now; ids where others change the index all the time."""
         index = self._index
+        kept = moment = None
         for _ in range(_TRIES):
             moment = index._moment()
             kept = self._kept
             if kept is not None and kept[0] == moment:
                 return kept
-            ids = index._internal_ids()
-            if index._moment() == moment:
+            # masks that are kept are as long as this one only if nothing has changed meanwhile
+            if _info.number(index._handle, _info.REMOVED) == 0:
+                index._check_counts()
+                rows = len(index)
+                if index._moment() != moment:
+                    continue
+                mask = self._by_rows(rows, moment)
+            else:
+                ids = index._internal_ids()
+                if index._moment() != moment:
+                    continue
                 mask = self._of(ids, moment)
+            if index._moment() == moment:
                 self._kept = kept = (moment, mask, int(np.count_nonzero(mask)))
         return self._allowed_ids() if kept is None or kept[0] != moment else kept
 
     def _allowed_ids(self) -> NDArray[np.int64]:
         ids = self._index._internal_ids()
-        return ids[self._of(ids, None)]
+        return ids[self._of(ids)]
 
-    def _of(self, ids: NDArray[np.int64], moment: Moment | None) -> Mask:
+    def _of(self, ids: NDArray[np.int64], moment: Moment | None = None) -> Mask:
         """Tell of each internal id whether it is allowed; they are all ids of a moment if given."""
         kept = self._kept
         if moment is not None and kept is not None and kept[0] == moment:
             return kept[1]
         if not self._operation:
-            mask = np.isin(ids, self._now_known())
-            if moment is not None:
-                self._kept = (moment, mask, int(np.count_nonzero(mask)))
-            return mask
-        first = self._parts[0]._of(ids, moment)
+            return np.isin(ids, self._now_known())
+        return self._combine([part._of(ids, moment) for part in self._parts])
+
+    def _by_rows(self, rows: int, moment: Moment) -> Mask:
+        """Tell of each row whether it is allowed, where none was removed: row numbers are places.
+
+        Of use only if the index is as it was at that moment still.
+        """
+        kept = self._kept
+        if kept is not None and kept[0] == moment:
+            return kept[1]
+        if self._operation:
+            return self._combine([part._by_rows(rows, moment) for part in self._parts])
+        found = self._index._find_rows(self._now_known())
+        mask = np.zeros(rows, bool)
+        mask[found[(found >= 0) & (found < rows)]] = True
+        if self._index._moment() == moment:
+            self._kept = (moment, mask, int(np.count_nonzero(mask)))
+        return mask
+
+    def _combine(self, masks: list[Mask]) -> Mask:
         if self._operation == _NOT:
-            return ~first
-        second = self._parts[1]._of(ids, moment)
-        return first & second if self._operation == _AND else first | second
+            return ~masks[0]
+        return masks[0] & masks[1] if self._operation == _AND else masks[0] | masks[1]
 
     def _now_known(self) -> NDArray[np.int64]:
         """Return the internal ids of a leaf, with those of strings that have become ids since."""
@@ -177,24 +204,30 @@ def prepare(
         belong(index, allowed, name)
         return allowed
     for _ in range(_TRIES):
-        moment, ids = index._moment(), index._internal_ids()
+        moment, rows = index._moment(), len(index)
         given: Any = allowed
+        ids = np.empty(0, np.int64)  # ids of rows are asked for only where they are needed
         if callable(allowed):
+            ids = index._internal_ids()
             given = np.asarray(allowed(index._to_external(ids)))
+            rows = len(ids)
             if given.dtype != bool or given.shape != ids.shape:
                 raise ValueError(
                     f"{name}: expected a function that returns booleans of shape {ids.shape}, got "
                     f"{given.dtype} of shape {given.shape}"
                 )
-        array, kind = as_filter(given, name, len(ids), index._to_internal)
+        array, kind = as_filter(given, name, rows, index._to_internal)
         if kind == NONE:
             raise TypeError(f"{name}: expected booleans, ids or a function, got None")
         if kind == IDS:
             break
         assert array is not None
+        if not callable(allowed):
+            ids = index._internal_ids()
+            if index._moment() != moment:
+                continue
         array = ids[array.view(bool)]
-        if callable(allowed) or index._moment() == moment:
-            break
+        break
     else:
         raise ValueError(
             f"{name}: expected ids while another thread changes the index, got booleans"

@@ -201,7 +201,7 @@ def test_duplicates_and_estimates() -> None:
     )
     timed = told("estimate", "300", "4", "--time")
     assert timed["build_seconds"]["low"] <= timed["build_seconds"]["high"]
-    run("estimate", "300", "4", "--metric", "near", code=3)
+    run("estimate", "300", "4", "--metric", "near", code=2)
 
 
 def test_exit_codes_of_bad_files() -> None:
