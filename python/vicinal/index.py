@@ -605,7 +605,6 @@ class Index(State):
         if type(k) is not int or not 0 < k <= _LARGE:
             k = _validate.whole_number(k, "k", 1, _MAX_COUNT)
             _validate.room_for_results(1 if single else len(rows), k, len(self))
-        changes = -1
         if ef_search is None:
             if recall is None:
                 ef_search = self._ef_search
@@ -630,7 +629,7 @@ class Index(State):
         distances = _empty(wanted, _FLOAT32)
         if filter is None:
             status = _native_search(self._handle, rows, k, ef_search, num_threads, ids, distances)
-            if changes >= 0 and recall is not None and status in (0, STRING_NUMBERS):
+            if recall is not None and status in (0, STRING_NUMBERS):
                 self._promises.answered(self, recall, k, rows, distances, changes)
         else:
             status = _search.filtered(self, rows, k, ef_search, num_threads, filter, ids, distances)
