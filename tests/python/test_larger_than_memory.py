@@ -87,6 +87,7 @@ print(json.dumps({"read": told, "for": index.stats()["reads"]["for"], "save": sa
     # a large part of: up to 8,192 for the centre and 2,048 to see whether the codes fit
     sampled = ROWS // (ROWS // 4096) + 2048
     assert told["read"] <= 2.05 * files["data"].nbytes + 1.3 * 4096 * sampled
+    assert told["save"] <= 1.2 * files["data"].nbytes
     assert target.read_bytes() == files["index"].read_bytes()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,13 +117,17 @@ print(json.dumps({"ids": ids.tolist(), "read": read() - start, "pages": index.se
     assert told["read"] <= 4096 * touched
 
 
-def test_what_cannot_be_locked_is_copied_and_told(saved: dict[str, Any], tmp_path: Path) -> None:
+def test_what_cannot_be_locked_is_copied_and_told(saved: dict[str, Any]) -> None:
     if os.geteuid() != 0:
         pytest.skip("another user has to be taken for this, which root alone can do")
-    os.chmod(saved["path"], 0o644)
-    for folder in (saved["path"].parent, *saved["path"].parents):
-        if str(folder).startswith("/tmp/") and folder.is_dir():
-            os.chmod(folder, folder.stat().st_mode | 0o055)
+    with tempfile.TemporaryDirectory() as folder:  # below pytest's own others may not look
+        os.chmod(folder, 0o755)
+        path = Path(shutil.copy(saved["path"], folder))
+        os.chmod(path, 0o644)
+        _open_as_another_user(saved, path)
+
+
+def _open_as_another_user(saved: dict[str, Any], path: Path) -> None:
     text = processes.printed(
         JOINED
         + """
@@ -140,7 +146,7 @@ print(json.dumps({
     "ids": index.search(queries, 10).ids.tolist(),
 }))
 """,
-        *(saved["path"], saved["queries"]),
+        *(path, saved["queries"]),
     )
     told = json.loads(text)
     assert told["ids"] == saved["found"].ids.tolist()

@@ -53,24 +53,30 @@ def _reference(numbers: List[Int]) raises -> Tuple[Int, Int]:
     return (requests, bytes)
 
 
+def _compare(numbers: List[Int]) raises:
+    var told = _asked(numbers)
+    var wanted = _reference(numbers)
+    assert_equal(told[0], wanted[0])
+    assert_equal(told[1], wanted[1])
+
+
 def test_neighbouring_rows_are_one_request() raises:
-    var lists = [
-        [5],
-        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
-        [5000, 103, 2, 100, 1, 0],
-        [7, 7, 7],
-        [0, 5999, 3000],
-        [10, 14, 18, 22, 26, 30],
-    ]
-    for i in range(len(lists)):
-        var told = _asked(lists[i])
-        var wanted = _reference(lists[i])
-        assert_equal(told[0], wanted[0])
-        assert_equal(told[1], wanted[1])
-    var one = _asked(lists[2])
+    var one: List[Int] = [5]
+    _compare(one)
+    var many: List[Int] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    _compare(many)
+    var equal: List[Int] = [7, 7, 7]
+    _compare(equal)
+    var apart: List[Int] = [0, 5999, 3000]
+    _compare(apart)
+    var spread: List[Int] = [10, 14, 18, 22, 26, 30]
+    _compare(spread)
+    var mixed: List[Int] = [5000, 103, 2, 100, 1, 0]
+    _compare(mixed)
     if page_bytes() == 4096:
-        assert_equal(one[0], 3)
-        assert_equal(one[1], 7 * 4096)
+        var told = _asked(mixed)
+        assert_equal(told[0], 3)
+        assert_equal(told[1], 7 * 4096)
 
 
 def test_no_rows_are_no_request() raises:
