@@ -1,6 +1,6 @@
 """Search of a file that is larger than the memory for it: latency, reads and recall under a limit.
 
-    python bench/larger_than_memory.py --rows 100000 --dim 768 --share 0.25 --out FILE.json
+    python bench/larger_than_memory.py --rows 100000 --dim 768 --share 0.25 --out FILE.jsonl
 
 Rows are those of `bench/mixture.py`, made data. Each way of opening is run in a process of its own,
 in a control group whose limit is a share of the file, with nothing of the file in memory before:
@@ -199,7 +199,8 @@ def main() -> None:
         size = index_file.stat().st_size
         limit = int(size * options.share)
         result: dict[str, Any] = {
-            "machine": machine.describe([]),
+            "kind": "larger_than_memory",
+            "machine": machine.describe(["vicinal"]),
             "data": "bench/mixture.py, made data",
             "rows": options.rows,
             "dim": options.dim,
@@ -231,7 +232,8 @@ def main() -> None:
             result["qps_by_disk"] = ways["walk"]["batch_qps"] / most
             print(*(f"{name} {value:.3g}" for name, value in result.items() if "_b" in name))
     if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from vicinal.kernels.space import (
     item_bytes,
 )
 from vicinal.system.memory import Ptr, at
+from vicinal.system.pages import AS_USUAL, RANDOM, advise
 from vicinal.system.parallel import Team
 
 comptime IN_QUERIES = 1 << 62
@@ -138,7 +139,12 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
     )
+    var bytes = base.dim(0) * dim * item_bytes(dtype)
+    if shared_map == 2:  # what is read is asked for; nothing else is wanted along with it
+        _ = advise(base.address(), bytes, RANDOM)
     in_space(metric, dtype, task)
+    if shared_map == 2:
+        _ = advise(base.address(), bytes, AS_USUAL)
     _ = watch^
     _ = base^
     _ = queries^

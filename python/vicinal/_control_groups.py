@@ -8,8 +8,8 @@ from pathlib import Path
 __all__ = ["folders"]
 
 
-def folders(controller: str, proc: Path = Path("/proc/self")) -> Iterator[tuple[Path, str]]:
-    """Yield folder and kind, "cgroup2" or "cgroup", of the group of a process and those above it.
+def folders(controller: str, proc: Path = Path("/proc/self")) -> list[tuple[Path, str]]:
+    """Return folder and kind, "cgroup2" or "cgroup", of the group of a process and those above it.
 
     Parameters
     ----------
@@ -20,9 +20,21 @@ def folders(controller: str, proc: Path = Path("/proc/self")) -> Iterator[tuple[
     """
     try:
         groups = (proc / "cgroup").read_text(encoding="utf-8", errors="replace")
-        mounts = (proc / "mountinfo").read_text(encoding="utf-8", errors="replace")
+        key = (controller, proc, groups)
+        if key not in _known:
+            mounts = (proc / "mountinfo").read_text(encoding="utf-8", errors="replace")
+            _known[key] = list(_folders(controller, groups, mounts))
     except OSError:
-        return
+        return []
+    return _known[key]
+
+
+# What was found for a process that is in certain groups: a process may be moved at any time, but
+# where groups are mounted stays, and to look takes longer than to open a file.
+_known: dict[tuple[str, Path, str], list[tuple[Path, str]]] = {}
+
+
+def _folders(controller: str, groups: str, mounts: str) -> Iterator[tuple[Path, str]]:
     for line in groups.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")

@@ -16,7 +16,7 @@ __all__ = ["ALWAYS_FITS", "LEVELS", "check", "free_memory", "keep", "read_for", 
 
 LEVELS = ("none", "walk", "all")  # as the native index numbers them
 ALWAYS_FITS = 16 << 20  # files of no more bytes are left alone without asking what is free
-_UNLIMITED = 1 << 62
+_UNLIMITED = 1 << 60  # version 1 says so by the largest multiple of a page
 
 
 def check(resident: object, mode: str) -> str:
@@ -87,11 +87,20 @@ def warm_up(handle: Any) -> None:
 
 
 def read_for(handle: Any) -> str:
-    """Say what searches read from disk for: "nothing", "re-ranking" or "every hop"."""
+    """Say what searches read from disk for.
+
+    "nothing"; "re-ranking"; "every hop" where the vectors themselves are walked on; "fractions"
+    where that is so for queries that are not whole numbers from 0 to 255 only.
+    """
     if not native.index_residence(handle, _info.ROWS_ON_DISK):
         return "nothing"
-    estimates = _info.number(handle, _info.CODES) > 1
-    return "re-ranking" if estimates else "every hop"
+    codes = _info.number(handle, _info.CODES)
+    if codes != 1:
+        return "re-ranking" if codes else "every hop"
+    if _info.number(handle, _info.DTYPE) < 3:  # floats
+        return "fractions"
+    # from a cache line on the vectors are their own codes
+    return "every hop" if _info.number(handle, _info.DIM) >= 64 else "nothing"
 
 
 def free_memory() -> int:
@@ -107,31 +116,43 @@ def free_memory() -> int:
 def _of_machine() -> int:
     """Return what the machine has available."""
     try:
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
-        return 1024 * int(text.split("MemAvailable:")[1].split()[0])
+        return 1024 * int(_read("/proc/meminfo").split(b"MemAvailable:")[1].split(None, 1)[0])
     except (OSError, ValueError, IndexError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _left(folder: Path, kind: str) -> int:
     """Return what a control group leaves, the part of its cache that can be dropped included."""
-    if kind == "cgroup2":
-        names = ("memory.max", "memory.current", "inactive_file", "active_file")
-    else:
-        names = (
-            "memory.limit_in_bytes",
-            "memory.usage_in_bytes",
-            "total_inactive_file",
-            "total_active_file",
-        )
+    limit, usage, *cache = _FILES[kind]
     try:
-        limit, used = ((folder / name).read_text(encoding="utf-8").strip() for name in names[:2])
-        stat = (folder / "memory.stat").read_text(encoding="utf-8")
-        of = dict(line.split() for line in stat.splitlines())
-        cache = sum(int(of.get(name, 0)) for name in names[2:])
-        return _UNLIMITED if limit == "max" else max(0, int(limit) - max(int(used) - cache, 0))
+        most = _read(f"{folder}/{limit}").strip()
+        if most == b"max" or int(most) >= _UNLIMITED:
+            return _UNLIMITED
+        stat = dict(line.split() for line in _read(f"{folder}/memory.stat").splitlines())
+        dropped = sum(int(stat.get(name, 0)) for name in cache)
+        return max(0, int(most) - max(int(_read(f"{folder}/{usage}")) - dropped, 0))
     except (OSError, ValueError):  # version 2 without a limit has none of the files at the top
         return _UNLIMITED
+
+
+_FILES: dict[str, tuple[str, str, bytes, bytes]] = {
+    "cgroup2": ("memory.max", "memory.current", b"inactive_file", b"active_file"),
+    "cgroup": (
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        b"total_inactive_file",
+        b"total_active_file",
+    ),
+}
+
+
+def _read(path: str) -> bytes:
+    """Return what a file of the kernel holds; `Path.read_text` takes several times as long."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 1 << 16)
+    finally:
+        os.close(file)
 
 
 def _tell_what_was_refused(handle: Any, level: str, wanted: int) -> None:

@@ -1352,12 +1352,12 @@ with 0 rows, read-only
             neighbours `found`, its 95 % interval `low` to `high`, and `kept`, False if all of that
             is below the recall, None below 30 queries; `format_version`, that of the file `save`
             writes; `resident`, what of the file stays in memory, see `open`; `reads`, what searches
-            read from disk `for` ("nothing", "re-ranking" or "every hop") and how many `requests`
-            and `bytes` they have asked for; and `filtered`, how many queries with a filter were
-            answered since the index was made or opened by a `scan` of the allowed rows, by the
-            usual `beam`, by a `two_hop` walk over allowed rows alone, and how many of those scans
-            came after a walk
-            (`scan_after_walk`).
+            read from disk `for` ("nothing", "re-ranking", "every hop" where the vectors themselves
+            are walked on, or "fractions" where they are for queries that are not whole numbers) and
+            how many `requests` and `bytes` they have asked for; and `filtered`, how many queries
+            with a filter were answered since the index was made or opened by a `scan` of the
+            allowed rows, by the usual `beam`, by a `two_hop` walk over allowed rows alone, and how
+            many of those scans came after a walk (`scan_after_walk`).
 
         Notes
         -----

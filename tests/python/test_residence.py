@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,32 +16,10 @@ import pytest
 
 import vicinal
 from support import processes
+from support.limited import JOINED, Group, evict, memory_limit, need_disk
 from vicinal import _residence
 
-BENCH = Path(__file__).resolve().parent.parent.parent / "bench"
-sys.path.insert(0, str(BENCH))
-
-from memory_limit import Group, evict, memory_limit  # noqa: E402
-
 DIM, ROWS, K = 256, 20_000, 10
-
-# Put in front of a script: joins the group and tells what a piece of work has read.
-JOINED = """
-import json, os, resource, sys
-import numpy as np
-import vicinal
-
-def join():
-    with open(sys.argv[1], "w") as procs:
-        procs.write(str(os.getpid()))
-
-def read():
-    with open("/proc/self/io") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
-
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-"""
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +56,10 @@ def group(saved: dict[str, Any]) -> Iterator[Group]:
         pytest.skip(f"memory of a process cannot be limited here: {error}")
 
 
-def on_disk(path: Path) -> None:
-    """Skip where files live in memory, so that there is nothing to read."""
-    kind = subprocess.check_output(["stat", "-f", "-c", "%T", path.parent], text=True).strip()
-    if kind in ("tmpfs", "ramfs"):
-        pytest.skip(f"{path.parent} is {kind}: nothing is ever read from a disk")
-
-
 def test_walks_stay_in_memory_and_rows_are_asked_for_at_once(
     saved: dict[str, Any], group: Group
 ) -> None:
-    on_disk(saved["path"])
+    need_disk(saved["path"])
     text = processes.printed(
         JOINED
         + """
@@ -126,7 +97,7 @@ print(json.dumps({
 
 
 def test_nothing_kept_reads_single_pages(saved: dict[str, Any], group: Group) -> None:
-    on_disk(saved["path"])
+    need_disk(saved["path"])
     text = processes.printed(
         JOINED
         + """
@@ -146,13 +117,17 @@ print(json.dumps({"ids": ids.tolist(), "read": read() - start, "pages": index.se
     assert told["read"] <= 4096 * touched
 
 
-def test_what_cannot_be_locked_is_copied_and_told(saved: dict[str, Any], tmp_path: Path) -> None:
+def test_what_cannot_be_locked_is_copied_and_told(saved: dict[str, Any]) -> None:
     if os.geteuid() != 0:
         pytest.skip("another user has to be taken for this, which root alone can do")
-    os.chmod(saved["path"], 0o644)
-    for folder in (saved["path"].parent, *saved["path"].parents):
-        if str(folder).startswith("/tmp/") and folder.is_dir():
-            os.chmod(folder, folder.stat().st_mode | 0o055)
+    with tempfile.TemporaryDirectory() as folder:  # below pytest's own others may not look
+        os.chmod(folder, 0o755)
+        path = Path(shutil.copy(saved["path"], folder))
+        os.chmod(path, 0o644)
+        _open_as_another_user(saved, path)
+
+
+def _open_as_another_user(saved: dict[str, Any], path: Path) -> None:
     text = processes.printed(
         JOINED
         + """
@@ -171,7 +146,7 @@ print(json.dumps({
     "ids": index.search(queries, 10).ids.tolist(),
 }))
 """,
-        *(saved["path"], saved["queries"]),
+        *(path, saved["queries"]),
     )
     told = json.loads(text)
     assert told["ids"] == saved["found"].ids.tolist()
@@ -222,7 +197,7 @@ def test_small_files_are_not_worth_asking(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_warmup_reads_what_is_to_stay(saved: dict[str, Any]) -> None:
-    on_disk(saved["path"])
+    need_disk(saved["path"])
     size = saved["path"].stat().st_size
     index = vicinal.open(saved["path"])
     evict(saved["path"])
@@ -244,6 +219,21 @@ def test_warmup_reads_what_is_to_stay(saved: dict[str, Any]) -> None:
     assert made.memory_usage()["disk"] == 0
 
 
+def test_whole_numbers_are_not_read_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, 256, (3000, 64)).astype("f4")
+    index = vicinal.Index(64)
+    index.add(rows)
+    index.save(tmp_path / "index")
+    opened = vicinal.open(tmp_path / "index", resident="walk")
+    found = opened.search(rows[:50], 5)
+    np.testing.assert_array_equal(found.ids, index.search(rows[:50], 5).ids)
+    assert opened.stats()["reads"] == {"for": "fractions", "requests": 0, "bytes": 0}
+    found = opened.search(rows[:50] + 0.25, 5)
+    np.testing.assert_array_equal(found.ids, index.search(rows[:50] + 0.25, 5).ids)
+    assert opened.stats()["reads"]["requests"] > 0
+
+
 @pytest.mark.parametrize("resident", ["walk", "none"])
 def test_walks_on_rows_say_so(tmp_path: Path, resident: str) -> None:
     rng = np.random.default_rng(1)
@@ -255,6 +245,9 @@ def test_walks_on_rows_say_so(tmp_path: Path, resident: str) -> None:
     assert opened.stats()["reads"]["for"] == "every hop"
     found = opened.search(rows[:50], 5)
     np.testing.assert_array_equal(found.ids, index.search(rows[:50], 5).ids)
+    # all rows of a hop at once, neighbouring ones in one request
+    hops = opened.search_stats()["hops"]
+    assert 0 < opened.stats()["reads"]["requests"] <= 32 * hops
 
 
 def test_bad_arguments(saved: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 """Between an index and a file: which arrays are saved under which names, and what a file must hold to be searched."""
+from std.ffi import c_int
 from std.memory import unsafe_memcpy
 
 from vicinal.file.format import (
@@ -14,6 +15,7 @@ from vicinal.file.mapped import verify
 from vicinal.file.posix import ENOMEM, InputFile, Status
 from vicinal.file.writer import save, write
 from vicinal.graph.links import MAX_ROWS, slots
+from vicinal.index.borrowed_rows import BORROWED
 from vicinal.index.header import Header, IndexFile
 from vicinal.index.untrusted_links import count_marks, validate_header
 from vicinal.index.vector_index import TUNING_WORDS, Index
@@ -24,6 +26,7 @@ from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.duplicates import ALONE
 from vicinal.rows.string_ids import MAX_STRINGS
 from vicinal.system.memory import Column, Ptr, allocate, at, missing, release
+from vicinal.system.pages import AS_USUAL, RANDOM, advise
 from vicinal.system.parallel import Watch, usable_cores
 
 comptime BYTES_SECTION = 4
@@ -52,7 +55,9 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
         return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
+    _advise_lent(index, RANDOM)
     var status = save(path, header, sections, count, watch, index.rows_on_disk)
+    _advise_lent(index, AS_USUAL)
     release(sections)
     _ = duplicates^
     return status
@@ -78,10 +83,18 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
         return Status.system(ENOMEM)
     var count = 0
     var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
+    _advise_lent(index, RANDOM)
     var status = write(file, header, sections, count, watch, index.rows_on_disk)
+    _advise_lent(index, AS_USUAL)
     release(sections)
     _ = duplicates^
     return status
+
+
+def _advise_lent(index: Index, advice: c_int):
+    """Tells how rows in a map of the caller's will be read: those that are wanted are asked for."""
+    if index.borrowed == BORROWED and index.rows_on_disk:
+        _ = advise(index.vectors.address, index.vectors.usable, advice)
 
 
 def format_version(index: Index) -> Int:

@@ -15,6 +15,7 @@ from vicinal.quantization.code_table import (
     is_bytes,
 )
 from vicinal.quantization.rotation import padded_dim
+from vicinal.quantization.sampled_rows import SampledRows
 from vicinal.rows.row_states import stays
 from vicinal.rows.row_targets import TargetRows
 from vicinal.system.atomics import store_release
@@ -97,10 +98,11 @@ struct FindFractions[S: Space](Body):
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Looks at places begin .. end-1."""
-        ask_for_places(self.rows, self.places, self.until, begin, end)
         for i in range(begin, end):
             if Atomic[Int64].load[ordering=Ordering.RELAXED](self.found) != 0:
                 return
+            if i == begin:
+                ask_for_places(self.rows, self.places, self.until, begin, end)
             if not is_bytes[Self.S.T](self.rows.row[Self.S.T](self.places.row(i)), self.rows.dim):
                 Atomic[Int64].store[ordering=Ordering.RELAXED](self.found, 1)
 
@@ -190,14 +192,16 @@ def encode_rows[
 
 def new_codes[
     S: Space
-](kind: Int, dtype: Int, rows: Rows, states: Int, count: Int, seed: Int) -> Ptr[Codes]:
+](
+    kind: Int, dtype: Int, rows: Rows, states: Int, count: Int, seed: Int, on_disk: Bool = False
+) -> Ptr[Codes]:
     """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of those that are there.
 
     Returns:
         The codes, or what `missing` knows.
     """
     var codes = codes_on_heap(kind, S.metric, dtype, rows.dim, seed)
-    if missing(codes) or codes[].centre_on[S.T](rows, states, count):
+    if missing(codes) or codes[].centre_on[S.T](rows, states, count, on_disk):
         return codes
     drop_codes(codes)
     return no_block[Codes]()
@@ -214,7 +218,9 @@ def check_due(codes: Codes, until: Int) -> Bool:
     return codes.kind > U8 and 4 * codes.checked <= 3 * until
 
 
-def estimates_fit[S: Space](codes: Codes, rows: Rows, states: Int, first: Int, until: Int) -> Int:
+def estimates_fit[
+    S: Space
+](codes: Codes, rows: Rows, states: Int, first: Int, until: Int, on_disk: Bool = False) -> Int:
     """Tells, by FIT, UNFIT or UNKNOWN when memory is out, whether estimated distances find the neighbours of rows first .. until-1 in a sample of all rows.
 
     Removed rows, which `states` tells unless it is 0, are left out.
@@ -225,13 +231,13 @@ def estimates_fit[S: Space](codes: Codes, rows: Rows, states: Int, first: Int, u
     comptime if not S.T.is_floating_point():
         return FIT
     if codes.kind == SQ8:
-        return _sample_fits[S, Estimate[8]](codes, rows, states, first, until)
-    return _sample_fits[S, Estimate[4]](codes, rows, states, first, until)
+        return _sample_fits[S, Estimate[8]](codes, rows, states, first, until, on_disk)
+    return _sample_fits[S, Estimate[4]](codes, rows, states, first, until, on_disk)
 
 
 def _sample_fits[
     S: Space, M: QueryDistance
-](codes: Codes, rows: Rows, states: Int, first: Int, until: Int) -> Int:
+](codes: Codes, rows: Rows, states: Int, first: Int, until: Int, on_disk: Bool) -> Int:
     var exact = Candidates()
     var estimated = Candidates()
     var size = padded_dim(rows.dim)
@@ -246,6 +252,18 @@ def _sample_fits[
     var coded = codes.rows(rows)
     var queries = min(SAMPLE_QUERIES, until - first)
     var sampled = min(SAMPLE_ROWS, until)
+    var numbers = allocate[UInt32](sampled)
+    for j in range(0 if missing(numbers) else sampled):
+        numbers[unsafe_offset=j] = UInt32(j * until // sampled)
+    # each query looks at all of the sample: on disk that would be read again and again
+    var copies = SampledRows(rows, numbers, 0 if missing(numbers) or not on_disk else sampled)
+    release(numbers)
+    if missing(numbers) or missing(copies.copy):
+        release(widened)
+        release(work)
+        release(prepared)
+        return UNKNOWN
+    var stored = copies.rows if on_disk else rows
     var found = 0
     var wanted = 0
     var strays = 0
@@ -264,7 +282,8 @@ def _sample_fits[
             var other = j * until // sampled
             if other == row or not stays(states, other):
                 continue
-            _offer(exact, entry_of(S.key(query, rows, other), other))
+            var place = j if on_disk else other
+            _offer(exact, entry_of(S.key(query, stored, place), other))
             _offer(estimated, entry_of(M.key(Query(Int(prepared), 1), coded, other), other))
         wanted += exact.size
         if exact.size == 0:
@@ -276,6 +295,7 @@ def _sample_fits[
     release(widened)
     release(work)
     release(prepared)
+    _ = copies^
     if exact.failed or estimated.failed:
         return UNKNOWN
     if strays * STRAYS > queries:

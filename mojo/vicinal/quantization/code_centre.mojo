@@ -8,6 +8,7 @@ from vicinal.kernels.convert import to_float
 from vicinal.kernels.distance import sum_floats
 from vicinal.kernels.metric import SquaredDifference
 from vicinal.kernels.space import Rows
+from vicinal.quantization.sampled_rows import SampledRows
 from vicinal.rows.row_states import stays
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, release
 
@@ -24,7 +25,14 @@ comptime ROUNDS = 8
 
 def find_centre[
     T: DType
-](stored: Rows, states: Int, count: Int, centre: Ptr[Float32], mut reach: Float32) -> Bool:
+](
+    stored: Rows,
+    states: Int,
+    count: Int,
+    centre: Ptr[Float32],
+    mut reach: Float32,
+    on_disk: Bool = False,
+) -> Bool:
     """Finds the mean of a sample of rows, a few far ones left out.
 
     Args:
@@ -33,6 +41,7 @@ def find_centre[
         count: Their number.
         centre: Receives the mean.
         reach: Set to the squared distance from it up to which rows are not far; to the largest number if many are.
+        on_disk: Whether rows have to be read from disk; then those of the sample are read once.
 
     Returns:
         False when memory is out.
@@ -50,7 +59,16 @@ def find_centre[
                 rows[unsafe_offset=taken] = UInt32(row)
                 far[unsafe_offset=taken] = 0
                 taken += 1
-        _find[T](stored, rows, taken, far, sums, centre, reach)
+        if on_disk:
+            var sampled = SampledRows(stored, rows, taken)
+            there = not missing(sampled.copy)
+            for i in range(taken):
+                rows[unsafe_offset=i] = UInt32(i)
+            if there:
+                _find[T](sampled.rows, rows, taken, far, sums, centre, reach)
+            _ = sampled^
+        else:
+            _find[T](stored, rows, taken, far, sums, centre, reach)
     release(rows)
     release(far)
     release(sums)

@@ -138,12 +138,14 @@ struct Codes(Movable):
         """Tells whether memory was refused when the codes were made: they are of no use then."""
         return missing(self.centre) or self.rotation.failed()
 
-    def centre_on[T: DType](mut self, stored: Rows, states: Int, count: Int) -> Bool:
+    def centre_on[
+        T: DType
+    ](mut self, stored: Rows, states: Int, count: Int, on_disk: Bool = False) -> Bool:
         """Finds the centre and the reach of estimating codes from the rows that are there; returns False when memory is out.
         """
         if self.kind <= U8:
             return True
-        if not find_centre[T](stored, states, count, self.centre, self.reach):
+        if not find_centre[T](stored, states, count, self.centre, self.reach, on_disk):
             return False
         if (
             self.metric == COSINE and self.reach >= 4

@@ -18,9 +18,11 @@ comptime POPULATE_READ: c_int = 22
 comptime SC_PAGESIZE: c_int = 30
 comptime LOOKED_AT = 1 << 16
 """Pages that the system is asked about at once."""
-comptime AHEAD = 8 << 20
-"""Bytes between what workers read and what they ask for."""
-comptime MOST_WANTED = 4 << 20
+comptime READ_AHEAD = 128 << 10
+"""Bytes that a system reads ahead at least, as devices are set up; advice for more may be cut to that."""
+comptime AHEAD = 2 << 20
+"""Bytes between what workers read and what they ask for: some milliseconds of a disk, and little where memory is limited."""
+comptime MOST_WANTED = 1 << 20
 """Bytes of one piece of advice to read; the system takes longer to begin with more."""
 
 
@@ -40,6 +42,13 @@ def advise(address: Int, bytes: Int, advice: c_int) -> Bool:
     var page = page_bytes()
     var start = address // page * page
     return external_call["madvise", c_int](start, address + bytes - start, advice) == 0
+
+
+def want(address: Int, bytes: Int):
+    """Begins to read the pages of some bytes; a long piece in short ones, of longer ones the system may read the beginning only.
+    """
+    for first in range(0, bytes, READ_AHEAD):
+        _ = advise(address + first, min(READ_AHEAD, bytes - first), WANTED)
 
 
 def lock(address: Int, bytes: Int) -> Bool:
@@ -67,7 +76,7 @@ def read_in(address: Int, bytes: Int):
         The bytes must be readable.
     """
     # asked for first: the system would read much else along with a page that it meets by chance
-    _ = advise(address, bytes, WANTED)
+    want(address, bytes)
     if advise(address, bytes, POPULATE_READ):
         return
     for place in range(address, address + bytes, page_bytes()):
@@ -100,8 +109,8 @@ def ask_ahead(base: Int, bytes: Int, begin: Int, end: Int):
     Called for every piece it asks for each byte once.
     """
     if begin < AHEAD:
-        _ = advise(base + begin, min(end, bytes) - begin, WANTED)
-    _ = advise(base + begin + AHEAD, min(end, bytes - AHEAD) - begin, WANTED)
+        want(base + begin, min(end, bytes) - begin)
+    want(base + begin + AHEAD, min(end, bytes - AHEAD) - begin)
 
 
 @fieldwise_init
@@ -132,5 +141,5 @@ struct ReadAhead(TrivialRegisterPassable):
     @no_inline
     def _ask(mut self):
         var more = min(MOST_WANTED, self.bytes - self.asked)
-        _ = advise(self.base + self.asked, more, WANTED)
+        want(self.base + self.asked, more)
         self.asked += more

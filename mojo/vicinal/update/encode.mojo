@@ -52,7 +52,13 @@ def encode[
     if first_time or (kind == U8 and is_float(index.dtype) and not bytes_only):
         kind = choose_kind(index.quantization, index.metric, index.dtype, index.dim, bytes_only)
         codes = new_codes[S](
-            kind, index.dtype, index.rows(), index.states.address(), until, index.seed
+            kind,
+            index.dtype,
+            index.rows(),
+            index.states.address(),
+            until,
+            index.seed,
+            index.rows_on_disk,
         )
     while True:
         if missing(codes):
@@ -72,6 +78,7 @@ def encode[
             index.states.address(),
             0 if places.listed != 0 else codes[].checked,
             until,
+            index.rows_on_disk,
         )
         if verdict == UNKNOWN:
             if codes != index.codes:
@@ -86,7 +93,13 @@ def encode[
             drop_codes(codes)
             kind = finer(kind)
         codes = new_codes[S](
-            kind, index.dtype, index.rows(), index.states.address(), until, index.seed
+            kind,
+            index.dtype,
+            index.rows(),
+            index.states.address(),
+            until,
+            index.seed,
+            index.rows_on_disk,
         )
     if codes != index.codes:
         index.use_codes(codes)

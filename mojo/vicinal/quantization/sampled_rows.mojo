@@ -1,0 +1,37 @@
+"""Rows of a sample that are looked at many times: where rows are on disk, copies of them in memory."""
+from std.memory import unsafe_memcpy
+
+from vicinal.kernels.space import Rows
+from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.pages import WANTED, advise
+
+comptime AT_ONCE = 256
+"""Rows asked for before the first of them is copied."""
+
+
+struct SampledRows(Movable):
+    """Some rows, those of `numbers`, as rows 0, 1, 2 and so on."""
+
+    var copy: Ptr[UInt8]
+    var rows: Rows
+    """Without norms."""
+
+    def __init__(out self, stored: Rows, numbers: Ptr[UInt32], count: Int):
+        """Copies rows; `missing(copy)` tells that memory is out."""
+        self.copy = allocate[UInt8](count * stored.stride)
+        self.rows = Rows(Int(self.copy), stored.stride, stored.dim, 0)
+        for first in range(0, 0 if missing(self.copy) else count, AT_ONCE):
+            var until = min(first + AT_ONCE, count)
+            for i in range(first, until):
+                var row = stored.base + Int(numbers[unsafe_offset=i]) * stored.stride
+                _ = advise(row, stored.stride, WANTED)
+            for i in range(first, until):
+                var row = stored.base + Int(numbers[unsafe_offset=i]) * stored.stride
+                unsafe_memcpy(
+                    dest=self.copy.unsafe_offset(i * stored.stride),
+                    src=at[UInt8](row),
+                    count=stored.stride,
+                )
+
+    def __deinit__(deinit self):
+        release(self.copy)
