@@ -173,6 +173,27 @@ def test_hits_have_distances_and_scores(tmp_path: Path, metric: str) -> None:
         assert [len(hits) for hits in many] == [5, 5, 5] and many[0][0].id == hits[0].id
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "uint8"])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_stored_types(tmp_path: Path, dtype: str, metric: str) -> None:
+    rows = np.random.default_rng(3).integers(1, 100, (40, DIM))
+    index = vicinal.Index(DIM, metric, dtype=dtype)
+    index.add(rows)
+    ids, distances = index.search(rows[:3], 5)
+    with new(tmp_path / "c", metric=metric, dtype=dtype) as made:
+        made.upsert([str(i) for i in range(40)], rows)
+        for _ in range(2):  # pending, then saved
+            for hits, wanted, far in zip(made.search(rows[:3], 5), ids, distances, strict=True):
+                assert [hit.distance for hit in hits] == far.tolist()
+                assert {int(hit.id) for hit in hits[:3]} == set(wanted[:3].tolist())
+            made.checkpoint()
+        vectors = [each.vector for each in made.get(vectors=True)]
+        np.testing.assert_array_equal(vectors, index.get(index.ids))
+        with pytest.raises(ValueError, match="vectors: row 1 "):
+            made.upsert(["a", "b"], [[1] * DIM, [1e30] * DIM])
+        assert made.count() == 40
+
+
 def test_texts_are_embedded(tmp_path: Path) -> None:
     asked: list[list[str]] = []
 

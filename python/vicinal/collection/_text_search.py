@@ -19,7 +19,7 @@ from vicinal.fusion import FusedResult, fuse
 __all__ = ["Both", "fused", "moment_of_words", "search_words"]
 
 Rows = NDArray[np.int64]
-_ATTEMPTS = 5
+_ATTEMPTS = 3
 _TRIES = (64, 512)
 # a filter that finds no more rows is part of the query of words
 _IN_QUERY = 10_000

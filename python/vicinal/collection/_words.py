@@ -8,6 +8,7 @@ a search can tell whether what it searched and what it read are of one moment.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -21,8 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vicinal._logging import WARNING, log
 from vicinal.collection._analyzers import Analyzer, Tokens
 from vicinal.collection._database import Database, state_of
+from vicinal.errors import CorruptError
 
 __all__ = ["Words", "require_tantivy"]
 
@@ -30,6 +33,18 @@ _FOLDER, _LOCK = "words", "words.lock"
 _BATCH = 5000  # rows of a commit, whose texts are in memory
 _HEAP = 30_000_000  # bytes of tantivy's writer
 _NO_ROWS = np.empty(0, np.int64)
+
+
+class _BrokenError(Exception):
+    """Tantivy says that something is wrong with its files."""
+
+
+@contextmanager
+def _tantivy_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise _BrokenError(str(error)) from error
 
 
 def require_tantivy() -> Any:
@@ -60,7 +75,9 @@ class Words:
     # ---- following the documents
 
     def catch_up(self) -> None:
-        """Bring the index in step with what is committed; the first call makes it.
+        """Bring the index in step with what is committed by now; the first call makes it.
+
+        What is committed meanwhile is left for the next call: somebody may be writing all the time.
 
         Raises
         ------
@@ -79,8 +96,19 @@ class Words:
             return
         with self._alone():
             self._make_if_missing()
-            while self._write_batch():
-                pass
+            try:
+                self._write_waiting()
+            except _BrokenError as error:
+                self._recover(error)
+
+    def _recover(self, error: Exception) -> None:
+        """Make the index again, since tantivy cannot use what a killed process has left of it."""
+        log(WARNING, "index of words is made again: %s", error)
+        self._make()
+        try:
+            self._write_waiting()
+        except _BrokenError as again:
+            raise OSError(errno.EIO, f"tantivy: {again}", self._path) from error
 
     def _in_step(self) -> bool:
         with self._database.reading() as connection:
@@ -109,8 +137,7 @@ class Words:
         """Make the index again, in one piece, without what deleted documents have left in it."""
         with self._alone():
             self._make()
-            while self._write_batch():
-                pass
+            self._write_waiting()
 
     def _make_if_missing(self) -> None:
         with self._database.reading() as connection:
@@ -149,19 +176,28 @@ class Words:
         index.config_reader(reload_policy="manual")
         return index
 
-    def _write_batch(self) -> bool:
-        """Write some of the rows that wait; tell whether there were any."""
+    def _write_waiting(self) -> None:
+        """Write all rows that wait, but for those that begin to wait meanwhile."""
+        with self._database.reading() as connection:
+            seq = state_of(connection).seq
+        while self._write_batch(seq):
+            pass
+
+    def _write_batch(self, seq: int) -> bool:
+        """Write some of the rows that wait since a change; tell whether there were any."""
         with self._database.reading() as connection:
             waiting = connection.execute(
                 "SELECT unindexed.row, unindexed.seq, documents.text FROM unindexed "
                 "LEFT JOIN documents ON documents.row = unindexed.row "
-                "ORDER BY unindexed.row LIMIT ?",
-                (_BATCH,),
+                "WHERE unindexed.seq <= ? ORDER BY unindexed.row LIMIT ?",
+                (seq, _BATCH),
             ).fetchall()
         if not waiting:
             return False
-        index = self._open()
-        writer = index.writer(heap_size=_HEAP, num_threads=1)
+        with _tantivy_errors():
+            writer = self._open().writer(heap_size=_HEAP, num_threads=1)
+            # what a killed process left would be in the way of files of the same names
+            writer.garbage_collect_files()
         try:
             for row, _, _ in waiting:
                 writer.delete_documents_by_term("row", row)
@@ -171,7 +207,8 @@ class Words:
                     document.add_integer("row", row)
                     self._tokens.add_to(document, "text", text)
                     writer.add_document(document)
-            writer.commit()
+            with _tantivy_errors():
+                writer.commit()
         finally:
             writer.wait_merging_threads()
         with self._database.writing() as connection:
@@ -186,12 +223,25 @@ class Words:
 
     def searcher(self, count: int) -> Any:
         """Return a searcher that sees at least what was there when `State.words` was `count`."""
-        with self._guard:
+        for last in (False, True):
+            try:
+                return self._loaded(count)
+            except _BrokenError as error:
+                # once more first: another process may be just replacing files
+                self._index = None
+                if last and self._database.read_only:
+                    raise CorruptError(f"{self._path} is damaged: {error}") from None
+                if last:
+                    with self._alone():
+                        self._recover(error)
+        return self._loaded(count)
+
+    def _loaded(self, count: int) -> Any:
+        with self._guard, _tantivy_errors():
             if self._index is None:
                 self._index = self._open()
-                self._index.reload()
-                self._seen = count
-            elif self._seen != count:
+                self._seen = -1
+            if self._seen != count:
                 self._index.reload()
                 self._seen = count
             return self._index.searcher()

@@ -159,6 +159,28 @@ def test_a_lost_index_of_words_is_made_again(tmp_path: Path) -> None:
         assert ids(made.search_text("apple")) == ["0"]
 
 
+def test_a_damaged_index_of_words_is_made_again(tmp_path: Path) -> None:
+    made = with_texts(tmp_path / "c", ["apple", "pear"])
+    assert ids(made.search_text("apple")) == ["0"]
+    for change in (False, True):
+        for path in (tmp_path / "c" / "words").iterdir():
+            if path.name != ".tantivy-meta.lock":
+                path.write_bytes(b"nothing of use")
+        if change:  # found by who writes, else by who reads
+            made.upsert(["2"], [[0] * DIM], ["apple pie"])
+        else:
+            made.close()
+            with (
+                Collection(tmp_path / "c", read_only=True) as reader,
+                pytest.raises(vicinal.CorruptError, match="words is damaged"),
+            ):
+                reader.search_text("apple")
+            made = new(tmp_path / "c")
+        assert ids(made.search_text("apple")) == (["0", "2"] if change else ["0"])
+        assert ids(made.search_text("pear")) == ["1"]
+    made.close()
+
+
 def test_threads_see_words_and_documents_of_one_moment(tmp_path: Path) -> None:
     """Every text says its step, and so do the metadata: a hit never has them of two steps."""
     made = with_texts(tmp_path / "c", ["step0 apple"], synchronous="normal")
@@ -184,6 +206,28 @@ def test_threads_see_words_and_documents_of_one_moment(tmp_path: Path) -> None:
     assert wrong == []
     assert ids(made.search_text("step14")) == ["0"] and made.search_text("step13") == []
     made.close()
+
+
+def test_a_search_ends_while_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is written while the words are brought in step is left for the next time."""
+    with with_texts(tmp_path / "c", ["apple"]) as made, Collection(tmp_path / "c") as other:
+        assert ids(made.search_text("apple")) == ["0"]
+        words = made._words
+        real = words._write_batch
+        batches = []
+
+        def write_and_be_overtaken(seq: int) -> bool:
+            batches.append(seq)
+            assert len(batches) < 20
+            done: bool = real(seq)
+            other.upsert([f"late {len(batches)}"], [[0] * DIM], ["apple"])
+            return done
+
+        monkeypatch.setattr(words, "_write_batch", write_and_be_overtaken)
+        made.upsert(["new"], [[0] * DIM], ["apple"])
+        assert {"0", "new"} <= set(ids(made.search_text("apple", 50)))
+        monkeypatch.undo()
+        assert len(made.search_text("apple", 50)) == 2 + len(batches)
 
 
 # ---- histories
