@@ -362,9 +362,9 @@ def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
 @always_inline
 def dtype_code[T: DType]() -> Int:
     """Returns the position of a stored type in `STORED`, or -1."""
-    comptime for t in range(STORED_TYPES):
-        comptime if STORED[t] == T:
-            return t
+    comptime for code in range(len(STORED)):
+        comptime if STORED[code] == T:
+            return code
     return -1
 
 

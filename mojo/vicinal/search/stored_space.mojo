@@ -33,11 +33,11 @@ from vicinal.system.point import point, touches
 from vicinal.walk.scratch import Scratch
 
 comptime ON_ROWS = 0
-"""Walks measure the stored rows,"""
+"""Walks measure the stored rows."""
 comptime ON_EXACT_CODES = 1
-"""8-bit codes that hold them exactly,"""
+"""Walks measure 8-bit codes that hold the rows exactly."""
 comptime ON_4_BITS = 2
-"""or codes that estimate distances."""
+"""Walks measure codes that estimate distances."""
 comptime ON_8_BITS = 3
 
 
