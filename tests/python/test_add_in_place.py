@@ -20,7 +20,7 @@ import pytest
 import vicinal
 from support.memory import IN_USE
 from support.processes import printed as run
-from support.rows import stored
+from support.rows import dims, stored
 from vicinal._self_test import graphs
 
 DIM = 64  # stored without gaps for every dtype
@@ -38,7 +38,7 @@ def values(dtype: str, shape: tuple[int, int] = (1500, DIM), seed: int = 0) -> A
 
 def queries(dtype: str) -> Any:
     asked = values("float32", (20, DIM), 1)
-    return asked.astype(dtype) if dtype in ("int8", "uint8") else asked
+    return stored(asked, dtype) if dtype in ("int8", "uint8", "b1") else asked
 
 
 def watched(rows: Any) -> tuple[Any, weakref.ref[Any]]:
@@ -67,7 +67,7 @@ def test_same_results_and_same_files(
     rows = values(dtype)
     given = [f"n{i}" for i in range(1500)] if ids == "str" else None
     kind: dict[str, Any] = {"dtype": dtype, "quantization": quantization, "ids": ids, "M": 5}
-    owner, reader = (vicinal.Index(DIM, metric, **kind) for _ in range(2))
+    owner, reader = (vicinal.Index(dims(DIM, dtype), metric, **kind) for _ in range(2))
     owner.add(rows, given)
     if metric == "cosine" and dtype in ("float32", "float16", "bfloat16"):
         with pytest.raises(ValueError, match=r"copy: .* at unit length"):

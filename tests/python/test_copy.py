@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import vicinal
-from support.rows import stored
+from support.rows import dims, stored
 from vicinal._self_test import graphs
 
 RNG = np.random.default_rng(12)
@@ -33,7 +33,9 @@ def test_a_copy_is_the_same_and_independent(
 ) -> None:
     rows = rows_of(dtype, 1200)
     names = [f"n{i}" for i in range(1201)] if ids == "str" else list(range(5, 1206))
-    index = vicinal.Index(20, metric, dtype=dtype, M=4, quantization=quantization, ids=ids)
+    index = vicinal.Index(
+        dims(20, dtype), metric, dtype=dtype, M=4, quantization=quantization, ids=ids
+    )
     index.add(rows, names[:1200])
     index.ef_search = 17
     index.save(tmp_path / "index")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vicinal
-from support.rows import stored
+from support.rows import dims, stored
 from vicinal._self_test import graphs
 from vicinal._tuning import draw, interval
 
@@ -29,6 +29,8 @@ def measured_by_hand(index: vicinal.Index, queries: np.ndarray) -> np.ndarray:
             (part.astype(np.uint32) << 16).view(np.float32) if part.dtype == np.uint16 else part
             for part in (rows, queries)
         )
+    if index.metric == "hamming":
+        return np.unpackbits(queries[:, None] ^ rows, axis=2).sum(axis=2).astype(np.float64)
     rows, queries = rows.astype(np.float64), queries.astype(np.float64)
     if index.metric == "l2":
         return ((queries[:, None] - rows) ** 2).sum(axis=2)
@@ -57,9 +59,8 @@ def reference(index: vicinal.Index, queries: np.ndarray, own: np.ndarray | None,
 
 @pytest.mark.parametrize(("metric", "dtype", "quantization"), graphs())
 def test_it_agrees_with_the_definition(metric: str, dtype: str, quantization: str | None) -> None:
-    index = vicinal.Index(
-        24, metric, dtype=dtype, M=4, ef_construction=16, quantization=quantization
-    )
+    options: dict[str, Any] = {"dtype": dtype, "quantization": quantization}
+    index = vicinal.Index(dims(24, dtype), metric, M=4, ef_construction=16, **options)
     index.add(rows_of(dtype, 1500, 24, 1), ids=np.arange(1500) * 3 - 7)
     queries = rows_of(dtype, QUERIES, 24, 2)
     assert index.stats()["search"] == "graph"

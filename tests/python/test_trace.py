@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vicinal
-from support.rows import stored
+from support.rows import dims, stored
 from vicinal._self_test import graphs
 
 RNG = np.random.default_rng(3)
@@ -34,7 +34,7 @@ def built() -> Callable[..., vicinal.Index]:
         key = metric, dtype, quantization, ids
         if key not in made:
             index = vicinal.Index(
-                DIM,
+                dims(DIM, dtype),
                 metric,
                 dtype=dtype,
                 M=6,

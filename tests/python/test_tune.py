@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import vicinal
+from support.rows import dims, stored
 from vicinal._query_sample import QuerySample
 from vicinal._self_test import graphs
 from vicinal._tuning import _Sample
@@ -57,16 +58,12 @@ def test_fresh_queries_find_as_much(index: vicinal.Index) -> None:
 @pytest.mark.parametrize(("metric", "dtype", "quantization"), graphs())
 def test_every_kind_of_index(metric: str, dtype: str, quantization: str | None) -> None:
     rows = RNG.integers(1, 90, (1500, 20))
-    stored = (
-        (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-        if dtype == "bfloat16"
-        else rows.astype(dtype)
-    )
-    index = vicinal.Index(20, metric, dtype=dtype, M=4, quantization=quantization)
-    index.add(stored)
+    given = stored(rows, dtype)
+    index = vicinal.Index(dims(20, dtype), metric, dtype=dtype, M=4, quantization=quantization)
+    index.add(given)
     tuning = index.tune(0.9, 5, sample=100)
     assert tuning.measured.recall >= 0.9
-    assert index.search(stored[:3], 5, recall=0.9).ids.shape == (3, 5)
+    assert index.search(given[:3], 5, recall=0.9).ids.shape == (3, 5)
 
 
 def test_a_small_index_needs_no_width() -> None:

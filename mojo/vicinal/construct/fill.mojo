@@ -135,9 +135,10 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
         """
         var cap = self.graph[].cap(0)
         var wanted = cap - left_free(cap)
-        var kept = used
+        var far = 0
         if self.far:
-            kept += self.look_above(row, block, used, min(cap // FAR_SHARE, wanted - used), found)
+            far = self.look_above(row, block, used, min(cap // FAR_SHARE, wanted - used), found)
+        var kept = used + far
         var bytes = cap * Self.S.query_bytes(self.rows)
         var queries = scratch.queries_for(bytes)
         if scratch.failed():
@@ -151,6 +152,9 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
                 break
             var entry = scratch.beam.entries[unsafe_offset=i]
             var good = not self.graph[].leaves(node_of(entry))
+            # one taken from level 1 may be two links away, too
+            for j in range(far):
+                good = good and Int(found[unsafe_offset=j]) != node_of(entry)
             var j = 0
             while j < kept and good:
                 var key = Self.S.key(queries[unsafe_offset=j], self.rows, node_of(entry))

@@ -101,12 +101,12 @@ struct LookAgain[S: SymmetricDistance](Body):
         var query = Self.S.query_of_row(self.rows, graph.row_at(level, node), room)
         for i in range(used):
             var other = Int(block[unsafe_offset=i])
-            var entry = entry_of(Self.S.key(query, self.rows, graph.row_at(level, other)), other)
             var known = False
             for j in range(offered.size):
-                known = known or offered.entries[unsafe_offset=j] == entry
+                known = known or offered.node(j) == other
             if not known:
-                offered.insert(entry)
+                var key = Self.S.key(query, self.rows, graph.row_at(level, other))
+                offered.insert(entry_of(key, other))
         var kept = robust_prune[Self.S](
             graph,
             self.rows,
