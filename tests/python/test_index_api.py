@@ -670,7 +670,7 @@ def test_stats_and_memory(tmp_path: Path, sift: Any, sift_index: vicinal.Index) 
         assert exact[part] <= usage[part] < 2 * exact[part] + (1 << 21)
     for each in (exact, usage):
         assert each.pop("borrowed") == 0
-        assert each.pop("total") == sum(each.values())
+        assert each["total"] == sum(list(each.values())[: list(each).index("total")])
     empty = vicinal.Index(3)
     usage = empty.memory_usage()
     # who asks pins what it looks at, as a search does
