@@ -13,11 +13,8 @@ from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._trace import Trace, TraceStep
 from vicinal._tuning import MeasuredRecall, Tuning
 from vicinal._why_not import WhyNot
-from vicinal.diversity import mmr
 from vicinal.errors import CorruptError, FormatError
-from vicinal.estimate import Estimate, estimate
 from vicinal.exact import exact_search
-from vicinal.fusion import FusedResult, fuse
 from vicinal.index import Index, merge, open
 from vicinal.knn_graph import NeighbourGraph, knn_graph
 from vicinal.recall import recall_at_k
@@ -25,6 +22,9 @@ from vicinal.result import RangeResult, SearchResult
 
 if TYPE_CHECKING:
     from vicinal.collection import Collection, Document, Hit
+    from vicinal.diversity import mmr
+    from vicinal.estimation import Estimate, estimate
+    from vicinal.fusion import FusedResult, fuse
     from vicinal.shards import Shards, open_shards
     from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
 
@@ -70,12 +70,15 @@ __all__ = [
     "write_vectors",
 ]
 
-# To import what reads files, many of them, or SQLite, takes milliseconds that others need not wait.
+# What not every program uses is imported when it is asked for: each takes milliseconds.
 _LATER = {
     **dict.fromkeys(
         ("RowError", "VectorSource", "build", "read_vectors", "write_vectors"), "vectors_io"
     ),
     **dict.fromkeys(("Collection", "Document", "Hit"), "collection"),
+    **dict.fromkeys(("Estimate", "estimate"), "estimation"),
+    **dict.fromkeys(("FusedResult", "fuse"), "fusion"),
+    "mmr": "diversity",
     **dict.fromkeys(("Shards", "open_shards"), "shards"),
 }
 
