@@ -7,6 +7,7 @@ never comes from hanging for ever; on a slow and busy machine all of it may take
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -30,6 +31,11 @@ def interrupt_in_native_code():
 """
 
 
+def _heed_ctrl_c() -> None:
+    """In the child: SIGINT is not ignored, as it is where tests run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Start a Python process that runs `code`, with pipes for what it prints and is told."""
     return subprocess.Popen(
@@ -39,6 +45,7 @@ def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        preexec_fn=_heed_ctrl_c,
     )
 
 
@@ -50,6 +57,7 @@ def run(code: str, *arguments: object, **environment: str) -> subprocess.Complet
         text=True,
         timeout=GUARD,
         env={**os.environ, **environment},
+        preexec_fn=_heed_ctrl_c,
     )
 
 
