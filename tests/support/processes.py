@@ -32,7 +32,7 @@ def interrupt_in_native_code():
 
 
 def _heed_ctrl_c() -> None:
-    """In the child: SIGINT is not ignored, as it is where tests run in the background of a shell."""
+    """In the child: SIGINT counts, though tests in the background of a shell ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
