@@ -31,12 +31,17 @@ ROWS = 70
 
 def rows_of(dtype: str, count: int, dim: int, seed: int) -> np.ndarray:
     """Whole numbers from 1 to 100, which every type and all codes hold; some rows twice."""
-    rows = np.random.default_rng(seed).integers(1, 100, (count, dim))
+    rows = np.random.default_rng(seed).integers(1, 100, (count, columns(dim, dtype)))
     if count > 20:
         rows[-6:-1] = rows[[3, 3, 5, 3, 5]]
     if dtype == "bfloat16":
         return (rows.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return rows.astype(dtype)
+    return rows.astype("uint8" if dtype == "b1" else dtype)
+
+
+def columns(dim: int, dtype: str) -> int:
+    """The items of a row: packed bits are eight to one."""
+    return dim // 8 if dtype == "b1" else dim
 
 
 def small_index(
@@ -142,10 +147,10 @@ def exercise(index: vicinal.Index, tally: Counter[str], mode: str, number: int) 
         index.check()
     with allowed(tally, f"get {mode}", KeyError, vicinal.CorruptError):
         some = [id_ for id_ in (() if known is None else known[:3].tolist()) if id_ is not None]
-        assert index.get(some).shape == (len(some), index.dim)
+        assert index.get(some).shape == (len(some), columns(index.dim, index.dtype))
     with allowed(tally, f"vectors {mode}", vicinal.CorruptError):
         for _, vectors in index.vectors(50):
-            assert vectors.shape[1] == index.dim
+            assert vectors.shape[1] == columns(index.dim, index.dtype)
     ask(index, tally, mode, known, number)
     with allowed(tally, f"ask why {mode}", KeyError, ValueError, vicinal.CorruptError):
         query = rows_of(kind_of_queries(index), 1, index.dim, number)[0]
@@ -258,7 +263,7 @@ def threads_of(number: int) -> int:
 
 def kind_of_queries(index: vicinal.Index) -> str:
     """The dtype of an index's queries."""
-    return index.dtype if index.dtype in ("int8", "uint8") else "float32"
+    return index.dtype if index.dtype in ("int8", "uint8", "b1") else "float32"
 
 
 def change(index: vicinal.Index, tally: Counter[str], number: int) -> None:
