@@ -104,7 +104,8 @@ class History:
     def must(self, begin: int, end: int) -> dict[int, list[Any]]:
         """Return the ids that were there all the while, each with all that it may have been."""
         found = {}
-        for id, versions in list(self._versions.items()):
+        # a copy in one step: making tuples lets the collector, and so other threads, run
+        for id, versions in self._versions.copy().items():
             here = [v for v in list(versions) if v.coming <= end and v.gone >= begin]
             # there at the beginning, and until the end or replaced by what stayed
             if (

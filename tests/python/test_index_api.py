@@ -19,6 +19,7 @@ import pytest
 import reference
 import vicinal
 import vicinal.index
+from support import processes
 from support.indexes import assert_same
 from support.rows import numbers, stored
 
@@ -39,6 +40,7 @@ def run_script(script: str, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=processes.heed_ctrl_c,
     )
 
 

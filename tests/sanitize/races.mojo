@@ -9,8 +9,8 @@ from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2, MetricSpace
 from vicinal.search.batch import SearchMany
 from vicinal.search.filter import CHOOSE, Filter
-from vicinal.search.filtered import SearchFiltered
-from vicinal.search.range_search import RangeResult, SearchRange
+from vicinal.search.filtered import search_filtered
+from vicinal.search.range_search import RangeResult, search_range
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, release
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 from vicinal.update.add import DoChange
@@ -224,8 +224,8 @@ struct Beside(Body):
         var status: Int
         if ranged:
             var result = RangeResult(count)
-            var task = SearchRange[Unwatched](
-                self.index,
+            status = search_range(
+                index,
                 queries,
                 count,
                 1.0e6,
@@ -234,19 +234,16 @@ struct Beside(Body):
                 Pointer(to=filter).unsafe_origin_cast[MutUntrackedOrigin](),
                 which,
                 1,
-                Pointer(to=result).unsafe_origin_cast[MutUntrackedOrigin](),
-                Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-                0,
+                result,
+                watch,
             )
-            task.run[Float]()
-            status = task.status
             for i in range(count * K):
                 var found = i % K < result.total(i // K)
                 ids[unsafe_offset=i] = result.ids[unsafe_offset=i // K].at(i % K)[] if found else -1
             _ = result^
         else:
-            var task = SearchFiltered[Unwatched](
-                self.index,
+            status = search_filtered(
+                index,
                 queries,
                 count,
                 K,
@@ -257,11 +254,8 @@ struct Beside(Body):
                 ids,
                 distances,
                 1,
-                Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-                0,
+                watch,
             )
-            task.run[Float]()
-            status = task.status
         _ = filter^
         release(which)
         index.readers.release(pinned)

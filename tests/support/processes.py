@@ -31,7 +31,7 @@ def interrupt_in_native_code():
 """
 
 
-def _heed_ctrl_c() -> None:
+def heed_ctrl_c() -> None:
     """In the child: SIGINT counts, though tests in the background of a shell ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -45,7 +45,7 @@ def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
-        preexec_fn=_heed_ctrl_c,
+        preexec_fn=heed_ctrl_c,
     )
 
 
@@ -57,7 +57,7 @@ def run(code: str, *arguments: object, **environment: str) -> subprocess.Complet
         text=True,
         timeout=GUARD,
         env={**os.environ, **environment},
-        preexec_fn=_heed_ctrl_c,
+        preexec_fn=heed_ctrl_c,
     )
 
 

@@ -19,7 +19,7 @@ from vicinal.kernels.candidates import entry_of, key_of, node_of
 from vicinal.kernels.space import SymmetricDistance, Query, Rows
 from vicinal.rows.leaving import Blocks
 from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
-from vicinal.system.atomics import publish
+from vicinal.system.atomics import publish, store_release
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.interleaved import MAX_SEARCHES
@@ -462,5 +462,5 @@ def move_entry(mut graph: Graph, states: Int) -> Int:
             best = ordinal
     if best < 0:
         return graph.row_of(graph.entry)
-    graph.entry = best
+    store_release(graph.entry, best)
     return -1
