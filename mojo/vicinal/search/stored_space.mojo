@@ -203,31 +203,32 @@ def scan[
     S: Space
 ](rows: Rows, on_disk: Bool, visible: Visibility, query: Query, mut nearest: Candidates):
     """Measures the rows that are seen and keeps the nearest."""
+    # copies: stores to the candidates might otherwise change them
+    var stored = rows
+    var asked = query
+    var seen = visible
     var ahead = ReadAhead.of(rows.base, visible.bound * rows.stride, on_disk)
-    if visible.states == 0:
-        for row in range(visible.bound):
-            if row % BLOCK == 0:
-                ahead.reach(row * rows.stride)
-            point["scan a row"]()
-            touches["scan a row"](row)
-            var entry = entry_of(S.key(query, rows, row), row)
-            if entry < nearest.worst():
-                nearest.insert(entry)
-        nearest.arrange()
-        return
-    for block in range(0, visible.bound, BLOCK):
-        var end = min(block + BLOCK, visible.bound)
-        ahead.reach(block * rows.stride)
-        if visible.none_of(block, end):
-            continue
-        for row in range(block, end):
-            if visible.is_visible(row):
-                point["scan a row"]()
-                touches["scan a row"](row)
-                var entry = entry_of(S.key(query, rows, row), row)
-                if entry < nearest.worst():
-                    nearest.insert(entry)
+    for block in range(0, seen.bound, BLOCK):
+        var end = min(block + BLOCK, seen.bound)
+        ahead.reach(block * stored.stride)
+        if seen.states == 0:
+            for row in range(block, end):
+                _offer[S](stored, asked, row, nearest)
+        elif not seen.none_of(block, end):
+            for row in range(block, end):
+                if seen.is_visible(row):
+                    _offer[S](stored, asked, row, nearest)
     nearest.arrange()
+
+
+@always_inline
+def _offer[S: Space](rows: Rows, query: Query, row: Int, mut nearest: Candidates):
+    """Measures a row, and keeps it if it is near enough."""
+    point["scan a row"]()
+    touches["scan a row"](row)
+    var entry = entry_of(S.key(query, rows, row), row)
+    if entry < nearest.worst():
+        nearest.insert(entry)
 
 
 def _inspect[S: Space](given: Int, dim: Int) -> Int:
