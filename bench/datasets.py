@@ -176,7 +176,8 @@ def _read_folder(folder: Path) -> tuple[Array, Array, Array | None, str | None]:
             truth_ids = read_vecs(truths[0]) if truths else None
             return read_vecs(base), read_vecs(queries), truth_ids, said
     raise FileNotFoundError(
-        f"{folder.name}: expected base.npy, base_u8.npy, base_f16.npy, vectors_u8.npz or *base.fvecs in it"
+        f"{folder.name}: expected base.npy, base_u8.npy, base_f16.npy, vectors_u8.npz or "
+        "*base.fvecs in it"
     )
 
 
