@@ -75,7 +75,7 @@ def keep(handle: Any, resident: str) -> str:
             + (f"; 'walk' would take {walk}" if resident == "all" and walk < need else "")
         )
     native.index_keep(handle, LEVELS.index(chosen), True, default_threads())
-    if chosen != "none":
+    if chosen != "none" and walk != 0:  # without rows there is nothing but the header
         _tell_what_was_refused(handle, chosen, size if chosen == "all" else walk)
     return chosen
 
@@ -157,7 +157,7 @@ def _read(path: str) -> bytes:
 
 def _tell_what_was_refused(handle: Any, level: str, wanted: int) -> None:
     """Warn if the system has not locked all that is to stay in memory."""
-    if native.index_residence(handle, _info.LOCKED) > 0 or wanted == 0:
+    if native.index_residence(handle, _info.LOCKED) > 0:
         return
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     copied = native.index_residence(handle, _info.COPIED)

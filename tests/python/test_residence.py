@@ -196,6 +196,16 @@ def test_small_files_are_not_worth_asking(tmp_path: Path, monkeypatch: pytest.Mo
     assert vicinal.open(tmp_path / "small").stats()["resident"] == "all"
 
 
+@pytest.mark.parametrize("resident", _residence.LEVELS)
+def test_a_file_without_rows_has_nothing_to_keep(tmp_path: Path, resident: str) -> None:
+    vicinal.Index(DIM).save(tmp_path / "index")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        index = vicinal.open(tmp_path / "index", resident=resident)
+    assert index.search(np.ones(DIM, np.float32), 1).ids.tolist() == [-1]
+    assert index.memory_usage()["locked"] == 0
+
+
 def test_warmup_reads_what_is_to_stay(saved: dict[str, Any]) -> None:
     need_disk(saved["path"])
     size = saved["path"].stat().st_size
