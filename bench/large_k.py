@@ -24,6 +24,7 @@ import numpy as np
 
 import datasets
 import vicinal
+from order import recall
 
 Array = np.ndarray[Any, Any]
 Ask = Callable[[Array, int, int], Array]  # queries, k, ef -> ids
@@ -96,21 +97,6 @@ def built(name: str, base: Array, metric: str) -> Ask:
     if metric == "cosine":
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return {"hnswlib": of_hnswlib, "faiss": of_faiss, "usearch": of_usearch}[name](rows, metric)
-
-
-def recall(ids: Array, base: Array, queries: Array, metric: str, farthest: Array) -> float:
-    """Return the share of k that was found, in float64."""
-    rows, wanted = base.astype(np.float64), queries.astype(np.float64)
-    if metric == "cosine":
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-    found = 0
-    for i, row in enumerate(ids):
-        near = rows[np.unique(row[row >= 0])]
-        l2 = metric == "l2"
-        distances = ((near - wanted[i]) ** 2).sum(1) if l2 else 1 - near @ wanted[i]
-        found += int((distances <= farthest[i]).sum())
-    return found / ids.size
 
 
 def main() -> None:

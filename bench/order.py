@@ -130,8 +130,11 @@ def peer(name: str, base: Array, metric: str) -> Any:
 
 
 def recall(ids: Array, base: Array, queries: Array, metric: str, farthest: Array) -> float:
-    """Return recall@10; rows as near as the tenth count."""
+    """Return recall@k, measured in float64; rows as near as the k-th count."""
     rows, wanted = base.astype(np.float64), queries.astype(np.float64)
+    if metric == "cosine":
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
     found = 0
     for i, row in enumerate(ids):
         near = rows[np.unique(row[row >= 0])]
