@@ -27,6 +27,8 @@ comptime EEXIST = 17
 comptime EISDIR = 21
 comptime EINVAL = 22
 comptime EBADF = 9
+comptime ENOSPC = 28
+comptime EDQUOT = 122
 comptime AT_FDCWD: c_int = -100
 comptime AT_SYMLINK_NOFOLLOW = 0x100
 comptime AT_EMPTY_PATH = 0x1000
@@ -49,6 +51,12 @@ comptime S_IFDIR = 0o040000
 comptime S_IFREG = 0o100000
 comptime MOST_AT_ONCE = 1 << 30
 """Linux moves at most 2 GiB in one call."""
+comptime SYNC_RANGE: c_int = 2
+"""Begins to write dirty pages to the disk."""
+comptime SYNC_RANGE_AND_WAIT: c_int = 1 | 2 | 4
+"""Writes dirty pages to the disk and waits until they are there."""
+comptime DONT_NEED: c_int = 4
+"""Advice that the cache need not keep pages of a file."""
 comptime PATH_ROOM = 4096
 comptime TEMPORARY_ROOM = 64
 comptime SLASH: UInt8 = 47
@@ -180,6 +188,31 @@ def write_at(fd: c_int, address: Int, bytes: Int, offset: Int) -> Status:
         if moved == 0:  # must not happen to a regular file; never turn in circles
             return Status.system(EIO)
         done += moved
+    return Status.done()
+
+
+def begin_sync(fd: c_int, offset: Int, bytes: Int):
+    """Begins to write some bytes of a file from the cache to the disk."""
+    if bytes > 0:
+        _ = external_call["sync_file_range", c_int](fd, offset, bytes, SYNC_RANGE)
+
+
+def sync_and_drop(fd: c_int, offset: Int, bytes: Int) -> Status:
+    """Waits until some bytes of a file are on the disk, and takes them out of the cache.
+
+    A file system that cannot do it for a part of a file is no error: the cache keeps the bytes.
+    """
+    if bytes <= 0:
+        return Status.done()
+    while external_call["sync_file_range", c_int](fd, offset, bytes, SYNC_RANGE_AND_WAIT) != 0:
+        var errno = last_errno()
+        if errno == EINTR:
+            continue
+        # told once only: the sync of the whole file would not say it again
+        if errno == EIO or errno == ENOSPC or errno == EDQUOT:
+            return Status.system(errno)
+        return Status.done()
+    _ = external_call["posix_fadvise", c_int](fd, offset, bytes, DONT_NEED)
     return Status.done()
 
 

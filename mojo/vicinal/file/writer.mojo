@@ -26,7 +26,16 @@ from vicinal.file.format import (
     to_page,
     word,
 )
-from vicinal.file.posix import ENOMEM, INTERRUPTED, Name, AtomicReplacement, Status, write_at
+from vicinal.file.posix import (
+    ENOMEM,
+    INTERRUPTED,
+    AtomicReplacement,
+    Name,
+    Status,
+    begin_sync,
+    sync_and_drop,
+    write_at,
+)
 from vicinal.system.crc import crc32c
 from vicinal.system.memory import Bytes, Ptr, allocate_zeroed, missing, release
 from vicinal.system.pages import ask_ahead
@@ -34,6 +43,10 @@ from vicinal.system.parallel import Watch
 
 comptime STEP = 1 << 20
 """Bytes summed and then written while they are in the cache."""
+comptime SHORT_STEP = 1 << 18
+"""The same where memory is short."""
+comptime MOST_DIRTY = 1 << 20
+"""Bytes that wait to be written to the disk where memory is short: pages that wait take the room of those asked for."""
 
 
 struct _Stream(Movable):
@@ -45,6 +58,8 @@ struct _Stream(Movable):
     var sum: UInt32
     var filled: Int
     var on_disk: Bool
+    var synced: Int
+    """Bytes from the beginning that are on the disk, or were given up there."""
 
     def __init__(out self, file: Int32, sums: Ptr[UInt32], on_disk: Bool):
         self.file = file
@@ -53,23 +68,35 @@ struct _Stream(Movable):
         self.sums = sums
         self.sum = 0
         self.filled = 0
+        self.synced = 0
 
     def put[V: Watch](mut self, address: Int, bytes: Int, mut watch: V) -> Status:
         """Writes bytes behind those before."""
         var done = 0
         while done < bytes:
-            var piece = min(bytes - done, STEP)
+            var piece = min(bytes - done, SHORT_STEP if self.on_disk else STEP)
             if self.on_disk:
                 ask_ahead(address, bytes, done, done + piece)
             self._add(address + done, piece)
             var status = write_at(self.file, address + done, piece, self.offset)
             if not status.ok():
                 return status
+            if self.on_disk:
+                begin_sync(self.file, self.offset, piece)
+                status = self._limit_dirty(self.offset + piece - MOST_DIRTY)
+                if not status.ok():
+                    return status
             done += piece
             self.offset += piece
             if not watch.proceed(self.offset):
                 return Status(INTERRUPTED, 0, 0, Name(0))
         return Status.done()
+
+    def _limit_dirty(mut self, end: Int) -> Status:
+        """Waits until all bytes before a place in the file are on the disk."""
+        var start = self.synced
+        self.synced = max(start, end)
+        return sync_and_drop(self.file, start, self.synced - start)
 
     def _add(mut self, address: Int, bytes: Int):
         """Sums bytes."""
@@ -109,7 +136,8 @@ def write[
         sections: The arrays; nobody may change them meanwhile.
         count: Their number.
         watch: Asked after each MiB; ends the work with INTERRUPTED.
-        on_disk: Whether the arrays lie in a map that does not fit the memory: then they are asked for some way ahead.
+        on_disk: Whether the arrays lie in a map that does not fit the memory: then they are asked for some way ahead,
+            and what is written leaves the cache of files.
 
     Returns:
         DONE, SYSTEM, INTERRUPTED, or BAD_TABLE for too many sections.
