@@ -55,7 +55,7 @@ def test_few_rows_are_measured(kind: str, indexes: Any, minilm: Any) -> None:
         assert (measured >= max(k, 16)).all()
         assert measured.mean() < 1.35 * max(k, 16)
         for trace in traces:
-            assert trace.width == max(k, 64)
+            assert trace.width == max(k + k // 16, 64)
             assert trace.kept == max(trace.width, k + k // 3 + 16)
             assert trace.reranked <= trace.kept
 

@@ -4,7 +4,7 @@ from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import Candidates
 from vicinal.kernels.space import QueryDistance, Query, Rows
-from vicinal.search.remeasure import ask_for_first, kept_for
+from vicinal.search.remeasure import ask_for_first, expanded_for, kept_for
 from vicinal.search.stored_space import (
     ON_ROWS,
     StoredSpace,
@@ -92,15 +92,16 @@ struct Answer(Body):
             first = last
 
     @always_inline
-    def width(self) -> Int:
+    def width(self, exact: Bool) -> Int:
         """Returns how many candidates are expanded."""
-        return max(self.k, self.ef)
+        return max(self.k if exact else expanded_for(self.k), self.ef)
 
     @always_inline
     def kept(self, exact: Bool) -> Int:
         """Returns how many candidates are kept: more than are expanded where those have to be measured again.
         """
-        return self.width() if exact else kept_for(self.k, self.width())
+        var width = self.width(exact)
+        return width if exact else kept_for(self.k, width)
 
     @always_inline
     def given(self, i: Int) -> Int:
@@ -240,7 +241,7 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
             self.known,
             prepared,
             scratch,
-            answer.width() + extra,
+            answer.width(not estimates(self.way)) + extra,
             answer.kept(not estimates(self.way)) + extra,
         )
 
@@ -287,7 +288,7 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
         ref answer = self.answer[]
         ref index = answer.index[]
         var wanted = answer.kept(not estimates(self.way))
-        var spare = wanted - answer.width()
+        var spare = wanted - answer.width(not estimates(self.way))
         while True:
             var limit = scratch.beam.limit
             var full = scratch.beam.size == limit

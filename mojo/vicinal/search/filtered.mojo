@@ -218,9 +218,9 @@ struct AnswerFiltered(Body):
         """Finds the nearest allowed rows of query i by the filter's plan and writes them."""
         ref index = self.plain.index[]
         var k = self.plain.k
-        var width = max(k, self.plain.ef)
         var snapshot = self.snapshot
         var way = self.plain.way(i, snapshot, scratch)
+        var width = self.plain.width(not estimates(way))
         var rows = stored
         var prepared = query
         if way != ON_ROWS:

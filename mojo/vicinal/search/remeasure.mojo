@@ -14,6 +14,15 @@ comptime DEVIATIONS = 3.0
 that on the stored rows with 3, up to 0.0015 below it with 2, 0.003 with 1.5; the candidates measured were 1.3, 1.2 and 1.15 k."""
 
 
+def expanded_for(k: Int) -> Int:
+    """Returns how many candidates a search for k rows expands at least that goes by estimates: some more than one that measures.
+
+    A sixteenth of k more makes up for the order of expansion being a little wrong: 20,000 rows in 300 heaps lost up to
+    0.0036 of recall@100 without it, and found 0.001 to 0.005 more than on the stored rows with it, at 5 % more work.
+    """
+    return k + k // 16
+
+
 def kept_for(k: Int, width: Int) -> Int:
     """Returns how many candidates a search keeps that goes by estimates and expands `width`: some more than k, since the k nearest
     need not be those with the k smallest estimates.
