@@ -1,4 +1,5 @@
 """Writes a file: sections, checksums, header; the old file stays until the new one is whole."""
+from vicinal.file.atomic_replacement import AtomicReplacement
 from vicinal.file.format import (
     AT_BYTES,
     AT_CHECKSUMS_SUM,
@@ -29,7 +30,6 @@ from vicinal.file.format import (
 from vicinal.file.posix import (
     ENOMEM,
     INTERRUPTED,
-    AtomicReplacement,
     Name,
     Status,
     begin_sync,
