@@ -38,7 +38,8 @@ def map_of(
     # one of several rows at the last distance is as good as another: not held against it
     excused = np.isfinite(found[1]).sum(axis=1, keepdims=True) == ids.shape[1]
     excused = excused & (found[1][:, -1:] <= reach) & (truth[1] >= reach)
-    hit = (ids[:, :, None] == found[0][:, None, :]).any(axis=2) | excused
+    # a query at a time: all at once is queries x k x k
+    hit = np.array([np.isin(a, b) for a, b in zip(ids, found[0], strict=True)]) | excused
     sought, place = np.unique(ids[there], return_inverse=True)
     wanted = np.bincount(place, minlength=len(sought))
     got = np.bincount(place, hit[there].astype(float), minlength=len(sought))

@@ -17,7 +17,7 @@ from vicinal.errors import CorruptError
 from vicinal.report._machine import machine
 from vicinal.report._map import map_of
 from vicinal.report._peers import beside
-from vicinal.report._searches import Timed, codes_error, filter_plans, latencies, scan
+from vicinal.report._searches import Timed, codes_error, counted, filter_plans, latencies, scan
 from vicinal.report._structure import structure
 
 __all__ = ["measure"]
@@ -26,6 +26,7 @@ _WIDTHS = (16, 32, 64, 128, 256, 512)
 _OWN_DISTANCES = 200  # queries, and rows, whose distances to others are compared
 _ANY_ROWS = 500
 _BINS = 30
+_MOST_BINS = 20
 
 
 def measure(
@@ -111,7 +112,8 @@ def measure(
         found = dataclasses.asdict(taken.measure(width))
         numbers["recall"].append({**found, "is_default": width == kept_width})
     shares = taken._shares(kept_width)
-    numbers["shares"] = np.histogram(shares, np.linspace(0, 1, k + 2))[0].tolist()
+    # a bin for each number of neighbours, or 21 of many
+    numbers["shares"] = np.histogram(shares, min(k, _MOST_BINS) + 1, (0, 1))[0].tolist()
     numbers["map"] = map_of(index, asked, own_truth, taken._search(kept_width), shares)
     numbers["codes"] = codes_error(index, asked, k)
     numbers["drift"] = _drift(index, queries, sample, threads)
@@ -171,11 +173,11 @@ def _distances(index: vicinal.Index, taken: _Sample, threads: int) -> dict[str, 
     """Return how far the nearest rows of queries are, and those of rows, by exact search."""
     nearest = taken._truth[1][:, 0]
     nearest = nearest[np.isfinite(nearest)]
-    counts, edges = np.histogram(nearest, _BINS) if len(nearest) else (np.zeros(0), np.zeros(1))
+    counts, edges = counted(nearest, _BINS)
     told: dict[str, Any] = {
         "nearest": {
-            "counts": counts.tolist(),
-            "edges": [float(edge) for edge in edges],
+            "counts": counts,
+            "edges": edges,
             "median": float(np.median(nearest)) if len(nearest) else None,
         },
         "zero": float((nearest <= 0).mean()) if len(nearest) and index.metric != "ip" else None,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import vicinal
 from vicinal import _validate
 
-__all__ = ["Timed", "codes_error", "filter_plans", "latencies", "scan", "timed"]
+__all__ = ["Timed", "codes_error", "counted", "filter_plans", "latencies", "scan", "timed"]
 
 _SECONDS = 3.0  # for one search width; fewer queries count where they take longer
 _LEAST = 30
@@ -79,12 +79,24 @@ def latencies(
     return timed(taken, fastest, batch)
 
 
+def counted(values: NDArray[Any], bins: int) -> tuple[list[int], list[float]]:
+    """Return a histogram and its edges, also of values that are all the same or nearly so."""
+    values = values.astype(np.float64)
+    if not len(values):
+        return [], [0.0]
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6 * max(abs(low), abs(high), 1e-30):
+        low, high = low - 1e-6 * abs(low) - 1e-30, high + 1e-6 * abs(high) + 1e-30
+    counts, edges = np.histogram(values, bins, (low, high))
+    return counts.tolist(), edges.tolist()
+
+
 def timed(taken: list[float], fastest: float, batch: float | None) -> Timed:
     """Sum up the seconds of calls, of which the fastest round made `fastest` a second."""
     seconds = np.array(taken)
     p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
     # the slowest call may be a hundred times the others: bins up to where nearly all are
-    counts, edges = np.histogram(np.minimum(seconds, 3 * p95), 30)
+    counts, edges = counted(np.minimum(seconds, 3 * p95), 30)
     return Timed(
         len(taken),
         float(seconds.mean()),
@@ -93,8 +105,8 @@ def timed(taken: list[float], fastest: float, batch: float | None) -> Timed:
         p99,
         fastest,
         batch,
-        counts.tolist(),
-        edges.tolist(),
+        counts,
+        edges,
     )
 
 

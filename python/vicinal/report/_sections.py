@@ -150,7 +150,9 @@ def _recall(numbers: dict[str, Any]) -> str:
         at,
     )
     shares = numbers["shares"]
-    groups = [str(found) for found in range(k)] + [f"all {k}"]
+    bins = len(shares)
+    names = [str(i) if bins == k + 1 else f"{i / bins:.0%}" for i in range(bins - 1)]
+    groups = [*names, f"all {k}" if bins == k + 1 else "most"]
     return told + _figures(
         figure(
             "Recall over search width",
@@ -166,9 +168,9 @@ def _recall(numbers: dict[str, Any]) -> str:
         ),
         figure(
             "Queries, by how much each finds",
-            bars("Queries by neighbours found", groups[: len(shares)], [("queries", shares)],
-                 "true neighbours found", "queries", every=max(1, k // 10),
-                 says=f"{shares[-1]} of {sum(shares)} queries find all {k}"),
+            bars("Queries by neighbours found", groups, [("queries", shares)],
+                 "true neighbours found", "queries", every=max(1, bins // 10),
+                 says=f"{shares[-1]} of {sum(shares)} queries are in the last bar"),
             "At the default width. Many that find nothing mean lost regions or queries of another "
             "kind; few missing here and there are what approximate search is.",
         ),

@@ -318,3 +318,18 @@ def test_a_small_disk_that_is_full(folder: Path) -> None:
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_report_is_one_page() -> None:
+    told_to = ("--queries", "q.npy", "--ef", "10,40", "--sample", "20", "-o", "page.html")
+    answer = told("report", "x.v", *told_to)
+    assert answer["verdict"] in ("good", "look") and answer["findings"]
+    text = Path("page.html").read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>") and text.endswith("</html>\n")
+    assert [path for path in os.listdir() if "part" in path] == []
+    run("report", "x.v", *told_to, code=2)  # it is there
+    assert "good: " in run("report", "x.v", *told_to, "--force").stdout
+    run("report", "x.v", "-o", "new.html", "--ef", "ten", code=2)
+    run("report", "q.npy", "-o", "new.html", code=3)
+    run("report", "x.v", "-o", "new.html", "--against", "annoy", code=2)
+    assert not os.path.exists("new.html")
