@@ -43,6 +43,7 @@ EXTRAS = {
     "hybrid",
     "langchain",
     "llama-index",
+    "mcp",
     "sklearn",
 }
 MODULES = [f"vicinal/_{level}/_native.so" for level in LEVELS]
