@@ -16,6 +16,8 @@ export MODULAR_CRASH_REPORTING_ENABLED := 0
 BUILD_REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr ',' ' ')
 # the same of what tests and lint need, and of what the package needs
 TOOLS := $(shell sed -n '/^\(dependencies\|test\|dev\) = \[/,/^\]/s/^ *\("[^"]*"\),.*/\1/p' pyproject.toml)
+DOCS := $(shell sed -n '/^docs = \[/,/^\]/s/^ *\("[^"]*"\),.*/\1/p' pyproject.toml)
+RELEASE := $(shell sed -n '/^release = \[/,/^\]/s/^ *\("[^"]*"\),.*/\1/p' pyproject.toml)
 # CPU levels that are compiled for demo and bench, and for tests: those that this machine runs. Wheels
 # of `make wheels` and `pip wheel .` have all levels of the architecture.
 demo bench figures: export VICINAL_LEVELS ?= best
@@ -34,8 +36,8 @@ MOJO_FILES := $(shell find mojo tests/mojo tests/sanitize tests/schedules bench 
 BENCH_DATA := $(patsubst tests/data/%/,%,$(wildcard tests/data/*/))
 
 .NOTPARALLEL:
-.PHONY: help demo test test-extras quick figures sanitize explore fuzz endurance wheels build bench \
-	bench-native lint format doc clean
+.PHONY: help demo test test-extras quick figures sanitize explore fuzz endurance wheel wheels sdist \
+	check-release build bench bench-native lint format doc site clean
 
 help:
 	@echo "make demo          index, search, save and reopen real vectors"
@@ -48,11 +50,15 @@ help:
 	@echo "make fuzz          100,000 damaged files opened and used; ARGS=\"--files N --jobs N\""
 	@echo "make endurance     ten minutes of changes, saves and searches; 2,000 kills during save"
 	@echo "make wheels        wheels with all CPU levels for x86-64 and Arm into dist, and their checks"
+	@echo "make wheel         the wheel of this machine with all its CPU levels, into dist"
+	@echo "make sdist         the sources from which a wheel builds, into dist"
+	@echo "make check-release auditwheel and twine on what is in dist"
 	@echo "make build         compile the native module for this CPU into python/vicinal"
 	@echo "make bench         recall against speed, beside other libraries"
 	@echo "make bench-native  the same library from a Mojo program, without Python"
 	@echo "make lint          ruff, mypy, Mojo format and docstring check"
 	@echo "make format        format Python and Mojo"
+	@echo "make site          the documentation as a site, build/site; warnings and dead links are errors"
 	@echo "make doc           documentation of the Mojo library as JSON, build/vicinal.json"
 	@echo "make clean         remove everything that make made"
 
@@ -100,6 +106,17 @@ wheels: $(VENV)/stamp-test
 	VICINAL_LEVELS=dotprod,neon $(PIP) wheel -q --no-build-isolation --no-deps -w dist .
 	VICINAL_TEST_LEVELS=all $(PY) -m pytest -n $(JOBS) tests/python/test_packaging.py
 
+wheel: $(VENV)/stamp-venv
+	$(PIP) wheel -q --no-build-isolation --no-deps -w dist .
+	@ls dist/*.whl
+
+sdist: $(VENV)/stamp-venv
+	$(PY) -m hatchling build -t sdist -d dist
+
+check-release: $(VENV)/stamp-venv
+	$(PIP) install -q $(RELEASE)
+	$(PY) tools/check_release.py dist
+
 build: $(VENV)/stamp-venv
 	$(PY) tools/native_build.py --levels best --into python/vicinal
 
@@ -130,6 +147,11 @@ format: $(VENV)/stamp-test
 doc: $(VENV)/stamp-venv
 	mkdir -p build
 	$(MOJO) doc --Werror -I mojo mojo/vicinal -o build/vicinal.json
+
+# Docstrings are read from the package in the tree, with its native module.
+site: $(VENV)/stamp-tools build
+	$(PIP) install -q $(DOCS)
+	$(PY) tools/build_site.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist python/vicinal/_v2 python/vicinal/_v3 python/vicinal/_v4 \

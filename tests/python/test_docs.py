@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [
-    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "ROADMAP", "CHANGELOG")),
+    *(
+        ROOT / f"{name}.md"
+        for name in ("README", "CONTRIBUTING", "ROADMAP", "CHANGELOG", "SECURITY")
+    ),
     *(ROOT / "bench" / "results").glob("*.md"),
     *sorted(DOCS.rglob("*.md")),
 ]

@@ -137,7 +137,13 @@ def test_wheel_describes_itself(wheel, unpacked):
     assert metadata["License-Expression"] == "Apache-2.0"
     required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert required == ["numpy>=1.23"]
-    assert set(metadata.get_all("Provides-Extra")) == EXTRAS | {"test", "bench", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == EXTRAS | {
+        "test",
+        "bench",
+        "dev",
+        "docs",
+        "release",
+    }
 
 
 @needs_build_tools
