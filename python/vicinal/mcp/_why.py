@@ -44,8 +44,8 @@ def why_not(
     if true is None:
         return Why(
             fate="farther",
-            said=f"{id!r} is not among the {k} nearest by exact distance: {k} others are no "
-            "farther",
+            said=f"{id!r} does not belong into the result: by exact distance {k} or more others "
+            "come first",
         )
     said = f"{id!r} belongs into the result as number {true}, and the walk missed it"
     finds: dict[str, int] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -451,9 +452,23 @@ def test_embedding_that_goes_wrong(tmp_path: Path) -> None:
     run(Folder(tmp_path / "c", embed=embed_by_command(program)), story)
 
 
-def test_what_the_page_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import re
+def test_the_transcript_of_the_page(tmp_path: Path) -> None:
+    page = (HERE.parents[2] / "docs" / "guide" / "mcp.md").read_text(encoding="utf-8")
+    calls = re.findall(r"^> (.*)\n< (.*)$", page, re.MULTILINE)
+    assert len(calls) == 5
 
+    async def play() -> None:
+        async with Client(command(str(tmp_path))) as client:
+            for asked, wanted in calls:
+                call = json.loads(asked)
+                result = await client.call_tool(call["name"], call["arguments"])
+                said = result.content[0].text if result.is_error else result.structured_content
+                assert said == json.loads(wanted)
+
+    asyncio.run(asyncio.wait_for(play(), 120))
+
+
+def test_what_the_page_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (HERE.parents[2] / "docs" / "guide" / "mcp.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
