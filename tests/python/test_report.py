@@ -194,6 +194,30 @@ def test_damage_that_checksums_find_is_told(
     assert measure(broken, queries, sample=30, widths=(10,))["damage"] is None
 
 
+def test_whatever_is_damaged_there_is_a_page(tmp_path: Path) -> None:
+    small(tmp_path / "x", 1300)
+    image = (tmp_path / "x").read_bytes()
+    sections = sections_of(image)
+    stopped = 0
+    for number, (name, part) in enumerate(sections.items()):
+        if name == "checksums" or not part.size:
+            continue
+        data = bytearray(image)
+        rng = np.random.default_rng(number)
+        for _ in range(20):
+            place = part.offset + int(rng.integers(part.size))
+            data[place] = 0xFF
+        if name == "vectors":  # no number any more
+            data[part.offset : part.offset + 8] = b"\xff" * 8
+        (tmp_path / "broken").write_bytes(bytes(data))
+        told = measure(tmp_path / "broken", sample=1300 if name == "vectors" else 20, widths=(10,))
+        assert told["damage"] is not None, name
+        assert findings(told)[0].text.startswith("The file is damaged")
+        json.loads(Page(page(told)).json)
+        stopped += "stopped_by" in told
+    assert 0 < stopped < len(sections) - 1
+
+
 def test_drift_since_tuning(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     index = vicinal.Index(16)

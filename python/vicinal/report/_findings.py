@@ -25,6 +25,8 @@ class Finding(NamedTuple):
 
 def findings(numbers: dict[str, Any]) -> list[Finding]:
     """Return what stands out, the worst first, and then what does not."""
+    if "stopped_by" in numbers:
+        return _damage(numbers)
     found = [
         *_damage(numbers),
         *_recall(numbers),
@@ -43,8 +45,12 @@ def _damage(numbers: dict[str, Any]) -> list[Finding]:
             Finding(
                 WRONG,
                 f"The file is damaged: {numbers['damage']}.",
-                "Restore it from a copy, or build it again; the numbers below are of the damaged "
-                "file.",
+                "Restore it from a copy, or build it again. "
+                + (
+                    "It could not be measured."
+                    if "stopped_by" in numbers
+                    else "What follows is of the damaged file."
+                ),
             )
         ]
     return [Finding(GOOD, "Every byte is as it was written, and the graph is as it must be.")]

@@ -16,7 +16,7 @@ from vicinal._tuning import _Sample, draw, interval
 from vicinal.errors import CorruptError
 from vicinal.report._machine import machine
 from vicinal.report._map import map_of
-from vicinal.report._peers import beside
+from vicinal.report._peers import beside, installed
 from vicinal.report._searches import Timed, codes_error, counted, filter_plans, latencies, scan
 from vicinal.report._structure import structure
 
@@ -94,13 +94,40 @@ def measure(
     if not len(index):
         raise ValueError("index: expected rows to measure, got an empty index")
     numbers["index"] = _identity(index, path)
+    chosen = _widths(widths, k, index.ef_search)
+    sample = _validate.whole_number(sample, "sample", 1, _validate.MAX_COUNT)
+    peers = installed(against, index.metric)
+    if queries is not None:
+        _validate.as_rows(queries, "queries", index.dim, index.dtype, queries=True)
     numbers["damage"] = _damage(index)
-    numbers["structure"] = structure(path)
+    try:
+        numbers["structure"] = structure(path)
+        asked, width = _measure(numbers, index, queries, chosen, sample, peers, say)
+        del index  # what is mapped cannot be given back
+        say("measuring cold searches")
+        numbers["cold"] = _cold(path, asked, k, width)
+    except (ValueError, KeyError, RuntimeError) as error:
+        if numbers["damage"] is None:
+            raise
+        # rows that are no numbers any more, say: the page tells of the damage alone
+        numbers["stopped_by"] = type(error).__name__
+    return numbers
 
+
+def _measure(
+    numbers: dict[str, Any],
+    index: vicinal.Index,
+    queries: ArrayLike | None,
+    chosen: list[int],
+    sample: int,
+    peers: dict[str, Any],
+    say: Callable[[str], object],
+) -> tuple[NDArray[Any], int]:
+    """Measure what searches find, and how fast; return the queries and the default width."""
+    k, threads = numbers["k"], numbers["threads"]
     say("looking for the true neighbours")
     taken = _Sample(index, queries, k, sample, threads)
     kept_width = index.ef_search
-    chosen = _widths(widths, k, kept_width)
     asked: NDArray[Any] = np.array(taken._rows)
     numbers["queries"] = {"kind": taken.source, "count": len(asked)}
     own_truth = taken._truth
@@ -127,13 +154,9 @@ def measure(
     numbers["scan"] = exact._asdict()
     numbers["memory"] = index.memory_usage()
 
-    if against:
-        say("building beside " + ", ".join(against))
-        numbers["beside"] = beside(index, asked, k, chosen, threads, against, say)
-    del index, taken  # what is mapped cannot be given back
-    say("measuring cold searches")
-    numbers["cold"] = _cold(path, asked, k, kept_width)
-    return numbers
+    if peers:
+        numbers["beside"] = beside(index, asked, k, chosen, threads, peers, say)
+    return asked, kept_width
 
 
 def _identity(index: vicinal.Index, path: str) -> dict[str, Any]:

@@ -78,14 +78,11 @@ def _where(numbers: dict[str, Any]) -> str:
 
 def _summary(numbers: dict[str, Any], told: Sequence[Finding]) -> str:
     level = told[0].level
-    recall, speed = default_recall(numbers), _sections.default_speed(numbers)
-    cells = [
-        (f"recall of {numbers['k']}", percent(recall["recall"])),
-        ("queries a second, one thread", f"{speed['queries_per_second']:,.0f}"),
-        ("slowest of a hundred", _sections.duration(speed["p99"])),
-        ("memory, vectors and all", _sections.size(numbers["memory"]["total"])),
-    ]
+    cells: list[tuple[str, str]] = []
+    if "stopped_by" not in numbers:
+        cells = _cells(numbers)
     tiles = "".join(f"<div><dt>{escape(a)}</dt><dd>{escape(b)}</dd></div>" for a, b in cells)
+    tiles = f'<dl class="tiles">{tiles}</dl>' if tiles else ""
     items = "".join(
         f'<li class="{each.level}"><b>{_NAMES[each.level]}</b><span>{escape(each.text)}</span>'
         + (f'<span class="advice">{escape(each.advice)}</span>' if each.advice else "")
@@ -94,5 +91,16 @@ def _summary(numbers: dict[str, Any], told: Sequence[Finding]) -> str:
     )
     return (
         f'<p class="verdict {level}" role="status">{_VERDICTS[level]}.</p>'
-        f'<dl class="tiles">{tiles}</dl><ul class="findings">{items}</ul>'
+        f'{tiles}<ul class="findings">{items}</ul>'
     )
+
+
+def _cells(numbers: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a reader in a hurry takes away."""
+    recall, speed = default_recall(numbers), _sections.default_speed(numbers)
+    return [
+        (f"recall of {numbers['k']}", percent(recall["recall"])),
+        ("queries a second, one thread", f"{speed['queries_per_second']:,.0f}"),
+        ("slowest of a hundred", _sections.duration(speed["p99"])),
+        ("memory, vectors and all", _sections.size(numbers["memory"]["total"])),
+    ]

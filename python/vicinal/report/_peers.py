@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import vicinal
 from vicinal.report._searches import timed
 
-__all__ = ["PEERS", "beside"]
+__all__ = ["PEERS", "beside", "installed"]
 
 PEERS = {"hnswlib": "hnswlib", "faiss": "faiss-cpu", "usearch": "usearch"}
 _CALLS = 300
@@ -24,36 +24,49 @@ _ROUNDS = 3
 Search = Callable[[NDArray[Any], int], NDArray[Any]]
 
 
+def installed(against: Sequence[str], metric: str) -> dict[str, Any]:
+    """Return the modules of libraries; ValueError or ImportError if one cannot be measured."""
+    found = {}
+    for name in against:
+        if name not in PEERS:
+            raise ValueError(f"against: expected some of {', '.join(PEERS)}, got {name!r}")
+        if metric not in ("l2", "ip", "cosine"):
+            raise ValueError(f"against: expected an index of l2, ip or cosine, got {metric}")
+        try:
+            found[name] = import_module("usearch.index" if name == "usearch" else name)
+        except ImportError as error:
+            raise ImportError(
+                f"against: {name} is not installed: pip install {PEERS[name]}"
+            ) from error
+    return found
+
+
 def beside(
     index: vicinal.Index,
     queries: NDArray[Any],
     k: int,
     widths: Sequence[int],
     threads: int,
-    against: Sequence[str],
+    peers: dict[str, Any],
     say: Callable[[str], object],
 ) -> list[dict[str, Any]]:
     """Build each library with the rows of an index, and measure recall and time at each width.
+
+    `peers` are the modules of the libraries, by name.
 
     All take float32 rows, M and ef_construction of the index, and `threads` threads to build; each
     search is a call with one query on one thread. Vicinal is built anew, so that its time to build
     stands beside theirs. Brute force scans the rows of the index.
     """
-    unknown = [name for name in against if name not in PEERS]
-    if unknown:
-        raise ValueError(f"against: expected some of {', '.join(PEERS)}, got {unknown[0]!r}")
-    if index.metric not in ("l2", "ip", "cosine"):
-        raise ValueError(f"against: expected an index of l2, ip or cosine, got {index.metric}")
-    modules = {name: _installed(name) for name in against}
     rows = np.concatenate([part for _, part in _parts(index)]).astype(np.float32)
     asked = np.ascontiguousarray(queries, np.float32)
     wanted = min(k, len(rows))
     exact = vicinal.exact_search(rows, asked, wanted, index.metric, num_threads=threads)
     told = []
-    for name in ("vicinal", *against):
+    for name in ("vicinal", *peers):
         say(f"building {name}")
         start = time.perf_counter()
-        search = _BUILDERS[name](modules.get(name), index, rows, wanted, threads)
+        search = _BUILDERS[name](peers.get(name), index, rows, wanted, threads)
         built = time.perf_counter() - start
         curve = []
         for width in widths:
@@ -78,13 +91,6 @@ def beside(
 def _parts(index: vicinal.Index) -> Any:
     for ids, vectors in index.vectors(10_000):
         yield ids, np.asarray(vectors)
-
-
-def _installed(name: str) -> Any:
-    try:
-        return import_module("usearch.index" if name == "usearch" else name)
-    except ImportError as error:
-        raise ImportError(f"against: {name} is not installed: pip install {PEERS[name]}") from error
 
 
 def _version(name: str) -> str | None:

@@ -22,6 +22,8 @@ class Section(NamedTuple):
 
 def sections(numbers: dict[str, Any]) -> list[Section]:
     """Return all parts of the page in their order."""
+    if "stopped_by" in numbers:
+        return [Section("parameters", "What it is", _parameters(numbers))]
     return [
         Section("map", "Where it is weak", _map(numbers)),
         Section("recall", "Recall and speed", _recall(numbers)),

@@ -19,6 +19,7 @@ _FIELDS = (
 _EMPTY = 0xFFFFFFFF
 _ROWS_AT_ONCE = 1 << 18
 _FREED = 2
+_MOST_LEVELS = 63
 _ORIGINAL = 1 << 31  # a row that others are copies of has this and the number of the newest
 
 
@@ -119,7 +120,9 @@ def _levels(fields: dict[str, int], sections: dict[str, Any]) -> list[dict[str, 
     if "upper_start" in sections:
         starts = np.asarray(sections["upper_start"][:, 0]).astype(np.int64)
     heights: NDArray[np.int64] = starts[1:] - starts[:-1]
-    top = max(fields["max_level"], int(heights.max()) if len(heights) else 0)
+    # in a damaged file the tables may say anything
+    highest = int(heights.max()) if len(heights) else 0
+    top = min(max(fields["max_level"], highest), _MOST_LEVELS)
     return [
         {
             "level": level,

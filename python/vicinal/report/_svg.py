@@ -103,12 +103,13 @@ def _frame(x: _Axis | None, y: _Axis, x_name: str, y_name: str) -> str:
     parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{WIDTH - _RIGHT}"/>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(
-        f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_name)}</text>'
+        f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">'
+        f"{escape(x_name + (' (log)' if x is not None and x.log else ''))}</text>"
     )
     centre = (_TOP + bottom) / 2
     parts.append(
         f'<text transform="translate(13 {centre}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_name)}</text></g>"
+        f"{escape(y_name + (' (log)' if y.log else ''))}</text></g>"
     )
     return "".join(parts)
 
