@@ -187,7 +187,10 @@ def native_codes(metric: str, dtype: str) -> tuple[int, int]:
 
 def names_of(metric: int, dtype: int) -> tuple[str, str]:
     """Invert `native_codes`."""
-    return (HAMMING, PACKED) if metric == len(METRICS) else (METRICS[metric], DTYPES[dtype])
+    if metric == len(METRICS):
+        return HAMMING, PACKED
+    # what lies behind the stored types are codes alone of float32: see _storage.py
+    return METRICS[metric], DTYPES[dtype] if dtype < len(DTYPES) else "float32"
 
 
 def packed_dim(dim: int, dtype: str) -> int:

@@ -23,6 +23,7 @@ from vicinal import (
     _residence,
     _search,
     _stats,
+    _storage,
     _trace,
     _tuning,
     _updates,
@@ -91,19 +92,28 @@ class Index(State):
         Candidates kept while a row is linked, at least 1. More makes a better graph, slower; less
         than 64, or than `M`, works as that.
     quantization : {"auto", None, "u8", "sq8", "rabitq4"}
-        Which codes searches read; see Notes.
+        Which codes searches read; see Notes. With `keep_vectors=False` what is stored: "auto" or
+        "sq8", 8 bits a value, or "sq4", 4 bits.
     seed : int
         Draws the graph's levels, 0 to 2**63 - 1.
     ids : {"int64", "str"}
         What rows are named by, for good. Strings have to be given with every row; any Unicode is
         allowed, the empty string too. Results then hold `str` objects.
+    keep_vectors : bool
+        False stores codes of the vectors and nothing else, a quarter or an eighth of the memory:
+        all distances are estimates then, those of what the codes decode to, and so is what `get`
+        returns. For dtype "float32".
+    walk_dim : int, optional
+        Searches walk on codes of the first so many values of a vector, and measure what they find
+        on all of it; for embeddings whose first values say most (Matryoshka, arXiv:2205.13147). 1
+        to `dim`; for float dtypes with quantization "auto", "sq8" or "rabitq4", all three metrics.
 
     Raises
     ------
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If a value is out of range or not one of those listed.
+        If a value is out of range, not one of those listed, or two do not go with each other.
 
     Notes
     -----
@@ -117,7 +127,8 @@ class Index(State):
     "hamming"  bits that differ             exact
     ========== ============================ ===============================================
 
-    Distances are those of the vectors as stored, whatever codes are used. Sums over int8 and uint8
+    Distances are those of the vectors as stored, whatever codes are used; with
+    `keep_vectors=False` those of what the codes decode to: docs/guide/codes-alone.md. Sums over int8 and uint8
     are exact. A uint8 is a number, not 8 bits: for Hamming distances of packed bits store
     `np.unpackbits(bits, axis=1)` as uint8 with "l2".
 
@@ -173,17 +184,23 @@ class Index(State):
         quantization: str | None = "auto",
         seed: int = 0,
         ids: str = "int64",
+        keep_vectors: bool = True,
+        walk_dim: int | None = None,
     ) -> None:
         metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
         strings = id_kind(ids) == "str"
+        dim = _validate.whole_number(dim, "dim", 1, 65536)
+        storage = _storage.storage_of(dim, metric, dtype, quantization, keep_vectors, walk_dim)
         handle = native.index_new(
-            *_validate.native_codes(metric, dtype),
-            _validate.packed_dim(_validate.whole_number(dim, "dim", 1, 65536), dtype),
+            storage.metric,
+            storage.dtype,
+            _validate.packed_dim(dim, dtype),
             _validate.whole_number(M, "M", 2, 128),
             _validate.whole_number(ef_construction, "ef_construction", 1, _MAX_COUNT),
             _validate.whole_number(seed, "seed", 0, 2**63 - 1),
             EXACT_BELOW,
-            _validate.quantization_code(quantization, metric, dtype),
+            storage.quantization,
+            storage.walk_dim,
         )
         if strings:
             native.strings_use(handle)
@@ -1343,8 +1360,9 @@ with 0 rows, read-only
             `read_only`; `search`, "exact" or "graph": how a search of the default width is
             answered now; `exact_below`, the number of rows from which on the graph is built;
             `graph_rows` and `max_level` of the graph; `removed`, rows that were removed and are not
-            in use again, which `compact` gives back; `quantization`, what the graph is walked on,
-            and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
+            in use again, which `compact` gives back; `keep_vectors`; `distances`, "of the vectors",
+            or "estimated" where codes are all that is stored; `walk_dim`, None for all values;
+            `quantization`, what the graph is walked on, and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
             and `tuning_stale`, True if the number of rows has more than doubled or halved since one
             of these; `promises`, what `search(recall=)` found when it looked: for each recall and k
             that were asked for how many queries were searched exactly as well (`looked_at`, one of
