@@ -10,7 +10,7 @@ import math
 import numbers
 import operator
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -42,6 +42,7 @@ __all__ = [
     "refuse_repeats",
     "refuse_rows",
     "refuse_unordered",
+    "row_items",
     "search_width",
     "shown",
     "thread_count",
@@ -202,6 +203,11 @@ def packed_dim(dim: int, dtype: str) -> int:
             f"dim: expected a multiple of {_BITS} bits for dtype {PACKED!r}, got {dim}"
         )
     return dim // _BITS
+
+
+def row_items(parameters: Mapping[str, Any]) -> int:
+    """Return the items of a row of an index made with these parameters."""
+    return packed_dim(parameters["dim"], parameters["dtype"])
 
 
 def dtype_name(dtype: object) -> str:
