@@ -42,7 +42,8 @@ def describe(index: Index) -> str:
     width = "" if index._ef_search == EF_SEARCH else f", ef_search {index._ef_search}"
     return (
         f"vicinal.Index(dim={index.dim}, metric={index._metric!r}, dtype={index._dtype!r}, "
-        f"M={index._M}, ef_construction={index._ef_construction}, seed={index._seed}{others}{storage}) "
+        f"M={index._M}, ef_construction={index._ef_construction}, seed={index._seed}"
+        f"{others}{storage}) "
         f"with {len(index)} rows{width}{', read-only' if index._read_only else ''}{words}"
     )
 

@@ -67,5 +67,5 @@ def test_bits(tmp_path: Path) -> None:
 def test_what_does_not_go(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dtype: expected 'b1' with metric 'hamming'"):
         vicinal.Collection(tmp_path / "a", dim=64, metric="hamming")
-    with pytest.raises(TypeError, match="index_parameters: expected .*, got 'keep_vectors'"):
+    with pytest.raises(TypeError, match=r"index_parameters: expected .*, got 'keep_vectors'"):
         vicinal.Collection(tmp_path / "b", dim=64, keep_vectors=False)
