@@ -197,7 +197,7 @@ def test_changes(kind: str) -> None:
     index.merge(other)
     right(index)
     np.testing.assert_allclose(index.get([10_007]), before, rtol=1e-5, atol=1e-6)
-    merged = vicinal.merge([other, made(50, 24, "cosine", kind)])
+    merged = vicinal.merge(other, made(50, 24, "cosine", kind))
     assert merged.stats()["keep_vectors"] is False
 
 
@@ -240,7 +240,7 @@ def test_equal_rows_and_verbs() -> None:
     assert 5 not in like.ids
     assert len(vicinal.mmr(index, rows[:2], k=5).ids) == 2
     why = index.why_not(rows[0], 0)
-    assert why.found
+    assert why.fate == "found"
     assert index.trace(rows[0], k=3) is not None
     found = index.search(rows[:3], 2, exclude=[0, 1])
     assert not np.isin(found.ids, [0, 1]).any()
