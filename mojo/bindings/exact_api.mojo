@@ -23,7 +23,7 @@ from vicinal.kernels.space import (
     Rows,
     Space,
     SpaceTask,
-    in_space,
+    in_given_space,
     inspect_row,
     is_compiled,
     is_float,
@@ -142,7 +142,7 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
     var bytes = base.dim(0) * dim * item_bytes(dtype)
     if shared_map == 2:  # what is read is asked for; nothing else is wanted along with it
         _ = advise(base.address(), bytes, RANDOM)
-    in_space(metric, dtype, task)
+    in_given_space(metric, dtype, task)
     if shared_map == 2:
         _ = advise(base.address(), bytes, AS_USUAL)
     _ = watch^
@@ -210,7 +210,7 @@ def distance(args: Args, count: Int) raises Fail -> Obj:
     if a.dim(0) != b.dim(0):
         raise fail("ValueError", "lengths differ: %zd and %zd", a.dim(0), b.dim(0))
     var task = MeasurePair(a.address(), b.address(), a.dim(0), 0)
-    in_space(metric, dtype, task)
+    in_given_space(metric, dtype, task)
     _ = a^
     _ = b^
     return from_float(Float64(task.value))

@@ -28,7 +28,8 @@ from vicinal.index.invariants import ENDED, NOT_KNOWN, check_index
 from vicinal.index.persistence import MAX_TUNINGS
 from vicinal.index.untrusted_links import counts_agree
 from vicinal.index.vector_index import EXACT_BELOW, NO_MEMORY, STOPPED, TUNING_WORDS, Index
-from vicinal.kernels.space import item_bytes, row_stride
+from vicinal.kernels.row_codes import decode_row
+from vicinal.kernels.space import CODED_8, given_type, is_coded, item_bytes, row_stride
 from vicinal.system.memory import Column, at, missing
 from vicinal.search.filtered import ASKED_AT_ONCE
 from vicinal.walk.ask import ask_for_selected
@@ -132,6 +133,8 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = index.readers.bytes()
     elif which == 23 + FILTER_COUNTS + ENTRIES + COUNTS:
         value = index.changes
+    elif which == 24 + FILTER_COUNTS + ENTRIES + COUNTS:
+        value = index.walk_dim
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)
@@ -177,7 +180,7 @@ def index_get(args: Args, count: Int) raises Fail -> Obj:
     var index = handle_of(args[unsafe_offset=0])
     know_ids(index[])
     var ids = View(args[unsafe_offset=1], INT64, 1)
-    var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
+    var out = View(args[unsafe_offset=2], given_type(index[].dtype), 2, writable=True)
     var n = ids.dim(0)
     if out.dim(0) != n or out.dim(1) != index[].dim:
         raise fail("ValueError", "the result must have shape (%zd, %zd)", n, index[].dim)
@@ -202,7 +205,7 @@ def index_get_present(args: Args, count: Int) raises Fail -> Obj:
     var index = handle_of(args[unsafe_offset=0])
     know_ids(index[])
     var ids = View(args[unsafe_offset=1], INT64, 1)
-    var out = View(args[unsafe_offset=2], index[].dtype, 2, writable=True)
+    var out = View(args[unsafe_offset=2], given_type(index[].dtype), 2, writable=True)
     var present = View(args[unsafe_offset=3], BYTE_TYPE, 1, writable=True)
     var n = ids.dim(0)
     if out.dim(0) != n or out.dim(1) != index[].dim or present.dim(0) != n:
@@ -237,13 +240,15 @@ def _ask_for(mut index: Index, ids: Int, i: Int, n: Int):
 
 
 def copy_row(index: Index, row: Int, target: Int, i: Int):
-    """Copies a stored row to place i of an array without gaps."""
+    """Copies a stored row, or what it decodes to, to place i of an array without gaps."""
     var bytes = index.dim * item_bytes(index.dtype)
-    unsafe_memcpy(
-        dest=at[UInt8](target + i * bytes),
-        src=at[UInt8](index.vectors.address + row * row_stride(index.dim, index.dtype)),
-        count=bytes,
-    )
+    var stored = at[UInt8](index.vectors.address + row * row_stride(index.dim, index.dtype))
+    if not is_coded(index.dtype):
+        unsafe_memcpy(dest=at[UInt8](target + i * bytes), src=stored, count=bytes)
+    elif index.dtype == CODED_8:
+        decode_row[8](stored, index.dim, at[Float32](target + i * bytes))
+    else:
+        decode_row[4](stored, index.dim, at[Float32](target + i * bytes))
 
 
 def index_forked(args: Args, count: Int) raises Fail -> Obj:

@@ -27,6 +27,7 @@ from bindings.python_api import (
 )
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.space import asked_type
 from vicinal.search.batch import search_many
 from vicinal.search.filter import CHOOSE, EVERYTHING, Filter
 from vicinal.search.filtered import search_filtered
@@ -162,7 +163,7 @@ def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
     need(count, 11)
     var index = handle_of(args[unsafe_offset=0])
     var dtype = index[].dtype
-    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var queries = View(args[unsafe_offset=1], asked_type(dtype), EITHER)
     var k = as_int(args[unsafe_offset=2])
     var ef = as_int(args[unsafe_offset=3])
     var threads = as_int(args[unsafe_offset=4])
@@ -225,7 +226,7 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
     need(count, 9)
     var index = handle_of(args[unsafe_offset=0])
     var dtype = index[].dtype
-    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var queries = View(args[unsafe_offset=1], asked_type(dtype), EITHER)
     var radius = Float32(as_float(args[unsafe_offset=2]))
     var ef = as_int(args[unsafe_offset=3])
     var threads = as_int(args[unsafe_offset=4])
@@ -302,7 +303,7 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     need(count, 7)
     var index = handle_of(args[unsafe_offset=0])
     var dtype = index[].dtype
-    var queries = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, EITHER)
+    var queries = View(args[unsafe_offset=1], asked_type(dtype), EITHER)
     var k = as_int(args[unsafe_offset=2])
     var ef = as_int(args[unsafe_offset=3])
     var threads = as_int(args[unsafe_offset=4])
@@ -362,7 +363,7 @@ def index_trace(args: Args, count: Int) raises Fail -> Obj:
     var dtype = index[].dtype
     var k = as_int(args[unsafe_offset=2])
     var ef = as_int(args[unsafe_offset=3])
-    var query = View(args[unsafe_offset=1], 0 if dtype <= 2 else dtype, 1)
+    var query = View(args[unsafe_offset=1], asked_type(dtype), 1)
     var ids = View(args[unsafe_offset=4], INT64, 1, writable=True)
     var distances = View(args[unsafe_offset=5], 0, 1, writable=True)
     if query.dim(0) != index[].dim:

@@ -23,6 +23,7 @@ from vicinal.construct.merge_order import SourceGraph
 from vicinal.index.borrowed_rows import FREE_TO_STAY, must_copy, returnable
 from vicinal.index.first_use import catch_up
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.kernels.space import given_type
 from vicinal.system.memory import at
 from vicinal.update.add import do_change
 from vicinal.update.compact import compact
@@ -105,7 +106,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     var progress = _report(args[unsafe_offset=6])
     var other = handle_of(args[unsafe_offset=8]) if not is_none(args[unsafe_offset=8]) else index
     _ready(index[], False)
-    var rows = View(args[unsafe_offset=1], index[].dtype, 2)
+    var rows = View(args[unsafe_offset=1], given_type(index[].dtype), 2)
     var ids = View(args[unsafe_offset=2], INT64, 1, writable=True)
     var how = as_int(args[unsafe_offset=7])
     var lent = how != 0
@@ -205,9 +206,10 @@ def index_compact(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_new(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below, quantization) -> handle.
+    """Implements index_new(metric, dtype, dim, M, ef_construction, seed, exact_below, quantization[, walk_dim]) -> handle.
     """
-    need(count, 8)
+    if count != 9:
+        need(count, 8)
     need_space(as_int(args[unsafe_offset=0]), as_int(args[unsafe_offset=1]))
     var index = Index(
         as_int(args[unsafe_offset=0]),
@@ -219,6 +221,8 @@ def index_new(args: Args, count: Int) raises Fail -> Obj:
         as_int(args[unsafe_offset=6]),
         as_int(args[unsafe_offset=7]),
     )
+    if count == 9:
+        index.walk_dim = as_int(args[unsafe_offset=8])
     if index.failed():
         raise no_memory()
     return capsule_new[Index, TAG](index^)

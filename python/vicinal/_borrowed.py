@@ -18,6 +18,7 @@ _REASONS = {
     2: 'metric "cosine" stores float vectors at unit length',
     3: "vectors of {bytes} bytes are stored with gaps, those of less than {packed} or of a "
     "multiple of 64 are not",
+    4: "with keep_vectors=False only codes are stored",
 }
 
 

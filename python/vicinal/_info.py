@@ -18,7 +18,7 @@ PHASES = range(26, 33)  # of building, in nanoseconds
 WORK = range(33, 40)
 SEARCHES = range(40, 45)
 READS = range(45, 47)
-SCRATCH_BYTES, CHANGES = 47, 48
+SCRATCH_BYTES, CHANGES, WALK_DIM = 47, 48, 49
 
 # Those of native.index_residence
 FILE_BYTES, WALK_BYTES, IN_MEMORY, LOCKED, COPIED, ROWS_ON_DISK = range(6)

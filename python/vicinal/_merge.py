@@ -6,13 +6,16 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from vicinal import _info, _search, _updates, _validate
+from vicinal import _info, _search, _storage, _updates, _validate
 from vicinal._logging import logged
 from vicinal._persistence import own_attributes
 from vicinal._progress import Report
 from vicinal._state import State
 
 __all__ = ["in_order", "merge"]
+
+# Numbers of the native index that decide, besides the vectors, what an index becomes.
+_DECIDING = (_info.EXACT_BELOW, _info.QUANTIZATION, _info.DTYPE, _info.WALK_DIM)
 
 Index = TypeVar("Index", bound=State)
 
@@ -83,10 +86,11 @@ def _kind(index: State) -> dict[str, Any]:
         "metric": index._metric,
         "dtype": index._dtype,
         "ids": "int64" if index._strings is None else "str",
+        "keep_vectors": _storage.alone(index._handle) is None,
     }
 
 
 def _parameters(index: State) -> tuple[Any, ...]:
     """Return what decides, besides the vectors, what an index becomes."""
-    asked = (_info.number(index._handle, each) for each in (_info.EXACT_BELOW, _info.QUANTIZATION))
+    asked = (_info.number(index._handle, each) for each in _DECIDING)
     return (index._M, index._ef_construction, index._seed, index._ef_search, *asked)

@@ -24,6 +24,7 @@ def index_new(
     seed: int,
     exact_below: int,
     quantization: int,
+    walk_dim: int = 0,
     /,
 ) -> Handle: ...
 def index_add(

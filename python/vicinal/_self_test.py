@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vicinal._storage import CODES_ALONE
 from vicinal._validate import (
     DTYPES,
     HAMMING,
@@ -23,7 +24,7 @@ from vicinal._validate import (
     quantization_code,
 )
 
-__all__ = ["Outcome", "check_kernels", "graphs", "sizes"]
+__all__ = ["Outcome", "check_kernels", "codes_alone", "graphs", "sizes"]
 
 Vectors = NDArray[np.float64]
 
@@ -103,6 +104,11 @@ def graphs() -> list[tuple[str, str, str | None]]:
         for quantization in QUANTIZATIONS
         if quantization != "auto" and exists(quantization, metric, dtype)
     ]
+
+
+def codes_alone() -> list[tuple[str, int]]:
+    """Return every metric with each kind of codes that can be all that is stored."""
+    return [(metric, number) for metric in METRICS for number in CODES_ALONE]
 
 
 def sizes(lanes: int) -> list[int]:
@@ -288,6 +294,42 @@ def _check_graph(native: Any, metric: str, dtype: str, quantization: str | None)
     return tally.outcome()
 
 
+def _check_codes_alone(native: Any, metric: str, number: int) -> Outcome:
+    """Look at what codes decode to, and at distances to that."""
+    kind = CODES_ALONE[number]
+    tally = _Tally(f"codes alone {metric} {kind}")
+    rng = np.random.default_rng(19)
+    steps = 255 if kind == "sq8" else 15
+    for count, size in ((300, 33), (200, 131)):
+        values = rng.standard_normal((count + 8, size))
+        base = values[:count].astype(np.float32)
+        asked = values[count:].astype(np.float32)
+        index = native.index_new(METRICS.index(metric), number, size, 16, 100, 0, 1 << 20, 0)
+        case = f"{count} rows, {size} dimensions"
+        numbers = np.empty(count, np.int64)
+        added = native.index_add(index, base, numbers, False, False, 1, None, False, None, numbers)
+        tally.compare(f"{case}, add", added, 0, 0)
+        rows = np.full((count, size), np.nan, np.float32)
+        tally.compare(f"{case}, get", native.index_get(index, numbers, rows), -1, 0)
+        decoded = rows.astype(np.float64)
+        given = _unit(base.astype(np.float64)) if metric == "cosine" else base.astype(np.float64)
+        # narrower ranges lose more at their ends, unit length moves all by a little
+        step = np.ptp(given, axis=1) / steps * (1.1 if kind == "sq8" else 6)
+        for row in range(count):
+            worst = float(np.abs(decoded[row] - given[row]).max())
+            tally.compare(f"{case}, row {row} decoded", worst, 0, float(step[row]) / 2)
+        ids = np.full((8, 10), -2, np.int64)
+        distances = np.full((8, 10), np.nan, np.float32)
+        status = native.index_search(index, asked, 10, 100, 1, ids, distances)
+        tally.compare(f"{case}, search", status, 0, 0)
+        for q, query in enumerate(asked.astype(np.float64)):
+            truth, allowed = _reference(metric, "float32", query, decoded)
+            for place, row in enumerate(np.argsort(truth, kind="stable")[:10]):
+                found = float(distances[q, place])
+                tally.compare(f"{case}, query {q}, place {place}", found, truth[row], allowed[row])
+    return tally.outcome()
+
+
 def _crc32c_table() -> list[int]:
     table = []
     for value in range(256):
@@ -335,8 +377,8 @@ def check_kernels(native: Any) -> list[Outcome]:
     -------
     list of Outcome
         One entry for each kernel: distances and exact search for every metric and dtype, graphs
-        over every kind of codes that these can have, and the checksum. A development build is
-        asked only for what it has.
+        over every kind of codes that these can have, codes without vectors, and the checksum. A
+        development build is asked only for what it has.
     """
     built = native.spaces()
     # a bit for each metric with each dtype; packed bits are there where all of these are
@@ -347,5 +389,6 @@ def check_kernels(native: Any) -> list[Outcome]:
         *(_check_distance(native, *space) for space in spaces),
         *(_check_exact_search(native, *space) for space in spaces),
         *(_check_graph(native, *graph) for graph in graphs() if graph[:2] in spaces),
+        *(_check_codes_alone(native, *each) for each in codes_alone() if whole),
         _check_crc32c(native),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vicinal import _file_status, _info, _residence, _tuning, _validate
+from vicinal import _file_status, _info, _residence, _storage, _tuning, _validate
 from vicinal._cpu import native
 from vicinal._state import EF_SEARCH, State
 
@@ -38,11 +38,13 @@ def describe(index: Index) -> str:
     others = ("" if asked == "auto" else f", quantization={asked!r}") + (
         "" if index._strings is None else ", ids='str'"
     )
+    storage, words = _storage.described(index._handle)
     width = "" if index._ef_search == EF_SEARCH else f", ef_search {index._ef_search}"
     return (
         f"vicinal.Index(dim={index.dim}, metric={index._metric!r}, dtype={index._dtype!r}, "
-        f"M={index._M}, ef_construction={index._ef_construction}, seed={index._seed}{others}) "
-        f"with {len(index)} rows{width}{', read-only' if index._read_only else ''}"
+        f"M={index._M}, ef_construction={index._ef_construction}, seed={index._seed}"
+        f"{others}{storage}) "
+        f"with {len(index)} rows{width}{', read-only' if index._read_only else ''}{words}"
     )
 
 
@@ -69,6 +71,7 @@ def stats(index: Index) -> dict[str, Any]:
     count, linked = number(_info.COUNT), number(_info.IN_GRAPH)
     exact_below = number(_info.EXACT_BELOW)
     tuned = _tuning.tunings(index)
+    alone = _storage.alone(index._handle)
     return {
         "count": count,
         "dim": index.dim,
@@ -89,7 +92,10 @@ def stats(index: Index) -> dict[str, Any]:
         "tuning_stale": any(tuning.stale(count) for tuning in tuned),
         "promises": index._promises.told(),
         "format_version": native.index_version(index._handle),
-        "quantization": _CODE_KINDS[number(_info.CODES)],
+        "keep_vectors": alone is None,
+        "distances": "of the vectors" if alone is None else "estimated",
+        "walk_dim": number(_info.WALK_DIM) or None,
+        "quantization": alone or _CODE_KINDS[number(_info.CODES)],
         "quantization_reason": _quantization_reason(index),
         "resident": index._resident,
         "reads": {
@@ -138,6 +144,8 @@ def memory_usage(index: State) -> dict[str, int]:
 def _quantization_reason(index: State) -> str:
     """Say why the graph is walked on what it is walked on."""
     number = partial(_info.number, index._handle)
+    if _storage.alone(index._handle) is not None:
+        return "codes are all that is stored"
     if number(_info.IN_GRAPH) == 0:
         return "there is no graph yet"
     if number(_info.QUANTIZATION) != 0:
@@ -145,6 +153,8 @@ def _quantization_reason(index: State) -> str:
     kind = _CODE_KINDS[number(_info.CODES)]
     if kind == "u8":
         return "all values are whole numbers from 0 to 255, or stored as 8-bit integers"
+    if number(_info.WALK_DIM):
+        return f"of the first {number(_info.WALK_DIM)} values"
     if index._dtype == _validate.PACKED:
         return "packed bits are measured as they are"
     if index._dtype in ("int8", "uint8"):

@@ -10,7 +10,7 @@ import math
 import numbers
 import operator
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -42,6 +42,7 @@ __all__ = [
     "refuse_repeats",
     "refuse_rows",
     "refuse_unordered",
+    "row_items",
     "search_width",
     "shown",
     "thread_count",
@@ -187,7 +188,10 @@ def native_codes(metric: str, dtype: str) -> tuple[int, int]:
 
 def names_of(metric: int, dtype: int) -> tuple[str, str]:
     """Invert `native_codes`."""
-    return (HAMMING, PACKED) if metric == len(METRICS) else (METRICS[metric], DTYPES[dtype])
+    if metric == len(METRICS):
+        return HAMMING, PACKED
+    # what lies behind the stored types are codes alone of float32: see _storage.py
+    return METRICS[metric], DTYPES[dtype] if dtype < len(DTYPES) else "float32"
 
 
 def packed_dim(dim: int, dtype: str) -> int:
@@ -199,6 +203,11 @@ def packed_dim(dim: int, dtype: str) -> int:
             f"dim: expected a multiple of {_BITS} bits for dtype {PACKED!r}, got {dim}"
         )
     return dim // _BITS
+
+
+def row_items(parameters: Mapping[str, Any]) -> int:
+    """Return the items of a row of an index made with these parameters."""
+    return packed_dim(parameters["dim"], parameters["dtype"])
 
 
 def dtype_name(dtype: object) -> str:

@@ -71,7 +71,7 @@ def mmr(
 
     is largest, of equal ones the nearest. Similarities are the cosine for "cosine", the inner
     product for "ip" and less the Euclidean distance for "l2"; those of rows are of the vectors as
-    stored.
+    stored, and all of them estimates with `keep_vectors=False`.
     Takes k times `candidates` distances for each query besides the search.
 
     Source: Carbonell and Goldstein, "The use of MMR, diversity-based reranking", SIGIR 1998.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vicinal import _validate
+from vicinal._storage import CODES_ALONE, row_bytes, storage_of
 from vicinal._threads import get_num_threads
 from vicinal.index import EXACT_BELOW, Index
 
@@ -60,7 +61,7 @@ class Estimate:
         rest can stay on the disk, of which each search reads some rows.
     quantization : str or None
         The codes that "auto" will choose, unless the data make it choose otherwise.
-    rows, dim, metric, dtype, M, ef_construction
+    rows, dim, metric, dtype, M, ef_construction, keep_vectors, walk_dim
         What was asked about.
     """
 
@@ -79,6 +80,8 @@ class Estimate:
     dtype: str
     M: int
     ef_construction: int
+    keep_vectors: bool = True
+    walk_dim: int | None = None
 
     def build_time(self) -> BuildTime:
         """Measure how fast this machine builds, and tell how long all rows will take.
@@ -103,6 +106,8 @@ class Estimate:
                 M=self.M,
                 ef_construction=self.ef_construction,
                 quantization=self.quantization,
+                keep_vectors=self.keep_vectors,
+                walk_dim=self.walk_dim if self.quantization else None,
             )
             begun = time.perf_counter()
             index.add(values)
@@ -128,6 +133,8 @@ def estimate(
     quantization: str | None = "auto",
     *,
     ef_construction: int = 200,
+    keep_vectors: bool = True,
+    walk_dim: int | None = None,
 ) -> Estimate:
     """Tell what an index will take, without building it.
 
@@ -135,7 +142,7 @@ def estimate(
     ----------
     rows : int
         Rows it will have, 0 to 2**31 - 1, added in one call under automatic ids.
-    dim, metric, dtype, M, quantization, ef_construction
+    dim, metric, dtype, M, quantization, ef_construction, keep_vectors, walk_dim
         As for `Index`.
 
     Returns
@@ -170,16 +177,23 @@ def estimate(
     ef_construction = _validate.whole_number(
         ef_construction, "ef_construction", 1, _validate.MAX_COUNT
     )
-    _validate.quantization_code(quantization, metric, dtype)
-    _validate.native_codes(metric, dtype)
+    storage = storage_of(dim, metric, dtype, quantization, keep_vectors, walk_dim)
     walks = rows >= EXACT_BELOW
-    kind = _chosen(quantization, dim, metric, dtype) if walks else None
-    row = _row_bytes(_validate.packed_dim(dim, dtype), dtype)
+    alone = CODES_ALONE.get(storage.dtype)
+    walked = storage.walk_dim or dim
+    kind = alone
+    if alone is None and walks:
+        kind = _chosen(quantization, walked, metric, dtype, walked < dim)
+    row = (
+        _row_bytes(_validate.packed_dim(dim, dtype), dtype)
+        if alone is None
+        else row_bytes(alone, dim)
+    )
     norms = 4 * rows if metric == "cosine" and dtype in ("int8", "uint8") else 0
     vectors, ids = _column(rows * row) + norms, 8 * rows
     links, upper = _link_bytes(rows, M) if walks else (0, 0)
     table = 8 * (1 << (2 * rows - 1).bit_length()) if walks else 0
-    code, scales = _code_bytes(kind, dim, dtype) if walks else (0, 0)
+    code, scales = _code_bytes(kind, walked, dtype) if walks and alone is None else (0, 0)
     codes = _column(rows * code) + rows * scales
     scratch = get_num_threads() * (_SCRATCH_ROW * rows + _SCRATCH) if rows else 0
     graph = _column(links) + upper + table
@@ -200,13 +214,19 @@ def estimate(
         dtype=dtype,
         M=M,
         ef_construction=ef_construction,
+        keep_vectors=alone is None,
+        walk_dim=storage.walk_dim or None,
     )
 
 
-def _chosen(quantization: str | None, dim: int, metric: str, dtype: str) -> str | None:
+def _chosen(
+    quantization: str | None, dim: int, metric: str, dtype: str, shortened: bool
+) -> str | None:
     """Return the codes that are used; what "auto" chooses for data without surprises."""
     if quantization != "auto":
         return quantization
+    if shortened:
+        return "sq8" if dim < 96 else "rabitq4"
     if dtype == _validate.PACKED:
         return None
     if dtype in ("int8", "uint8"):

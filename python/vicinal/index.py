@@ -23,6 +23,7 @@ from vicinal import (
     _residence,
     _search,
     _stats,
+    _storage,
     _trace,
     _tuning,
     _updates,
@@ -91,19 +92,28 @@ class Index(State):
         Candidates kept while a row is linked, at least 1. More makes a better graph, slower; less
         than 64, or than `M`, works as that.
     quantization : {"auto", None, "u8", "sq8", "rabitq4"}
-        Which codes searches read; see Notes.
+        Which codes searches read; see Notes. With `keep_vectors=False` what is stored: "auto" or
+        "sq8", 8 bits a value, or "sq4", 4 bits.
     seed : int
         Draws the graph's levels, 0 to 2**63 - 1.
     ids : {"int64", "str"}
         What rows are named by, for good. Strings have to be given with every row; any Unicode is
         allowed, the empty string too. Results then hold `str` objects.
+    keep_vectors : bool
+        False stores codes of the vectors and nothing else, a quarter or an eighth of the memory:
+        all distances are estimates then, those of what the codes decode to, and so is what `get`
+        returns. For dtype "float32".
+    walk_dim : int, optional
+        Searches walk on codes of the first so many values of a vector, and measure what they find
+        on all of it; for embeddings whose first values say most (Matryoshka, arXiv:2205.13147). 1
+        to `dim`; for float dtypes with quantization "auto", "sq8" or "rabitq4", all three metrics.
 
     Raises
     ------
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If a value is out of range or not one of those listed.
+        If a value is out of range, not one of those listed, or two do not go with each other.
 
     Notes
     -----
@@ -117,9 +127,9 @@ class Index(State):
     "hamming"  bits that differ             exact
     ========== ============================ ===============================================
 
-    Distances are those of the vectors as stored, whatever codes are used. Sums over int8 and uint8
-    are exact. A uint8 is a number, not 8 bits: for Hamming distances of packed bits store
-    `np.unpackbits(bits, axis=1)` as uint8 with "l2".
+    Distances are those of the vectors as stored, whatever codes are used; with
+    `keep_vectors=False` those of what the codes decode to: docs/guide/codes-alone.md. Sums over
+    int8 and uint8 are exact. A uint8 is a number, not 8 bits: packed bits are "b1".
 
     ============ =========================================== ====================================
     quantization codes                                       chosen by "auto" for
@@ -173,17 +183,23 @@ class Index(State):
         quantization: str | None = "auto",
         seed: int = 0,
         ids: str = "int64",
+        keep_vectors: bool = True,
+        walk_dim: int | None = None,
     ) -> None:
         metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
         strings = id_kind(ids) == "str"
+        dim = _validate.whole_number(dim, "dim", 1, 65536)
+        storage = _storage.storage_of(dim, metric, dtype, quantization, keep_vectors, walk_dim)
         handle = native.index_new(
-            *_validate.native_codes(metric, dtype),
-            _validate.packed_dim(_validate.whole_number(dim, "dim", 1, 65536), dtype),
+            storage.metric,
+            storage.dtype,
+            _validate.packed_dim(dim, dtype),
             _validate.whole_number(M, "M", 2, 128),
             _validate.whole_number(ef_construction, "ef_construction", 1, _MAX_COUNT),
             _validate.whole_number(seed, "seed", 0, 2**63 - 1),
             EXACT_BELOW,
-            _validate.quantization_code(quantization, metric, dtype),
+            storage.quantization,
+            storage.walk_dim,
         )
         if strings:
             native.strings_use(handle)
@@ -382,7 +398,8 @@ class Index(State):
 
         Notes
         -----
-        Holds a copy of the vectors of `other` while it works.
+        Holds a copy of the vectors of `other` while it works; with `keep_vectors=False`, which both
+        need then, of what its codes decode to.
         Threads: a writer like `add`, of both: calls that change `other` wait, too. Searches go on
         in either. The result is the same for any number of threads.
         Source: join sets and seeds as in Apache Lucene's merges of graphs (pull request 14331).
@@ -531,7 +548,7 @@ class Index(State):
             rows; shape (k,) for one query, (n, k) for a batch, with groups k * per_group in place
             of k. There are always min(k, rows that may be found) results, or as many groups; the
             rest is id -1 and distance infinity. String ids come as an object array of `str`, with
-            None in place of -1.
+            None in place of -1. With `keep_vectors=False` distances are estimates.
 
         Raises
         ------
@@ -721,7 +738,8 @@ class Index(State):
         -----
         A document's score is MaxSim (ColBERT, arXiv:2004.12832): for each vector of the query the
         largest similarity among those of the document, added up; the cosine, the inner product, or
-        less the squared distance for "l2". Candidates get their exact score, on vectors as stored:
+        less the squared distance for "l2". Candidates get their exact score, on vectors as stored
+        (an estimate with `keep_vectors=False`):
         a document is missed only if no vector of the query has it among its `candidates` nearest.
         Threads: as for `search`.
 
@@ -768,7 +786,8 @@ class Index(State):
         RangeResult
             `ids` (int64) and `distances` (float32) of all queries, nearest first for each, and
             `offsets` (int64, shape (n + 1,)) that say where each query's part begins; `of(i)` is
-            the part of query i.
+            the part of query i. With `keep_vectors=False` distances, and so who is within the
+            radius, are estimates.
 
         Raises
         ------
@@ -827,7 +846,8 @@ class Index(State):
         Pairs
             Iterate over it for triples (id, id, distance), over `batches()` for arrays of these;
             `arrays()` has all at once. `share_found` tells, when asked, which share of the true
-            pairs that is. No row is a pair with itself; equal rows are.
+            pairs that is. No row is a pair with itself; equal rows are. With `keep_vectors=False`
+            distances, and so who is a pair, are estimates.
 
         Raises
         ------
@@ -881,7 +901,8 @@ class Index(State):
 
         Notes
         -----
-        A group is what a chain of pairs leads to: its ends may be farther apart than `radius`.
+        A group is what a chain of pairs leads to: its ends may be farther apart than `radius`. With
+        `keep_vectors=False` distances, and so who is a pair, are estimates.
         Takes `pairs`, and 24 bytes for each row.
         Threads: as for `pairs`.
 
@@ -907,7 +928,8 @@ class Index(State):
         -------
         ndarray of shape (dim,) for one id, (n, dim) for several
             New array of the stored dtype; bfloat16 values as their bits in uint16. With metric
-            "cosine" float vectors come back at unit length, as they are stored.
+            "cosine" float vectors come back at unit length, as they are stored. With
+            `keep_vectors=False` what the codes decode to, near the vectors that were added.
 
         Raises
         ------
@@ -1103,7 +1125,8 @@ with 0 rows, read-only
         -----
         Any recall can be reached. Tunings for several recalls and k are kept side by side and saved
         with the index; one of the same recall and k is replaced. They may be made of a read-only
-        index. `stats()` says when they have become stale.
+        index. `stats()` says when they have become stale. With `keep_vectors=False` true neighbours
+        are those by estimates.
         Threads: waits for a writer, and writers wait for it; searches go on.
         """
         return _tuning.tune(self, recall, k, queries, sample, num_threads)
@@ -1149,7 +1172,9 @@ with 0 rows, read-only
 
         Notes
         -----
-        Takes `sample` exact searches: each measures all rows. Ends on Ctrl-C.
+        Takes `sample` exact searches: each measures all rows. Ends on Ctrl-C. With
+        `keep_vectors=False` true neighbours are those by estimates: what the codes lose is not
+        counted.
         Threads: waits for a writer, and writers wait for it; searches go on. A progress function
         may ask, too.
         """
@@ -1219,7 +1244,8 @@ with 0 rows, read-only
         -------
         Trace
             Iterate over it for the steps; its `result` is what `search` finds. An index that is
-            searched exactly has a trace of one step. Takes some 24 bytes for each distance.
+            searched exactly has a trace of one step. Takes some 24 bytes for each distance. With
+            `keep_vectors=False` all distances are estimates.
 
         Raises
         ------
@@ -1251,7 +1277,7 @@ with 0 rows, read-only
         Returns
         -------
         WhyNot
-            `str()` of it says it in English.
+            `str()` of it says it in English. With `keep_vectors=False` its distances are estimates.
 
         Raises
         ------
@@ -1340,24 +1366,26 @@ with 0 rows, read-only
         -------
         dict
             `count` (rows), `dim`, `metric`, `dtype`, `M`, `ef_construction`, `ef_search`, `seed`,
-            `read_only`; `search`, "exact" or "graph": how a search of the default width is
-            answered now; `exact_below`, the number of rows from which on the graph is built;
-            `graph_rows` and `max_level` of the graph; `removed`, rows that were removed and are not
-            in use again, which `compact` gives back; `quantization`, what the graph is walked on,
-            and `quantization_reason`, why; `ids`, "int64" or "str"; `tuned`, what `tune` has found,
-            and `tuning_stale`, True if the number of rows has more than doubled or halved since one
-            of these; `promises`, what `search(recall=)` found when it looked: for each recall and k
-            that were asked for how many queries were searched exactly as well (`looked_at`, one of
-            1,000, or of a tenth as many as there are rows, the latest 200), the share of the true
-            neighbours `found`, its 95 % interval `low` to `high`, and `kept`, False if all of that
-            is below the recall, None below 30 queries; `format_version`, that of the file `save`
-            writes; `resident`, what of the file stays in memory, see `open`; `reads`, what searches
-            read from disk `for` ("nothing", "re-ranking", "every hop" where the vectors themselves
-            are walked on, or "fractions" where they are for queries that are not whole numbers) and
-            how many `requests` and `bytes` they have asked for; and `filtered`, how many queries
-            with a filter were answered since the index was made or opened by a `scan` of the
-            allowed rows, by the usual `beam`, by a `two_hop` walk over allowed rows alone, and how
-            many of those scans came after a walk (`scan_after_walk`).
+            `read_only`; `search`, "exact" or "graph": how a search of the default width is answered
+            now; `exact_below`, the number of rows from which on the graph is built; `graph_rows`
+            and `max_level` of the graph; `removed`, rows that were removed and are not in use
+            again, which `compact` gives back; `keep_vectors`; `distances`, "of the vectors", or
+            "estimated" where codes are all that is stored; `walk_dim`, None for all values;
+            `quantization`, what the graph is walked on, and `quantization_reason`, why; `ids`,
+            "int64" or "str"; `tuned`, what `tune` has found, and `tuning_stale`, True if the number
+            of rows has more than doubled or halved since one of these; `promises`, what
+            `search(recall=)` found when it looked: for each recall and k that were asked for how
+            many queries were searched exactly as well (`looked_at`, one of 1,000, or of a tenth as
+            many as there are rows, the latest 200), the share of the true neighbours `found`, its
+            95 % interval `low` to `high`, and `kept`, False if all of that is below the recall,
+            None below 30 queries; `format_version`, that of the file `save` writes; `resident`,
+            what of the file stays in memory, see `open`; `reads`, what searches read from disk
+            `for` ("nothing", "re-ranking", "every hop" where the vectors themselves are walked on,
+            or "fractions" where they are for queries that are not whole numbers) and how many
+            `requests` and `bytes` they have asked for; and `filtered`, how many queries with a
+            filter were answered since the index was made or opened by a `scan` of the allowed rows,
+            by the usual `beam`, by a `two_hop` walk over allowed rows alone, and how many of those
+            scans came after a walk (`scan_after_walk`).
 
         Notes
         -----

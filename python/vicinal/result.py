@@ -27,7 +27,8 @@ class SearchResult(_Found):
         Nearest first; -1 where there are fewer than k. Of an index with string ids an object array
         of str, with None where there are fewer.
     distances : ndarray of float32, same shape
-        Distances of `ids`; infinity where there are fewer than k.
+        Distances of `ids`; infinity where there are fewer than k. Of an index made with
+        `keep_vectors=False` they are estimates.
     """
 
     __slots__ = ()

@@ -18,11 +18,20 @@ from vicinal._cpu import native
 REFUSED = (vicinal.FormatError, vicinal.CorruptError)
 CHECKED = (RuntimeError, vicinal.CorruptError)
 
+# Beside the names of `quantization`: codes and no vectors, and codes of the first values.
+ALONE = {"sq8 alone": 7, "sq4 alone": 8}
+SHORT = {"sq8 of 2": 2}
 KINDS = [
     *((metric, dtype, "auto") for metric in _validate.METRICS for dtype in _validate.DTYPES),
     *(("l2", "float32", codes) for codes in (None, "u8", "sq8", "rabitq4")),
     *(("ip", "float16", codes) for codes in ("sq8", "rabitq4")),
     *(("cosine", "bfloat16", codes) for codes in ("sq8", "rabitq4")),
+]
+# What else there are files of, which Model of test_model.py does not know.
+MORE_KINDS = [
+    ("hamming", "b1", None),
+    *((metric, "float32", codes) for metric in _validate.METRICS for codes in ALONE),
+    *(("cosine", "float32", codes) for codes in SHORT),
 ]
 DIMS = (20, 96, 7, 64, 33)
 GRAPH_FROM = 12
@@ -48,16 +57,20 @@ def small_index(
     metric: str, dtype: str, codes: str | None, dim: int, rows: int, *, named: bool = False
 ) -> vicinal.Index:
     """An index that has a graph although it has few rows; `named` gives it strings for ids."""
+    dim = dim // 8 * 8 + 8 if dtype == "b1" else dim
     index = vicinal.Index(dim, metric, dtype=dtype)
+    number, stored = _validate.native_codes(metric, dtype)
+    known = None if codes is None else codes.split()[0] if codes in SHORT else codes
     handle = native.index_new(
-        _validate.METRICS.index(metric),
-        _validate.DTYPES.index(dtype),
-        dim,
+        number,
+        ALONE.get(str(codes), stored),
+        columns(dim, dtype),
         3,
         20,
         5,
         GRAPH_FROM,
-        _validate.quantization_code(codes, metric, dtype),
+        0 if codes in ALONE else _validate.quantization_code(known, metric, dtype),
+        SHORT.get(str(codes), 0),
     )
     if named:
         native.strings_use(handle)
@@ -75,7 +88,7 @@ def make_seeds(folder: str) -> list[bytes]:
     """Small sound files of every kind, the same each time."""
     seeds = []
     path = os.path.join(folder, "seed")
-    for i, (metric, dtype, codes) in enumerate(KINDS):
+    for i, (metric, dtype, codes) in enumerate([*KINDS, *MORE_KINDS]):
         for rows in (ROWS, 9 if i % 4 else 0):
             index = small_index(metric, dtype, codes, DIMS[i % len(DIMS)], rows)
             if i % 3 == 0 and rows:
@@ -196,6 +209,7 @@ def take_in(index: vicinal.Index, tally: Counter[str], mode: str) -> None:
         M=3,
         ef_construction=20,
         ids="int64" if index._strings is None else "str",
+        keep_vectors=bool(index.stats()["keep_vectors"]),
     )
     refused = (ValueError, KeyError, MemoryError, vicinal.CorruptError)
     with allowed(tally, f"merge {mode}", *refused):

@@ -51,6 +51,37 @@ def test_against_an_index(
     assert told.resident <= told.file
 
 
+@pytest.mark.full_build
+@pytest.mark.parametrize(
+    ("rows", "dim", "metric", "options"),
+    [
+        (4_000, 100, "l2", {"keep_vectors": False}),
+        (4_000, 70, "ip", {"keep_vectors": False, "quantization": "sq4"}),
+        (500, 70, "cosine", {"keep_vectors": False}),
+        (4_000, 300, "cosine", {"walk_dim": 100}),
+        (4_000, 300, "l2", {"walk_dim": 40}),
+        (4_000, 300, "ip", {"walk_dim": 40, "quantization": "rabitq4"}),
+        (500, 300, "ip", {"walk_dim": 40}),
+    ],
+)
+def test_codes_alone_and_of_the_first_values(
+    tmp_path: Path, rows: int, dim: int, metric: str, options: Any
+) -> None:
+    told = vicinal.estimate(rows, dim, metric, ef_construction=10, **options)
+    index = vicinal.Index(dim, metric, ef_construction=10, **options)
+    index.add(np.random.default_rng(0).standard_normal((rows, dim)).astype(np.float32))
+    held = index.memory_usage()
+    assert told.quantization == index.stats()["quantization"]
+    assert told.keep_vectors == index.stats()["keep_vectors"]
+    assert told.walk_dim == index.stats()["walk_dim"]
+    assert told.vectors == pytest.approx(held["vectors"], rel=0.03)
+    assert told.codes == pytest.approx(held["codes"], rel=0.03)
+    without = held["total"] - held["scratch"]
+    assert told.bytes - told.scratch == pytest.approx(without, rel=0.03)
+    index.save(tmp_path / "a")
+    assert told.file == pytest.approx((tmp_path / "a").stat().st_size, rel=0.04, abs=8192)
+
+
 def test_what_it_says_of_parts() -> None:
     small, large = (vicinal.estimate(n, 384, "cosine") for n in (10_000, 10_000_000))
     assert large.bytes / small.bytes == pytest.approx(1000, rel=0.1)

@@ -6,7 +6,7 @@ the index; searches under way may go on in the array, so whoever lent it must ke
 from std.memory import unsafe_memcpy
 
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import COSINE, is_float, item_bytes, row_stride
+from vicinal.kernels.space import COSINE, is_coded, is_float, item_bytes, row_stride
 from vicinal.quantization.code_space import CODE_LINE
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Column, at
@@ -22,6 +22,7 @@ comptime FREE_TO_STAY = 0
 comptime HAS_ROWS = 1
 comptime UNIT_LENGTH = 2
 comptime GAPS = 3
+comptime CODES = 4
 comptime PIECE = 1 << 20
 """Bytes that a worker copies at once."""
 
@@ -30,9 +31,12 @@ def must_copy(index: Index) -> Int:
     """Tells why the next rows of an index cannot stay where they are: FREE_TO_STAY if they can.
 
     HAS_ROWS: all rows lie in one piece. UNIT_LENGTH: float rows are changed for cosine. GAPS: long rows begin on cache lines.
+    CODES: they are stored as codes alone.
     """
     if index.count != 0 or index.borrowed != OWN:
         return HAS_ROWS
+    if is_coded(index.dtype):
+        return CODES
     if index.metric == COSINE and is_float(index.dtype):
         return UNIT_LENGTH
     if row_stride(index.dim, index.dtype) != index.dim * item_bytes(index.dtype):

@@ -3,7 +3,7 @@ from vicinal.file.format import BAD_FIELD, FileFields, name_of
 from vicinal.file.mapped import Mapped
 from vicinal.file.posix import Status
 from vicinal.kernels.distance import MAX_DIM
-from vicinal.kernels.space import HAMMING, PACKED, STORED_TYPES
+from vicinal.kernels.space import CODED_4, HAMMING, PACKED, STORED_TYPES, is_coded
 from vicinal.quantization.code_table import KINDS_OF_CODES
 
 
@@ -69,7 +69,7 @@ struct Header(FileFields):
             "dtype",
             self.dtype,
             PACKED if packed else 0,
-            PACKED if packed else STORED_TYPES - 1,
+            PACKED if packed else (CODED_4 if is_coded(self.dtype) else STORED_TYPES - 1),
         )
         _limit(status, "dim", self.dim, 1, MAX_DIM)
         _limit(status, "count", self.count, 0, Int(UInt32.MAX) - 1)

@@ -19,9 +19,9 @@ from vicinal.index.borrowed_rows import BORROWED
 from vicinal.index.header import Header, IndexFile
 from vicinal.index.untrusted_links import count_marks, validate_header
 from vicinal.index.vector_index import TUNING_WORDS, Index
-from vicinal.kernels.space import item_bytes, row_stride
+from vicinal.kernels.space import is_coded, is_float, item_bytes, row_stride
 from vicinal.quantization.choice import AUTO, can_walk
-from vicinal.quantization.code_table import NO_CODES, codes_on_heap, drop_codes
+from vicinal.quantization.code_table import NO_CODES, U8, codes_on_heap, drop_codes
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.duplicates import ALONE
 from vicinal.rows.string_ids import MAX_STRINGS
@@ -31,7 +31,7 @@ from vicinal.system.parallel import Watch, usable_cores
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime SECTIONS = 19
+comptime SECTIONS = 20
 comptime MAX_TUNINGS = 4096
 
 
@@ -97,6 +97,12 @@ def _advise_lent(index: Index, advice: c_int):
         _ = advise(index.vectors.address, index.vectors.usable, advice)
 
 
+def stored_items(dtype: Int) -> Int:
+    """Returns the type of the items that rows consist of in a file: bytes if they are codes alone.
+    """
+    return BYTES_SECTION if is_coded(dtype) else dtype
+
+
 def format_version(index: Index) -> Int:
     """Returns the format version of the file that an index would be saved as, 0 when memory is out.
     """
@@ -140,9 +146,10 @@ def _describe(
     """Lists the arrays of an index and returns the header that goes with them; `forgotten` tells whether `largest_id` is one.
     """
     ref graph = index.graph[]
-    var stride = row_stride(index.dim, index.dtype) // item_bytes(index.dtype)
+    var kind = stored_items(index.dtype)
+    var stride = row_stride(index.dim, index.dtype) // item_bytes(kind)
     sections[unsafe_offset=0] = Section(
-        name_of("vectors"), index.vectors.address, index.dtype, index.count, stride
+        name_of("vectors"), index.vectors.address, kind, index.count, stride
     )
     sections[unsafe_offset=1] = Section(
         name_of("links0"), graph.links0.address, UINT32_SECTION, graph.linked, slots(2 * graph.M)
@@ -231,6 +238,11 @@ def _describe(
     if index.mended != 0:
         sections[unsafe_offset=count] = Section(
             name_of("mended"), Int(Pointer(to=index.mended)), INT64_SECTION, 1, 1
+        )
+        count += 1
+    if index.walk_dim != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("walk_dim"), Int(Pointer(to=index.walk_dim)), INT64_SECTION, 1, 1
         )
         count += 1
     if forgotten:
@@ -339,8 +351,9 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
     if header.count > MAX_ROWS:
         status = Status(BAD_FIELD, header.count, 0, name_of("count"))
         return
-    var stride = row_stride(header.dim, header.dtype) // item_bytes(header.dtype)
-    _view(mapped, index.vectors, "vectors", header.dtype, header.count, stride, status)
+    var kind = stored_items(header.dtype)
+    var stride = row_stride(header.dim, header.dtype) // item_bytes(kind)
+    _view(mapped, index.vectors, "vectors", kind, header.count, stride, status)
     _view(mapped, index.ids, "ids", INT64_SECTION, header.count, 1, status)
     if index.has_norms():
         _view(mapped, index.norms, "norms", 0, header.count, 1, status)
@@ -360,6 +373,7 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
         status,
     )
     _view(mapped, graph.upper_links, "upper_links", UINT32_SECTION, blocks, slots(header.M), status)
+    _attach_walk_dim(mapped, index, status)
     _attach_codes(mapped, index, status)
     if header.duplicates != 0:
         _view(mapped, index.duplicates.next, "copies", UINT32_SECTION, header.linked, 1, status)
@@ -426,7 +440,9 @@ def _attach_codes(mapped: IndexFile, mut index: Index, mut status: Status):
     if not can_walk(header.codes, header.metric, header.dtype):
         status = Status(BAD_FIELD, header.codes, 0, name_of("codes"))
         return
-    var made = codes_on_heap(header.codes, header.metric, header.dtype, header.dim, header.seed)
+    var made = codes_on_heap(
+        header.codes, header.metric, header.dtype, header.dim, header.seed, index.walk_dim
+    )
     if missing(made):
         status = Status.system(ENOMEM)
         return
@@ -488,6 +504,28 @@ def _attach_tuning(mapped: IndexFile, mut index: Index, mut status: Status):
     _view(mapped, index.tuning, "tuning", INT64_SECTION, rows, TUNING_WORDS, status)
     if status.ok():
         index.tunings = rows
+
+
+def _attach_walk_dim(mapped: IndexFile, mut index: Index, mut status: Status):
+    """Takes over how many elements walks look at, if the file tells."""
+    if not status.ok() or mapped.find(name_of("walk_dim")) < 0:
+        return
+    var place = mapped.require(name_of("walk_dim"), INT64_SECTION, 1, 1, status)
+    if not status.ok():
+        return
+    var header = mapped.header
+    var walk_dim = at[Int](place)[]
+    if (
+        walk_dim < 1
+        or walk_dim >= header.dim
+        or not is_float(header.dtype)
+        or is_coded(header.dtype)
+        or header.codes == U8
+        or (header.quantization != AUTO and header.quantization <= 1 + U8)
+    ):
+        status = Status(BAD_CONTENT, walk_dim, 0, name_of("walk_dim"))
+        return
+    index.walk_dim = walk_dim
 
 
 def _attach_mended(mapped: IndexFile, mut index: Index, mut status: Status):

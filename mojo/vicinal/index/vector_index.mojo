@@ -80,6 +80,9 @@ struct Index(Movable):
     """The links that searches walk on."""
     var quantization: Int
     """What the user asked to walk on: `coding.AUTO`, or 1 + a kind of codes."""
+    var walk_dim: Int
+    """Elements of a row that walks are to look at, the first ones, by estimating codes of them; 0 for all. Set before there are rows.
+    """
     var codes: Ptr[Codes]
     """What searches walk on; of kind NO_CODES until the graph is built."""
     var duplicates: Duplicates
@@ -166,6 +169,7 @@ struct Index(Movable):
         self.graph = graph_on_heap(M)
         self.searched = self.graph
         self.quantization = quantization
+        self.walk_dim = 0
         self.codes = codes_on_heap(NO_CODES, metric, dtype, 1, 0)
         self.duplicates = Duplicates()
         self.unrepaired = 0

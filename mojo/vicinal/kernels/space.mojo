@@ -10,6 +10,7 @@ from std.sys.defines import get_defined_string
 from vicinal.kernels.convert import HALF_IN_SOFTWARE, is_finite, to_float
 from vicinal.kernels.distance import different_bits, sum_floats, sum_ints
 from vicinal.kernels.metric import Product, SquaredDifference
+from vicinal.kernels.row_codes import code_row_stride, decode_row, sum_coded
 from vicinal.system.memory import Ptr, at
 from vicinal.system.prefetch import CACHE_LINE, prefetch_line
 
@@ -25,6 +26,10 @@ comptime PACKED = 4
 comptime STORED = [DType.float32, DType.float16, DType.bfloat16, DType.int8, DType.uint8]
 """Stored types; the position is the code used in files and calls."""
 comptime STORED_TYPES = 5
+comptime CODED_8 = 7
+"""The stored type of rows of which 8-bit codes alone are kept, given and asked for as float32; see `kernels/row_codes.mojo`."""
+comptime CODED_4 = 8
+"""The same with 4 bits."""
 comptime SPACES = get_defined_string["SPACES", "all"]()
 """The spaces that are compiled: "all", or "few" (`-D SPACES=few`) in a development build, which takes a third of the time."""
 comptime KEY_MAX: Int32 = 0x7FFFFFFF
@@ -187,6 +192,10 @@ trait Space(SymmetricDistance):
     comptime T: DType
     comptime Q: DType
     comptime needs_norms: Bool
+    comptime bits: Int
+    """Bits of an element where rows are stored as codes alone, else 0: what is stored is no array of `T` then."""
+    comptime code: Int
+    """Code of the stored type."""
 
     @staticmethod
     def value(key: Int32) -> Float32:
@@ -209,6 +218,8 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
     comptime Q = DType.float32 if Self.stored.is_floating_point() else Self.stored
     comptime needs_norms = Self.metric_ == COSINE and not Self.stored.is_floating_point()
     comptime squares = Self.metric_ == L2 or Self.metric_ == HAMMING
+    comptime bits = 0
+    comptime code = dtype_code[Self.stored]()
 
     @staticmethod
     @always_inline
@@ -318,6 +329,69 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
                 return Float32(1 + Float64(key))
 
 
+struct CodedSpace[metric_: Int, bits_: Int](Space):
+    """The space of one metric over rows of which codes alone are kept, asked for as float32: distances are those of what they decode
+    to, which has unit length for cosine.
+    """
+
+    comptime Plain = MetricSpace[Self.metric_, DType.float32]
+    comptime metric = Self.metric_
+    comptime T = DType.float32
+    comptime Q = DType.float32
+    comptime many_links = Self.Plain.many_links
+    comptime exact = True
+    comptime batched = False
+    comptime needs_norms = False
+    comptime bits = Self.bits_
+    comptime code = CODED_8 if Self.bits_ == 8 else CODED_4
+
+    @staticmethod
+    @always_inline
+    def key(query: Query, rows: Rows, row: Int) -> Int32:
+        """Measures a query against a row."""
+        var asked = at[Float32](query.address)
+        var stored = rows.row[DType.uint8](row)
+        comptime if Self.metric == L2:
+            return key_of_float(sum_coded[SquaredDifference, Self.bits](asked, stored, rows.dim))
+        else:
+            return key_of_float(0 - sum_coded[Product, Self.bits](asked, stored, rows.dim))
+
+    @staticmethod
+    @always_inline
+    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
+        """Measures a query against four rows."""
+        return SIMD[DType.int32, 4](
+            Self.key(query, rows, a),
+            Self.key(query, rows, b),
+            Self.key(query, rows, c),
+            Self.key(query, rows, d),
+        )
+
+    @staticmethod
+    @always_inline
+    def query_bytes(rows: Rows) -> Int:
+        """Returns the bytes that a query made of a row takes."""
+        return (4 * rows.dim + 63) // 64 * 64
+
+    @staticmethod
+    def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
+        """Makes a query of what a row decodes to."""
+        decode_row[Self.bits](rows.row[DType.uint8](row), rows.dim, at[Float32](room))
+        return Query(room, 1)
+
+    @staticmethod
+    @always_inline
+    def occludes(a: Int32, b: Int32) -> Bool:
+        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        return Self.Plain.occludes(a, b)
+
+    @staticmethod
+    @always_inline
+    def value(key: Int32) -> Float32:
+        """Returns the distance that a key stands for."""
+        return Self.Plain.value(key)
+
+
 trait SpaceTask:
     """Work that is the same for every space but must be compiled for each."""
 
@@ -331,12 +405,17 @@ def is_compiled(metric: Int, dtype: Int) -> Bool:
     """
     comptime assert SPACES == "all" or SPACES == "few", "SPACES is all or few"
     comptime if SPACES == "few":
-        return metric == L2 and (dtype == 0 or dtype == 4) or metric == COSINE and dtype == 0
+        return (
+            metric == L2
+            and (dtype == 0 or dtype == 4)
+            or metric == COSINE
+            and (dtype == 0 or dtype == CODED_8)
+        )
     return True
 
 
 def is_space(metric: Int, dtype: Int) -> Bool:
-    """Tells whether two codes name a space."""
+    """Tells whether two codes name a space whose rows are stored as they are given."""
     if metric == HAMMING:
         return dtype == PACKED
     return 0 <= metric < METRICS and 0 <= dtype < STORED_TYPES
@@ -344,6 +423,22 @@ def is_space(metric: Int, dtype: Int) -> Bool:
 
 def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
     """Runs a task in the space that two run-time codes name: the one switch over all combinations.
+
+    Preconditions:
+        `is_compiled`, and `is_space` or one of METRICS over codes.
+    """
+    comptime for m in range(METRICS):
+        comptime if is_compiled(m, CODED_8):
+            if metric == m and dtype == CODED_8:
+                task.run[CodedSpace[m, 8]]()
+        comptime if is_compiled(m, CODED_4):
+            if metric == m and dtype == CODED_4:
+                task.run[CodedSpace[m, 4]]()
+    in_given_space(metric, dtype, task)
+
+
+def in_given_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
+    """Does it for spaces whose rows are stored as they are given.
 
     Preconditions:
         `is_space` and `is_compiled`.
@@ -369,13 +464,31 @@ def dtype_code[T: DType]() -> Int:
 
 
 def item_bytes(dtype: Int) -> Int:
-    """Returns the bytes of one element of a stored type."""
-    return 4 if dtype == 0 else (2 if dtype <= 2 else 1)
+    """Returns the bytes of one element of a stored type, as it is given."""
+    var given = given_type(dtype)
+    return 4 if given == 0 else (2 if given <= 2 else 1)
+
+
+def is_coded(dtype: Int) -> Bool:
+    """Tells whether rows of a stored type are codes alone."""
+    return dtype >= CODED_8
+
+
+def given_type(dtype: Int) -> Int:
+    """Returns the type in which rows of a stored type are given and returned: itself, or float32 for codes.
+    """
+    return 0 if is_coded(dtype) else dtype
+
+
+def asked_type(dtype: Int) -> Int:
+    """Returns the type in which queries are given: float32 for float types, else the stored type.
+    """
+    return 0 if is_float(dtype) else dtype
 
 
 def is_float(dtype: Int) -> Bool:
-    """Tells whether a stored type is a float type."""
-    return dtype <= 2
+    """Tells whether what is stored as a type is given and asked for as floats."""
+    return dtype <= 2 or is_coded(dtype)
 
 
 def row_stride(dim: Int, dtype: Int) -> Int:
@@ -384,6 +497,8 @@ def row_stride(dim: Int, dtype: Int) -> Int:
     Long rows start on a cache line, so that no vector load straddles two, and end with zeros; short rows are packed to save
     memory. Integer rows of a line or more are padded too: they serve as their own codes.
     """
+    if is_coded(dtype):
+        return code_row_stride(dim, 8 if dtype == CODED_8 else 4)
     var bytes = dim * item_bytes(dtype)
     return bytes if bytes < (256 if is_float(dtype) else 64) else (bytes + 63) // 64 * 64
 

@@ -2,7 +2,7 @@
 from std.atomic import Atomic, Ordering
 
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space, is_float
+from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space, is_coded, is_float
 from vicinal.quantization.code_space import CODE_LINE, Estimate
 from vicinal.quantization.code_table import (
     U8,
@@ -48,12 +48,16 @@ def can_walk(kind: Int, metric: Int, dtype: Int) -> Bool:
     """Tells whether a kind of codes exists for a metric and a stored type."""
     if kind == NO_CODES:
         return True
-    if kind == U8:  # cosine over integers divides by both norms, which exact codes do not carry
+    if kind == U8 and not is_coded(
+        dtype
+    ):  # cosine over integers divides by both norms, which exact codes do not carry
         return metric < COSINE  # nor are there any for packed bits
-    return is_float(dtype)
+    return is_float(dtype) and not is_coded(dtype)
 
 
-def choose_kind(wanted: Int, metric: Int, dtype: Int, dim: Int, bytes_only: Bool) -> Int:
+def choose_kind(
+    wanted: Int, metric: Int, dtype: Int, dim: Int, bytes_only: Bool, walk_dim: Int = 0
+) -> Int:
     """Decides what to walk on.
 
     Args:
@@ -62,12 +66,17 @@ def choose_kind(wanted: Int, metric: Int, dtype: Int, dim: Int, bytes_only: Bool
         dtype: Code of the stored type.
         dim: Elements of a row.
         bytes_only: Whether all rows hold whole numbers from 0 to 255 only.
+        walk_dim: Elements that codes are to hold, 0 for all.
 
     Returns:
         The kind of codes.
     """
     if wanted != AUTO:
         return wanted - 1
+    if walk_dim != 0:
+        return RABITQ4 if walk_dim >= LEAST_RABITQ4_DIM else SQ8
+    if is_coded(dtype):
+        return NO_CODES
     if not is_float(dtype):
         return U8 if can_walk(U8, metric, dtype) else NO_CODES
     if bytes_only and can_walk(U8, metric, dtype):
@@ -113,7 +122,7 @@ def all_bytes[
     rows: Rows, places: TargetRows, count: Int, team: Team, mut watch: V, on_disk: Bool = False
 ) -> Bool:
     """Tells whether the rows of so many places hold whole numbers from 0 to 255 only."""
-    comptime if not S.T.is_floating_point() or S.metric == COSINE:
+    comptime if not S.T.is_floating_point() or S.metric == COSINE or S.bits != 0:
         return False
     var found = Int64(0)
     var look = FindFractions[S](
@@ -193,14 +202,21 @@ def encode_rows[
 def new_codes[
     S: Space
 ](
-    kind: Int, dtype: Int, rows: Rows, states: Int, count: Int, seed: Int, on_disk: Bool = False
+    kind: Int,
+    dtype: Int,
+    rows: Rows,
+    states: Int,
+    count: Int,
+    seed: Int,
+    on_disk: Bool = False,
+    walk_dim: Int = 0,
 ) -> Ptr[Codes]:
     """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of those that are there.
 
     Returns:
         The codes, or what `missing` knows.
     """
-    var codes = codes_on_heap(kind, S.metric, dtype, rows.dim, seed)
+    var codes = codes_on_heap(kind, S.metric, dtype, rows.dim, seed, walk_dim)
     if missing(codes) or codes[].centre_on[S.T](rows, states, count, on_disk):
         return codes
     drop_codes(codes)

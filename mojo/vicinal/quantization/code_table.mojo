@@ -56,6 +56,8 @@ struct Codes(Movable):
     """Type of the stored rows."""
     var dim: Int
     """Elements of a row."""
+    var walked: Int
+    """Elements that estimating codes hold: all, or the first so many."""
     var stride: Int
     """Bytes of a code, a multiple of CODE_LINE."""
     var bytes: Column
@@ -80,18 +82,22 @@ struct Codes(Movable):
     var retired: Int64
     """The epoch in which searches may have begun to walk on them, once they are replaced."""
 
-    def __init__(out self, kind: Int, metric: Int, dtype: Int, dim: Int, seed: Int):
-        """Makes codes of a kind, of no rows yet, with the centre at the origin."""
+    def __init__(
+        out self, kind: Int, metric: Int, dtype: Int, dim: Int, seed: Int, walk_dim: Int = 0
+    ):
+        """Makes codes of a kind, of no rows yet, with the centre at the origin; of all elements, or of the first `walk_dim`.
+        """
         self.kind = kind
         self.metric = metric
         self.dtype = dtype
         self.dim = dim
-        self.stride = code_stride(kind, dim)
+        self.walked = walk_dim if walk_dim != 0 else dim
+        self.stride = code_stride(kind, self.walked)
         self.bytes = Column()
         self.constants = Column()
         self.centre = allocate_zeroed[Float32](padded_dim(dim))
         self.reach = Float32.MAX
-        self.rotation = Rotation(dim if kind == RABITQ4 else 1, seed)
+        self.rotation = Rotation(self.walked if kind == RABITQ4 else 1, seed)
         self.count = 0
         self.checked = 0
         self.fit = False
@@ -112,7 +118,7 @@ struct Codes(Movable):
         var constants = load_acquire(self.constants.address)
         if self.in_place():
             return Rows(stored.base, stored.stride, self.stride, constants)
-        var dim = self.stride if self.kind == U8 else padded_dim(self.dim)
+        var dim = self.stride if self.kind == U8 else padded_dim(self.walked)
         return Rows(load_acquire(self.bytes.address), self.stride, dim, constants)
 
     def memory(self) -> Int:
@@ -208,12 +214,17 @@ struct Codes(Movable):
         self.constants.ptr[ExactConstants]()[unsafe_offset=row] = ExactConstants(shift, squared)
 
     def _encode_estimate[T: DType](self, p: Ptr[Scalar[T]], row: Int, work: Ptr[Float32]):
-        var size = padded_dim(self.dim)
-        for i in range(self.dim):
+        var size = padded_dim(self.walked)
+        for i in range(self.walked):
             var x = to_float[T, 1](p[unsafe_offset=i])
             work[unsafe_offset=i] = x - self.centre[unsafe_offset=i]
-        for i in range(self.dim, size):
+        for i in range(self.walked, size):
             work[unsafe_offset=i] = 0
+        # of elements that codes do not hold the products count as 0, which they are on average, the squares as they are
+        var rest = Float32(0)
+        for i in range(self.walked, self.dim):
+            var o = to_float[T, 1](p[unsafe_offset=i]) - self.centre[unsafe_offset=i]
+            rest += o * o
         if self.kind == RABITQ4:
             self.rotation.rotate(work)
         var largest = V(0)
@@ -250,7 +261,7 @@ struct Codes(Movable):
         # ip: -<x, q> is -<o, q> - <c, q>, of which the second is the same for all rows
         var constants = EstimateConstants(0, -unbias)
         if self.metric != IP:
-            constants = EstimateConstants(norm2, -2 * unbias)
+            constants = EstimateConstants(norm2 + rest, -2 * unbias)
         self.constants.ptr[EstimateConstants]()[unsafe_offset=row] = constants
 
     def prepare[Q: DType](self, query: Ptr[Scalar[Q]], prepared: Ptr[UInt8], work: Ptr[Float32]):
@@ -265,12 +276,12 @@ struct Codes(Movable):
         if self.kind == U8:
             self._prepare_exact[Q](query, prepared)
             return
-        var size = padded_dim(self.dim)
-        for i in range(self.dim):
+        var size = padded_dim(self.walked)
+        for i in range(self.walked):
             # for ip the query itself: a centre much longer than it would take all of its 8 bits
             var origin = Float32(0) if self.metric == IP else self.centre[unsafe_offset=i]
             work[unsafe_offset=i] = query[unsafe_offset=i].cast[DType.float32]() - origin
-        for i in range(self.dim, size):
+        for i in range(self.walked, size):
             work[unsafe_offset=i] = 0
         if self.kind == RABITQ4:
             self.rotation.rotate(work)
@@ -315,13 +326,15 @@ def _whole[T: DType](x: Scalar[T]) -> Int32:
         return x.cast[DType.int32]()
 
 
-def codes_on_heap(kind: Int, metric: Int, dtype: Int, dim: Int, seed: Int) -> Ptr[Codes]:
+def codes_on_heap(
+    kind: Int, metric: Int, dtype: Int, dim: Int, seed: Int, walk_dim: Int = 0
+) -> Ptr[Codes]:
     """Makes codes at an address of their own, or returns what `missing` knows; `drop_codes` ends them.
     """
     var codes = allocate[Codes](1)
     if missing(codes):
         return codes
-    codes.unsafe_write(Codes(kind, metric, dtype, dim, seed))
+    codes.unsafe_write(Codes(kind, metric, dtype, dim, seed, walk_dim))
     if codes[].failed():
         drop_codes(codes)
         return no_block[Codes]()

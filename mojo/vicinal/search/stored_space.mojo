@@ -78,7 +78,7 @@ struct StoredSpace(TrivialRegisterPassable):
         comptime Exact = U8Codes[IP if S.metric == IP else L2, S.T == DType.int8]
         return Self(
             S.metric,
-            dtype_code[S.T](),
+            S.code,
             _inspect[S],
             _query[S],
             _prepare[S.Q],

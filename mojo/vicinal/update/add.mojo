@@ -7,6 +7,7 @@ from vicinal.construct.build_statistics import ENCODE, STORE
 from vicinal.index.borrowed_rows import borrow, own_rows
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.convert import from_float, to_float
+from vicinal.kernels.row_codes import encode_row
 from vicinal.kernels.space import (
     COSINE,
     FINE,
@@ -25,7 +26,7 @@ from vicinal.rows.duplicates import hash_bytes
 from vicinal.rows.row_targets import TargetRows
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
-from vicinal.system.memory import Ptr, allocate, at, missing
+from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.pages import AS_USUAL, RANDOM, advise, ask_ahead
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.update.consolidate import consolidate
@@ -74,14 +75,37 @@ struct InspectRows[S: Space](Body):
 
 @fieldwise_init
 struct CopyRows[S: Space](Body):
-    """Stores new rows, of unit length for cosine over float types."""
+    """Stores new rows, of unit length for cosine over float types, or their codes."""
 
     var source: Int
     var rows: Rows
     var places: TargetRows
+    var work: Ptr[Float32]
+    """Room for a row for each worker, where codes of rows of unit length are stored."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Stores rows begin .. end-1 of the source."""
+        comptime if Self.S.bits != 0:
+            self._encode(begin, end, worker)
+        else:
+            self._copy(begin, end)
+
+    def _encode(self, begin: Int, end: Int, worker: Int):
+        var dim = self.rows.dim
+        for i in range(begin, end):
+            var p = at[Float32](self.source).unsafe_offset(i * dim)
+            comptime if Self.S.metric == COSINE:
+                var norm = Float32(1)
+                _ = inspect_row[Self.S, DType.float32](p, dim, norm)
+                var unit = self.work.unsafe_offset(worker * dim)
+                for j in range(dim):
+                    unit[unsafe_offset=j] = to_unit(p[unsafe_offset=j], norm)
+                p = unit
+            encode_row[Self.S.bits, Self.S.metric == COSINE](
+                p, dim, self.rows.row[DType.uint8](self.places.row(i))
+            )
+
+    def _copy(self, begin: Int, end: Int):
         var dim = self.rows.dim
         for i in range(begin, end):
             var p = at[Scalar[Self.S.T]](self.source).unsafe_offset(i * dim)
@@ -179,8 +203,15 @@ struct DoChange[V: Watch](SpaceTask):
                 return DONE
         elif not index.vectors.grow(until * row_stride(index.dim, index.dtype) + CODE_LINE):
             return NO_MEMORY
-        var copy = CopyRows[S](self.source, index.rows(), change.places())
-        return DONE if team.run(change.added, GRAIN, copy, watch) else STOPPED
+        var work = no_block[Float32]()
+        comptime if S.bits != 0 and S.metric == COSINE:
+            work = allocate[Float32](team.size() * index.dim)
+            if missing(work):
+                return NO_MEMORY
+        var copy = CopyRows[S](self.source, index.rows(), change.places(), work)
+        var copied = team.run(change.added, GRAIN, copy, watch)
+        release(work)
+        return DONE if copied else STOPPED
 
 
 def do_change[

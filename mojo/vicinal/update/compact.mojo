@@ -24,6 +24,7 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
     """
     var live = old.live()
     new.ef_search = old.ef_search
+    new.walk_dim = old.walk_dim
     new.largest_id = old.largest_id
     if not _copy_texts(old, new):
         return NO_MEMORY

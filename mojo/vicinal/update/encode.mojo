@@ -50,7 +50,9 @@ def encode[
     # of rows written over it is not known any more whether their estimates are good enough
     codes[].checked = max(codes[].checked - places.listed, 0)
     if first_time or (kind == U8 and is_float(index.dtype) and not bytes_only):
-        kind = choose_kind(index.quantization, index.metric, index.dtype, index.dim, bytes_only)
+        kind = choose_kind(
+            index.quantization, index.metric, index.dtype, index.dim, bytes_only, index.walk_dim
+        )
         codes = new_codes[S](
             kind,
             index.dtype,
@@ -59,6 +61,7 @@ def encode[
             until,
             index.seed,
             index.rows_on_disk,
+            index.walk_dim,
         )
     while True:
         if missing(codes):
@@ -85,7 +88,7 @@ def encode[
                 drop_codes(codes)
             return NO_MEMORY
         codes[].fit = verdict == FIT
-        if codes[].fit or index.quantization != AUTO:
+        if codes[].fit or index.quantization != AUTO or index.walk_dim != 0:
             codes[].checked = until
             break
         # first the same kind around a new centre, then a finer kind
@@ -100,6 +103,7 @@ def encode[
             until,
             index.seed,
             index.rows_on_disk,
+            index.walk_dim,
         )
     if codes != index.codes:
         index.use_codes(codes)

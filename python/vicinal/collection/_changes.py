@@ -111,11 +111,12 @@ def _blobs(vectors: Any, count: int, parameters: dict[str, Any]) -> list[bytes |
 
 def checked_rows(vectors: Any, count: int, parameters: dict[str, Any]) -> NDArray[Any]:
     """Return vectors as the index stores them; whatever it would refuse is refused here."""
+    items = _validate.row_items(parameters)
     if isinstance(vectors, (list, tuple)) and not len(vectors) and count == 0:
-        vectors = np.empty((0, parameters["dim"]), np.float32)
-    rows, _ = _validate.as_rows(vectors, "vectors", parameters["dim"], parameters["dtype"])
+        vectors = np.empty((0, items), _validate.STORED_DTYPES[parameters["dtype"]])
+    rows, _ = _validate.as_rows(vectors, "vectors", items, parameters["dtype"])
     if len(rows) != count:
-        raise ValueError(f"vectors: expected ({count}, {parameters['dim']}), got {rows.shape}")
+        raise ValueError(f"vectors: expected ({count}, {items}), got {rows.shape}")
     given = np.asarray(vectors).reshape(len(rows), -1) if len(rows) else rows
     for start in range(0, len(rows), _CHECKED):
         try:

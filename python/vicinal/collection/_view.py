@@ -69,10 +69,11 @@ def rows_at(
             rows.append(row)
             blobs.append(blob)
     dtype = _validate.STORED_DTYPES[parameters["dtype"]]
-    size = parameters["dim"] * dtype.itemsize
+    items = _validate.row_items(parameters)
+    size = items * dtype.itemsize
     if any(len(blob) != size for blob in blobs):
         raise CorruptError(f"documents.sqlite: expected vectors of {size} bytes")
-    vectors = np.frombuffer(b"".join(blobs), dtype=dtype).reshape(-1, parameters["dim"])
+    vectors = np.frombuffer(b"".join(blobs), dtype=dtype).reshape(-1, items)
     return np.array(gone, np.int64), np.array(rows, np.int64), vectors
 
 

@@ -601,7 +601,11 @@ class Collection(AsyncTwins):
                 )
             vector = np.asarray(self._embed([vector])).reshape(-1)
         rows, given = _validate.as_rows(
-            vector, "vector", self._parameters["dim"], self._parameters["dtype"], queries=True
+            vector,
+            "vector",
+            _validate.row_items(self._parameters),
+            self._parameters["dtype"],
+            queries=True,
         )
         return rows, given.ndim == 1
 

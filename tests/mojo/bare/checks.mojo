@@ -22,7 +22,7 @@ from vicinal.kernels.space import (
     Space,
     SpaceTask,
     float_of_key,
-    in_space,
+    in_given_space,
     inspect_row,
 )
 from vicinal.quantization.code_space import (
@@ -447,13 +447,13 @@ def run_checks(results: Int) abi("C") -> Int:
             # every length up to past the longest vector, then longer loops with odd ends
             for dim in range(1, 67):
                 var task = CheckDistances(dtype, dim, draws, tallies)
-                in_space(metric, dtype, task)
+                in_given_space(metric, dtype, task)
             var large = CheckDistances(dtype, 65_536 if dtype > 2 else 4099, draws, tallies)
-            in_space(metric, dtype, large)
+            in_given_space(metric, dtype, large)
             large.dim = 1001
-            in_space(metric, dtype, large)
+            in_given_space(metric, dtype, large)
             large.dim = 127
-            in_space(metric, dtype, large)
+            in_given_space(metric, dtype, large)
     for i in range(5):
         var bytes = 65_536 if i == 4 else 64 << i
         check_bytes[DType.uint8, DType.uint8, 0](bytes, draw, filter_statistics)

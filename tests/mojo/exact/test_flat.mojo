@@ -30,7 +30,7 @@ from vicinal.kernels.space import (
     Rows,
     Space,
     SpaceTask,
-    in_space,
+    in_given_space,
     inspect_row,
     row_stride,
 )
@@ -252,10 +252,10 @@ def test_equals_a_plain_scan() raises:
                         1 << 24,
                         0,
                     )
-                    in_space(metric, dtype, task)
+                    in_given_space(metric, dtype, task)
                     if dim == 37:
                         task.max_bytes = 1
-                        in_space(metric, dtype, task)
+                        in_given_space(metric, dtype, task)
                     assert_equal(
                         task.wrong, 0, String(t"metric {metric}, dtype {dtype}, {dim} dimensions")
                     )
@@ -313,7 +313,7 @@ struct Stopped(SpaceTask):
 def test_a_watch_ends_the_call() raises:
     for num_queries in [1, 50]:
         var task = Stopped(num_queries, DONE)
-        in_space(0, 0, task)
+        in_given_space(0, 0, task)
         assert_equal(task.status, STOPPED)
 
 

@@ -24,7 +24,7 @@ from vicinal.kernels.space import (
     Space,
     SpaceTask,
     float_of_key,
-    in_space,
+    in_given_space,
     inspect_row,
     is_float,
     key_of_float,
@@ -226,7 +226,7 @@ def test_distances_equal_plain_sums() raises:
                 1024,
             ]:
                 var task = CheckDistances(dtype, dim, [], 0)
-                in_space(metric, dtype, task)
+                in_given_space(metric, dtype, task)
                 assert_equal(
                     len(task.wrong),
                     0,
@@ -241,7 +241,7 @@ def test_the_largest_dimension() raises:
     for metric in range(METRICS):
         for dtype in range(STORED_TYPES):
             var task = CheckDistances(dtype, MAX_DIM, [], 0)
-            in_space(metric, dtype, task)
+            in_given_space(metric, dtype, task)
             assert_equal(
                 len(task.wrong), 0, String(t"metric {metric}, dtype {dtype}: {task.wrong}")
             )
@@ -291,7 +291,7 @@ def test_integer_sums_fill_32_bits() raises:
         for metric in [L2, IP]:
             var low = -128 if dtype == 3 else 0
             var task = Steps(low, low + 255, [], [], [])
-            in_space(metric, dtype, task)
+            in_given_space(metric, dtype, task)
             assert_equal(len(task.keys), 65)
             for i in range(65):
                 if metric == L2:
@@ -397,7 +397,7 @@ def test_verdicts_on_rows() raises:
         for dtype in range(STORED_TYPES):
             for dim in [2, W - 1, W, 4 * W + 1, 223]:
                 var task = Verdicts(dim, [])
-                in_space(metric, dtype, task)
+                in_given_space(metric, dtype, task)
                 assert_equal(
                     len(task.wrong),
                     0,
