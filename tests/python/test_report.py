@@ -291,6 +291,20 @@ def test_every_kind_of_index_has_a_page(metric: str, dtype: str, rows: int, tmp_
     assert told["recall"][-1]["recall"] > 0.8
 
 
+def test_codes_alone_and_walks_on_first_values_are_told(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(1500, 64))
+    for options, level, said in (
+        ({"keep_vectors": False}, "look", "No vectors are stored"),
+        ({"walk_dim": 32}, "wrong", "first 32 values of 64, which say too little"),
+    ):
+        index = vicinal.Index(64, **options)  # type: ignore[arg-type]
+        index.add(rows)
+        index.save(tmp_path / "x")
+        told = measure(tmp_path / "x", rows[:40] + 0.1, sample=40, widths=(10,))
+        Page(page(told))
+        assert any(said in text for text in levels_found(told)[level]), levels_found(told)
+
+
 def test_string_ids_kept_queries_and_many_equal_rows(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     index = vicinal.Index(4, ids="str")

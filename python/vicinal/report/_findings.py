@@ -97,7 +97,16 @@ def _recall(numbers: dict[str, Any]) -> list[Finding]:
 
 
 def _codes(numbers: dict[str, Any]) -> list[Finding]:
-    codes = numbers["codes"]
+    codes, index = numbers["codes"], numbers["index"]
+    if not index["keep_vectors"]:
+        return [
+            Finding(
+                LOOK,
+                "No vectors are stored: all distances are estimates, and the recall is that among "
+                "what the codes decode to.",
+                "What codes lose, who has the vectors can measure: docs/guide/codes-alone.md.",
+            )
+        ]
     if codes is None:
         return []
     said = (
@@ -107,6 +116,15 @@ def _codes(numbers: dict[str, Any]) -> list[Finding]:
     if codes["same_nearest"] >= _COARSE:
         return [Finding(GOOD, said)]
     bad = default_recall(numbers)["recall"] < _FINE
+    if index["walk_dim"] is not None:
+        return [
+            Finding(
+                WRONG if bad else LOOK,
+                f"{said} They see the first {index['walk_dim']} values of {index['dim']}, which "
+                "say too little.",
+                "Build it with a larger walk_dim, or without.",
+            )
+        ]
     return [
         Finding(
             WRONG if bad else LOOK,

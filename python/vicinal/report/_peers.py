@@ -134,8 +134,15 @@ def _calls(
 
 
 def _vicinal(_: Any, index: vicinal.Index, rows: NDArray[Any], k: int, threads: int) -> Search:
+    told = index.stats()
     again = vicinal.Index(
-        index.dim, index.metric, M=index.M, ef_construction=index.ef_construction, seed=index.seed
+        index.dim,
+        index.metric,
+        M=index.M,
+        ef_construction=index.ef_construction,
+        seed=index.seed,
+        keep_vectors=told["keep_vectors"],
+        walk_dim=told["walk_dim"],
     )
     again.add(rows, num_threads=threads)
     return lambda query, width: again.search(query, k, ef_search=width, num_threads=1).ids
