@@ -2,6 +2,7 @@
 
     python bench/collection.py --data sift-real-500k-b --out bench/results/collection.jsonl
     python bench/collection.py --only vicinal,chroma --rows 20000
+    python bench/collection.py --folder /dev/shm --seconds 300  # no disk to wait for: all get it done
 
 For each library, in fresh processes: upserts of one document and of 100 at a time, each call waited
 for; then opened again: the first search, searches with filters that find 50 % to 0.01 % of the
@@ -290,6 +291,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=60, help="for upserts by 100")
     parser.add_argument("--only", default=",".join(LIBRARIES))
+    parser.add_argument("--folder", help="where the collections lie, /dev/shm for instance")
     parser.add_argument("--out", help="append to this file")
     options = parser.parse_args()
     import datasets
@@ -317,7 +319,7 @@ def main() -> None:
     for name in options.only.split(","):
         if importlib.util.find_spec(LIBRARIES[name].module) is None:
             continue
-        folder = tempfile.mkdtemp(prefix="collection-")
+        folder = tempfile.mkdtemp(prefix="collection-", dir=options.folder)
         try:
             path = os.path.join(folder, "c")
             told = in_process(write, name, path, rows, numbers, options.seconds)
