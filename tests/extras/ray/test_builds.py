@@ -59,23 +59,19 @@ def test_the_pool_of_ray(expected: bytes, tmp_path: Path) -> None:
     assert (tmp_path / "index").read_bytes() == expected
 
 
-def _note_and_build(folder: str, plan: str, part: int) -> str:
-    """Say who builds which part, then build it."""
-    name = f"{folder}/{part}.{os.getpid()}"
-    Path(name).touch()
-    return parts.build_part(plan, part)
-
-
 def test_workers_are_killed(expected: bytes, tmp_path: Path) -> None:
     """The first worker of each of three parts is killed while it builds."""
     notes = tmp_path / "notes"
     notes.mkdir()
+
+    def note_and_build(folder: str, plan: str, part: int) -> str:  # within, so that it travels
+        Path(f"{folder}/{part}.{os.getpid()}").touch()
+        return parts.build_part(plan, part)
+
     plan = parts.plan(ROWS, tmp_path / "scratch", parts=PARTS)
     killed = set()
     with RayExecutor(max_retries=10) as executor:
-        futures = [
-            executor.submit(_note_and_build, str(notes), plan, part) for part in range(PARTS)
-        ]
+        futures = [executor.submit(note_and_build, str(notes), plan, part) for part in range(PARTS)]
         for part in (0, 3, 6):
             wait_until(lambda part=part: any(notes.glob(f"{part}.*")), f"part {part} is begun")
             victim = int(next(notes.glob(f"{part}.*")).suffix[1:])
@@ -110,12 +106,17 @@ def test_a_part_that_cannot_be_built(tmp_path: Path) -> None:
 
 
 def test_futures(tmp_path: Path) -> None:
+    def wait_for(path: str) -> bool:
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return True
+
     with RayExecutor() as executor:
         assert executor.submit(int, "12", base=8).result() == 10
         with pytest.raises(ValueError, match="invalid literal"):
             executor.submit(int, "x").result()
         gate = tmp_path / "gate"
-        running = [executor.submit(_wait_for, str(gate)) for _ in range(5)]
+        running = [executor.submit(wait_for, str(gate)) for _ in range(5)]
         assert running[4].cancel() and running[4].cancelled()  # three CPUs
         assert not running[4].cancel()
         gate.touch()
@@ -123,16 +124,10 @@ def test_futures(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="shut down"):
         executor.submit(int)
     executor = RayExecutor()
-    late = [executor.submit(_wait_for, str(tmp_path / "never")) for _ in range(5)]
+    late = [executor.submit(wait_for, str(tmp_path / "never")) for _ in range(5)]
     executor.shutdown(wait=False, cancel_futures=True)
     assert all(future.cancelled() for future in late)
     (tmp_path / "never").touch()
-
-
-def _wait_for(path: str) -> bool:
-    while not os.path.exists(path):
-        time.sleep(0.01)
-    return True
 
 
 def test_arguments() -> None:
