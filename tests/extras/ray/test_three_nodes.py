@@ -64,12 +64,10 @@ SCRIPT = """
 
 def _isolated() -> list[str] | None:
     """Return what starts a program in a network of its own, if the system lets us."""
-    for way in (["unshare", "-n"], ["unshare", "-rn"]):
-        if (
-            shutil.which("unshare")
-            and not subprocess.run([*way, "true"], capture_output=True).returncode
-        ):
-            return way
+    if shutil.which("unshare"):
+        for way in (["unshare", "-n"], ["unshare", "-rn"]):
+            if not subprocess.run([*way, "true"], capture_output=True).returncode:
+                return way
     return None
 
 

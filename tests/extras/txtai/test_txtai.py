@@ -1,4 +1,4 @@
-"""The backend in txtai itself: its contract, its indexes with texts, saved, changed, opened again."""
+"""The backend in txtai itself: its contract, and indexes with texts, changed and opened again."""
 
 from __future__ import annotations
 
