@@ -28,12 +28,11 @@ SCRIPT = """
     from ray.cluster_utils import Cluster
     from vicinal.integrations.ray import RayExecutor, ShardedIndex
 
-    folder, temporary = sys.argv[1:]
+    folder = sys.argv[1]
+    os.makedirs(os.environ["RAY_TMPDIR"] + "/ray")
     rows = np.random.default_rng(1).standard_normal((6000, 12)).astype("f4")
     small = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**small, "temp_dir": temporary, "num_cpus": 0}
-    )
+    cluster = Cluster(initialize_head=True, head_node_args={**small, "num_cpus": 0})
     nodes = [cluster.add_node(**small) for _ in range(3)]
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -83,11 +82,16 @@ def test_three_nodes(tmp_path: Path, temporary: str) -> None:
     if way is None:
         pytest.skip("the system does not allow a network of its own (unshare -n)")
     done = subprocess.run(
-        [*way, sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path), temporary],
+        [*way, sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=GUARD,
-        env={**os.environ, "HOME": temporary, "RAY_USAGE_STATS_ENABLED": "0"},
+        env={
+            **os.environ,
+            "HOME": temporary,
+            "RAY_TMPDIR": temporary,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        },
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
