@@ -79,13 +79,12 @@ class InstrumentedIndex:
             span.set_attribute("db.operation.batch.size", len(ids))
             return ids
 
-    def remove(self, ids: Any, *arguments: Any, **options: Any) -> Any:
+    def remove(self, ids: Any, *arguments: Any, **options: Any) -> None:
         """Remove vectors; see `Index.remove`."""
         with self._told("remove", {}) as span:
             before = len(self.index)
-            done = self.index.remove(ids, *arguments, **options)
+            self.index.remove(ids, *arguments, **options)
             span.set_attribute("db.operation.batch.size", max(before - len(self.index), 0))
-            return done
 
     @contextmanager
     def _told(self, verb: str, options: dict[str, Any], **numbers: Any) -> Iterator[Span]:
@@ -141,9 +140,9 @@ class _Numbers:
         self._told: dict[str, dict[str, int | float]] = {}
         self._asked: set[str] = set()
 
-    def watch(self, index: Index, name: str) -> None:
+    def watch(self, index: Index, label: str) -> None:
         with self._guard:
-            self._indexes[name] = weakref.ref(index)
+            self._indexes[label] = weakref.ref(index)
             fresh = [key for key in vicinal.metrics(index) if key not in self._made]
             self._made.update(fresh)
         for key in fresh:
@@ -151,7 +150,9 @@ class _Numbers:
             make = self._meter.create_observable_counter if growing else None
             make = make or self._meter.create_observable_gauge
             unit = next((unit for end, unit in _UNITS.items() if key.endswith(end)), "1")
-            make(f"vicinal.{key}", [self._observer(key)], unit, f"`{key}` of vicinal.metrics")
+            make(
+                f"vicinal.{key.lower()}", [self._observer(key)], unit, f"`{key}` of vicinal.metrics"
+            )
 
     def _observer(self, key: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(options: CallbackOptions) -> Iterable[Observation]:

@@ -67,7 +67,7 @@ def test_the_numbers_are_those_of_metrics(caplog: pytest.LogCaptureFixture) -> N
             found = told.numbers()
             for name, index in (("one", one), ("other", other)):
                 for key, value in vicinal.metrics(index).items():
-                    kind, unit, point = found[f"vicinal.{key}", name]
+                    kind, unit, point = found[f"vicinal.{key.lower()}", name]
                     growing = key.startswith(("search_", "build_", "filtered_"))
                     assert kind == ("Sum" if growing else "Gauge"), key
                     assert point.value == pytest.approx(value), key
