@@ -138,4 +138,4 @@ def test_bad_arguments(arguments: Any, message: str) -> None:
 
 
 def test_the_page() -> None:
-    assert run_examples("observing.md") == 1
+    assert run_examples("observing.md") == 3
