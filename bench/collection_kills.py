@@ -89,6 +89,7 @@ def look(name: str, path: str, says: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1e9, help="no more rounds after these")
     parser.add_argument("--out", help="append to this file")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -99,7 +100,10 @@ def main() -> None:
     count = {
         name: {"kills": 0, "calls": 0, "lost": 0, "half_seen": 0, "broken": 0} for name in names
     }
+    end = time.monotonic() + options.seconds
     for _ in range(options.kills):
+        if time.monotonic() > end:
+            break
         pause = draw.random() * 0.5
         for name in names:
             model, step = state[name]

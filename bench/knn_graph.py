@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,13 @@ def rows_of(name: str, count: int) -> Any:
     return np.ascontiguousarray(data.base[:count], dtype=np.float32)
 
 
-def vicinal_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+def vicinal_runs(rows: Any, k: int, recall: float, widths: Sequence[int]) -> Iterator[Run]:
     import vicinal
 
     yield "vicinal", lambda: tuple(vicinal.knn_graph(rows, k, recall=recall))
 
 
-def hnswlib_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+def hnswlib_runs(rows: Any, k: int, recall: float, widths: Sequence[int]) -> Iterator[Run]:
     import hnswlib
 
     index = hnswlib.Index("l2", rows.shape[1])
@@ -62,11 +62,11 @@ def hnswlib_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
         return without_self(*index.knn_query(rows, k + 1))
 
     yield "hnswlib, build", build
-    for width in WIDTHS:
+    for width in widths:
         yield f"hnswlib, ef {width}", partial(search, width)
 
 
-def faiss_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+def faiss_runs(rows: Any, k: int, recall: float, widths: Sequence[int]) -> Iterator[Run]:
     import faiss
 
     index = faiss.IndexHNSWFlat(rows.shape[1], 16)
@@ -78,11 +78,11 @@ def faiss_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
         return without_self(ids, far)
 
     yield "faiss, build", partial(index.add, rows)
-    for width in WIDTHS:
+    for width in widths:
         yield f"faiss, ef {width}", partial(search, width)
 
 
-def pynndescent_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+def pynndescent_runs(rows: Any, k: int, recall: float, widths: Sequence[int]) -> Iterator[Run]:
     import pynndescent
 
     def run() -> Found:
@@ -93,7 +93,7 @@ def pynndescent_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
     yield "pynndescent, warm", run
 
 
-def sklearn_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
+def sklearn_runs(rows: Any, k: int, recall: float, widths: Sequence[int]) -> Iterator[Run]:
     from sklearn.neighbors import NearestNeighbors
 
     def run() -> Found:
@@ -105,7 +105,7 @@ def sklearn_runs(rows: Any, k: int, recall: float) -> Iterator[Run]:
     yield "scikit-learn, brute", run
 
 
-LIBRARIES: dict[str, Callable[[Any, int, float], Iterator[Run]]] = {
+LIBRARIES: dict[str, Callable[[Any, int, float, Sequence[int]], Iterator[Run]]] = {
     "vicinal": vicinal_runs,
     "hnswlib": hnswlib_runs,
     "faiss": faiss_runs,
@@ -133,10 +133,10 @@ def recall_of(found: Found, rows: Any, k: int, sample: Any) -> float:
     return float((mine <= limit + 1e-6 * np.abs(limit)).mean())
 
 
-def measure(library: str, rows: Any, k: int, target: float) -> None:
+def measure(library: str, rows: Any, k: int, target: float, widths: Sequence[int]) -> None:
     sample = np.sort(np.random.default_rng(7).choice(len(rows), min(500, len(rows)), replace=False))
     built = 0.0, 0.0
-    for name, run in LIBRARIES[library](rows, k, target):
+    for name, run in LIBRARIES[library](rows, k, target, widths):
         wall, before = time.perf_counter(), os.times()
         found = run()
         wall, after = time.perf_counter() - wall, os.times()
@@ -152,6 +152,7 @@ def measure(library: str, rows: Any, k: int, target: float) -> None:
             "seconds": round(built[0] + wall, 2),
             "cpu_seconds": round(built[1] + cpu, 2),
             "recall": round(recall, 4),
+            "load": round(os.getloadavg()[0], 1),
             "reached": recall >= target,
         }
         print(json.dumps(told), flush=True)
@@ -165,12 +166,13 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("-k", type=int, default=15)
     parser.add_argument("--recall", type=float, default=0.99)
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="of hnswlib, faiss")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     options = parser.parse_args()
     if len(options.libraries) == 1:
         library = options.libraries[0]
         rows = rows_of(options.data, options.rows)
-        measure(library, rows, options.k, options.recall)
+        measure(library, rows, options.k, options.recall, options.widths)
         return 0
     for library in options.libraries:
         if importlib.util.find_spec(library) is None:
@@ -179,6 +181,7 @@ def main() -> int:
         command = [sys.executable, __file__, options.data, "--libraries", library]
         for name in ("rows", "k", "recall"):
             command += [f"-{name}" if name == "k" else f"--{name}", str(getattr(options, name))]
+        command += ["--widths", *map(str, options.widths)]
         subprocess.run(command, check=True)
     return 0
 

@@ -20,6 +20,7 @@ import time
 import numpy as np
 
 import vicinal
+from vicinal.vectors_io._source import SeekableSource
 
 
 def in_use(name: str) -> int:
@@ -28,7 +29,7 @@ def in_use(name: str) -> int:
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name + ":"))
 
 
-class Random(vicinal.VectorSource):
+class Random(SeekableSource):
     """Random vectors, as many as wanted, without holding them."""
 
     def _read(self, start: int, stop: int) -> tuple[np.ndarray, None]:

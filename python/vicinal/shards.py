@@ -44,18 +44,10 @@ class Shards:
         self.shards = tuple(shards)
         if not self.shards:
             raise ValueError("shards: expected at least one, got none")
-        for position, shard in enumerate(self.shards):
+        for shard in self.shards:
             if not isinstance(shard, Index):
                 raise TypeError(f"shards: expected indexes, got {type(shard).__name__}")
-            for name in ("dim", "metric", "dtype"):
-                mine, first = getattr(shard, name), getattr(self.shards[0], name)
-                if mine != first:
-                    raise ValueError(
-                        f"shards: expected {name}={first!r} as in shard 0, shard {position} has "
-                        f"{mine!r}"
-                    )
-            if (shard._strings is None) != (self.shards[0]._strings is None):
-                raise ValueError(f"shards: ids of shard {position} and of shard 0 differ in kind")
+        refuse_unlike([kind_of(shard) for shard in self.shards])
 
     # ---- what there is
 
@@ -170,13 +162,7 @@ class Shards:
             num_threads,
             np.ndim(queries) == 1,
         )
-        single = found[0].ids.ndim == 1
-        ids = np.concatenate([np.atleast_2d(part.ids) for part in found], axis=1)
-        distances = np.concatenate([np.atleast_2d(part.distances) for part in found], axis=1)
-        order = _order(ids, distances)[:, : found[0].ids.shape[-1]]
-        ids = np.take_along_axis(ids, order, 1)
-        distances = np.take_along_axis(distances, order, 1)
-        return SearchResult(ids[0], distances[0]) if single else SearchResult(ids, distances)
+        return merge_searches(found)
 
     def range_search(
         self,
@@ -200,21 +186,7 @@ class Shards:
             num_threads,
             np.ndim(queries) == 1,
         )
-        n = len(found[0].offsets) - 1
-        ids, distances, offsets = [], [], [0]
-        for i in range(n):
-            parts = [part.of(i) for part in found]
-            mine = np.concatenate([part.ids for part in parts])
-            theirs = np.concatenate([part.distances for part in parts])
-            order = _order(mine[None], theirs[None])[0]
-            ids.append(mine[order])
-            distances.append(theirs[order])
-            offsets.append(offsets[-1] + len(order))
-        if not n:
-            return found[0]
-        return RangeResult(
-            np.concatenate(ids), np.concatenate(distances), np.array(offsets, np.int64)
-        )
+        return merge_ranges(found)
 
     def _ask(
         self,
@@ -234,18 +206,73 @@ class Shards:
 
     def _split(self, given: Any, queries: ArrayLike) -> list[Any]:
         """Return the filter of each shard."""
-        if given is None:
-            return [None] * len(self.shards)
-        if _filters.is_list(given):
-            split = [self._split(one, queries) for one in given]
-            return [[one[i] for one in split] for i in range(len(self.shards))]
-        array = np.asarray(given)
-        if array.dtype.kind != "b":
-            return [given] * len(self.shards)  # a shard passes over ids that it does not have
-        ends = np.cumsum([len(shard) for shard in self.shards])
-        if array.shape != (ends[-1],):
-            raise ValueError(f"filter: expected booleans of shape ({ends[-1]},), got {array.shape}")
-        return np.split(array, ends[:-1])
+        return split_filter(given, [len(shard) for shard in self.shards])
+
+
+def kind_of(index: Index) -> dict[str, Any]:
+    """Return what all shards must have in common."""
+    ids = "int64" if index._strings is None else "str"
+    return {"dim": index.dim, "metric": index.metric, "dtype": index.dtype, "ids": ids}
+
+
+def refuse_unlike(kinds: Sequence[dict[str, Any]]) -> None:
+    """Refuse indexes of different kinds; ValueError."""
+    for position, kind in enumerate(kinds):
+        for name, value in kind.items():
+            if name == "ids" and value != kinds[0][name]:
+                raise ValueError(f"shards: ids of shard {position} and of shard 0 differ in kind")
+            if value != kinds[0][name]:
+                raise ValueError(
+                    f"shards: expected {name}={kinds[0][name]!r} as in shard 0, shard {position} "
+                    f"has {value!r}"
+                )
+
+
+def split_filter(given: Any, lengths: Sequence[int]) -> list[Any]:
+    """Return the filter of each shard: booleans are cut in pieces, ids are for all of them."""
+    if given is None:
+        return [None] * len(lengths)
+    if _filters.is_list(given):
+        split = [split_filter(one, lengths) for one in given]
+        return [[one[i] for one in split] for i in range(len(lengths))]
+    array = np.asarray(given)
+    if array.dtype.kind != "b":
+        return [given] * len(lengths)  # a shard passes over ids that it does not have
+    ends = np.cumsum(lengths)
+    if array.shape != (ends[-1],):
+        raise ValueError(f"filter: expected booleans of shape ({ends[-1]},), got {array.shape}")
+    return np.split(array, ends[:-1])
+
+
+def merge_searches(found: Sequence[SearchResult]) -> SearchResult:
+    """Return the nearest of what several indexes found, equal distances in the order of ids."""
+    single = found[0].ids.ndim == 1
+    ids = np.concatenate([np.atleast_2d(part.ids) for part in found], axis=1)
+    distances = np.concatenate([np.atleast_2d(part.distances) for part in found], axis=1)
+    order = _order(ids, distances)[:, : found[0].ids.shape[-1]]
+    ids = np.take_along_axis(ids, order, 1)
+    distances = np.take_along_axis(distances, order, 1)
+    kind = type(found[0])  # which knows the metric
+    return kind(ids[0], distances[0]) if single else kind(ids, distances)
+
+
+def merge_ranges(found: Sequence[RangeResult]) -> RangeResult:
+    """Return all that several indexes found, by (distance, id)."""
+    n = len(found[0].offsets) - 1
+    ids, distances, offsets = [], [], [0]
+    for i in range(n):
+        parts = [part.of(i) for part in found]
+        mine = np.concatenate([part.ids for part in parts])
+        theirs = np.concatenate([part.distances for part in parts])
+        order = _order(mine[None], theirs[None])[0]
+        ids.append(mine[order])
+        distances.append(theirs[order])
+        offsets.append(offsets[-1] + len(order))
+    if not n:
+        return found[0]
+    return type(found[0])(
+        np.concatenate(ids), np.concatenate(distances), np.array(offsets, np.int64)
+    )
 
 
 def _order(ids: NDArray[Any], distances: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -296,14 +323,14 @@ def open_shards(
     docs/guide/many-machines.md.
     """
     if isinstance(paths, (str, bytes, os.PathLike)):
-        paths = _of_manifest(os.fsdecode(paths))
+        paths = paths_of_manifest(os.fsdecode(paths))
     shards = Shards([open_index(Index, path, "r", verify) for path in paths])
     if check_ids:
-        _refuse_common(shards.ids)
+        refuse_common(shards.ids)
     return shards
 
 
-def _refuse_common(ids: NDArray[Any]) -> None:
+def refuse_common(ids: NDArray[Any]) -> None:
     """Refuse ids that come twice; ValueError."""
     if ids.dtype.kind == "O":
         names = sorted(ids.tolist())
@@ -315,7 +342,8 @@ def _refuse_common(ids: NDArray[Any]) -> None:
         raise ValueError(f"paths: the id {_validate.shown(twice[0])} is in more than one shard")
 
 
-def _of_manifest(path: str) -> list[str]:
+def paths_of_manifest(path: str) -> list[str]:
+    """Return the paths of a manifest; OSError, FormatError."""
     with open(path, "rb") as file:
         text = file.read()
     try:

@@ -448,3 +448,23 @@ def test_table_of_growth():
     heads = ["vicinal, 1 thread", "vicinal, recall", "hnswlib, 1 thread", "hnswlib, recall |"]
     assert rows[0] == ["| vectors/s built", *heads]
     assert rows[2] == ["| toy", "333", "0.9900 (ef 64)", "333", "0.9900 (ef 64) |"]
+
+
+@pytest.mark.parametrize(
+    ("program", "wanted"),
+    [
+        ("read_files.py --formats fbin,npy --gigabytes 0.0005 --build", "rows_per_second"),
+        ("knn_graph.py {data} --rows 1500 --libraries vicinal", "recall"),
+        ("collection_kills.py --kills 1", "lost"),
+    ],
+)
+def test_programs_for_one_library_run(program, wanted):
+    name, *arguments = program.format(data=ROOT / "tests/data/sift-ngt-5k").split()
+    done = subprocess.run(
+        [sys.executable, str(BENCH / name), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines and all(wanted in line for line in lines)

@@ -158,3 +158,16 @@ def test_shards_that_do_not_fit(tmp_path: Path) -> None:
         vicinal.open_shards([])
     with pytest.raises(FileNotFoundError):
         vicinal.open_shards([tmp_path / "none"])
+
+
+def test_what_is_merged_knows_its_metric(tmp_path: Path) -> None:
+    whole = vicinal.Index(12, "cosine")
+    whole.add(ROWS[:60])
+    paths = []
+    for i in range(2):
+        paths.append(str(tmp_path / f"{i}.vicinal"))
+        vicinal.build(ROWS[i:60:2], paths[-1], metric="cosine", ids=np.arange(60)[i::2])
+    found = vicinal.open_shards(paths).search(ROWS[:3], 5)
+    np.testing.assert_allclose(
+        found.similarities, whole.search(ROWS[:3], 5).similarities, rtol=0, atol=1e-6
+    )

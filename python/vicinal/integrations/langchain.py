@@ -160,6 +160,17 @@ class VicinalVectorStore(VectorStore):
         """Return the k documents nearest to a vector, and their distances."""
         return [(_document(hit), hit.distance) for hit in self._hits(embedding, k, filter, False)]
 
+    def similarity_search_by_vector_with_relevance_scores(
+        self, embedding: list[float], k: int = 4, filter: Filter | None = None, **_: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the k documents nearest to a vector, and their relevance, larger is nearer.
+
+        The first method that mem0 looks for; it takes what any of them says for a similarity.
+        """
+        relevance = self._select_relevance_score_fn()
+        found = self.similarity_search_with_score_by_vector(embedding, k, filter)
+        return [(document, relevance(distance)) for document, distance in found]
+
     def _hits(self, embedding: Any, k: int, filter: Filter | None, vectors: bool) -> list[Any]:
         if not callable(filter):
             where = from_operators(filter)

@@ -44,7 +44,8 @@ def build(
     ----------
     source : str, path-like or object
         What `read_vectors` takes, or what it returned. With `path` also an iterator of batches,
-        arrays or (vectors, ids), which is written to disk first.
+        arrays or (vectors, ids), which is written to disk first; its file then has other bytes than
+        the same rows as an array.
     path : str or path-like, optional
         The index file to write; one of that name is replaced once the new one is whole.
     vectors, ids

@@ -73,6 +73,11 @@ def test_scores_are_those_of_the_reference(store: VicinalVectorStore) -> None:
         with pytest.warns(UserWarning, match="Relevance scores must be between"):
             relevant = store.similarity_search_with_relevance_scores(query, 6, score_threshold=0.3)
         assert [d.id for d, _ in relevant] == [d.id for d, s in theirs if s >= 0.3]
+        by_vector = store.similarity_search_by_vector_with_relevance_scores(
+            EMBEDDING.embed_query(query), 6
+        )
+        assert [d.id for d, _ in by_vector] == [d.id for d, _ in theirs]
+        assert [s for _, s in by_vector] == pytest.approx([s for _, s in theirs], abs=1e-5)
     plain, diverse = (
         each.max_marginal_relevance_search("text about figs", 3, fetch_k=6, lambda_mult=0.3)
         for each in (other, store)

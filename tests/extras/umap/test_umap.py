@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import KNeighborsClassifier
 
 import vicinal
 from vicinal.integrations.sklearn import VicinalTransformer
@@ -56,3 +58,74 @@ def test_scanpy() -> None:
     assert together > 0.9 * theirs.obsp["connectivities"].sum()
     scanpy.tl.umap(ours, maxiter=20)
     assert ours.obsm["X_umap"].shape == (500, 2)
+
+
+@pytest.mark.parametrize("count", [900, 4600])  # UMAP does otherwise from 4,096 rows on
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_umap_transforms_new_rows(count: int, metric: str) -> None:
+    umap = pytest.importorskip("umap")
+    from vicinal.integrations.umap import precomputed_knn
+
+    rng = np.random.default_rng(4)
+    digits = rng.integers(0, len(DIGITS.data), count + 300)  # more than there are: with some noise
+    rows = (DIGITS.data[digits] + rng.normal(0, 0.5, (count + 300, 64))).astype(np.float32)
+    labels = DIGITS.target[digits]
+    options: dict[str, Any] = {
+        "n_neighbors": 15,
+        "random_state": 3,
+        "n_epochs": 60,
+        "n_jobs": 1,
+        "metric": metric,
+    }
+    neighbours = precomputed_knn(rows[:count], 15, metric)
+    ours = umap.UMAP(precomputed_knn=neighbours, **options)
+    embedded = ours.fit_transform(rows[:count])
+    np.testing.assert_array_equal(ours._knn_indices, neighbours[0])
+    placed = ours.transform(rows[count:])
+    # a new row lies among rows of its own digit, as it does where UMAP has searched itself
+    theirs = umap.UMAP(**options)
+    theirs_embedded = theirs.fit_transform(rows[:count])
+    theirs_placed = theirs.transform(rows[count:])
+
+    def right(fitted: Any, new: Any) -> float:
+        classes = KNeighborsClassifier(5).fit(fitted, labels[:count])
+        return float(classes.score(new, labels[count:]))
+
+    assert right(embedded, placed) >= right(theirs_embedded, theirs_placed) - 0.03
+    assert right(embedded, placed) > 0.8
+    again = pickle.loads(pickle.dumps(neighbours[2]))
+    for mine, other in zip(
+        again.query(rows[count:], 15, epsilon=0.12),
+        neighbours[2].query(rows[count:], 15),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_what_stands_for_nndescent() -> None:
+    from pynndescent import NNDescent
+    from sklearn.exceptions import NotFittedError
+
+    from vicinal.integrations.umap import as_nndescent, precomputed_knn
+
+    rows = DIGITS.data[:300].astype(np.float32)
+    transformer = VicinalTransformer(10).fit(rows)
+    made = as_nndescent(transformer)
+    assert isinstance(made, NNDescent)
+    made.prepare()
+    made.compress_index()
+    indices, distances = made.query(rows[:5], 3)
+    assert indices.dtype == np.int32 and distances.dtype == np.float32
+    assert indices[:, 0].tolist() == [0, 1, 2, 3, 4]
+    graph = vicinal.knn_graph(rows, 10, "euclidean", include_self=True)
+    np.testing.assert_array_equal(made.neighbor_graph[0], graph.indices)
+    np.testing.assert_allclose(made.neighbor_graph[1], graph.distances, rtol=1e-6)
+    assert precomputed_knn(rows, 1)[0].tolist() == [[i] for i in range(300)]
+    with pytest.raises(ValueError, match="does not change"):
+        made.update(rows)
+    with pytest.raises(TypeError, match="transformer: expected"):
+        as_nndescent(rows)
+    with pytest.raises(NotFittedError):
+        as_nndescent(VicinalTransformer())
+    with pytest.raises(ValueError, match="metric: expected"):
+        precomputed_knn(rows, metric="manhattan")
