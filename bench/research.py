@@ -179,7 +179,7 @@ class Served:
     def close(self) -> None:
         """End the process."""
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()  # closes the pipes, too
 
 
 def measure(options: argparse.Namespace) -> None:

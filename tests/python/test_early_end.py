@@ -1,7 +1,8 @@
 """Walks that end early: fewer distances, and what they would have found to their end.
 
 One removed row makes walks of the copy go to their end, over the same graph: rows that are not seen
-would pass for the nearest. It is the row farthest from all queries, so that nothing else changes.
+would pass for the nearest. It is the row farthest from all queries, so that nothing else changes
+but the width, which is one more than what was asked for.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ def asked(index: Any, queries: Array, k: int, ef: int) -> tuple[Array, Array, fl
 @pytest.mark.parametrize(
     ("name", "kind", "least"),
     [
-        ("sift", "auto", 0.07),
-        ("sift", "none", 0.07),
-        ("minilm", "auto", 0.0),
-        ("minilm", "sq8", 0.0),
-        ("fashion", "auto", 0.04),
+        ("sift", "auto", 0.0),  # sparse: what is within the width is not much farther
+        ("sift", "none", 0.0),
+        ("minilm", "auto", 0.02),
+        ("minilm", "sq8", 0.02),
+        ("fashion", "auto", 0.12),
+        ("fashion", "none", 0.12),
     ],
 )
 def test_the_same_for_less(
@@ -55,7 +57,7 @@ def test_the_same_for_less(
     truth = np.argsort(every, axis=1, kind="stable")[:, :K]
     for ef in (32, 64, 128):
         early, _, fewer = asked(index, data.queries, K, ef)
-        late, _, more = asked(whole, data.queries, K, ef)
+        late, _, more = asked(whole, data.queries, K, ef - 1)
         assert fewer <= more * (1 - least), (ef, fewer, more)
         lost = vicinal.recall_at_k(late, truth) - vicinal.recall_at_k(early, truth)
         assert lost <= 0.002, (ef, lost)  # of 1,000 to 2,000 rows
@@ -66,7 +68,7 @@ def test_never_less_than_half_the_width(sift: Any) -> None:
     index, whole = two_ways(sift, "auto")
     for ef in (24, 32, 64, 200):
         early = asked(index, sift.queries, K, ef)[1]
-        half = asked(whole, sift.queries, K, ef // 2)[1]
+        half = asked(whole, sift.queries, K, ef // 2 - 1)[1]
         assert (early[:, K - 1] <= half[:, K - 1]).all()
 
 
@@ -96,6 +98,6 @@ def test_a_far_row_behind_a_few_near_ones() -> None:
     truth = np.argsort(every, axis=1)[:, :K]
     for ef in (32, 64, 128):
         early, _, fewer = asked(index, queries, K, ef)
-        late, _, more = asked(whole, queries, K, ef)
+        late, _, more = asked(whole, queries, K, ef - 1)
         assert fewer < more
         assert vicinal.recall_at_k(early, truth) >= vicinal.recall_at_k(late, truth) - 0.002
