@@ -368,6 +368,7 @@ struct CodedSpace[metric_: Int, bits_: Int](Space):
     comptime many_links = Self.Plain.many_links
     comptime exact = True
     comptime batched = False
+    comptime constant_bytes = 0
     comptime needs_norms = False
     comptime bits = Self.bits_
     comptime code = CODED_8 if Self.bits_ == 8 else CODED_4
@@ -393,6 +394,12 @@ struct CodedSpace[metric_: Int, bits_: Int](Space):
             Self.key(query, rows, c),
             Self.key(query, rows, d),
         )
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is more than so many times that of another."""
+        return Self.Plain.is_beyond(query, rows, near, key, times)
 
     @staticmethod
     @always_inline
