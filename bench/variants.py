@@ -99,6 +99,27 @@ CHANGES = (
         "pass",
     ),
     Variant(
+        "no-constant-fetch",
+        "does not ask for the constants of a code with the code",
+        "vicinal/kernels/space.mojo",
+        "comptime if S.constant_bytes != 0:",
+        "comptime if False:",
+    ),
+    Variant(
+        "no-hop-ahead",
+        "a single walk does not ask for the rows that its next hop may measure",
+        "vicinal/walk/interleaved.mojo",
+        "if active == 1 and errands.out_of_cache():",
+        "if False:",
+    ),
+    Variant(
+        "to-the-end",
+        "walks expand all candidates within their width",
+        "vicinal/kernels/candidates.mojo",
+        "comptime SETTLED_WIDTHS = 3",
+        "comptime SETTLED_WIDTHS = 1 << 40",
+    ),
+    Variant(
         "no-fetches",
         "asks for no memory before it is read",
         "vicinal/system/prefetch.mojo",

@@ -775,7 +775,8 @@ class Index(State):
             for "l2". Infinity means all rows.
         ef_search : int, optional
             Candidates kept on the way to the query, at least 1; `index.ef_search` by default. More
-            finds more where few rows are within the radius.
+            finds more where few rows are within the radius; where these are fewer than 48, as many
+            candidates are kept at least.
         filter : array_like of bool, int or str, Filter, or list of them, optional
             As for `search`.
         num_threads : int, optional

@@ -195,6 +195,34 @@ def test_recall_on_real_data(name: str, request: pytest.FixtureRequest) -> None:
         assert hits >= 0.97 * inside.sum(), wanted
 
 
+def test_narrow_widths_find_what_searches_of_that_width_find() -> None:
+    """A narrow walk may end in another heap: a search for few rows misses them, a radius fewer."""
+    rng = np.random.default_rng(3)
+    middles = rng.normal(size=(120, 24)).astype(np.float32)
+    spread = rng.normal(size=(120, 8, 24)).astype(np.float32)
+
+    def drawn(count: int) -> Array:
+        which = rng.integers(0, len(middles), count)
+        along = rng.normal(size=(count, 1, 8)).astype(np.float32) * 0.5
+        return (middles[which] + (along @ spread[which])[:, 0]).astype(np.float32)
+
+    rows, queries = drawn(12_000), drawn(200)
+    index = vicinal.Index(24, M=6, ef_construction=30)
+    index.add(rows)
+    every = reference.distances(rows, queries, "l2")
+    for wanted in (1, 10):
+        radius = float(np.median(np.sort(every, axis=1)[:, wanted]))
+        inside = [np.flatnonzero(row <= radius * (1 - 1e-5)) for row in every]
+        found = index.range_search(queries, radius, ef_search=8)
+        lost = missed = 0
+        for i, near in enumerate(inside):
+            if len(near):
+                searched = index.search(queries[i], len(near), ef_search=8)
+                lost += len(near) - np.isin(near, found.of(i).ids).sum()
+                missed += len(near) - np.isin(near, searched.ids).sum()
+        assert lost <= missed and lost < 0.1 * sum(map(len, inside)), (wanted, lost, missed)
+
+
 def test_memory_error() -> None:
     """A result that does not fit raises, and the index goes on."""
     program = """

@@ -92,7 +92,11 @@ def replay(trace: vicinal.Trace) -> None:
         beam = now
     assert level == 0
     nearest = [int(id) if isinstance(id, np.integer) else id for id in list(beam)[: trace.width]]
-    assert expanded >= set(nearest), "the walk ends when the nearest are all expanded"
+    left = [place for place, id in enumerate(nearest) if id not in expanded]
+    if left:  # the walk has ended before all of them were expanded
+        nearby = max(trace.k, 8)
+        assert trace.width >= 3 * nearby and left[0] >= max(nearby, trace.width // 2)
+        assert step.beam.distances[left[0]] > 1.1 * step.beam.distances[nearby - 1]
     assert number + 1 == len(trace)
 
 

@@ -7,6 +7,7 @@ from vicinal.kernels.space import Query, QueryDistance, RowDistance, Rows
 from vicinal.system.memory import at
 
 comptime KeyFunction = def(Query, Rows, Int) thin -> Int32
+comptime BeyondFunction = def(Query, Rows, Int32, Int32, Float32) thin -> Bool
 comptime KeysFunction = def(Query, Rows, Int, Int, Int, Int) thin -> SIMD[DType.int32, 4]
 
 
@@ -17,6 +18,7 @@ struct Measure(Movable):
 
     var key: KeyFunction
     var keys: KeysFunction
+    var is_beyond: BeyondFunction
     var norms: Int
     """What the rows had as `norms`."""
 
@@ -24,12 +26,14 @@ struct Measure(Movable):
         """Measures nothing yet."""
         self.key = _no_key
         self.keys = _no_keys
+        self.is_beyond = _not_beyond
         self.norms = 0
 
     def rows[M: QueryDistance](mut self, rows: Rows) -> Rows:
         """Returns rows that `AnyDistance` measures as `M` does these."""
         self.key = M.key
         self.keys = M.keys
+        self.is_beyond = M.is_beyond
         self.norms = rows.norms
         return Rows(rows.base, rows.stride, rows.dim, Int(Pointer(to=self)))
 
@@ -42,6 +46,10 @@ def _no_keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[D
     return 0
 
 
+def _not_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+    return False
+
+
 @always_inline
 def _as_they_were(rows: Rows, norms: Int) -> Rows:
     return Rows(rows.base, rows.stride, rows.dim, norms)
@@ -51,6 +59,7 @@ struct AnyDistance(QueryDistance):
     """Measures rows of `Measure.rows`."""
 
     comptime batched = True
+    comptime constant_bytes = 0  # unknown until it runs
 
     @staticmethod
     @always_inline
@@ -65,6 +74,13 @@ struct AnyDistance(QueryDistance):
         """Measures a query against four rows."""
         ref measure = at[Measure](rows.norms)[]
         return measure.keys(query, _as_they_were(rows, measure.norms), a, b, c, d)
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is more than so many times that of another."""
+        ref measure = at[Measure](rows.norms)[]
+        return measure.is_beyond(query, _as_they_were(rows, measure.norms), near, key, times)
 
 
 struct MeasureBetween(Movable):
@@ -100,6 +116,7 @@ struct AnyRowDistance(RowDistance):
     """Measures rows of `MeasureBetween.rows`, which can be made queries, too."""
 
     comptime batched = True
+    comptime constant_bytes = 0  # unknown until it runs
 
     @staticmethod
     @always_inline
@@ -112,6 +129,12 @@ struct AnyRowDistance(RowDistance):
     def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
         """Measures a query against four rows."""
         return AnyDistance.keys(query, rows, a, b, c, d)
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is more than so many times that of another."""
+        return AnyDistance.is_beyond(query, rows, near, key, times)
 
     @staticmethod
     def query_bytes(rows: Rows) -> Int:

@@ -3,7 +3,7 @@
 An entry is one 64-bit integer: the distance key above, then the node, then one bit that tells whether the node was expanded.
 One comparison orders by distance and node together, so results do not depend on the order of insertion.
 """
-from std.bit import count_trailing_zeros
+from std.bit import count_leading_zeros, count_trailing_zeros
 from std.memory import pack_bits
 from std.sys import simd_width_of
 
@@ -13,6 +13,10 @@ comptime LANES = simd_width_of[DType.int64]()
 comptime EMPTY_ENTRY: Int64 = 0x7FFFFFFFFFFFFFFF
 comptime STRAIGHT = 256
 """Up to so many entries an insertion goes through all; above, it looks for its place first."""
+comptime SETTLED = 8
+"""No fewer of the nearest tell how far it is to rows that matter: one or two alone vary too much."""
+comptime SETTLED_WIDTHS = 3
+"""From a width of so many times these on, a walk may end before it has expanded all candidates within its width."""
 comptime WIDE = 1024
 """Buffers that may hold more take new entries in a second, small one, since moving what lies behind costs more then."""
 
@@ -122,6 +126,10 @@ struct Candidates(Movable):
     """Entries that are not among the others yet; they lie sorted at `late_entries`."""
     var late_cursor: Int
     """The same as `cursor` for these."""
+    var settled: Int
+    """Once so many of the nearest are expanded, the walk ends before a candidate that is `far` times as far as number `nearby`."""
+    var nearby: Int
+    var far: Float32
     var failed: Bool
     """True once memory was refused. Set from the beginning, nothing may be done but to destroy it; set by `reset`, all goes on with
     fewer entries than were asked for, and whoever uses what it holds has to look here first."""
@@ -136,6 +144,9 @@ struct Candidates(Movable):
         self.cursor = 0
         self.late = 0
         self.late_cursor = 0
+        self.settled = Int.MAX
+        self.nearby = 0
+        self.far = 0
         self.failed = missing(self.entries)
 
     def __deinit__(deinit self):
@@ -154,6 +165,28 @@ struct Candidates(Movable):
         self.width = width
         self.cursor = 0
         self.late = 0
+        self.settled = Int.MAX
+
+    @always_inline
+    def end_early(mut self, k: Int):
+        """Lets the walk end once the next candidate is much farther than the k nearest, and half of the width is expanded.
+
+        How much is 0.02 and 0.08 for each doubling from k to the width, in squared distance: the wider a search, the surer it shall be.
+        Whole numbers, so that it is the same on any machine.
+
+        Performance:
+            7 to 25 % fewer distances at widths of 32 to 256 and k = 10; what is found is within 0.001 (docs/measurements/ablations.md).
+        """
+        var nearby = max(k, SETTLED)
+        if self.width < SETTLED_WIDTHS * nearby or self.limit > WIDE:
+            return
+        var times = UInt32(256 * self.width // nearby)
+        var doublings = 31 - Int(count_leading_zeros(times))
+        # the logarithm in 256ths, by straight lines between powers of 2
+        var logarithm = ((doublings - 8) << 8) + (Int(times) << 8 >> doublings) - 256
+        self.far = Float32(1024 + 20 + 82 * logarithm // 256) / 1024
+        self.nearby = nearby
+        self.settled = max(nearby, self.width // 2)
 
     def _make_room(mut self, limit: Int) -> Int:
         """Makes room for so many entries; returns how many there is room for."""
@@ -193,6 +226,11 @@ struct Candidates(Movable):
         self.size = min(self.size, self.limit)
 
     @always_inline
+    def widen(mut self):
+        """Lets `next` expand all that is held."""
+        self.width = self.limit
+
+    @always_inline
     def worst(self) -> Int64:
         """Returns the entry that a new one must beat: EMPTY_ENTRY while there is room."""
         return self.entries[unsafe_offset=self.limit - 1]
@@ -221,6 +259,13 @@ struct Candidates(Movable):
         if position >= size:
             return -1
         return self._expand(position)
+
+    @always_inline
+    def first_open(self) -> Int:
+        """Returns the node that `next` would, late entries apart, and marks nothing."""
+        var size = min(self.size - self.late, self.width)
+        var position = find_open(self.entries, min(self.cursor, size), size)
+        return node_of(self.entries[unsafe_offset=position]) if position < size else -1
 
     @always_inline
     def _expand(mut self, position: Int) -> Int:

@@ -62,6 +62,15 @@ def prefetch_row(rows: Rows, row: Int):
         prefetch_line(address + offset)
 
 
+@always_inline
+def prefetch_measured[S: QueryDistance](rows: Rows, row: Int):
+    """Asks for all that is read when a row is measured: the row, and its constants where there are any.
+    """
+    prefetch_row(rows, row)
+    comptime if S.constant_bytes != 0:
+        prefetch_line(rows.norms + row * S.constant_bytes)
+
+
 @fieldwise_init
 struct Rows(TrivialRegisterPassable):
     """Stored rows as kernels see them."""
@@ -132,6 +141,8 @@ trait QueryDistance:
 
     comptime batched: Bool
     """Whether `keys` takes less time than four times `key`."""
+    comptime constant_bytes: Int
+    """Bytes at `Rows.norms` that belong to a row, and are read with it."""
 
     @staticmethod
     def key(query: Query, rows: Rows, row: Int) -> Int32:
@@ -141,6 +152,12 @@ trait QueryDistance:
     @staticmethod
     def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
         """Measures a query against four rows, with the same results as `key`."""
+        ...
+
+    @staticmethod
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is for certain more than so many times that of another; never of ip.
+        """
         ...
 
 
@@ -215,6 +232,7 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
     comptime many_links = Self.metric_ == IP
     comptime exact = True
     comptime batched = False
+    comptime constant_bytes = 4 if Self.needs_norms else 0
     comptime Q = DType.float32 if Self.stored.is_floating_point() else Self.stored
     comptime needs_norms = Self.metric_ == COSINE and not Self.stored.is_floating_point()
     comptime squares = Self.metric_ == L2 or Self.metric_ == HAMMING
@@ -264,6 +282,15 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
             Self.key(query, rows, c),
             Self.key(query, rows, d),
         )
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is more than so many times that of another."""
+        comptime if Self.metric == IP:
+            return False
+        else:
+            return Self.value(key) > Self.value(near) * times
 
     @staticmethod
     @always_inline
@@ -341,6 +368,7 @@ struct CodedSpace[metric_: Int, bits_: Int](Space):
     comptime many_links = Self.Plain.many_links
     comptime exact = True
     comptime batched = False
+    comptime constant_bytes = 0
     comptime needs_norms = False
     comptime bits = Self.bits_
     comptime code = CODED_8 if Self.bits_ == 8 else CODED_4
@@ -366,6 +394,12 @@ struct CodedSpace[metric_: Int, bits_: Int](Space):
             Self.key(query, rows, c),
             Self.key(query, rows, d),
         )
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is more than so many times that of another."""
+        return Self.Plain.is_beyond(query, rows, near, key, times)
 
     @staticmethod
     @always_inline

@@ -9,6 +9,7 @@ Sources: the dot form of exact 8-bit distances follows from (x - q)**2 = x**2 + 
 byte; the estimator is that of RaBitQ (SIGMOD 2024, arXiv:2405.12497) and its extension to several bits (arXiv:2409.09913).
 """
 from std.memory import bitcast
+from std.sys import size_of
 
 from vicinal.kernels.products import (
     LIKE_SIGNS,
@@ -159,6 +160,7 @@ struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):
     """
 
     comptime batched = True
+    comptime constant_bytes = size_of[ExactConstants]()
     comptime many_links = Self.metric != L2
     comptime exact = True
     comptime stored = DType.int8 if Self.signed_rows else DType.uint8
@@ -233,6 +235,12 @@ struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):
 
     @staticmethod
     @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is more than so many times that of another."""
+        return MetricSpace[Self.metric, Self.stored].is_beyond(query, rows, near, key, times)
+
+    @staticmethod
+    @always_inline
     def occludes(a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
         return MetricSpace[Self.metric, Self.stored].occludes(a, b)
@@ -274,6 +282,8 @@ struct PreparedEstimate(TrivialRegisterPassable):
     """Added to every estimate: what makes those of different queries comparable, 0 where that is not needed."""
     var sum: Int32
     """Sum of the query's bytes."""
+    var squared: Float32
+    """Squared distance of the query from the centre, which estimates leave out; 0 where it is not known."""
 
 
 @fieldwise_init
@@ -293,6 +303,7 @@ struct Estimate[bits: Int](QueryDistance):
     """
 
     comptime batched = True
+    comptime constant_bytes = size_of[EstimateConstants]()
 
     @staticmethod
     @always_inline
@@ -318,6 +329,17 @@ struct Estimate[bits: Int](QueryDistance):
         var cd = constants.unsafe_load[width=2](2 * c).join(constants.unsafe_load[width=2](2 * d))
         var split = ab.join(cd).deinterleave()
         return Self._key[4](query, dots, split[0], split[1])
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the estimated distance of one key is more than so many times that of another, and by more than an error of
+        the estimates.
+        """
+        var squared = at[PreparedEstimate](query.address)[].squared
+        var margin = squared * (Float32(1) / 32 if Self.bits == 4 else Float32(1) / 512)
+        var most = (float_of_key(near) + squared) * times
+        return float_of_key(key) + squared > most + margin
 
     @staticmethod
     @always_inline
@@ -362,6 +384,7 @@ struct BetweenCodes[bits: Int](SymmetricDistance):
     """
 
     comptime batched = True
+    comptime constant_bytes = size_of[EstimateConstants]()
     comptime many_links = False
     comptime exact = False
     comptime middle = Float32(7.5) if Self.bits == 4 else Float32(127.5)
@@ -379,6 +402,13 @@ struct BetweenCodes[bits: Int](SymmetricDistance):
     def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
         """Estimates the distances of a row made a query from four others."""
         return Estimate[Self.bits].keys(query, rows, a, b, c, d)
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the estimated distance of one key is more than so many times that of another.
+        """
+        return float_of_key(key) > float_of_key(near) * times
 
     @staticmethod
     @always_inline
@@ -416,7 +446,7 @@ struct BetweenCodes[bits: Int](SymmetricDistance):
         ref constants = at[EstimateConstants](rows.norms)[unsafe_offset=row]
         var sum = sums.reduce_add()
         at[PreparedEstimate](room)[] = PreparedEstimate(
-            constants.rescale * Self.scale, Self._middle(rows, sum), constants.add, sum
+            constants.rescale * Self.scale, Self._middle(rows, sum), constants.add, sum, 0
         )
         return Query(room, 1)
 

@@ -293,16 +293,22 @@ struct Codes(Movable):
         var inverse = V(1 / scale) if scale > 1e-30 else V(0)
         var bytes = prepared.unsafe_offset(CODE_LINE)
         var sum = SIMD[DType.int32, W](0)
+        var squares = SIMD[DType.int32, W](0)
         for i in range(0, size, W):
             var q = _round(work.unsafe_load[width=W](i) * inverse)
             sum += q
+            squares += q * q
             bytes.unsafe_store(i, q.cast[DType.int8]().cast[DType.uint8]())
         for i in range(size, self.query_bytes() - CODE_LINE, W):
             bytes.unsafe_store(i, SIMD[DType.uint8, W](0))
         var middle = Float32(7.5) if self.kind == RABITQ4 else Float32(127.5)
         var total = sum.reduce_add()
         prepared.unsafe_bitcast[PreparedEstimate]()[] = PreparedEstimate(
-            scale, middle * Float32(total), 0, total
+            scale,
+            middle * Float32(total),
+            0,
+            total,
+            Float32(squares.reduce_add()) * (scale * scale),
         )
 
     def _prepare_exact[T: DType](self, query: Ptr[Scalar[T]], prepared: Ptr[UInt8]):

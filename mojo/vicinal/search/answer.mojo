@@ -3,7 +3,7 @@ from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import Candidates
-from vicinal.kernels.space import QueryDistance, Query, Rows
+from vicinal.kernels.space import IP, QueryDistance, Query, Rows
 from vicinal.search.remeasure import ask_for_first, expanded_for, kept_for
 from vicinal.search.stored_space import (
     ON_ROWS,
@@ -17,7 +17,7 @@ from vicinal.system.memory import Ptr, at
 from vicinal.system.parallel import Body
 from vicinal.system.point import point, touches
 from vicinal.walk.beam_search import BeamSearch, start_beam_search
-from vicinal.walk.interleaved import InterleavedSearches, run_interleaved
+from vicinal.walk.interleaved import CACHED, InterleavedSearches, run_interleaved
 from vicinal.walk.scratch import Scratch
 
 comptime PIECE = 32
@@ -235,7 +235,7 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
             return self.no_search(scratch)
         task = QueryState(number, query, prepared)
         var extra = index.states.extra_width()
-        return start_beam_search[Self.S](
+        var walk = start_beam_search[Self.S](
             self.snapshot.graph,
             self.rows,
             self.known,
@@ -244,6 +244,19 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
             answer.width(not estimates(self.way)) + extra,
             answer.kept(not estimates(self.way)) + extra,
         )
+        # products have no zero to be near to; rows that are not seen would pass for the nearest; codes of the first
+        # elements tell little about how far the others are
+        var whole = self.way == ON_ROWS or self.snapshot.codes[].walked == index.dim
+        if answer.stored.metric != IP and whole and not self.snapshot.hides():
+            scratch[].beam.end_early(answer.k)
+        return walk
+
+    @always_inline
+    def out_of_cache(self) -> Bool:
+        """Tells whether links and what is walked on are too large for the core's cache, but in memory.
+        """
+        var bytes = self.rows.stride + 4 * self.snapshot.graph[].slots_at(0)
+        return self.known * bytes > CACHED and not self.snapshot.rows_on_disk
 
     @always_inline
     def wait(self, task: QueryState, mut scratch: Scratch) -> Bool:

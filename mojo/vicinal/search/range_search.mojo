@@ -31,6 +31,10 @@ from vicinal.walk.ask import ask_for_rows, ask_for_selected
 from vicinal.walk.beam_search import LOOK_AHEAD, start_beam_search
 from vicinal.walk.scratch import Scratch, any_failed
 
+comptime LEAST_WIDTH = 48
+"""A walk that has found fewer rows within the radius goes on until it is as wide. A search for k rows is never narrower than k; here
+nobody has said how many rows there are, and a walk that ended beside them has found none to go on from.
+"""
 comptime SCAN_FROM = 8
 """Once more than one row in so many is within the radius, a scan of all is faster than a walk from each."""
 
@@ -239,12 +243,18 @@ struct AnswerRange(Body):
             prepared,
             Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
             self.plain.ef,
+            LEAST_WIDTH,
         )
         var outer = GrowableArray()
         self.take(scratch.beam.entries[], test, found, outer)
         while walk.collect():
             walk.measure_apart()
             self.take_hop(walk.count, test, scratch, found, outer)
+        if self.plain.ef < LEAST_WIDTH and found.size < LEAST_WIDTH:
+            scratch.beam.widen()
+            while walk.collect():
+                walk.measure_apart()
+                self.take_hop(walk.count, test, scratch, found, outer)
         var next = 0
         var beyond = 0
         while True:

@@ -8,7 +8,7 @@ from std.memory import pack_bits
 
 from vicinal.graph.links import SLOTS_PER_LINE, Graph, prefetch_links
 from vicinal.kernels.candidates import LANES, entry_of, key_of, node_of
-from vicinal.kernels.space import QueryDistance, Query, Rows, prefetch_row
+from vicinal.kernels.space import QueryDistance, Query, Rows, prefetch_measured
 from vicinal.system.atomics import load_acquire, slot
 from vicinal.system.memory import Ptr
 from vicinal.system.point import EXPLORED, point, touches
@@ -86,7 +86,7 @@ def descend[
                     continue
                 var row = graph.row_of(node)
                 if row < known:
-                    prefetch_row(rows, row)
+                    prefetch_measured[S](rows, row)
                     fresh[unsafe_offset=count] = Int64(node)
                     count += 1
             if scratch.disk == rows.base:
@@ -139,7 +139,7 @@ def measure_nodes[
     comptime if S.batched:
         while done + 4 <= count:
             for i in range(done + fetched, min(done + fetched + 4, count)):
-                prefetch_row(rows, row_of[base_layer](graph, Int(nodes[unsafe_offset=i])))
+                prefetch_measured[S](rows, row_of[base_layer](graph, Int(nodes[unsafe_offset=i])))
             var four = nodes.unsafe_load[width=4](done)
             var keys = S.keys(
                 query,
@@ -153,7 +153,9 @@ def measure_nodes[
             done += 4
     for i in range(done, count):
         if i + fetched < count:
-            prefetch_row(rows, row_of[base_layer](graph, Int(nodes[unsafe_offset=i + fetched])))
+            prefetch_measured[S](
+                rows, row_of[base_layer](graph, Int(nodes[unsafe_offset=i + fetched]))
+            )
         var node = Int(nodes[unsafe_offset=i])
         nodes[unsafe_offset=i] = entry_of(S.key(query, rows, row_of[base_layer](graph, node)), node)
 
@@ -207,8 +209,17 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
         Returns:
             False when there is nothing left to expand: the search is done.
         """
-        var node = self.scratch[].beam.next()
+        ref beam = self.scratch[].beam
+        var node = beam.next()
         if node < 0:
+            return False
+        if beam.cursor >= beam.settled and Self.S.is_beyond(
+            self.query,
+            self.rows,
+            key_of(beam.entries[unsafe_offset=beam.nearby - 1]),
+            key_of(beam.entries[unsafe_offset=beam.cursor]),
+            beam.far,
+        ):
             return False
         self.expand(node)
         return True
@@ -244,7 +255,36 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
     @always_inline
     def fetch(self, fresh: Ptr[Int64], i: Int):
         """Asks for the row of the hop's node number i."""
-        prefetch_row(self.rows, row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i])))
+        prefetch_measured[Self.S](
+            self.rows, row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i]))
+        )
+
+    @no_inline
+    def look_ahead(self):
+        """Asks for the rows that the next hop will measure if this one finds nothing nearer; one walk alone waits for memory otherwise.
+
+        What is asked for in vain mostly serves a later hop.
+        """
+        ref scratch = self.scratch[]
+        var node = scratch.beam.first_open()
+        if node < 0:
+            return
+        var states = scratch.visited.states
+        var epoch = scratch.visited.epoch
+        var links = scratch.links
+        var fresh = scratch.selected
+        var used = clamp_links(
+            self.graph[], 0 if Self.base_layer else self.level, node, self.nodes, links
+        )
+        var count = 0
+        for i in range(used):
+            var id = links[unsafe_offset=i]
+            fresh[unsafe_offset=count] = id
+            count += Int(states[unsafe_offset=Int(id)] != epoch)
+        for i in range(count):
+            prefetch_measured[Self.S](
+                self.rows, row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i]))
+            )
 
     @always_inline
     def measure(self):

@@ -41,6 +41,11 @@ trait InterleavedSearches:
         """
         return False
 
+    def out_of_cache(self) -> Bool:
+        """Tells whether walks wait for memory, so that a single one should ask for it a hop ahead.
+        """
+        return False
+
     def finish(self, note: Self.State, mut scratch: Scratch):
         """Uses the beam that the walk has left in its scratch."""
         ...
@@ -118,6 +123,8 @@ def run_interleaved[
                 notes[unsafe_offset=lane] = notes[unsafe_offset=active]
                 waits[lane] = waits[active]
                 oldest = oldest % max(active, 1)
+        if active == 1 and errands.out_of_cache():
+            walks[].look_ahead()
         for lane in range(active):
             if not waits[lane]:
                 walks[unsafe_offset=lane].measure()

@@ -22,9 +22,19 @@ struct GrowableArray(Copyable, Movable):
 
 
 def reference_walk(
-    sample: Sample, query: Query, level: Int, bound: Int, start: Int, width: Int
+    sample: Sample,
+    query: Query,
+    level: Int,
+    bound: Int,
+    start: Int,
+    width: Int,
+    nearby: Int = 0,
+    far: Float64 = 0,
 ) -> GrowableArray:
     """Walks one level as Malkov and Yashunin's algorithm 2 has it: expands the nearest candidate, keeps the `width` nearest.
+
+    Where `nearby` is given it ends before a candidate more than `far` times as far as number `nearby`, once half of the width is
+    expanded.
     """
     var seen = List[Bool](length=bound, fill=False)
     var keys: List[Int] = [key_of(sample, query, level, start)]
@@ -39,6 +49,10 @@ def reference_walk(
             nearest += 1
         if nearest == len(nodes):
             return GrowableArray(keys^, nodes^, hops, distances)
+        if nearby > 0 and nearest >= max(nearby, width // 2):
+            var limit = far * Float64(Stored.value(Int32(keys[nearby - 1])))
+            if Float64(Stored.value(Int32(keys[nearest]))) > limit:
+                return GrowableArray(keys^, nodes^, hops, distances)
         open[nearest] = False
         hops += 1
         for link in sample.links(level, nodes[nearest]):
@@ -197,6 +211,61 @@ def test_a_whole_walk_agrees_with_the_reference() raises:
             wanted.hops += hops
             wanted.distances += distances
             compare(sample, wanted)
+    _ = sample^
+    release(values)
+
+
+def test_a_walk_that_ends_early_agrees_with_the_reference() raises:
+    """The distance that ends it is 1.02 and 0.08 for each doubling from k, but at least 8, to the width; narrow walks go on.
+    """
+    seed(14)
+    var values = allocate[Int8](DIM)
+    var sample = made(6)
+    var graph = Pointer(to=sample.graph).unsafe_origin_cast[MutUntrackedOrigin]()
+    var saved = 0
+    for width in [23, 24, 64, 100, 160]:
+        for k in [1, 8, 10, 20, 60]:
+            for _ in range(6):
+                var query = ask(sample, values, -1)
+                ref scratch = sample.scratches[][]
+                scratch.hops = 0
+                scratch.distances = 0
+                var walk = start_beam_search[Stored](
+                    graph, sample.rows(), ROWS, query, sample.scratches[], width
+                )
+                scratch.beam.end_early(k)
+                while walk.collect():
+                    walk.measure()
+                var nearby = max(k, 8)
+                var doublings = 0
+                while nearby << (doublings + 1) <= width:
+                    doublings += 1
+                # between two powers of 2 by a straight line
+                var part = Float64(width) / Float64(nearby << doublings) - 1
+                var far = 1.02 + 0.08 * (Float64(doublings) + part)
+                assert_true(
+                    width < 3 * nearby or abs(Float64(scratch.beam.far) - far) < 0.002,
+                    "far",
+                )
+                var hops = 0
+                var distances = 0
+                var start = greedy(sample, query, distances, hops)
+                var whole = reference_walk(sample, query, 0, ROWS, start, width)
+                var wanted = reference_walk(
+                    sample,
+                    query,
+                    0,
+                    ROWS,
+                    start,
+                    width,
+                    nearby if width >= 3 * nearby else 0,
+                    Float64(scratch.beam.far),
+                )
+                saved += whole.distances - wanted.distances
+                wanted.hops += hops
+                wanted.distances += distances
+                compare(sample, wanted)
+    assert_true(saved > 0)
     _ = sample^
     release(values)
 
