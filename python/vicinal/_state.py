@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _file_status, _info, _validate
+from vicinal._combining import Combiner
 from vicinal._cpu import native
 from vicinal._promises import Promises
 from vicinal._query_sample import QuerySample
@@ -43,6 +44,7 @@ _indexes: weakref.WeakValueDictionary[int, State] = weakref.WeakValueDictionary(
 def _after_fork() -> None:
     for index in list(_indexes.values()):
         native.index_forked(index._handle)
+        index._combiner = Combiner()  # those who waited stayed behind
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -54,6 +56,7 @@ class State:
     __slots__ = (
         "_M",
         "__weakref__",
+        "_combiner",
         "_compactions",
         "_dim",
         "_dtype",
@@ -100,6 +103,7 @@ class State:
         # search widths by (recall, k), as far as they were asked for; see _tuning.py
         self._tuned_widths: dict[tuple[float, int], int] = {}
         self._writer_lock = WriterLock()
+        self._combiner = Combiner()
         self._compactions = 0
         _indexes[id(self)] = self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._borrowed import can_borrow, copy_mode, on_disk
+from vicinal._combining import Batch
 from vicinal._cpu import native
 from vicinal._logging import logged
 from vicinal._progress import Report, reporting
@@ -19,7 +21,17 @@ from vicinal._string_ids import StringIds, as_strings
 if TYPE_CHECKING:
     from vicinal.vectors_io import VectorSource
 
-__all__ = ["add", "compact", "remove", "rows_of", "update", "write_rows"]
+__all__ = [
+    "add",
+    "check_conflict",
+    "compact",
+    "numbers_of",
+    "refuse_id",
+    "remove",
+    "rows_of",
+    "update",
+    "write_rows",
+]
 
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
 _MISSING = ("error", "ignore")
@@ -29,7 +41,7 @@ _CONFLICTS = ("error", "update", "skip")
 @logged
 def add(
     index: State,
-    vectors: ArrayLike | VectorSource,
+    vectors: ArrayLike | VectorSource | Iterator[Any],
     ids: ArrayLike | None,
     on_conflict: str,
     copy: bool | None,
@@ -38,14 +50,17 @@ def add(
 ) -> NDArray[Any]:
     """See `Index.add`."""
     index._require_writable()
-    if hasattr(vectors, "pieces"):
-        from vicinal.vectors_io._to_index import add_source
+    if not isinstance(vectors, np.ndarray):
+        if hasattr(vectors, "pieces"):
+            from vicinal.vectors_io._to_index import add_source
 
-        return add_source(index, vectors, ids, on_conflict, copy, num_threads, progress)
-    if on_conflict not in _CONFLICTS:
-        raise ValueError(
-            f"on_conflict: expected 'error', 'update' or 'skip', got {reprlib.repr(on_conflict)}"
-        )
+            return add_source(index, vectors, ids, on_conflict, copy, num_threads, progress)
+        if hasattr(vectors, "__next__"):
+            from vicinal._deferred import add_batches
+
+            return add_batches(index, vectors, ids, on_conflict, copy, num_threads, progress)
+    if on_conflict != "error":
+        check_conflict(on_conflict)
     threads = _validate.thread_count(num_threads)
     mode = copy if copy is True else copy_mode(copy)
     rows, given = _validate.as_rows(vectors, "vectors", index._dim, index._dtype)
@@ -54,12 +69,22 @@ def add(
         new_ids = new_ids.reshape(1)
     if new_ids is not None and new_ids.shape != (len(rows),):
         raise ValueError(f"ids: expected ({len(rows)},), got {new_ids.shape}")
+    if (
+        mode is True
+        and on_conflict != "skip"
+        and (progress is None or progress is False)
+        and index._combiner.serves(len(rows))
+        and not index._writer_lock.holds_any()
+    ):
+        batch = Batch(rows, given, new_ids, on_conflict == "update", threads)
+        internal = index._combiner.add(write_rows, index, batch)
+        return index._to_external(internal) if new_ids is None else new_ids.copy()
     with index._writer_lock.held():
         borrow = mode is not True and can_borrow(mode, index._handle, vectors, rows)
         only = None
         if new_ids is not None and on_conflict == "skip":
             _validate.refuse_repeats(new_ids)
-            only = np.flatnonzero(index._find_rows(_numbers(index, new_ids)) < 0)
+            only = np.flatnonzero(index._find_rows(numbers_of(index, new_ids)) < 0)
         internal = write_rows(
             index,
             rows,
@@ -110,7 +135,7 @@ def remove(
     known = _ids_of_present_rows(index, ids)
     with index._writer_lock.held():
         if missing == "ignore":
-            rows = index._find_rows(_numbers(index, known))
+            rows = index._find_rows(numbers_of(index, known))
             rows = rows[rows >= 0]
         else:
             rows = rows_of(index, known)
@@ -134,6 +159,14 @@ def compact(index: State, num_threads: int | None, progress: bool | Report | Non
         index._compactions += 1
         index._handle = handle
         index._compactions += 1
+
+
+def check_conflict(on_conflict: str) -> None:
+    """Refuse what `on_conflict` cannot be."""
+    if on_conflict not in _CONFLICTS:
+        raise ValueError(
+            f"on_conflict: expected 'error', 'update' or 'skip', got {reprlib.repr(on_conflict)}"
+        )
 
 
 def write_rows(
@@ -174,10 +207,8 @@ def write_rows(
         written, written_ids = rows[only], ids[only]
     else:
         only = None
-    with (
-        reporting(progress, len(written)) as report,
-        index._allocate_internal(written_ids) as numbers,
-    ):
+
+    def written_by(numbers: NDArray[np.int64] | None, report: Report | None) -> NDArray[np.int64]:
         internal = np.empty(len(rows), np.int64) if numbers is None else numbers.copy()
         status = native.index_add(
             index._handle,
@@ -195,21 +226,29 @@ def write_rows(
             if only is not None:
                 position = int(only[position])
             if kind == _DUPLICATE_ID:
-                _refuse_id(ids, position)
+                refuse_id(ids, position)
             _validate.refuse_rows(position * 8 + kind, "vectors", rows, given)
-    return internal
+        return internal
+
+    if (progress is None or progress is False) and (ids is None or index._strings is None):
+        return written_by(written_ids, None)  # a call of one row would notice what follows
+    with (
+        reporting(progress, len(written)) as report,
+        index._allocate_internal(written_ids) as numbers,
+    ):
+        return written_by(numbers, report)
 
 
 def rows_of(index: State, ids: NDArray[Any]) -> NDArray[np.int64]:
     """Return the row of each external id, all of which must be there."""
-    rows = index._find_rows(_numbers(index, ids))
+    rows = index._find_rows(numbers_of(index, ids))
     unknown = np.flatnonzero(rows < 0)
     if len(unknown):
         raise KeyError(f"ids: {_validate.shown(ids[unknown[0]])} is not in the index")
     return rows
 
 
-def _numbers(index: State, ids: NDArray[Any]) -> NDArray[np.int64]:
+def numbers_of(index: State, ids: NDArray[Any]) -> NDArray[np.int64]:
     """Return checked external ids as internal ones, -1 for unknown strings."""
     return ids if index._strings is None else index._strings.to_numbers(ids)
 
@@ -231,7 +270,8 @@ def _ids_of_new_rows(index: State, ids: ArrayLike | None) -> NDArray[Any] | None
     return as_strings(ids)
 
 
-def _refuse_id(ids: NDArray[Any] | None, position: int) -> NoReturn:
+def refuse_id(ids: NDArray[Any] | None, position: int) -> NoReturn:
+    """Raise what is wrong with an id of a batch; with automatic ones it is that there are none."""
     if ids is None:
         raise ValueError("ids: no automatic ones are left below 2**63; give ids of your own")
     _validate.refuse_repeats(ids[: position + 1])

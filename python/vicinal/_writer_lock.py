@@ -74,6 +74,11 @@ class WriterLock:
             )
         return self._given(others)
 
+    @staticmethod
+    def holds_any() -> bool:
+        """Tell whether the calling thread holds any lock of this kind."""
+        return any(lock._is_owned() for lock in _entered.locks)
+
     def still(self) -> AbstractContextManager[Any]:
         """Return what keeps others from writing in a `with` block; a writer itself may read."""
         return nullcontext() if self._lock._is_owned() else self.held()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import (
+    _deferred,
     _export,
     _float_queries,
     _kept_filter,
@@ -43,6 +44,7 @@ from vicinal.result import RangeResult, SearchResult
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from vicinal._deferred import Bulk
     from vicinal._trace import Trace
     from vicinal._tuning import MeasuredRecall, Tuning
     from vicinal._why_not import WhyNot
@@ -209,7 +211,7 @@ class Index(State):
 
     def add(
         self,
-        vectors: ArrayLike | VectorSource,
+        vectors: ArrayLike | VectorSource | Iterator[Any],
         ids: ArrayLike | None = None,
         *,
         on_conflict: str = "error",
@@ -221,12 +223,14 @@ class Index(State):
 
         Parameters
         ----------
-        vectors : array_like of shape (n, dim) or (dim,), or VectorSource
+        vectors : array_like of shape (n, dim) or (dim,), VectorSource or iterator
             A source that `read_vectors` returned is added a batch at a time, each of them whole or
-            not at all. Arrays are stored as they are if of the stored dtype. Other numbers are
-            converted once: to a float dtype by rounding to nearest, to an integer dtype only if
-            every value fits exactly. A bfloat16 index takes uint16 as the bits of bfloat16 values,
-            and other dtypes by value (through float32).
+            not at all. An iterator gives batches, arrays or (vectors, ids): all are read first,
+            while others may change the index, then added as if they had come in one array; an
+            exception in it leaves the index as it was. Arrays are stored as they are if of the
+            stored dtype. Other numbers are converted once: to a float dtype by rounding to nearest,
+            to an integer dtype only if every value fits exactly. A bfloat16 index takes uint16 as
+            the bits of bfloat16 values, and other dtypes by value (through float32).
         ids : int or array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
@@ -272,10 +276,62 @@ class Index(State):
         with metric "cosine". The array must not be changed as long as the index reads it, which
         keeps it alive: until a call that writes vectors has copied them (docs/guide/adding.md).
 
-        Threads: one writer at a time, a second waits; searches go on.
+        Threads: one writer at a time, a second waits; searches go on. Calls of up to 512 rows that
+        wait at the same moment, of threads other than the main one, are linked together, by as many
+        threads as they would have used in all: each is added whole or refused alone.
         Source: arXiv:1603.09320, algorithms 1 and 4.
         """
         return _updates.add(self, vectors, ids, on_conflict, copy, num_threads, progress)
+
+    def bulk(
+        self,
+        *,
+        on_conflict: str = "error",
+        num_threads: int | None = None,
+        progress: bool | Report | None = None,
+    ) -> Bulk:
+        """Return a block that collects rows, to `add` them by one call at its end.
+
+        An index that is filled by many calls is then built as fast as by one, and finds as much.
+        `bulk.add(vectors, ids=None)` checks what it is given at once. At the end of the block all
+        is added, or nothing if an exception ends it; `bulk.ids` are the ids then.
+
+        Parameters
+        ----------
+        on_conflict, num_threads, progress
+            As for `add`, of the call at the end. With "error" ids that are in the index are refused
+            at once as well.
+
+        Returns
+        -------
+        Bulk
+
+        Raises
+        ------
+        ValueError
+            If the index is read-only or `on_conflict` is unknown. At the end, with nothing added,
+            if an id has come to be in the index meanwhile.
+        MemoryError
+            At the end, with nothing added: what was collected is in memory twice then.
+
+        Notes
+        -----
+        Until the end `search`, `get`, `in`, `len` and `ids` know nothing of the rows.
+
+        Threads: any number may add to one block; the index is not held until its end, so that
+        others and this one may change it meanwhile.
+
+        Examples
+        --------
+        >>> import numpy as np, vicinal
+        >>> index = vicinal.Index(2)
+        >>> with index.bulk() as bulk:
+        ...     for row in np.eye(2):
+        ...         bulk.add(row)
+        >>> bulk.ids
+        array([0, 1])
+        """
+        return _deferred.Bulk(self, on_conflict, num_threads, progress)
 
     def update(
         self,

@@ -27,7 +27,14 @@ LOOKS += ("RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE")
 
 # Files whose moments are tried: those that hold locks and call the native code.
 TRACED = ("index.py", "_updates.py", "_merge.py", "_persistence.py", "_stats.py", "_state.py")
-TRACED += ("_writer_lock.py", "_progress.py", "_string_ids.py", "_file_status.py", "contextlib.py")
+TRACED += (
+    "_deferred.py",
+    "_writer_lock.py",
+    "_progress.py",
+    "_string_ids.py",
+    "_file_status.py",
+    "contextlib.py",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +109,14 @@ def pair() -> Pair:
     return index, other
 
 
+def fill_block(index: vicinal.Index) -> None:
+    with index.bulk() as bulk:
+        bulk.add(ROWS[:2])
+
+
 WRITES: dict[str, Callable[[vicinal.Index, vicinal.Index], object]] = {
     "add": lambda index, _: index.add(ROWS[:2]),
+    "bulk": lambda index, _: fill_block(index),
     "update": lambda index, _: index.update(ROWS[:2], [3, 4]),
     "remove": lambda index, _: index.remove([3, 4]),
     "compact": lambda index, _: index.compact(),

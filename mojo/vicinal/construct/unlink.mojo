@@ -305,21 +305,25 @@ struct WriteReplacements(Body):
         """Writes blocks, the last slots last to first: no empty slot comes before a used one."""
         ref graph = self.graph[]
         for part in range(begin, end):
-            ref patches = self.patches[unsafe_offset=part]
-            var word = 0
-            while word < patches.used:
-                var patch = patches.at(word)
-                var level = Int(patch[unsafe_offset=0])
-                var node = Int(patch[unsafe_offset=1])
-                var count = Int(patch[unsafe_offset=3])
-                if not self.log[].keep(graph, level, node, part):
-                    return
-                var block = graph.links(level, node)
-                for i in range(count):
-                    publish(block.unsafe_offset(i), Int(patch[unsafe_offset=HEAD + i]))
-                for i in range(graph.cap(level) - 1, count - 1, -1):
-                    publish(block.unsafe_offset(i), Int(EMPTY))
-                word += HEAD + count
+            for owner in range(STRIPES):
+                ref patches = self.patches[unsafe_offset=owner]
+                var word = 0
+                while word < patches.used:
+                    var patch = patches.at(word)
+                    var level = Int(patch[unsafe_offset=0])
+                    var node = Int(patch[unsafe_offset=1])
+                    var count = Int(patch[unsafe_offset=3])
+                    word += HEAD + count
+                    # rows are listed with the ordinals that they have above
+                    if node % STRIPES != part:
+                        continue
+                    if not self.log[].keep(graph, level, node, part):
+                        return
+                    var block = graph.links(level, node)
+                    for i in range(count):
+                        publish(block.unsafe_offset(i), Int(patch[unsafe_offset=HEAD + i]))
+                    for i in range(graph.cap(level) - 1, count - 1, -1):
+                        publish(block.unsafe_offset(i), Int(EMPTY))
 
 
 @fieldwise_init

@@ -1,11 +1,13 @@
 """Which rows can be reached from the entry point along links of level 0; needs links and row states only."""
-from vicinal.graph.links import Graph
+from vicinal.graph.links import Graph, prefetch_links
 from vicinal.rows.row_states import stays
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, release
 from vicinal.system.parallel import Unwatched, Watch
 
 comptime LOOK_EVERY = 4096
 """Rows between looks at the watch."""
+comptime AHEAD = 8
+"""Rows whose links are asked for before they are looked at."""
 
 
 struct Reachability(Movable):
@@ -49,6 +51,8 @@ struct Reachability(Movable):
                 return False
             var block = graph.links(0, Int(self.queue[unsafe_offset=next]))
             next += 1
+            if next + AHEAD < self.count:
+                prefetch_links(graph, 0, Int(self.queue[unsafe_offset=next + AHEAD]))
             for i in range(graph.cap(0)):
                 var row = Int(block[unsafe_offset=i])
                 if row >= graph.linked:

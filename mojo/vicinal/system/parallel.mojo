@@ -116,6 +116,12 @@ struct Shared(Movable):
     var job: Int
     var left: Int
     var stop: Bool
+    var members: Ptr[Member]
+    var threads: Ptr[UInt64]
+    var started: Int
+    """Threads besides the caller."""
+    var tried: Bool
+    """Whether they were started, as many as the system granted."""
 
     def __init__(out self):
         # zero bytes are initialised pthread objects on Linux; none is larger than 64 bytes
@@ -127,6 +133,10 @@ struct Shared(Movable):
         self.job = 0
         self.left = 0
         self.stop = False
+        self.members = no_block[Member]()
+        self.threads = no_block[UInt64]()
+        self.started = 0
+        self.tried = False
 
     def failed(self) -> Bool:
         """Tells whether memory was refused: no thread may be started then."""
@@ -140,6 +150,29 @@ struct Shared(Movable):
         release(self.mutex)
         release(self.start)
         release(self.done)
+        release(self.members)
+        release(self.threads)
+
+    def start_threads(mut self, count: Int):
+        """Starts so many threads, or as many as the system grants."""
+        self.tried = True
+        self.members = allocate[Member](count)
+        self.threads = allocate[UInt64](count)
+        if self.failed() or missing(self.members) or missing(self.threads):
+            return
+        var me = Pointer(to=self).unsafe_origin_cast[MutUntrackedOrigin]()
+        var entry: Entry = _member
+        while self.started < count:
+            var member = self.members.unsafe_offset(self.started)
+            member.unsafe_write(Member(self.started + 1, 0, me))
+            if (
+                external_call["pthread_create", c_int](
+                    self.threads.unsafe_offset(self.started), Int(0), entry, member
+                )
+                != 0
+            ):
+                return
+            self.started += 1
 
     def lock(self):
         """Enters the section that guards these fields."""
@@ -196,59 +229,44 @@ def _member(arg: MutOpaquePointer[MutUntrackedOrigin]) abi("C") -> Int:
 
 
 struct Team(Movable):
-    """Worker threads for the length of one call; the caller is worker 0."""
+    """Worker threads for the length of one call; the caller is worker 0.
+
+    They are started when there is first something to share: small calls, which have nothing, start none.
+    """
 
     var shared: Ptr[Shared]
-    """Made only if there are threads besides the caller; a team of one costs nothing."""
-    var members: Ptr[Member]
-    var threads: Ptr[UInt64]
-    var started: Int
-    """Threads besides the caller."""
+    """Made only if there may be threads besides the caller; a team of one costs nothing."""
+    var others: Int
+    """Threads besides the caller, at most."""
 
     def __init__(out self, size: Int):
-        """Starts `size` - 1 threads, or as many as the system grants."""
-        var others = max(0, min(size, MAX_THREADS) - 1)
+        """Makes a team of `size`, of which the system may grant fewer."""
+        self.others = max(0, min(size, MAX_THREADS) - 1)
         self.shared = no_block[Shared]()
-        self.members = no_block[Member]()
-        self.threads = no_block[UInt64]()
-        self.started = 0
-        if others == 0:
+        if self.others == 0:
             return
         var shared = allocate[Shared](1)
         if missing(shared):
+            self.others = 0
             return
         shared.unsafe_write(Shared())
-        var members = allocate[Member](others)
-        var threads = allocate[UInt64](others)
-        var entry: Entry = _member
-        var started = 0
-        if shared[].failed() or missing(members) or missing(threads):
-            others = 0
-        while started < others:
-            var member = members.unsafe_offset(started)
-            member.unsafe_write(Member(started + 1, 0, shared))
-            if (
-                external_call["pthread_create", c_int](
-                    threads.unsafe_offset(started), Int(0), entry, member
-                )
-                != 0
-            ):
-                break
-            started += 1
         self.shared = shared
-        self.members = members
-        self.threads = threads
-        self.started = started
 
     def __deinit__(deinit self):
         if missing(self.shared):
             return
-        if self.started != 0:
+        if self.shared[].started != 0:
             self._stop()
         self.shared.unsafe_deinit_pointee()
         release(self.shared)
-        release(self.members)
-        release(self.threads)
+
+    def _started(self) -> Int:
+        """Starts the threads unless that was done, and returns how many there are."""
+        if self.others == 0:
+            return 0
+        if not self.shared[].tried:
+            self.shared[].start_threads(self.others)
+        return self.shared[].started
 
     def _stop(self):
         """Ends the threads."""
@@ -257,13 +275,13 @@ struct Team(Movable):
         store_release(self.shared[].generation, self.shared[].generation + 1)
         _ = external_call["pthread_cond_broadcast", c_int](self.shared[].start)
         self.shared[].unlock()
-        for i in range(self.started):
-            _ = external_call["pthread_join", c_int](self.threads[unsafe_offset=i], Int(0))
+        for i in range(self.shared[].started):
+            _ = external_call["pthread_join", c_int](self.shared[].threads[unsafe_offset=i], Int(0))
 
     @always_inline
     def size(self) -> Int:
         """Returns the number of workers, the caller included."""
-        return self.started + 1
+        return self.others + 1
 
     def run[F: Body, V: Watch](self, count: Int, grain: Int, body: F, mut watch: V) -> Bool:
         """Runs `body` over items 0 .. count-1 in pieces of `grain`, on all workers.
@@ -284,12 +302,12 @@ struct Team(Movable):
             count,
             max(grain, 1),
         )
-        var shared_work = self.started != 0 and count > job.grain
+        var shared_work = count > job.grain and self._started() != 0
         if shared_work:
             self.shared[].lock()
             self.shared[].entry = _run_job[F]
             self.shared[].job = Int(Pointer(to=job))
-            self.shared[].left = self.started
+            self.shared[].left = self.shared[].started
             store_release(self.shared[].generation, self.shared[].generation + 1)
             _ = external_call["pthread_cond_broadcast", c_int](self.shared[].start)
             self.shared[].unlock()

@@ -39,6 +39,9 @@ comptime NOT_BYTES = 5
 comptime GRAIN = 64
 """Rows of a piece when rows are checked or copied."""
 
+comptime ROWS_A_THREAD = 2
+"""Rows that are linked for each thread, at least: to start one takes half as long as to link a row."""
+
 
 @fieldwise_init
 struct InspectRows[S: Space](Body):
@@ -163,7 +166,13 @@ struct DoChange[V: Watch](SpaceTask):
         self.status = encode[S](index, change.places(), change.added, change.until(), team, watch)
         _ = index.build_statistics.add_elapsed(ENCODE, time)
         if self.status == DONE:
-            self.status = link_change[S, Self.V](index, change, team, watch)
+            var linkers = self.threads
+            if index.graph[].linked != 0:
+                linkers = min(linkers, max(change.added // ROWS_A_THREAD, 1))
+            if linkers == self.threads:
+                self.status = link_change[S, Self.V](index, change, team, watch)
+            else:
+                self.status = link_change[S, Self.V](index, change, Team(linkers), watch)
         if self.status != DONE:
             if index.codes != codes:
                 index.give_up_codes()

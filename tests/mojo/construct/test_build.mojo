@@ -282,6 +282,29 @@ def test_undo_puts_every_byte_back() raises:
         assert_equal(sample.bytes(), after)
 
 
+def test_the_log_names_the_rows_that_changed() raises:
+    seed(9)
+    comptime BEFORE = 900
+    comptime ROWS = BEFORE + 200
+    var sample = Sample(ROWS, 6)
+    sample.link_all(BEFORE, 12)
+    var before = List[List[Int]]()
+    for row in range(BEFORE):
+        before.append(sample.links(0, row))
+    var log = UndoLog(sample.graph)
+    var unwatched = Unwatched()
+    assert_equal(log.kept_rows().size, 0)
+    assert_equal(sample.link(ROWS, 12, 3, log, unwatched), 1)
+    var kept = log.kept_rows()
+    var next = 0
+    for row in range(BEFORE):
+        var is_kept = next < kept.size and Int(kept.at(next)[]) == row
+        next += Int(is_kept)
+        assert_true(is_kept or sample.links(0, row) == before[row])
+    assert_equal(next, kept.size)  # ascending, each once, none of the new ones
+    assert_true(next > 100)
+
+
 def test_repair_reaches_rows_cut_off() raises:
     seed(6)
     comptime ROWS = 500

@@ -224,6 +224,17 @@ def test_every_item_is_done_once() raises:
                     check_region(team, count, grain)
 
 
+def test_threads_start_when_there_is_something_to_share() raises:
+    var team = Team(3)
+    check_region(team, 5, 5)
+    check_region(team, 0, 1)
+    assert_equal(team.shared[].started, 0)
+    check_region(team, 5, 1)
+    assert_equal(team.shared[].started, 2)
+    check_region(team, 5, 1)
+    assert_equal(team.shared[].started, 2)
+
+
 def test_the_caller_waits_for_the_others() raises:
     comptime COUNT = 12
     var team = Team(3)
