@@ -60,5 +60,5 @@ def test_many_writers() -> None:
     for ef, recall in told["recall"]["grown"].items():
         assert recall > told["recall"]["fresh"][ef] - 0.03
     assert told["rows_that_do_not_find_themselves"] <= len(outcome.rows) // 500
-    # removed rows keep their places for a while
-    assert told["bytes"] < 1.6 * told["bytes_fresh"]
+    # removed rows keep their places for a while, and columns grow in steps
+    assert told["bytes"] < 2.5 * told["bytes_fresh"]
