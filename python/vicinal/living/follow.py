@@ -28,11 +28,11 @@ _TRIES = 1000
 class Follower:
     """A file that is searched while another process writes it; `vicinal.open(path, follow=True)`.
 
-    Every search sees a state that the writer has flushed. Before it begins it takes up what has come
-    since: a new file, which is mapped, so that all readers share its memory, and up to 1 MiB and 256
-    rows of the journal; a larger flush is seen once all of it has been taken up, by further searches
-    or by `refresh`. Nothing that goes wrong with that is an error of the search, which answers from
-    what it has.
+    Every search sees a state that the writer has flushed. Before it begins it takes up what has
+    come since: a new file, which is mapped, so that all readers share its memory, and up to 1 MiB
+    and 256 rows of the journal; a larger flush is seen once all of it has been taken up, by further
+    searches or by `refresh`. Nothing that goes wrong with that is an error of the search, which
+    answers from what it has.
 
     Rows of the journal are in memory, of each reader for itself, until a checkpoint.
 

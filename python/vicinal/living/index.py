@@ -25,16 +25,16 @@ __all__ = ["LivingIndex"]
 class LivingIndex(Index):
     """An index that `vicinal.open(path, mode="rw")` returned: its changes survive what happens.
 
-    Everything that an `Index` does, and `flush`, `checkpoint` and `close`. A change is in memory when
-    its call returns, in the journal beside the file soon after, and on the disk once `flush` has
+    Everything that an `Index` does, and `flush`, `checkpoint` and `close`. A change is in memory
+    when its call returns, and in the journal beside the file, on the disk, once `flush` has
     returned. A `with` block closes the index at its end.
 
     `copy`, pickles and `save` to another path give plain indexes.
 
     Notes
     -----
-    Threads: as `Index`; `flush` and `checkpoint` may be called by any number of threads at any time.
-    A forked child can search its copy but not change it.
+    Threads: as `Index`; `flush` and `checkpoint` may be called by any number of threads at any
+    time. A forked child can search its copy but not change it.
 
     Examples
     --------
@@ -107,8 +107,8 @@ class LivingIndex(Index):
         Parameters
         ----------
         checkpoint : bool
-            False leaves the journal as it is, which takes no time: the next mode="rw" or follow=True
-            reads it.
+            False leaves the journal as it is, which takes no time: the next mode="rw" or
+            follow=True reads it.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class LivingIndex(Index):
     @property
     def journal_bytes(self) -> int:
         """Bytes of changes in the journal, those with them that are still in memory."""
-        return self._log.journal.bytes
+        return self._log.journal.size
 
     def __enter__(self) -> Self:
         return self
@@ -211,4 +211,4 @@ class LivingIndex(Index):
     def stats(self) -> dict[str, Any]:
         """As `Index.stats`, and `journal`: its `bytes`, and how often the disk was waited for."""
         journal = self._log.journal
-        return {**super().stats(), "journal": {"bytes": journal.bytes, "syncs": journal.syncs}}
+        return {**super().stats(), "journal": {"bytes": journal.size, "syncs": journal.syncs}}

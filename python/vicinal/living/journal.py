@@ -1,4 +1,4 @@
-"""The journal that a writer appends to: changes wait in memory, and are on the disk after `sync`."""
+"""The journal that a writer appends to: changes wait in memory, and are on disk after `sync`."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class _Waiting(NamedTuple):
 class Journal:
     """An open journal.
 
-    Records have positions, which go on from one journal to the next that takes its place; a record's
-    number in the file is its position less `first`.
+    Records have positions, which go on from one journal to the next that takes its place; the
+    number of a record in the file is its position less `first`.
 
     Threads: `append` is called by one thread at a time; `sync` by any number, and one call to the
     disk serves all that wait by then.
@@ -118,7 +118,7 @@ class Journal:
         self.syncs = 0
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of records, those in memory with them."""
         return self.end - HEADER_BYTES + self._waiting_bytes
 

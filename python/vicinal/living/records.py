@@ -267,7 +267,7 @@ def to_ids(content: bytes | memoryview, strings: bool) -> tuple[NDArray[Any], in
 
 def of_rows(ids: NDArray[Any], rows: NDArray[Any]) -> bytes:
     """Return ids and rows as bytes."""
-    return of_ids(ids) + np.ascontiguousarray(rows).tobytes()
+    return b"".join((of_ids(ids), np.ascontiguousarray(rows).tobytes()))
 
 
 def to_rows(content: bytes | memoryview, header: Header) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -28,7 +28,7 @@ _TUNING_WORDS = 8  # of a row of native.index_tuning
 
 
 class _Batch:
-    """Changes that wait: rows to write, the last for each id, and ids to remove; none is in both."""
+    """Changes that wait: rows to write, the last of each id, and ids to remove; none is in both."""
 
     def __init__(self, index: State) -> None:
         self._index = index

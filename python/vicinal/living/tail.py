@@ -1,7 +1,7 @@
 """What a reader has of one file and its journal: the mapped file, and the changes since in memory.
 
 Rows of the journal are in a small index of their own, each under a key that is its number there. A
-row that the file has in an older form, or that was removed, is left out of what is found in the file.
+row that the file has in an older form, or that was removed, is left out of what the file is asked.
 """
 
 from __future__ import annotations

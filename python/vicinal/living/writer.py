@@ -191,7 +191,7 @@ class Writer:
             return
         if self._process == os.getpid():
             self.flush()
-            if fold and self.journal.bytes:
+            if fold and self.journal.size:
                 self.checkpoint()
             with self._of()._writer_lock.held():
                 self.journal.sync(self.journal.position)
@@ -208,7 +208,7 @@ def _abandon(process: int, journal: Journal, lock: FileLock, ended: threading.Ev
     with suppress(OSError):
         journal.sync(journal.position)
     journal.close()
-    if not journal.bytes:
+    if not journal.size:
         with suppress(OSError):
             os.unlink(journal.path)
     lock.release()
