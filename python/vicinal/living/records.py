@@ -242,9 +242,10 @@ def walk(data: memoryview, salt: int) -> Iterator[Record]:
 
 def of_ids(ids: NDArray[Any]) -> bytes:
     """Return ids as bytes: their number, then int64, or ends and UTF-8 of strings."""
-    count = np.int64(len(ids)).tobytes()
+    count: bytes = np.int64(len(ids)).tobytes()
     if ids.dtype.kind != "O":
-        return count + np.ascontiguousarray(ids, "<i8").tobytes()
+        numbers: bytes = np.ascontiguousarray(ids, "<i8").tobytes()
+        return count + numbers
     text = [name.encode() for name in ids.tolist()]
     ends = np.cumsum([len(each) for each in text], dtype="<i8")
     return b"".join((count, ends.tobytes(), *text))
@@ -267,7 +268,8 @@ def to_ids(content: bytes | memoryview, strings: bool) -> tuple[NDArray[Any], in
 
 def of_rows(ids: NDArray[Any], rows: NDArray[Any]) -> bytes:
     """Return ids and rows as bytes."""
-    return b"".join((of_ids(ids), np.ascontiguousarray(rows).tobytes()))
+    values: bytes = np.ascontiguousarray(rows).tobytes()
+    return of_ids(ids) + values
 
 
 def to_rows(content: bytes | memoryview, header: Header) -> tuple[NDArray[Any], NDArray[Any]]:
