@@ -48,9 +48,7 @@ def names(path: Path) -> list[str]:
 
 def content(index: Any) -> dict[Any, bytes]:
     ids = index.ids
-    return {
-        id: row.tobytes() for id, row in zip(ids.tolist(), index.get(ids), strict=True)
-    }
+    return {id: row.tobytes() for id, row in zip(ids.tolist(), index.get(ids), strict=True)}
 
 
 # ---- changes come back
@@ -240,9 +238,7 @@ def test_one_wait_serves_many(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert all(5000 + i in again for i in range(9))
 
 
-def test_additions_go_on_during_a_checkpoint(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_additions_go_on_during_a_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vicinal.living import checkpoint
 
     monkeypatch.setattr(checkpoint, "_SMALL", 0)  # by a child process, small as it is

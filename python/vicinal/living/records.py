@@ -276,6 +276,8 @@ def to_rows(content: bytes | memoryview, header: Header) -> tuple[NDArray[Any], 
     """Return ids and rows, as `of_rows` took them."""
     ids, end = to_ids(content, header.strings)
     rows = np.frombuffer(content, header.dtype, len(ids) * header.width, end)
+    if not rows.flags.aligned:  # behind the text of strings
+        rows = rows.copy()
     return ids, rows.reshape(len(ids), header.width)
 
 
