@@ -4,10 +4,10 @@
 
 One file lives through all of it. A child opens it, adds, updates and removes rows, flushes, makes
 checkpoints and closes, in an order that follows from the number of the step, and says before and
-after each what it does. It is killed at a random moment; then the file is opened and compared, id by
-id and byte by byte, with what the steps lead to: all that a flush had returned for must be there, and
-what is there must be a state between two steps. Meanwhile readers follow the file and note which
-states they see. Prints one line of JSON; an AssertionError says what was wrong.
+after each what it does. It is killed at a random moment; then the file is opened and compared, id
+by id and byte by byte, with what the steps lead to: all that a flush had returned for must be
+there, and what is there must be a state between two steps. Meanwhile readers follow the file and
+note which states they see. Prints one line of JSON; an AssertionError says what was wrong.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -122,7 +123,7 @@ def test_torn_at_every_record(
     """A journal that ends anywhere is read up to the last whole change."""
     limits = ends(journalled)
     seen = []
-    for begin, end in zip(limits, limits[1:], strict=False):
+    for begin, end in itertools.pairwise(limits):
         for place in (begin, begin + 1, (begin + end) // 2, end - 1):
             count, _ = opened(journalled.journal[:place])
             seen.append(count)

@@ -17,7 +17,6 @@ import numpy as np
 from vicinal import _file_status, _info, _persistence
 from vicinal._cpu import native
 from vicinal._state import State
-from vicinal.living.journal import sync_folder
 
 __all__ = ["TEMPORARY", "replace_file", "write_now"]
 
@@ -138,6 +137,5 @@ class _Writing:
 
 
 def replace_file(path: str) -> None:
-    """Put the finished file in the place of the old one, durably."""
+    """Put the finished file in the place of the old one; `sync_folder` makes that durable."""
     os.rename(path + TEMPORARY, path)
-    sync_folder(path)

@@ -13,7 +13,7 @@ from vicinal.errors import ConflictError
 from vicinal.living import records
 from vicinal.living.records import HEADER_BYTES, Header
 
-__all__ = ["Journal", "new_header", "read_at", "sync_folder", "write_new"]
+__all__ = ["Journal", "new_header", "put_new", "read_at", "sync_folder", "write_new"]
 
 _AT_ONCE = 1 << 30  # Linux moves at most 2 GiB in one call
 _SPILL = 16 << 20  # bytes in memory beyond which they are written, though nobody waits for the disk
@@ -24,19 +24,32 @@ def new_header(base: str, dtype: str, width: int, strings: bool) -> Header:
     return Header(secrets.token_hex(16), base, secrets.randbits(32), dtype, width, strings)
 
 
-def write_new(path: str, data: bytes) -> int:
-    """Put a file under a path, durably and at once; return it open for writing."""
+def put_new(path: str, data: bytes) -> int:
+    """Put a file under a path at once; return it open for writing.
+
+    It is on the disk, but its name is not before `sync_folder`.
+    """
     temporary = f"{path}.new"
     file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         write_at(file, data, 0)
         os.fsync(file)
         os.rename(temporary, path)
-        sync_folder(path)
     except BaseException:
         os.close(file)
         with suppress(OSError):
             os.unlink(temporary)
+        raise
+    return file
+
+
+def write_new(path: str, data: bytes) -> int:
+    """Put a file under a path, durably and at once; return it open for writing."""
+    file = put_new(path, data)
+    try:
+        sync_folder(path)
+    except BaseException:
+        os.close(file)
         raise
     return file
 
@@ -215,7 +228,7 @@ class Journal:
             if kept:
                 data += records.encode(header.salt, records.MARKER, len(kept), len(kept), b"")
             try:
-                file = write_new(self.path, data)
+                file = put_new(self.path, data)
             except BaseException:
                 self.header = old
                 raise
@@ -229,6 +242,11 @@ class Journal:
                 self.first = position
                 self._file, self.end = file, len(data)
                 self.doubtful = None
+            try:
+                sync_folder(self.path)
+            except OSError as error:  # after a crash the old journal might have the name
+                self.doubtful = f"fsync of the folder: {error.strerror}"
+                raise
 
     def _behind(self, position: int) -> list[_Waiting]:
         """Return the records behind a position that have been written, markers left out."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _attributes, _identity, _persistence, _updates
+from vicinal import _attributes, _identity, _persistence, _updates, _validate
 from vicinal._kept_filter import Filter
 from vicinal.errors import CorruptError
 from vicinal.index import Index
@@ -73,6 +73,7 @@ class Tail:
         self._unseen: list[tuple[Any, int]] = []
         self._settings: dict[str, Any] | None = None
         self._fresh: Index | None = None
+        self._taken: list[NDArray[Any]] = []  # rows with keys that are not in it yet
         self._keys = 0
         self._names: NDArray[Any] = np.empty(0, object if self._strings else np.int64)
         self._live: dict[Any, int] = {}
@@ -138,6 +139,7 @@ class Tail:
             self._read(size)
         while self._changes and self._changes[0].number <= self._synced and rows > 0:
             rows -= self._make(rows)
+        self._write()
         if self._changes and self._changes[0].number <= self._synced:
             return False
         self._show()
@@ -175,7 +177,7 @@ class Tail:
                 self._rows = (*records.to_rows(change.content, self._header), 0)
             ids, rows, done = self._rows
             end = min(len(ids), done + most)
-            self._write(ids[done:end], rows[done:end])
+            self._take(ids[done:end], rows[done:end])
             if end < len(ids):
                 self._rows = ids, rows, end
                 return end - done
@@ -191,7 +193,21 @@ class Tail:
         self._changes.pop(0)
         return max(count, 1)
 
-    def _write(self, ids: NDArray[Any], rows: NDArray[Any]) -> None:
+    def _take(self, ids: NDArray[Any], rows: NDArray[Any]) -> None:
+        """Give rows their keys; `_write` puts all of them into the index at once."""
+        end = self._keys + len(ids)
+        if end > len(self._names):  # views hold the old one
+            names = np.empty(max(2 * len(self._names), end, 256), self._names.dtype)
+            names[: self._keys] = self._names[: self._keys]
+            self._names = names
+        self._names[self._keys : end] = ids
+        self._unseen += zip(ids.tolist(), range(self._keys, end), strict=True)
+        self._taken.append(rows)
+        self._keys = end
+
+    def _write(self) -> None:
+        if not self._taken:
+            return
         base = self.base
         if self._fresh is None:
             self._fresh = Index(
@@ -201,17 +217,13 @@ class Tail:
                 M=base.M,
                 ef_construction=base.ef_construction,
             )
-        keys = np.arange(self._keys, self._keys + len(ids), dtype=np.int64)
+        rows = np.concatenate(self._taken)
+        keys = np.arange(self._keys - len(rows), self._keys, dtype=np.int64)
+        # a piece between two searches is too small to be shared
+        threads = 1 if len(rows) <= APPLY_ROWS else _validate.thread_count(None)
         with self._fresh._writer_lock.held():
-            _updates.write_rows(self._fresh, rows, rows, keys, 1, None)
-        if self._keys + len(ids) > len(self._names):  # views hold the old one
-            room = max(2 * len(self._names), self._keys + len(ids), 256)
-            names = np.empty(room, self._names.dtype)
-            names[: self._keys] = self._names[: self._keys]
-            self._names = names
-        self._names[self._keys : self._keys + len(ids)] = ids
-        self._unseen += zip(ids.tolist(), keys.tolist(), strict=True)
-        self._keys += len(ids)
+            _updates.write_rows(self._fresh, rows, rows, keys, threads, None, replace=True)
+        self._taken = []
 
     # ---- showing them
 

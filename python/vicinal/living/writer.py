@@ -16,7 +16,7 @@ from vicinal._logging import WARNING, log
 from vicinal._state import State
 from vicinal.errors import ConflictError
 from vicinal.living import checkpoint, records
-from vicinal.living.journal import Journal, new_header
+from vicinal.living.journal import Journal, new_header, sync_folder
 from vicinal.living.lock import FileLock
 from vicinal.living.replay import settings_of
 
@@ -174,6 +174,7 @@ class Writer:
                 raise
             self._identity = _identity.of_path(self.path)
             _identity.remember(index, self.path, self._identity)
+            sync_folder(self.path)  # if it fails, the old journal still holds all of it
             header = journal.header
             journal.restart(
                 new_header(
