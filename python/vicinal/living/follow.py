@@ -243,10 +243,11 @@ class Follower:
             As `Index.search`; ValueError also for filters of booleans, since rows come and go.
         """
         view = self._take_up()
-        width = view.ef_search if ef_search is None else ef_search
-        options: dict[str, Any] = {"ef_search": width, "num_threads": num_threads}
+        options: dict[str, Any] = {"ef_search": ef_search, "num_threads": num_threads}
         if exact is not None:
             options["exact"] = exact
+        if ef_search is None and not exact:
+            options["ef_search"] = view.ef_search
         allowed, without = _as_given(filter, "filter"), _as_given(exclude, "exclude")
         found = view.base.search(queries, k, **options, **_of_base(view, allowed, without))
         if view.fresh is None or not view.live:
