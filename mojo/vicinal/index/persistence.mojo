@@ -32,7 +32,7 @@ from vicinal.system.parallel import Unwatched, Watch, usable_cores
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime SECTIONS = 20
+comptime SECTIONS = 21
 comptime MAX_TUNINGS = 4096
 
 
