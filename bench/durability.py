@@ -414,6 +414,9 @@ def main() -> None:
         import datasets
 
         data = datasets.load(options.data)
+        # the name of a package that LanceDB looks for
+        del sys.modules["datasets"]
+        sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
         rows = np.ascontiguousarray(data.base[: options.rows + EXTRA], np.float32)
         queries = np.ascontiguousarray(data.queries[:500], np.float32)
     base, extra = rows[: options.rows], rows[options.rows :]

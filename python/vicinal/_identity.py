@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -17,14 +18,15 @@ __all__ = [
     "guarded",
     "journal_of",
     "lock_of",
+    "look",
     "of_path",
-    "remember",
     "same_file",
     "warn_of_journal",
 ]
 
 # Device, inode, bytes and time of the last change: no two files that were ever written are equal.
 Identity = tuple[int, int, int, int]
+Found = tuple[str, os.stat_result]
 
 _JOURNAL = ".journal"
 _HEADER, _TABLE, _ENTRY = 4096, 256, 64  # docs/design/format.md
@@ -32,10 +34,24 @@ _HEADER, _TABLE, _ENTRY = 4096, 256, 64  # docs/design/format.md
 
 def of_path(path: PathLike) -> Identity | None:
     """Return what a path leads to now, None if there is nothing."""
+    found = look(path)
+    return None if found is None else _identity_of(found[1])
+
+
+def look(path: PathLike) -> Found | None:
+    """Return where a path leads and what the system says of it; each open asks, so little more."""
+    name = os.fsdecode(path)
     try:
-        about = os.stat(path)
+        about = os.lstat(name)
+        if stat.S_ISLNK(about.st_mode):
+            name = os.path.realpath(name)
+            about = os.stat(name)
     except (OSError, ValueError):
         return None
+    return name if name.startswith("/") else os.path.abspath(name), about
+
+
+def _identity_of(about: os.stat_result) -> Identity:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
@@ -56,11 +72,6 @@ def lock_of(path: PathLike) -> str:
 
 def _real(path: PathLike) -> str:
     return os.path.realpath(os.fsdecode(path))
-
-
-def remember(index: State, path: PathLike, identity: Identity | None) -> None:
-    """Note that an index has the content of a file."""
-    index._origin = None if identity is None else (_real(path), identity)
 
 
 def fingerprint(path: PathLike | int) -> str:
@@ -108,7 +119,7 @@ def guarded(index: State, path: PathLike, force: bool) -> Iterator[None]:
             _refuse_journal(path)
         yield
         with suppress(OSError):
-            remember(index, path, of_path(path))
+            index._origin = look(path)
 
 
 @contextmanager
@@ -129,10 +140,10 @@ def _locked(path: PathLike) -> Iterator[None]:
 
 def _refuse_other(index: State, path: PathLike) -> None:
     origin = index._origin
-    if origin is None or _real(path) != origin[0]:
+    if origin is None or not same_file(path, origin[0]):
         return
     now = of_path(path)
-    if now is not None and now != origin[1]:
+    if now is not None and now != _identity_of(origin[1]):
         raise ConflictError(
             f"path: {os.fsdecode(path)} is no longer the file that this index was opened from or "
             "saved to; open it and change that, or force=True replaces it"
@@ -140,29 +151,29 @@ def _refuse_other(index: State, path: PathLike) -> None:
 
 
 def _refuse_journal(path: PathLike) -> None:
-    if _journalled(path):
+    if _journalled(_real(path)):
         raise ConflictError(
             f"path: {os.fsdecode(path)} has a journal with changes that this index does not hold; "
             'open it with mode="rw", or force=True gives them up'
         )
 
 
-def warn_of_journal(path: PathLike) -> None:
+def warn_of_journal(index: State) -> None:
     """Warn whoever opens a file without the changes that lie beside it."""
-    if _journalled(path):
+    origin = index._origin
+    if origin is not None and _journalled(origin[0]):
         warnings.warn(
-            f"{os.fsdecode(path)} has a journal with changes that are not in the file; "
+            f"{origin[0]} has a journal with changes that are not in the file; "
             'follow=True and mode="rw" see them',
             RuntimeWarning,
             3,
         )
 
 
-def _journalled(path: PathLike) -> bool:
-    try:
-        return os.stat(os.fsdecode(path) + _JOURNAL).st_size > JOURNAL_HEADER
-    except OSError:
-        return os.path.islink(path) and _journalled(_real(path))
+def _journalled(real: str) -> bool:
+    name = real + _JOURNAL
+    # asked first, since that raises nothing where there is none
+    return os.access(name, os.F_OK) and os.path.getsize(name) > JOURNAL_HEADER
 
 
 JOURNAL_HEADER = 256

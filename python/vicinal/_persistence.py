@@ -55,7 +55,7 @@ def open_index(
     resident = _residence.check(resident, mode)
     descriptor = path if isinstance(path, int) else None
     shown = "" if isinstance(path, int) else path
-    identity = None if isinstance(path, int) else _identity.of_path(path)
+    found = None if isinstance(path, int) else _identity.look(path)
     index = kind.__new__(kind)
     index._adopt(
         _file_status.call(
@@ -66,8 +66,7 @@ def open_index(
         ),
         shown,
     )
-    if identity is not None:
-        _identity.remember(index, shown, identity)
+    index._origin = found
     if mode == "r":
         index._resident = _residence.keep(index._handle, resident)
     return index

@@ -112,7 +112,7 @@ class State:
         # of a living file: what takes note of changes; see `vicinal.living`
         self._log: Any = None
         # the file that has the same content, and what it was; see `_identity`
-        self._origin: tuple[str, tuple[int, int, int, int]] | None = None
+        self._origin: tuple[str, os.stat_result] | None = None
         self._writer_lock = WriterLock()
         self._combiner = Combiner()
         self._compactions = 0

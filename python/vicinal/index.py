@@ -1752,7 +1752,7 @@ def open(
     if pickle != "bytes":
         return _by_path.opened(Index, path, mode, verify, resident, pickle)
     index = _persistence.open_index(Index, path, mode, verify, resident)
-    _identity.warn_of_journal(path)
+    _identity.warn_of_journal(index)
     return index
 
 

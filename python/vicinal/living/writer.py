@@ -173,7 +173,7 @@ class Writer:
                 self._gap = self._gap or gap
                 raise
             self._identity = _identity.of_path(self.path)
-            _identity.remember(index, self.path, self._identity)
+            index._origin = _identity.look(self.path)
             sync_folder(self.path)  # if it fails, the old journal still holds all of it
             header = journal.header
             journal.restart(
