@@ -172,6 +172,13 @@ def vicinal_tells(
 
     taken = timed(hundred, 10)
     say("add 100, flush", **summary(taken), rows_per_second=round(1000 / sum(taken), 1))
+
+    def call(i: int) -> None:
+        live.add(extra[4600 + 100 * i :][:100])
+        live.flush()
+
+    taken = timed(call, 10)
+    say("add 100 rows a call, flush", **summary(taken), rows_per_second=round(1000 / sum(taken), 1))
     say("add without flush", **summary(timed(lambda i: live.add(extra[3600 + i]), 1000)))
 
     # searches beside writers
