@@ -7,6 +7,7 @@ from bindings.file_api import (
     index_verify,
     index_version,
     index_write,
+    index_write_apart,
 )
 from bindings.ids_api import (
     index_ids,
@@ -18,6 +19,7 @@ from bindings.ids_api import (
 )
 from bindings.info_api import (
     exact_below,
+    index_attributes,
     index_check,
     index_compare_counts,
     index_forked,
@@ -26,6 +28,7 @@ from bindings.info_api import (
     index_info,
     index_rows,
     index_kept_queries,
+    index_set_attributes,
     index_set_kept_queries,
     index_set_tuning,
     index_tuning,
@@ -46,7 +49,7 @@ from bindings.update_api import index_add, index_compact, index_must_copy, index
 @export
 def PyInit__native() abi("C") -> Obj:
     """Makes the module `_native`; takes well under a millisecond and starts nothing."""
-    var methods = Methods(48)
+    var methods = Methods(51)
     methods.add[index_new](
         "index_new",
         "index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle",
@@ -121,11 +124,18 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_write](
         "index_write", "index_write(handle, descriptor, ef_search, status) -> None"
     )
+    methods.add[index_write_apart](
+        "index_write_apart", "index_write_apart(handle, descriptor, report, ef_search) -> process"
+    )
     methods.add[index_version]("index_version", "index_version(handle) -> int")
     methods.add[index_tuning]("index_tuning", "index_tuning(handle) -> bytes")
     methods.add[index_kept_queries]("index_kept_queries", "index_kept_queries(handle) -> bytes")
     methods.add[index_set_kept_queries](
         "index_set_kept_queries", "index_set_kept_queries(handle, data) -> None"
+    )
+    methods.add[index_attributes]("index_attributes", "index_attributes(handle) -> bytes")
+    methods.add[index_set_attributes](
+        "index_set_attributes", "index_set_attributes(handle, data) -> None"
     )
     methods.add[index_set_tuning]("index_set_tuning", "index_set_tuning(handle, rows) -> None")
     methods.add[index_trace](

@@ -22,7 +22,13 @@ from bindings.python_api import (
 from vicinal.file.mapped import verify
 from vicinal.file.posix import InputFile, Status
 from vicinal.index.header import IndexFile
-from vicinal.index.persistence import format_version, open_index, save_index, write_index
+from vicinal.index.persistence import (
+    format_version,
+    open_index,
+    save_index,
+    write_index,
+    write_index_apart,
+)
 from vicinal.index.vector_index import Index
 from vicinal.system.crc import crc32c as checksum
 from vicinal.system.memory import at
@@ -151,6 +157,19 @@ def index_write(args: Args, count: Int) raises Fail -> Obj:
     if raised:
         raise Fail()
     return none()
+
+
+def index_write_apart(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_write_apart(handle, descriptor, report, ef_search) -> int: the process that saves into an open, empty file
+    and writes the status into a pipe, or a negative errno.
+    """
+    need(count, 4)
+    var index = capsule_get[Index, TAG](args[unsafe_offset=0])
+    var file = as_int(args[unsafe_offset=1])
+    var pipe = as_int(args[unsafe_offset=2])
+    var ef_search = as_int(args[unsafe_offset=3])
+    # with the GIL: the child has one thread, and this one must be at nothing else
+    return from_int(write_index_apart(index[], Int32(file), Int32(pipe), ef_search))
 
 
 def index_version(args: Args, count: Int) raises Fail -> Obj:

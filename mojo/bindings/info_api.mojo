@@ -320,6 +320,39 @@ def index_set_kept_queries(args: Args, count: Int) raises Fail -> Obj:
     return none()
 
 
+def index_attributes(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_attributes(handle) -> bytes: the attributes, as they were given or saved; none: empty.
+    """
+    need(count, 1)
+    ref index = capsule_get[Index, TAG](args[unsafe_offset=0])[]
+    var bytes = index.attribute_bytes
+    var made = external_call["PyBytes_FromStringAndSize", Obj](
+        index.attributes.address if bytes != 0 else 0, bytes
+    )
+    if made == 0:
+        raise Fail()
+    return made
+
+
+def index_set_attributes(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_set_attributes(handle, data uint8[n]) -> None: replaces the attributes that files hold.
+    """
+    need(count, 2)
+    var index = capsule_get[Index, TAG](args[unsafe_offset=0])
+    var data = View(args[unsafe_offset=1], BYTE_TYPE, 1)
+    var n = data.dim(0)
+    # a new column, since the old one may be part of a file
+    var column = Column()
+    if n != 0 and not column.grow(n):
+        raise fail("MemoryError", "no memory for the attributes; the index is as it was")
+    if n != 0:
+        unsafe_memcpy(dest=column.ptr[UInt8](), src=at[UInt8](data.address()), count=n)
+    index[].attribute_bytes = n
+    index[].attributes = column^
+    _ = data^
+    return none()
+
+
 def index_set_tuning(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_set_tuning(handle, rows int64[n, 8]) -> None: replaces the rows of tuned search widths.
     """

@@ -13,7 +13,7 @@ from vicinal._threads import get_num_threads, set_num_threads
 from vicinal._trace import Trace, TraceStep
 from vicinal._tuning import MeasuredRecall, Tuning
 from vicinal._why_not import WhyNot
-from vicinal.errors import CorruptError, FormatError
+from vicinal.errors import ConflictError, CorruptError, FormatError
 from vicinal.exact import exact_search
 from vicinal.index import Index, merge, open
 from vicinal.knn_graph import NeighbourGraph, knn_graph
@@ -25,19 +25,24 @@ if TYPE_CHECKING:
     from vicinal.diversity import mmr
     from vicinal.estimation import Estimate, estimate
     from vicinal.fusion import FusedResult, fuse
+    from vicinal.living.follow import Follower
+    from vicinal.living.index import LivingIndex
     from vicinal.shards import Shards, open_shards
     from vicinal.vectors_io import RowError, VectorSource, build, read_vectors, write_vectors
 
 __all__ = [
     "Collection",
+    "ConflictError",
     "CorruptError",
     "Document",
     "Estimate",
     "Filter",
+    "Follower",
     "FormatError",
     "FusedResult",
     "Hit",
     "Index",
+    "LivingIndex",
     "MeasuredRecall",
     "MultiResult",
     "NeighbourGraph",
@@ -78,6 +83,8 @@ _LATER = {
     **dict.fromkeys(("Collection", "Document", "Hit"), "collection"),
     **dict.fromkeys(("Estimate", "estimate"), "estimation"),
     **dict.fromkeys(("FusedResult", "fuse"), "fusion"),
+    "Follower": "living.follow",
+    "LivingIndex": "living.index",
     "mmr": "diversity",
     **dict.fromkeys(("Shards", "open_shards"), "shards"),
 }

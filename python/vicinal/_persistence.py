@@ -10,7 +10,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from vicinal import _file_status, _residence
+from vicinal import _attributes, _file_status, _identity, _residence
 from vicinal._cpu import native
 from vicinal._logging import logged
 from vicinal._state import PathLike, State
@@ -19,6 +19,7 @@ __all__ = [
     "copy_of",
     "deep_copy_of",
     "from_bytes",
+    "hand_over",
     "open_index",
     "own_attributes",
     "save",
@@ -32,11 +33,12 @@ _OURS = (*State.__slots__, "__dict__")
 
 
 @logged
-def save(index: State, path: PathLike) -> None:
+def save(index: State, path: PathLike, force: bool = False) -> None:
     """See `Index.save`."""
+    _file_status.path_bytes(path)
     index._check_counts()
-    with index._writer_lock.held():
-        _hand_over_queries(index)
+    with index._writer_lock.held(), _identity.guarded(index, path, force):
+        hand_over(index)
         _file_status.call(
             lambda name, status: native.index_save(index._handle, name, index._ef_search, status),
             path,
@@ -49,10 +51,11 @@ def open_index(
 ) -> Index:
     """Open a file as an index of a class; see `vicinal.open`. An int is an open descriptor."""
     if mode not in ("r", "copy"):
-        raise ValueError(f"mode: expected 'r' or 'copy', got {reprlib.repr(mode)}")
+        raise ValueError(f"mode: expected 'r', 'copy' or 'rw', got {reprlib.repr(mode)}")
     resident = _residence.check(resident, mode)
     descriptor = path if isinstance(path, int) else None
     shown = "" if isinstance(path, int) else path
+    found = None if isinstance(path, int) else _identity.look(path)
     index = kind.__new__(kind)
     index._adopt(
         _file_status.call(
@@ -63,6 +66,7 @@ def open_index(
         ),
         shown,
     )
+    index._origin = found
     if mode == "r":
         index._resident = _residence.keep(index._handle, resident)
     return index
@@ -90,8 +94,10 @@ def to_bytes(index: State) -> bytes:
         return file.read()
 
 
-def from_bytes(kind: type[Index], data: bytes) -> Index:
+def from_bytes(kind: type[Index], data: bytes | bytearray | memoryview) -> Index:
     """Make a writable index of the bytes of a file."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"data: expected bytes, got {type(data).__name__}")
     with _nameless_file() as file:
         file.write(data)
         file.flush()
@@ -130,7 +136,7 @@ def _write(index: State, file: IO[bytes]) -> None:
     """Save into an open file that is empty."""
     index._check_counts()
     with index._writer_lock.held():
-        _hand_over_queries(index)
+        hand_over(index)
         _file_status.call(
             lambda _, status: native.index_write(
                 index._handle, file.fileno(), index._ef_search, status
@@ -139,11 +145,12 @@ def _write(index: State, file: IO[bytes]) -> None:
         )
 
 
-def _hand_over_queries(index: State) -> None:
-    """Give the native index the sample of kept queries, as a file has it."""
+def hand_over(index: State, mark: tuple[str, int] | None = None) -> None:
+    """Give the native index what Python keeps, as files have it; the caller holds the lock."""
     kept = index._kept_queries
     data = np.empty(0, np.uint8) if kept is None else kept.to_bytes()
     native.index_set_kept_queries(index._handle, data)
+    _attributes.hand_over(index, mark)
 
 
 def _nameless_file() -> IO[bytes]:

@@ -56,6 +56,8 @@ class State:
     __slots__ = (
         "_M",
         "__weakref__",
+        "_attributes",
+        "_by_path",
         "_combiner",
         "_compactions",
         "_dim",
@@ -64,7 +66,9 @@ class State:
         "_ef_search",
         "_handle",
         "_kept_queries",
+        "_log",
         "_metric",
+        "_origin",
         "_path",
         "_promises",
         "_query_dtype",
@@ -102,6 +106,13 @@ class State:
         self._keep(QuerySample.of_bytes(kept, self._dim, dtype) if kept else None)
         # search widths by (recall, k), as far as they were asked for; see _tuning.py
         self._tuned_widths: dict[tuple[float, int], int] = {}
+        self._attributes = native.index_attributes(handle)  # as files have them, unread
+        # with pickle="path" the fingerprint of the file
+        self._by_path: str | None = None
+        # of a living file: what takes note of changes; see `vicinal.living`
+        self._log: Any = None
+        # the file that has the same content, and what it was; see `_identity`
+        self._origin: tuple[str, os.stat_result] | None = None
         self._writer_lock = WriterLock()
         self._combiner = Combiner()
         self._compactions = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vicinal import _file_status, _info, _residence, _storage, _tuning, _validate
+from vicinal import _attributes, _file_status, _info, _residence, _storage, _tuning, _validate
 from vicinal._cpu import native
 from vicinal._state import EF_SEARCH, State
 
@@ -45,6 +45,7 @@ def describe(index: Index) -> str:
         f"M={index._M}, ef_construction={index._ef_construction}, seed={index._seed}"
         f"{others}{storage}) "
         f"with {len(index)} rows{width}{', read-only' if index._read_only else ''}{words}"
+        f"{_attributes.shown(index)}"
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -36,6 +37,7 @@ __all__ = [
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
 _MISSING = ("error", "ignore")
 _CONFLICTS = ("error", "update", "skip")
+_UNNOTED: AbstractContextManager[None] = nullcontext()
 
 
 @logged
@@ -140,7 +142,10 @@ def remove(
         else:
             rows = rows_of(index, known)
         _validate.refuse_repeats(known)
-        with reporting(progress, len(rows)) as report:
+        with (
+            _noted(index, lambda log: log.removed(known)),
+            reporting(progress, len(rows)) as report,
+        ):
             status = native.index_remove(index._handle, rows, threads, report)
     if status:
         raise RuntimeError(f"index: row {status // 8} could not be removed")
@@ -159,6 +164,8 @@ def compact(index: State, num_threads: int | None, progress: bool | Report | Non
         index._compactions += 1
         index._handle = handle
         index._compactions += 1
+        if index._log is not None:
+            index._log.compacted()
 
 
 def check_conflict(on_conflict: str) -> None:
@@ -210,17 +217,19 @@ def write_rows(
 
     def written_by(numbers: NDArray[np.int64] | None, report: Report | None) -> NDArray[np.int64]:
         internal = np.empty(len(rows), np.int64) if numbers is None else numbers.copy()
-        status = native.index_add(
-            index._handle,
-            written,
-            internal,
-            numbers is not None,
-            replace,
-            threads,
-            report,
-            2 if borrow and on_disk(written) else int(borrow),
-            *(origin or (None, internal)),
-        )
+        names = internal if written_ids is None else written_ids
+        with _noted(index, lambda log: log.wrote(names, written)):
+            status = native.index_add(
+                index._handle,
+                written,
+                internal,
+                numbers is not None,
+                replace,
+                threads,
+                report,
+                2 if borrow and on_disk(written) else int(borrow),
+                *(origin or (None, internal)),
+            )
         if status:
             position, kind = divmod(status, 8)
             if only is not None:
@@ -237,6 +246,23 @@ def write_rows(
         index._allocate_internal(written_ids) as numbers,
     ):
         return written_by(numbers, report)
+
+
+def _noted(index: State, note: Callable[[Any], None]) -> AbstractContextManager[None]:
+    """Let a living file take note of a change that a `with` block makes, if it takes effect."""
+    return _UNNOTED if index._log is None else _noting(index, note)
+
+
+@contextmanager
+def _noting(index: State, note: Callable[[Any], None]) -> Iterator[None]:
+    index._log.require_open()  # somebody may have closed it while this one waited
+    before = index._changes()
+    try:
+        yield
+    finally:
+        if index._changes() != before:  # also where Ctrl-C came after the last row
+            index._log.begun_at(before)
+            note(index._log)
 
 
 def rows_of(index: State, ids: NDArray[Any]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CorruptError", "FormatError"]
+__all__ = ["ConflictError", "CorruptError", "FormatError"]
 
 
 class FormatError(ValueError):
@@ -11,3 +11,7 @@ class FormatError(ValueError):
 
 class CorruptError(FormatError):
     """The file was a saved index once and has been damaged."""
+
+
+class ConflictError(RuntimeError):
+    """A file has changes that would be lost, or is not the one that it was."""

@@ -7,15 +7,18 @@ properties, statistics and checks. Each but `search` is its documentation and on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import (
+    _attributes,
+    _by_path,
     _deferred,
     _export,
     _float_queries,
+    _identity,
     _kept_filter,
     _merge,
     _multi,
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from vicinal._trace import Trace
     from vicinal._tuning import MeasuredRecall, Tuning
     from vicinal._why_not import WhyNot
+    from vicinal.living.follow import Follower
+    from vicinal.living.index import LivingIndex
     from vicinal.vectors_io import VectorSource
 
 __all__ = ["Index", "merge", "open"]
@@ -1033,18 +1038,23 @@ class Index(State):
 
     # ---- files, copies, pickles
 
-    def save(self, path: PathLike) -> None:
+    def save(self, path: PathLike, *, force: bool = False) -> None:
         """Write the index to one file, which replaces a file of that name only once it is whole.
 
         Parameters
         ----------
         path : str or path-like
             May be the file that this index was opened from.
+        force : bool
+            Replace the file whatever it holds by now.
 
         Raises
         ------
         OSError
             If the system refuses; an old file is untouched then and no other is left behind.
+        ConflictError
+            If the file that this index was opened from, or saved to last, has been replaced by
+            somebody else since; if the file has a journal with changes (docs/guide/living.md).
         CorruptError
             If this index is a mapped file that does not have as many rows as it says.
 
@@ -1063,7 +1073,42 @@ class Index(State):
         vicinal.Index(dim=2, metric='l2', dtype='float32', M=16, ef_construction=200, seed=0) \
 with 0 rows, read-only
         """
-        _persistence.save(self, path)
+        _persistence.save(self, path, force)
+
+    def to_bytes(self) -> bytes:
+        """Return what `save` would write, for whoever keeps it elsewhere.
+
+        Raises
+        ------
+        CorruptError
+            As `save`.
+
+        Notes
+        -----
+        Threads: a writer like `add`; searches go on.
+        """
+        return _persistence.to_bytes(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
+        """Return an index in memory of the bytes of a file; it can be changed.
+
+        Raises
+        ------
+        TypeError
+            If `data` is no bytes.
+        FormatError, CorruptError
+            As `open` with mode="copy".
+
+        Examples
+        --------
+        >>> import vicinal
+        >>> index = vicinal.Index(2)
+        >>> _ = index.add([[0, 0], [3, 4]])
+        >>> vicinal.Index.from_bytes(index.to_bytes()).search([3, 3], k=1).ids
+        array([1])
+        """
+        return _persistence.from_bytes(cls, data)
 
     def to_npy(self, path: PathLike, ids_path: PathLike | None = None) -> None:
         """Write the vectors to a `.npy` file in the order of `ids`, and the ids to another.
@@ -1127,6 +1172,8 @@ with 0 rows, read-only
         return _persistence.deep_copy_of(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._by_path is not None:
+            return _by_path.reduced(self)
         # A pickle holds the bytes of a file, so there is one format to check and to keep readable.
         made = (type(self)._from_bytes, (_persistence.to_bytes(self),))
         attributes = _persistence.own_attributes(self)
@@ -1384,6 +1431,28 @@ with 0 rows, read-only
         return self._seed
 
     @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What its user says about the index: a small JSON object that files keep, empty at first.
+
+        For instance the model that made the vectors, and how queries must be prepared. What is
+        returned cannot be changed; a new object is set as a whole:
+        `index.attributes = {**index.attributes, "model": "all-MiniLM-L6-v2"}`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is set is no mapping with strings as keys, holds what JSON cannot (NaN neither),
+            takes more than a MiB, or the index is read-only.
+        CorruptError
+            If the index lies in a damaged file.
+        """
+        return _attributes.attributes(self)
+
+    @attributes.setter
+    def attributes(self, value: Mapping[str, Any]) -> None:
+        _attributes.set_attributes(self, value)
+
+    @property
     def read_only(self) -> bool:
         """True for an index opened with mode="r"."""
         return self._read_only
@@ -1556,17 +1625,59 @@ with 0 rows, read-only
 _verbs.by_name_only(Index.search)
 
 
-def open(path: PathLike, *, mode: str = "r", verify: bool = False, resident: str = "auto") -> Index:
+@overload
+def open(
+    path: PathLike,
+    *,
+    mode: Literal["rw"],
+    verify: bool = False,
+    flush_changes: int | None = None,
+    flush_seconds: float | None = None,
+    damaged: str = "error",
+) -> LivingIndex: ...
+
+
+@overload
+def open(
+    path: PathLike, *, follow: Literal[True], verify: bool = False, resident: str = "auto"
+) -> Follower: ...
+
+
+@overload
+def open(
+    path: PathLike,
+    *,
+    mode: str = "r",
+    verify: bool = False,
+    resident: str = "auto",
+    pickle: str = "bytes",
+) -> Index: ...
+
+
+def open(
+    path: PathLike,
+    *,
+    mode: str = "r",
+    verify: bool = False,
+    resident: str = "auto",
+    follow: bool = False,
+    flush_changes: int | None = None,
+    flush_seconds: float | None = None,
+    damaged: str = "error",
+    pickle: str = "bytes",
+) -> Index | Follower:
     """Open a saved index by memory map, in milliseconds whatever its size if it fits the memory.
 
     Parameters
     ----------
     path : str or path-like
         A file that `Index.save` wrote.
-    mode : {"r", "copy"}
+    mode : {"r", "copy", "rw"}
         "r" searches the file where it lies and cannot be added to; processes that open the same
         file share its memory. "copy" gives a private copy in memory that can be; the file stays as
-        it is.
+        it is. "rw" gives a `LivingIndex`, whose changes go to a journal beside the file: `flush`
+        makes them durable, `checkpoint` folds them into the file; one process at a time
+        (docs/guide/living.md).
     verify : bool
         Compare every byte with the checksums before anything is used.
     resident : {"auto", "all", "walk", "none"}
@@ -1577,15 +1688,34 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False, resident: str
         the system if it fits half of the memory that the machine and the control group have free,
         else it is "walk", or "none" with a warning if not even that fits
         (docs/guide/larger-than-memory.md).
+    follow : bool
+        True gives a `Follower`, which searches the file and what its writer has flushed since, and
+        takes up what comes.
+    flush_changes : int, optional
+        With mode="rw": flush in the call that makes so many changes since the last time.
+    flush_seconds : float, optional
+        With mode="rw": flush so often, in a thread of its own; that it failed is a warning of the
+        next change.
+    damaged : {"error", "cut"}
+        With mode="rw", what to do about a journal that is damaged where it was on the disk already:
+        refuse, naming the place, or open the index with the changes before that place. The damaged
+        journal is kept beside it, its name with ".damaged" behind.
+    pickle : {"bytes", "path"}
+        With mode="r", what a pickle of the index holds: all of it, or its path and a fingerprint,
+        for processes that see the same file. Who unpickles it opens the file; a `ConflictError`
+        says that it is not the same any more.
 
     Returns
     -------
-    Index
+    Index, LivingIndex or Follower
 
     Raises
     ------
     OSError
-        If the file cannot be read, `FileNotFoundError` if it is not there.
+        If the file cannot be read, `FileNotFoundError` if it is not there. `BlockingIOError` if
+        another process has opened it with mode="rw", naming it.
+    ConflictError
+        With mode="rw", if the journal beside the file belongs to another one.
     FormatError
         If it is no index, or of a version that this one cannot read.
     CorruptError
@@ -1600,7 +1730,8 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False, resident: str
     Warns
     -----
     RuntimeWarning
-        If the system refused to lock what is to stay in memory, or "auto" found no room for it.
+        If the system refused to lock what is to stay in memory, or "auto" found no room for it; if
+        the file has a journal with changes, which mode="r" and "copy" do not see.
 
     Notes
     -----
@@ -1609,7 +1740,20 @@ def open(path: PathLike, *, mode: str = "r", verify: bool = False, resident: str
     """
     if isinstance(path, int):
         raise TypeError(f"path: expected str, bytes or os.PathLike, got {type(path).__name__}")
-    return _persistence.open_index(Index, path, mode, verify, resident)
+    if mode == "rw" or follow:
+        from vicinal.living.opening import open_other
+
+        return open_other(
+            *(path, mode, verify, resident, bool(follow)),
+            *(flush_changes, flush_seconds, damaged, pickle),
+        )
+    if flush_changes is not None or flush_seconds is not None or damaged != "error":
+        raise ValueError('mode: expected "rw" with flush_changes, flush_seconds or damaged')
+    if pickle != "bytes":
+        return _by_path.opened(Index, path, mode, verify, resident, pickle)
+    index = _persistence.open_index(Index, path, mode, verify, resident)
+    _identity.warn_of_journal(index)
+    return index
 
 
 def merge(*indexes: Index, num_threads: int | None = None) -> Index:

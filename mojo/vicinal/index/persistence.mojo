@@ -11,6 +11,7 @@ from vicinal.file.format import (
     Section,
     name_of,
 )
+from vicinal.file.apart import end_child, fork_child
 from vicinal.file.mapped import verify
 from vicinal.file.posix import ENOMEM, InputFile, Status
 from vicinal.file.writer import save, write
@@ -27,11 +28,11 @@ from vicinal.rows.duplicates import ALONE
 from vicinal.rows.string_ids import MAX_STRINGS
 from vicinal.system.memory import Column, Ptr, allocate, at, missing, release
 from vicinal.system.pages import AS_USUAL, RANDOM, advise
-from vicinal.system.parallel import Watch, usable_cores
+from vicinal.system.parallel import Unwatched, Watch, usable_cores
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime SECTIONS = 20
+comptime SECTIONS = 21
 comptime MAX_TUNINGS = 4096
 
 
@@ -89,6 +90,31 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
     release(sections)
     _ = duplicates^
     return status
+
+
+def write_index_apart(index: Index, file: c_int, report: c_int, ef_search: Int) -> Int:
+    """Writes an index as it is now into an open file that is empty, by a child process; returns at once.
+
+    Searches and writers may go on as soon as the call returns: the child has the memory of the moment of the fork. It syncs
+    the file at the end and writes how it went into a pipe.
+
+    Args:
+        index: The index; no writer may be at work during the call, searches may.
+        file: Descriptor of a regular file, open for writing.
+        report: Descriptor of the pipe, see `end_child`.
+        ef_search: Default search width to remember.
+
+    Returns:
+        The child's process id, which the caller has to wait for, or the negative errno where the system has refused.
+
+    Performance:
+        The parent is held up for as long as the system copies its tables of pages.
+    """
+    var child = fork_child(file, report)
+    if child == 0:
+        var watch = Unwatched()
+        end_child(write_index(index, file, ef_search, watch), file, report)
+    return child
 
 
 def _advise_lent(index: Index, advice: c_int):
@@ -233,6 +259,11 @@ def _describe(
     if index.query_bytes != 0:
         sections[unsafe_offset=count] = Section(
             name_of("kept_queries"), index.queries.address, BYTES_SECTION, index.query_bytes, 1
+        )
+        count += 1
+    if index.attribute_bytes != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("attributes"), index.attributes.address, BYTES_SECTION, index.attribute_bytes, 1
         )
         count += 1
     if index.mended != 0:
@@ -391,6 +422,10 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
     if kept != 0:
         _view(mapped, index.queries, "kept_queries", BYTES_SECTION, kept, 1, status)
         index.query_bytes = kept
+    var attributes = _rows_of(mapped, "attributes")
+    if attributes != 0:
+        _view(mapped, index.attributes, "attributes", BYTES_SECTION, attributes, 1, status)
+        index.attribute_bytes = attributes
     _attach_mended(mapped, index, status)
     _attach_largest_id(mapped, index, status)
     if not status.ok():
@@ -602,4 +637,5 @@ def _make_private(mut index: Index) -> Bool:
         and index.strings.offsets.own()
         and index.tuning.own()
         and index.queries.own()
+        and index.attributes.own()
     )

@@ -126,6 +126,10 @@ struct Index(Movable):
     """A sample of queries, bytes as files have them; the caller's matter."""
     var query_bytes: Int
     """Bytes of it."""
+    var attributes: Column
+    """What the caller wants to be kept in files, bytes; the caller's matter."""
+    var attribute_bytes: Int
+    """Bytes of it."""
     var readers: Readers
     var filter_statistics: FilterStatistics
     var build_statistics: BuildStatistics
@@ -191,6 +195,8 @@ struct Index(Movable):
         self.tunings = 0
         self.queries = Column()
         self.query_bytes = 0
+        self.attributes = Column()
+        self.attribute_bytes = 0
         self.readers = Readers()
         self.filter_statistics = FilterStatistics()
         self.build_statistics = BuildStatistics()

@@ -35,6 +35,7 @@ def info(file: str, as_json: bool) -> None:
         {
             "file": file,
             "rows": len(index),
+            "attributes": dict(index.attributes),
             **told,
             "file_bytes": os.stat(file).st_size,
             "bytes": parts,
