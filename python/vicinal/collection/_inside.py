@@ -5,6 +5,7 @@ The methods are those of `Collection`, whose own module has what every program n
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,7 @@ class Inside:
     if TYPE_CHECKING:  # what `Collection` has
 
         def _moment(self) -> AbstractContextManager[sqlite3.Connection]: ...
+        def _turn(self) -> AbstractContextManager[None]: ...
         def _queries(self, vector: Any) -> tuple[NDArray[Any], bool]: ...
         def _condition(self, where: Where | None) -> Condition | None: ...
         def _documents(
@@ -276,6 +278,20 @@ class Inside:
         with self._moment() if vectors else self._database.reading() as connection:
             found = _reading.page_by_id(connection, condition, start, most)
             return self._documents(found, vectors)
+
+    def note(self, name: str) -> Any:
+        """Return what a program has kept with the collection under a name, or None."""
+        return (self._database.settings() or {}).get(f"note.{name}")
+
+    def set_note(self, name: str, value: Any) -> None:
+        """Keep something that JSON can hold with the collection, for programs built on it."""
+        if not isinstance(name, str):
+            raise TypeError(f"name: expected a string, got {type(name).__name__}")
+        kept = json.dumps(value, allow_nan=False)
+        with self._turn(), self._database.writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO settings VALUES(?, ?)", (f"note.{name}", kept)
+            )
 
     @property
     def pending(self) -> int:

@@ -1,0 +1,109 @@
+"""Commands about the server: serve, key. What they need is imported when they are called."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from vicinal.cli._shared import USAGE, emit, failure, json_option, talk
+
+__all__ = ["COMMANDS"]
+
+
+def _limits() -> Any:
+    from vicinal.server.settings import Limits
+
+    return Limits
+
+
+class _Limit(click.ParamType):
+    """NAME=NUMBER, where NAME is a limit."""
+
+    name = "NAME=NUMBER"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        known = _limits().__dataclass_fields__
+        name, _, number = str(value).partition("=")
+        name = name.replace("-", "_")
+        if name not in known:
+            self.fail(f"expected one of {', '.join(known)}, got {name!r}", param, ctx)
+        try:
+            limit = float(number)
+        except ValueError:
+            self.fail(f"{name}: expected a number, got {number!r}", param, ctx)
+        if not name.endswith("_seconds"):
+            if limit != int(limit):
+                self.fail(f"{name}: expected a whole number, got {number!r}", param, ctx)
+            limit = int(limit)
+        return name, limit
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path())
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=6333, show_default=True, help="0: a free one."
+)
+@click.option("--keys", type=click.Path(), help="File of keys, of lines that `vicinal key` makes.")
+@click.option("--limit", "limits", type=_Limit(), multiple=True, help="May be given many times.")
+@click.option("--text-field", help="Key of payloads that searches by words look at.")
+@click.option("--open-metrics", is_flag=True, help="Show /metrics without a key.")
+@click.option("--tls-certificate", type=click.Path(), help="PEM file: HTTPS.")
+@click.option("--tls-key", type=click.Path(), help="PEM file of its private key.")
+@click.option(
+    "--stop-seconds",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="How long requests may go on after SIGTERM.",
+)
+def serve(
+    folder: str,
+    host: str,
+    port: int,
+    keys: str | None,
+    limits: tuple[tuple[str, float], ...],
+    text_field: str | None,
+    open_metrics: bool,
+    tls_certificate: str | None,
+    tls_key: str | None,
+    stop_seconds: int,
+) -> None:
+    """Serve the collections in DIR over HTTP, to clients of Qdrant and by an API of our own."""
+    from vicinal.server import Settings, require_packages
+
+    require_packages()
+    from vicinal.server.auth import keys_from, read_keys
+    from vicinal.server.serve import serve as run
+
+    if (tls_certificate is None) != (tls_key is None):
+        raise failure("--tls-certificate: expected it together with --tls-key", USAGE)
+    known = (*(read_keys(keys) if keys is not None else ()), *keys_from(os.environ))
+    given: dict[str, Any] = dict(limits)
+    settings = Settings(
+        folder,
+        keys=known,
+        limits=_limits()(**given),
+        text_field=text_field,
+        open_metrics=open_metrics,
+    )
+    run(settings, host, port, tls_certificate, tls_key, stop_seconds, told=talk)
+
+
+@click.command()
+@click.option("--read", "read_only", is_flag=True, help="A key that may only read.")
+@json_option
+def key(read_only: bool, as_json: bool) -> None:
+    """Make a key for `vicinal serve`: the key for clients, and a line for the file of --keys."""
+    from vicinal.server.auth import digest, new_key
+
+    made = new_key()
+    line = f"{'read' if read_only else 'write'} {digest(made)}"
+    emit(as_json, {"key": made, "line": line})
+
+
+COMMANDS = (serve, key)
