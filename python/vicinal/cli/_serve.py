@@ -51,6 +51,13 @@ class _Limit(click.ParamType):
 @click.option("--keys", type=click.Path(), help="File of keys, of lines that `vicinal key` makes.")
 @click.option("--limit", "limits", type=_Limit(), multiple=True, help="May be given many times.")
 @click.option("--text-field", help="Key of payloads that searches by words look at.")
+@click.option(
+    "--checkpoint-rows",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Changed documents of a collection that are saved in the background.",
+)
 @click.option("--open-metrics", is_flag=True, help="Show /metrics without a key.")
 @click.option("--tls-certificate", type=click.Path(), help="PEM file: HTTPS.")
 @click.option("--tls-key", type=click.Path(), help="PEM file of its private key.")
@@ -68,6 +75,7 @@ def serve(
     keys: str | None,
     limits: tuple[tuple[str, float], ...],
     text_field: str | None,
+    checkpoint_rows: int,
     open_metrics: bool,
     tls_certificate: str | None,
     tls_key: str | None,
@@ -90,6 +98,7 @@ def serve(
         limits=_limits()(**given),
         text_field=text_field,
         open_metrics=open_metrics,
+        checkpoint_rows=checkpoint_rows,
     )
     run(settings, host, port, tls_certificate, tls_key, stop_seconds, told=talk)
 

@@ -78,13 +78,17 @@ class Dispatcher:
         if route.work == "write" and request.scope.get("vicinal.role") == "read":
             raise Problem(403, "api-key: this key may read only, and this route writes")
         params = _query_string(route, request)
+        media_type = _media_type(route, request)
+        if route.queue == "loop":  # also when there is too much else to do
+            name = request.path_params.get("name", "")
+            call = Call(self._store, self._settings, name, None, b"", media_type, "", params)
+            return _response(route, route.handler(call), started)
         if self._requests >= self._limits.queue:
             raise Problem(429, f"too many requests at a time: {self._limits.queue}", _BUSY)
         self._took(1, 0)
         taken = 0
         handed = False
         try:
-            media_type = _media_type(route, request)
             raw = b""
             if route.body is not None:
                 raw = await self._read(request)
@@ -99,8 +103,6 @@ class Dispatcher:
                 request.headers.get("accept", ""),
                 params,
             )
-            if route.queue == "loop":
-                return _response(route, route.handler(call), started)
             future = self._hand_over(route, call, started)
             handed = True
             # counted until it is done, also where nobody waits for it any more

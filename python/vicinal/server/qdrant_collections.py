@@ -135,7 +135,7 @@ def info(call: Call) -> Any:
 def _schema(served: Served) -> dict[str, Any]:
     found = {}
     for key, kind in served.fields.items():
-        there = {"field": key.split("."), "op": "exists", "value": True}
+        there = {"field": field_of(key, "key"), "op": "exists", "value": True}
         found[key] = {"data_type": kind, "points": served.collection.count(there)}
     return found
 

@@ -14,7 +14,7 @@ from vicinal.server.fields import Fields, boolean, number, refuse, string
 from vicinal.server.problems import Problem, shown
 from vicinal.server.settings import Limits
 
-__all__ = ["field_of", "lookup_id", "point_id", "shown_id", "where_of"]
+__all__ = ["field_of", "lookup_id", "lookup_ids", "point_id", "shown_id", "where_of"]
 
 _UUID = re.compile(
     r"[0-9a-f]{32}|(?:urn:uuid:)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -22,7 +22,7 @@ _UUID = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
-_PART = re.compile(r'[^."\[\]\\\x00-\x1f]+')
+_PART = re.compile(r'([\w-]+)|"([^"\\\x00-\x1f]+)"')
 _MOST = 2**64 - 1
 _INT64 = 2**63
 _UNKNOWN = (
@@ -56,6 +56,19 @@ def lookup_id(given: Any, name: str) -> str:
     return point_id(given, name)
 
 
+def lookup_ids(given: list[Any], name: str) -> list[str]:
+    """Return the ids of points that are looked for.
+
+    A whole number as a string is the id of no point: it is left out, as qdrant-client does itself.
+    """
+    there = [
+        (place, each)
+        for place, each in enumerate(given)
+        if not (isinstance(each, str) and _is_whole(each))
+    ]
+    return [lookup_id(each, f"{name}[{place}]") for place, each in there]
+
+
 def _is_whole(id: str) -> bool:
     return _WHOLE.fullmatch(id) is not None and int(id) <= _MOST
 
@@ -69,16 +82,20 @@ def shown_id(id: str) -> int | str:
 
 
 def field_of(key: Any, name: str) -> list[str]:
-    """Return the field of a key such as "a" or "a.b"."""
-    parts = string(key, name).split(".")
-    for part in parts:
-        if not _PART.fullmatch(part):
+    """Return the field of a key such as `a`, `a.b` or `a."odd name"`."""
+    text, parts, at = string(key, name), [], 0
+    while True:
+        found = _PART.match(text, at)
+        if found is None or (found.end() < len(text) and text[found.end()] != "."):
             raise Problem(
                 400,
-                f"{name}: expected a name, or names with dots between, without brackets, quotes "
-                f"and backslashes, got {shown(key)}",
+                f'{name}: expected a key such as a, a.b or a."odd name", without brackets, got '
+                f"{shown(key)}",
             )
-    return parts
+        parts.append(found[1] or found[2])
+        at = found.end() + 1
+        if found.end() == len(text):
+            return parts
 
 
 def where_of(given: Any, name: str, limits: Limits, depth: int = 1) -> dict[str, Any]:
@@ -135,7 +152,7 @@ def _condition(given: Any, name: str, limits: Limits, depth: int) -> dict[str, A
 def _ids(value: Any, name: str) -> list[str]:
     if not isinstance(value, list):
         raise refuse(name, "an array of ids", value)
-    return [lookup_id(each, f"{name}[{place}]") for place, each in enumerate(value)]
+    return lookup_ids(value, name)
 
 
 def _is_empty(path: list[str]) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from vicinal.server import schemas
 from vicinal.server.fields import Fields, array, boolean, refuse, string, structure, whole
 from vicinal.server.problems import Problem
 from vicinal.server.qdrant_collections import as_numbers
-from vicinal.server.qdrant_filter import lookup_id, point_id, shown_id, where_of
+from vicinal.server.qdrant_filter import (
+    field_of,
+    lookup_id,
+    lookup_ids,
+    point_id,
+    shown_id,
+    where_of,
+)
 from vicinal.server.routes import Call, Route
 from vicinal.server.store import Served
 
@@ -130,6 +137,9 @@ def set_payload(call: Call) -> Any:
     check_ordering(call)
     fields = Fields(call.body)
     values = fields.take("payload", structure)
+    removed = [key for key, value in values.items() if value is None]
+    if removed:
+        raise Problem(400, f"payload.{removed[0]}: this server cannot remove a key by null")
     chosen = _chosen(fields, call)
     field = call.settings.text_field
     if field is not None and field in values:
@@ -137,18 +147,25 @@ def set_payload(call: Call) -> Any:
             400,
             f"payload.{field}: it is the text of documents here, which only an upsert changes",
         )
-    call.served.collection.update_metadata(values=values, **chosen)
+    collection = call.served.collection
+    changed = collection.update_metadata(values=values, **chosen)
+    ids = chosen.get("ids", [])
+    if changed < len(ids):  # the others are changed all the same: as Qdrant does it
+        missing = next((id for id in ids if id not in collection), ids[0])
+        raise Problem(404, f"points: Not found: No point with id {missing} found")
     return _DONE
 
 
 def _chosen(fields: Fields, call: Call) -> dict[str, Any]:
     """Take the ids or the filter of a change; the last fields of a body."""
-    ids = fields.maybe("points", array(call.limits.batch, lookup_id))
+    given = fields.maybe("points", array(call.limits.batch))
     where = filter_of(fields, call)
     fields.end()
-    if (ids is None) == (where is None):
+    if (given is None) == (where is None):
         raise Problem(400, "points: expected either points or filter")
-    return {"where": where} if ids is None else {"ids": list(dict.fromkeys(ids))}
+    if given is None:
+        return {"where": where}
+    return {"ids": list(dict.fromkeys(lookup_ids(given, "points")))}
 
 
 # ---- reading
@@ -226,22 +243,22 @@ def _payload(given: Any, name: str) -> Callable[[dict[str, Any]], dict[str, Any]
 
 
 def _key(given: Any, name: str) -> str:
-    key = string(given, name)
-    if any(letter in key for letter in '.[]"'):
-        raise refuse(name, "the name of a key, without dots, brackets and quotes", key)
-    return key
+    path = field_of(given, name)
+    if len(path) > 1:
+        raise refuse(name, "one key of the payload, not a path into it", given)
+    return path[0]
 
 
 def retrieve(call: Call) -> Any:
     """POST /collections/{name}/points."""
     fields = Fields(call.body)
-    ids = fields.take("ids", array(call.limits.batch, lookup_id))
+    ids = lookup_ids(fields.take("ids", array(call.limits.batch)), "ids")
     shape = shape_of(fields, call.served, True)
     fields.end()
-    collection = call.served.collection
     distinct = list(dict.fromkeys(ids))
-    found = {each.id: each for each in collection.get(distinct, vectors=shape.vector)}
-    return [record(found[id], shape, call.served) for id in ids if id in found]
+    listed = call.served.collection.get(distinct, vectors=shape.vector)
+    found = {each.id: record(each, shape, call.served) for each in listed}
+    return [found[id] for id in ids if id in found]
 
 
 def scroll(call: Call) -> Any:

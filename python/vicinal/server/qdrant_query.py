@@ -223,7 +223,7 @@ def _all_by_id(served: Served, query: Query) -> list[dict[str, Any]]:
     found = served.collection.get_by_id_order(
         None, query.limit + query.offset, query.where, vectors=query.shape.vector
     )
-    return [_scored(each, 0.0, query.shape, served) for each in found[query.offset :]]
+    return [_scored(each, 1.0, query.shape, served) for each in found[query.offset :]]
 
 
 def _diverse(metric: str, query: Query, hits: list[Hit]) -> list[int]:

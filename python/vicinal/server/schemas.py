@@ -47,7 +47,7 @@ _VECTORS = _either(_VECTOR, {"type": "object", "additionalProperties": _VECTOR})
 _PAYLOAD = {"type": "object"}
 _SCALAR = _either(_STRING, _BOOLEAN, _whole(-(2**63), 2**63 - 1))
 _SCALARS = _either(_list(_STRING), _list(_whole(-(2**63), 2**63 - 1)))
-_KEY = {"type": "string", "pattern": r'^[^."\[\]\\\x00-\x1f]+(\.[^."\[\]\\\x00-\x1f]+)*$'}
+_KEY = {"type": "string", "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"}
 _CONDITION = _either(
     _object(
         ("key", "match"),
