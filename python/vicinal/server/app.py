@@ -24,7 +24,7 @@ __all__ = ["QDRANT_VERSION", "make_app"]
 
 # Of the API whose subset this is: clients compare it with their own.
 QDRANT_VERSION = "1.20.0"
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "testserver")
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 Scope = MutableMapping[str, Any]
 Handler = Callable[..., Awaitable[Any]]
 

@@ -1,0 +1,60 @@
+"""schemathesis with all its checks: requests made from OpenAPI, right ones and wrong ones.
+
+    VICINAL_SCHEMA_EXAMPLES=100 python -m pytest test_schema.py
+
+makes more of them for each route than the tests do by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.config import SchemathesisConfig
+
+from vicinal.server import Limits, Settings
+from vicinal.server.app import make_app
+from vicinal.server.auth import digest, new_key
+
+EXAMPLES = int(os.environ.get("VICINAL_SCHEMA_EXAMPLES", "8"))
+KEY = new_key()
+FOLDER = tempfile.TemporaryDirectory()
+APP = make_app(
+    Settings(FOLDER.name, keys=(("write", digest(KEY)),), limits=Limits(dim=64, collections=50))
+)
+# A body that the schema allows is refused where it contradicts the collection, whose dimension no
+# schema knows; so 400 counts as an answer to what is right.
+CONFIG = SchemathesisConfig.from_dict(
+    {
+        "headers": {"api-key": KEY, "host": "localhost"},
+        "generation": {"max-examples": EXAMPLES},
+        "checks": {
+            "positive_data_acceptance": {
+                "expected-statuses": ["2xx", "400", "401", "403", "404", "409", "501"]
+            }
+        },
+    }
+)
+schema = schemathesis.openapi.from_asgi(
+    "/openapi.json", APP, config=CONFIG, headers={"api-key": KEY, "host": "localhost"}
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    APP.state.store.close()
+    FOLDER.cleanup()
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+def test_all_checks(case: Any) -> None:
+    case.call_and_validate()
