@@ -149,9 +149,7 @@ def conditions(subject: dict[str, str]) -> st.SearchStrategy[dict[str, Any]]:
         "all": st.lists(SCALARS, max_size=2),
         "exists": st.booleans(),
         "text": st.sampled_from(["", "a", "Ä", "%", "B"]),
-        "type": st.sampled_from(
-            ["null", "boolean", "integer", "real", "string", "list", "object"]
-        ),
+        "type": st.sampled_from(["null", "boolean", "integer", "real", "string", "list", "object"]),
         "some": nested(ELEMENT),
     }
     assert set(wanted) == set(OPERATORS)

@@ -12,34 +12,29 @@ from vicinal.cli._shared import USAGE, emit, failure, json_option, talk
 __all__ = ["COMMANDS"]
 
 
-def _limits() -> Any:
+def _read_limits(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    """Return limits given as NAME=NUMBER."""
     from vicinal.server.settings import Limits
 
-    return Limits
-
-
-class _Limit(click.ParamType):
-    """NAME=NUMBER, where NAME is a limit."""
-
-    name = "NAME=NUMBER"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        known = _limits().__dataclass_fields__
-        name, _, number = str(value).partition("=")
+    known = Limits.__dataclass_fields__
+    found: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.partition("=")
         name = name.replace("-", "_")
         if name not in known:
-            self.fail(f"expected one of {', '.join(known)}, got {name!r}", param, ctx)
+            raise click.BadParameter(f"expected one of {', '.join(known)}, got {name!r}")
         try:
             limit = float(number)
         except ValueError:
-            self.fail(f"{name}: expected a number, got {number!r}", param, ctx)
+            raise click.BadParameter(f"{name}: expected a number, got {number!r}") from None
         if not name.endswith("_seconds"):
-            if limit != int(limit):
-                self.fail(f"{name}: expected a whole number, got {number!r}", param, ctx)
+            if not limit.is_integer():
+                raise click.BadParameter(f"{name}: expected a whole number, got {number!r}")
             limit = int(limit)
-        return name, limit
+        found[name] = limit
+    return found
 
 
 @click.command()
@@ -49,7 +44,14 @@ class _Limit(click.ParamType):
     "--port", type=click.IntRange(0, 65535), default=6333, show_default=True, help="0: a free one."
 )
 @click.option("--keys", type=click.Path(), help="File of keys, of lines that `vicinal key` makes.")
-@click.option("--limit", "limits", type=_Limit(), multiple=True, help="May be given many times.")
+@click.option(
+    "--limit",
+    "limits",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=_read_limits,
+    help="Of what one request may ask for; may be given several times.",
+)
 @click.option("--text-field", help="Key of payloads that searches by words look at.")
 @click.option(
     "--checkpoint-rows",
@@ -73,7 +75,7 @@ def serve(
     host: str,
     port: int,
     keys: str | None,
-    limits: tuple[tuple[str, float], ...],
+    limits: dict[str, float],
     text_field: str | None,
     checkpoint_rows: int,
     open_metrics: bool,
@@ -82,7 +84,7 @@ def serve(
     stop_seconds: int,
 ) -> None:
     """Serve the collections in DIR over HTTP, to clients of Qdrant and by an API of our own."""
-    from vicinal.server import Settings, require_packages
+    from vicinal.server import Limits, Settings, require_packages
 
     require_packages()
     from vicinal.server.auth import keys_from, read_keys
@@ -91,11 +93,11 @@ def serve(
     if (tls_certificate is None) != (tls_key is None):
         raise failure("--tls-certificate: expected it together with --tls-key", USAGE)
     known = (*(read_keys(keys) if keys is not None else ()), *keys_from(os.environ))
-    given: dict[str, Any] = dict(limits)
+    given: dict[str, Any] = limits
     settings = Settings(
         folder,
         keys=known,
-        limits=_limits()(**given),
+        limits=Limits(**given),
         text_field=text_field,
         open_metrics=open_metrics,
         checkpoint_rows=checkpoint_rows,

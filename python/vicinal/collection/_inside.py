@@ -199,7 +199,9 @@ class Inside:
                 raise KeyError(f"id: {_validate.shown(id)} is not in the collection")
             place = np.array([row], np.int64)
             if condition is not None and not len(_reading.rows_among(connection, condition, place)):
-                return Why(id, "filtered", None, None, None, {}, f"{id!r}: the filter leaves it out")
+                return Why(
+                    id, "filtered", None, None, None, {}, f"{id!r}: the filter leaves it out"
+                )
             if self._view.vectors(place)[0] is None:
                 return Why(id, "no_vector", None, None, None, {}, f"{id!r} has no vector")
             given = (connection, self._view, self._filters, query.reshape(1, -1), k, condition)

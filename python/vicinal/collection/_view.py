@@ -174,9 +174,7 @@ class View:
         )
         parts = [(ids, distances)]
         if self._base is not None:
-            parts.append(
-                self._search_base(queries, k, ef_search, num_threads, base_rows, exact)
-            )
+            parts.append(self._search_base(queries, k, ef_search, num_threads, base_rows, exact))
         ids = np.concatenate([part[0] for part in parts], axis=1)
         distances = np.concatenate([part[1] for part in parts], axis=1)
         found = []

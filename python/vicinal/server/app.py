@@ -111,7 +111,7 @@ def make_app(settings: Settings) -> FastAPI:
             openapi_extra=_described(route),
             responses=_answers(route, bool(keys)),
         )
-    app.openapi = lambda: _openapi(app, bool(keys))  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, bool(keys))
     app.add_exception_handler(HTTPException, _not_found)
     open_paths = {route.path for route in own if route.work == "open"}
     if settings.open_metrics:
@@ -216,4 +216,5 @@ def _openapi(app: FastAPI, keys: bool) -> dict[str, Any]:
             }
             made["security"] = [{"key": []}, {"bearer": []}]
         app.openapi_schema = made
-    return app.openapi_schema
+    described: dict[str, Any] = app.openapi_schema
+    return described

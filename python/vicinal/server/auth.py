@@ -110,6 +110,5 @@ def is_loopback(host: str) -> bool:
     """
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return all(
-        ipaddress.ip_address(str(address[0]).split("%")[0]).is_loopback
-        for *_, address in found
+        ipaddress.ip_address(str(address[0]).split("%")[0]).is_loopback for *_, address in found
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -87,9 +88,7 @@ def npy_bytes(*arrays: NDArray[Any]) -> bytes:
 def _arrow() -> Any:
     if find_spec("pyarrow") is None:
         raise Problem(415, "content-type: Arrow needs pyarrow, which the server does not have")
-    import pyarrow
-
-    return pyarrow
+    return import_module("pyarrow")
 
 
 def arrow_table(body: bytes, columns: Sequence[str], dim: int, most: int) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def _media_type(route: Route, request: Request) -> str:
     coding = request.headers.get("content-encoding", "identity").lower()
     if coding != "identity":
         raise Problem(415, "content-encoding: expected none", _CLOSE)
-    return said
+    return str(said)
 
 
 def _parsed(raw: bytes) -> Any:

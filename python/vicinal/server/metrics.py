@@ -69,8 +69,9 @@ class Metrics:
         self.queue = Gauge(
             "vicinal_queue", "Requests being read, waiting or answered", registry=self._registry
         )
-        self._registry.register(_Collections(store))  # type: ignore[arg-type]
+        self._registry.register(_Collections(store))
 
     def text(self) -> bytes:
         """Return all of them."""
-        return generate_latest(self._registry)
+        text: bytes = generate_latest(self._registry)
+        return text

@@ -185,8 +185,7 @@ def _on_field(fields: Fields, name: str) -> dict[str, Any]:
     if len(said) != 1:
         raise Problem(
             400,
-            f"{name}: expected one of match, range, is_empty, is_null, got "
-            f"{len(said) or 'none'}",
+            f"{name}: expected one of match, range, is_empty, is_null, got {len(said) or 'none'}",
         )
     return said[0]
 

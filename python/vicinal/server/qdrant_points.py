@@ -7,7 +7,7 @@ from typing import Any
 
 from vicinal.collection import Document
 from vicinal.server import schemas
-from vicinal.server.fields import Fields, array, boolean, refuse, string, structure, whole
+from vicinal.server.fields import Fields, array, boolean, refuse, structure, whole
 from vicinal.server.problems import Problem
 from vicinal.server.qdrant_collections import as_numbers
 from vicinal.server.qdrant_filter import (
@@ -79,7 +79,7 @@ def _text(payload: dict[str, Any], field: str | None) -> str | None:
 def _of_point(fields: Fields) -> tuple[str, Any, dict[str, Any], str]:
     id = fields.take("id", point_id)
     vector = fields.take("vector", lambda value, _: value)
-    payload = fields.get("payload", structure, {})
+    payload = fields.maybe("payload", structure) or {}
     fields.end()
     return id, vector, payload, fields.path("vector")
 
@@ -215,9 +215,7 @@ def shape_of(fields: Fields, served: Served, payload: bool) -> Shape:
             return bool(value)
         return boolean(value, name)
 
-    return Shape(
-        None if chosen is _nothing else chosen, fields.get("with_vector", vector, False)
-    )
+    return Shape(None if chosen is _nothing else chosen, fields.get("with_vector", vector, False))
 
 
 def _nothing(_: dict[str, Any]) -> dict[str, Any]:

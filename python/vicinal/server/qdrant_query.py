@@ -199,7 +199,9 @@ def _points(served: Served, query: Query, hits: list[Hit]) -> list[dict[str, Any
     ]
     bound = query.threshold
     if bound is not None:
-        scored = [each for each in scored if (each[1] < bound if metric == "l2" else each[1] > bound)]
+        scored = [
+            each for each in scored if (each[1] < bound if metric == "l2" else each[1] > bound)
+        ]
     if query.diversity is not None:
         scored = scored[: query.candidates]
         order = _diverse(metric, query, [hit for hit, _ in scored])
@@ -239,10 +241,7 @@ def _diverse(metric: str, query: Query, hits: list[Hit]) -> list[int]:
     if metric == "cosine":
         one = one / np.linalg.norm(one)
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    if metric == "l2":
-        relevance = -((rows - one) ** 2).sum(axis=1)
-    else:
-        relevance = rows @ one
+    relevance = -((rows - one) ** 2).sum(axis=1) if metric == "l2" else rows @ one
     waiting = list(range(len(hits)))
     chosen = [_take(waiting, relevance)]
     nearest = np.full(len(hits), -np.inf, np.float32)

@@ -145,9 +145,7 @@ UPSERT = _either(
         ),
     ),
 )
-CHOSEN = _either(
-    _object(("points",), points=_list(_ANY_ID)), _object(("filter",), filter=_FILTER)
-)
+CHOSEN = _either(_object(("points",), points=_list(_ANY_ID)), _object(("filter",), filter=_FILTER))
 SET_PAYLOAD = _either(
     _object(("payload", "points"), payload=_PAYLOAD, points=_list(_ANY_ID)),
     _object(("payload", "filter"), payload=_PAYLOAD, filter=_FILTER),
@@ -257,9 +255,7 @@ V1_RANGE = _object(
 V1_WHY_NOT = _object(
     ("vector", "id"), vector=_VECTOR, id=_STRING, k=_K, where=_WHERE, ef_search=_EF
 )
-V1_RECALL = _object(
-    (), vectors=_list(_VECTOR), k=_K, sample=_whole(1, 10_000), ef_search=_EF
-)
+V1_RECALL = _object((), vectors=_list(_VECTOR), k=_K, sample=_whole(1, 10_000), ef_search=_EF)
 V1_TEXT = _object(("text",), text=_STRING, k=_K, where=_WHERE)
 V1_HYBRID = _object(
     ("text", "vector"),

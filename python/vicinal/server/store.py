@@ -1,4 +1,4 @@
-"""The collections of a folder: found by name, made and deleted whole, each with a writer's queue."""
+"""The collections of a folder: found by name, made and deleted whole, each with one writer."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ class Served:
 
     def keep_note(self) -> None:
         """Keep with the collection what only the server knows of it."""
-        self.collection.set_note(
-            _NOTE, {"vector_name": self.vector_name, "fields": self.fields}
-        )
+        self.collection.set_note(_NOTE, {"vector_name": self.vector_name, "fields": self.fields})
 
     def save_if_due(self, rows: int, pool: ThreadPoolExecutor) -> None:
         """Save what is pending in the background, if it is as much; changes go on meanwhile."""
@@ -194,7 +192,9 @@ class Store:
             except BaseException as error:
                 shutil.rmtree(making, ignore_errors=True)
                 if isinstance(error, OSError) and os.path.lexists(path):
-                    raise Problem(409, f"Wrong input: `{name}` is taken by something else") from None
+                    raise Problem(
+                        409, f"Wrong input: `{name}` is taken by something else"
+                    ) from None
                 raise
             self._sync()
 

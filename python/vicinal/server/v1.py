@@ -96,7 +96,9 @@ def create(call: Call) -> Any:
         "dtype": fields.maybe("dtype", one_of(*_DTYPES)),
         "M": fields.maybe("M", whole(2, 512)),
         "ef_construction": fields.maybe("ef_construction", whole(4, 10_000)),
-        "quantization": fields.maybe("quantization", one_of("auto", "none", "u8", "sq8", "rabitq4")),
+        "quantization": fields.maybe(
+            "quantization", one_of("auto", "none", "u8", "sq8", "rabitq4")
+        ),
         "analyzer": fields.maybe("analyzer", string),
     }
     fields.end()
@@ -171,7 +173,9 @@ def get(call: Call) -> Any:
             "id": each.id,
             "text": each.text,
             "metadata": each.metadata,
-            **({"vector": None if each.vector is None else each.vector.tolist()} if vectors else {}),
+            **(
+                {"vector": None if each.vector is None else each.vector.tolist()} if vectors else {}
+            ),
         }
         for each in found
     ]
@@ -318,9 +322,7 @@ def why_not(call: Call) -> Any:
     where = where_in(fields, call)
     ef = fields.maybe("ef_search", whole(1, call.limits.ef))
     fields.end()
-    return dataclasses.asdict(
-        call.served.collection.why_not(vector, id, k, where, ef_search=ef)
-    )
+    return dataclasses.asdict(call.served.collection.why_not(vector, id, k, where, ef_search=ef))
 
 
 def recall(call: Call) -> Any:

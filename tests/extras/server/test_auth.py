@@ -131,11 +131,11 @@ def test_the_client_with_keys(guarded: Served) -> None:
 
 
 def test_keys_of_the_environment(tmp_path: Path) -> None:
-    with Served(tmp_path / "d", VICINAL_API_KEY=WRITE, VICINAL_READ_KEY=READ) as made:
-        with made.http() as raw:
-            assert raw.get("/collections").status_code == 401
-            for key in (WRITE, READ):
-                assert raw.get("/collections", headers={"api-key": key}).status_code == 200
+    given = {"VICINAL_API_KEY": WRITE, "VICINAL_READ_KEY": READ}
+    with Served(tmp_path / "d", **given) as made, made.http() as raw:
+        assert raw.get("/collections").status_code == 401
+        for key in (WRITE, READ):
+            assert raw.get("/collections", headers={"api-key": key}).status_code == 200
     code, said = refused(tmp_path / "d", VICINAL_API_KEY="short")
     assert code == 2 and "VICINAL_API_KEY: expected at least 16 characters, got 5" in said
 
@@ -155,7 +155,9 @@ def test_loopback() -> None:
     assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.1", "::")))
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:6333", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:6333", "127.0.0.1.evil.example", ""]
+)
 def test_another_host_without_keys(server: Served, host: str) -> None:
     """A page that made its own name mean 127.0.0.1 gets nothing."""
     with server.http(host=host) as raw:

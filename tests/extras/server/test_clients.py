@@ -94,7 +94,7 @@ def test_what_a_collection_is(client: QdrantClient) -> None:
     with pytest.raises(UnexpectedResponse, match="already exists"):
         client.create_collection("a.b", vectors_config=COSINE)
     assert client.delete_collection("a.b") and not client.delete_collection("a.b")
-    with pytest.raises(UnexpectedResponse, match="Not found: Collection `a.b`"):
+    with pytest.raises(UnexpectedResponse, match="Not found: Collection `a"):
         client.get_collection("a.b")
 
 
@@ -285,7 +285,7 @@ def test_methods_outside_the_subset(client: QdrantClient) -> None:
         assert caught.value.status_code in (404, 405)
     with pytest.raises(UnexpectedResponse, match="order_by"):
         client.scroll("a", order_by="n")
-    with pytest.raises(UnexpectedResponse, match="payload.a: this server cannot remove"):
+    with pytest.raises(UnexpectedResponse, match="this server cannot remove"):
         client.set_payload("a", {"a": None}, [1])
 
 

@@ -93,9 +93,7 @@ def test_search_in_three_forms(pair: Any, k: int, options: dict[str, Any]) -> No
             if k == 1:
                 row = ROWS[int(other.id[1:])]
                 assert np.allclose(hit["vector"], row / np.linalg.norm(row), atol=1e-6)
-    plain = post(
-        raw, "search", vectors=QUERIES.tolist(), k=k, with_documents=False, **options
-    )
+    plain = post(raw, "search", vectors=QUERIES.tolist(), k=k, with_documents=False, **options)
     assert [[hit["id"] for hit in hits] for hits in plain] == names
     assert set(plain[0][0]) == {"id", "distance"}
 
