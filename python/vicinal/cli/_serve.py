@@ -109,12 +109,14 @@ def serve(
 @click.option("--read", "read_only", is_flag=True, help="A key that may only read.")
 @json_option
 def key(read_only: bool, as_json: bool) -> None:
-    """Make a key for `vicinal serve`: the key for clients, and a line for the file of --keys."""
+    """Make a key for `vicinal serve`: the key goes to stderr, a line for --keys to stdout."""
     from vicinal.server.auth import digest, new_key
 
     made = new_key()
     line = f"{'read' if read_only else 'write'} {digest(made)}"
-    emit(as_json, {"key": made, "line": line})
+    if not as_json:
+        talk(f"key: {made}")
+    emit(as_json, {"key": made, "line": line}, [line])
 
 
 COMMANDS = (serve, key)
