@@ -8,7 +8,9 @@ shares the cores with it, asks over 1, 8 and 64 connections that stay open: the 
 vector as Qdrant's JSON and as our own, as .npy, and 64 vectors a request as JSON and as .npy. Every
 loop has a fixed number of requests. Beside it: `Collection.search` and `search_ids` in one process,
 and the engine inside qdrant-client, which is what these clients use without a server. Recall@10 is
-measured against exact search on the same rows. Lines of JSON.
+measured against exact search on the same rows. Lines of JSON. On a machine that does other things
+too, the CPU time of a query (`cpu_us`, of all threads of the server, or of the process) says more
+than seconds do.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import asyncio
 import importlib.metadata
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -144,13 +147,15 @@ async def post(port: int, data: bytes) -> bytes:
 
 def in_process(call: Callable[[np.ndarray], Any], queries: np.ndarray, count: int) -> dict:
     times = []
+    cpu = time.process_time()
     for number in range(count):
         start = time.perf_counter()
         call(queries[number % len(queries)])
         times.append(time.perf_counter() - start)
+    cpu = (time.process_time() - cpu) / count * 1e6
     p50, p99 = np.percentile(times, [50, 99]) * 1000
-    rate = count / sum(times)
-    return {"per_second": round(rate, 1), "p50_ms": round(p50, 3), "p99_ms": round(p99, 3)}
+    told = {"per_second": round(count / sum(times), 1), "cpu_us": round(cpu, 1)}
+    return {**told, "p50_ms": round(p50, 3), "p99_ms": round(p99, 3)}
 
 
 def recall(found: list[list[str]], true: np.ndarray) -> float:
@@ -159,6 +164,11 @@ def recall(found: list[list[str]], true: np.ndarray) -> float:
         for mine, exact in zip(found, true, strict=True)
     ]
     return sum(hits) / true.size
+
+
+def cpu_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mb(process: int) -> int:
@@ -184,11 +194,11 @@ def run(rows: int, dim: int, requests: int, say: Callable[[dict], None]) -> None
                 "Collection.search_ids": lambda q: made.search_ids(q[None], K, num_threads=1),
             }.items():
                 say({"what": "in process", "call": name, **in_process(call, queries, requests)})
-            start = time.perf_counter()
-            for _ in range(4):
-                made.search_ids(queries, K)
-            rate = 4 * len(queries) / (time.perf_counter() - start)
-            say({"what": "in process", "call": "search_ids, batch", "per_second": round(rate, 1)})
+            blocks = queries.reshape(-1, BATCH, dim)
+            told = in_process(lambda block: made.search_ids(block, K), blocks, 16)
+            for name, times in (("per_second", BATCH), ("cpu_us", 1 / BATCH)):
+                told[name] = round(told[name] * times, 1)
+            say({"what": "in process", "call": "search_ids, batch", **told})
         over_http(folder, queries, true, requests, say)
     local_engine(data, queries, say)
 
@@ -209,7 +219,9 @@ def over_http(
         for form, (sent, size) in made.items():
             for connections in CONNECTIONS:
                 count = max(requests // size, 2 * connections)
+                cpu = cpu_seconds(server.pid)
                 told = asyncio.run(load(port, sent, connections, count))
+                cpu = (cpu_seconds(server.pid) - cpu) / (count * size) * 1e6
                 seconds = told.pop("seconds")
                 say(
                     {
@@ -219,6 +231,7 @@ def over_http(
                         "requests": count,
                         "requests_per_second": round(count / seconds, 1),
                         "queries_per_second": round(count * size / seconds, 1),
+                        "cpu_us": round(cpu, 1),
                         **told,
                     }
                 )

@@ -171,6 +171,8 @@ def _described(route: Route) -> dict[str, Any]:
         schema = {"type": "string", "pattern": f"^{NAME}$"}
         parameters.append({"name": "name", "in": "path", "required": True, "schema": schema})
     extra: dict[str, Any] = {"parameters": parameters}
+    if route.work == "open":
+        extra["security"] = []
     if route.body is not None:
         content: dict[str, Any] = {"application/json": {"schema": route.body}}
         for media in route.media:
