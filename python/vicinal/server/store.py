@@ -25,6 +25,7 @@ _NAME = re.compile(NAME, re.ASCII)
 # Names of collections begin with a letter or a digit, so that these are never one.
 _MAKING, _GONE, _LOCK = ".making-", ".gone-", ".server.lock"
 _NOTE = "server"
+_METRICS = ("cosine", "ip", "l2")
 
 
 def check_name(name: str) -> str:
@@ -163,7 +164,15 @@ class Store:
             if name not in self._open:
                 if not self.has(name):
                     raise Problem(404, f"Not found: Collection `{name}` doesn't exist!")
-                self._open[name] = Served(Collection(self._path(name), checkpoint_rows=None))
+                collection = Collection(self._path(name), checkpoint_rows=None)
+                if collection.metric not in _METRICS:
+                    collection.close()
+                    raise Problem(
+                        400,
+                        f"collection `{name}`: expected metric {', '.join(_METRICS)}, got "
+                        f"{collection.metric}, which this server does not have",
+                    )
+                self._open[name] = Served(collection)
             return self._open[name]
 
     def opened(self) -> dict[str, Served]:

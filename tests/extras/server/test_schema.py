@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from serving import Served
 
-from vicinal.server import Limits, Settings
-from vicinal.server.app import make_app
-from vicinal.server.auth import digest, new_key
+from vicinal.server.auth import new_key
 
 schemathesis = pytest.importorskip("schemathesis")
 from schemathesis.config import SchemathesisConfig  # noqa: E402
@@ -28,14 +28,13 @@ if not EXAMPLES:
     pytest.skip("by hand: VICINAL_SCHEMA_EXAMPLES=50", allow_module_level=True)
 KEY = new_key()
 FOLDER = tempfile.TemporaryDirectory()
-APP = make_app(
-    Settings(FOLDER.name, keys=(("write", digest(KEY)),), limits=Limits(dim=64, collections=50))
-)
+OPTIONS = ("--limit=dim=64", "--limit=collections=50")
+SERVER = Served(Path(FOLDER.name), *OPTIONS, VICINAL_API_KEY=KEY)
 # A body that the schema allows is refused where it contradicts the collection, whose dimension no
 # schema knows; so 400 counts as an answer to what is right.
 CONFIG = SchemathesisConfig.from_dict(
     {
-        "headers": {"api-key": KEY, "host": "localhost"},
+        "headers": {"api-key": KEY},
         "generation": {"max-examples": EXAMPLES},
         "phases": {"coverage": {"enabled": EXAMPLES >= 50}},
         "checks": {
@@ -45,15 +44,15 @@ CONFIG = SchemathesisConfig.from_dict(
         },
     }
 )
-schema = schemathesis.openapi.from_asgi(
-    "/openapi.json", APP, config=CONFIG, headers={"api-key": KEY, "host": "localhost"}
+schema = schemathesis.openapi.from_url(
+    f"{SERVER.url}/openapi.json", config=CONFIG, headers={"api-key": KEY}
 )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def closed() -> Iterator[None]:
     yield
-    APP.state.store.close()
+    assert SERVER.stop() == 0
     FOLDER.cleanup()
 
 

@@ -258,6 +258,16 @@ def test_text_field(tmp_path: Path) -> None:
         assert answer.status_code == 400 and "page_content" in error_of(answer)
 
 
+def test_a_collection_of_bits_is_refused_by_name(server: Served) -> None:
+    with vicinal.Collection(server.folder / "bits", 64, "hamming", dtype="b1") as made:
+        made.upsert(["a"], np.zeros((1, 8), np.uint8))
+    with server.http() as raw:
+        for path in ("/collections/bits", "/v1/collections/bits"):
+            answer = raw.get(path)
+            assert answer.status_code == 400 and "got hamming" in error_of(answer)
+        assert raw.delete("/collections/bits").json()["result"] is True
+
+
 # ---- hostile bodies
 
 
