@@ -42,6 +42,16 @@ def same(value: Any, wanted: Any) -> bool:
     return kind(value) == kind(wanted) and value == wanted
 
 
+def of_field(where: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a tree below "some" as one about a field."""
+    if "op" in where:
+        return {**where, "field": name}
+    ((key, inner),) = where.items()
+    if key == "not":
+        return {key: of_field(inner, name)}
+    return {key: [of_field(each, name) for each in inner]}
+
+
 def holds(where: dict[str, Any], metadata: dict[str, Any], text: str | None, id: str) -> bool:
     """Tell whether a filter finds a document."""
     if "and" in where:
@@ -77,6 +87,10 @@ def holds(where: dict[str, Any], metadata: dict[str, Any], text: str | None, id:
                 "lte": value <= wanted,
             }[op]
         )
+    if op == "type":
+        names = {bool: "boolean", int: "integer", float: "real", str: "string", dict: "object"}
+        names.update({list: "list", type(None): "null"})
+        return there and names[type(value)] == wanted
     if op == "text":
         return isinstance(value, str) and wanted.casefold() in value.casefold()
     if op == "contains":
@@ -86,6 +100,8 @@ def holds(where: dict[str, Any], metadata: dict[str, Any], text: str | None, id:
     elements = value if isinstance(value, list) else [value]
     if not there or isinstance(value, dict):
         elements = []
+    if op == "some":
+        return any(holds(of_field(wanted, "it"), {"it": each}, None, "") for each in elements)
     if op == "any":
         return any(same(each, one) for each in elements for one in wanted)
     assert op == "all"
@@ -93,6 +109,33 @@ def holds(where: dict[str, Any], metadata: dict[str, Any], text: str | None, id:
 
 
 ORDERED = st.one_of(st.integers(-3, 3), st.sampled_from([0.5, "a", "ab", "Ä", 2**53]))
+
+
+ELEMENT = st.one_of(  # conditions on an element of a list
+    st.builds(lambda op, value: {"op": op, "value": value}, st.sampled_from(["eq", "ne"]), SCALARS),
+    st.builds(
+        lambda op, value: {"op": op, "value": value},
+        st.sampled_from(["gt", "gte", "lt", "lte"]),
+        ORDERED,
+    ),
+    st.builds(lambda value: {"op": "nin", "value": value}, st.lists(SCALARS, max_size=3)),
+    st.builds(
+        lambda value: {"op": "type", "value": value}, st.sampled_from(["null", "integer", "string"])
+    ),
+    st.builds(lambda value: {"op": "contains", "value": value}, st.sampled_from(["a", "b"])),
+)
+
+
+def nested(leaves: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.builds(lambda parts: {"and": parts}, st.lists(inner, max_size=3)),
+            st.builds(lambda parts: {"or": parts}, st.lists(inner, max_size=3)),
+            st.builds(lambda part: {"not": part}, inner),
+        ),
+        max_leaves=6,
+    )
 
 
 def conditions(subject: dict[str, str]) -> st.SearchStrategy[dict[str, Any]]:
@@ -106,10 +149,12 @@ def conditions(subject: dict[str, str]) -> st.SearchStrategy[dict[str, Any]]:
         "all": st.lists(SCALARS, max_size=2),
         "exists": st.booleans(),
         "text": st.sampled_from(["", "a", "Ä", "%", "B"]),
+        "type": st.sampled_from(["null", "boolean", "integer", "real", "string", "list", "object"]),
+        "some": nested(ELEMENT),
     }
     assert set(wanted) == set(OPERATORS)
     if "attribute" in subject:
-        for name in ("any", "all"):
+        for name in ("any", "all", "some"):
             del wanted[name]
         wanted["eq"] = wanted["ne"] = st.one_of(st.none(), st.sampled_from(["a", "1", ""]))
     return st.one_of(
@@ -125,15 +170,7 @@ LEAVES = st.one_of(
     conditions({"attribute": "text"}),
     conditions({"attribute": "id"}),
 )
-TREES = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.builds(lambda parts: {"and": parts}, st.lists(inner, max_size=3)),
-        st.builds(lambda parts: {"or": parts}, st.lists(inner, max_size=3)),
-        st.builds(lambda part: {"not": part}, inner),
-    ),
-    max_leaves=6,
-)
+TREES = nested(LEAVES)
 DOCUMENTS = st.lists(
     st.tuples(METADATA, st.sampled_from([None, "", "a b", "Äpfel", "100 %"])), max_size=12
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import vicinal
-from vicinal.cli import _answer, _change, _inspect, _mcp, _report, _transfer
+from vicinal.cli import _answer, _change, _inspect, _mcp, _report, _serve, _transfer
 from vicinal.cli._shared import Commands
 
 __all__ = ["commands"]
@@ -29,6 +29,6 @@ def commands() -> None:
     """Everything begins here."""
 
 
-for _module in (_change, _answer, _inspect, _mcp, _report, _transfer):
+for _module in (_change, _answer, _inspect, _mcp, _report, _serve, _transfer):
     for _command in _module.COMMANDS:
         commands.add_command(_command)

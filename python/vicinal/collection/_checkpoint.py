@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from vicinal._logging import DEBUG, log
@@ -16,11 +17,18 @@ __all__ = ["save_pending"]
 _PREFIX, _SUFFIX = "vectors-", ".vicinal"
 
 
-def save_pending(database: Database, parameters: dict[str, Any], compact: bool = False) -> None:
+def save_pending(
+    database: Database,
+    parameters: dict[str, Any],
+    compact: bool = False,
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """Save an index with all changes under a new name, record it, forget what was pending.
 
-    The caller has the right to write. Killed before the record, the folder has a file too many,
-    which the next call removes; killed after it, likewise.
+    This process has the right to write, and one thread of it at a time is here. Others may change
+    documents while the index is made: what they change stays pending. `turn` is held while it is
+    recorded. Killed before the record, the folder has a file too many, which the next call removes;
+    killed after it, likewise.
     """
     with database.reading() as connection:
         state = state_of(connection)
@@ -41,8 +49,8 @@ def save_pending(database: Database, parameters: dict[str, Any], compact: bool =
         index.compact()
     name = f"{_PREFIX}{state.seq + 1}{_SUFFIX}"
     index.save(os.path.join(database.folder, name))
-    with database.writing() as connection:
-        connection.execute("UPDATE state SET seq = ?, file = ?", (state.seq + 1, name))
+    with turn(), database.writing() as connection:
+        connection.execute("UPDATE state SET seq = seq + 1, file = ?", (name,))
         connection.execute("DELETE FROM pending WHERE seq <= ?", (state.seq,))
     _remove_others(database.folder, name)
     with database.connection() as connection:

@@ -73,6 +73,7 @@ class _Right:
         self.file = file
         self.users = 0
         self.turn = threading.RLock()
+        self.saving = threading.RLock()
 
 
 _rights: dict[tuple[int, int], _Right] = {}
@@ -116,6 +117,18 @@ class WriterRight:
         """
         right = self._take()
         with right.turn:
+            yield
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Hold the right to save the index, alone in this process; taken before a turn, if both.
+
+        Raises
+        ------
+        BlockingIOError
+            If another process writes.
+        """
+        with self._take().saving:
             yield
 
     def _take(self) -> _Right:

@@ -86,12 +86,21 @@ class Opened:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
+        self._check_writable()
+        with self._right.turn():
+            yield
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        self._check_writable()
+        with self._right.saving():
+            yield
+
+    def _check_writable(self) -> None:
         if self._read_only:
             raise ValueError("collection: expected a writable one, got one opened with read_only")
         if self._database.closed:
             raise ValueError("collection: it is closed")
-        with self._right.turn():
-            yield
 
     @contextmanager
     def _moment(self) -> Iterator[sqlite3.Connection]:

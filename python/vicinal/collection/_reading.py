@@ -17,8 +17,10 @@ __all__ = [
     "count",
     "distinct",
     "documents_of",
+    "ids_of",
     "min_max",
     "page",
+    "page_by_id",
     "rows_among",
     "rows_of_ids",
 ]
@@ -35,6 +37,32 @@ def documents_of(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[in
         (json.dumps([int(row) for row in rows]),),
     )
     return {row: (id, text, metadata) for row, id, text, metadata in found}
+
+
+def ids_of(connection: sqlite3.Connection, rows: Rows) -> dict[int, str]:
+    """Return the ids of rows."""
+    found = connection.execute(
+        "SELECT row, id FROM documents WHERE row IN (SELECT value FROM json_each(?))",
+        (json.dumps(rows.tolist()),),
+    )
+    return dict(found.fetchall())
+
+
+def page_by_id(
+    connection: sqlite3.Connection, where: Condition | None, start: str | None, limit: int
+) -> list[tuple[int, Stored]]:
+    """Return documents that a filter finds in the order of ids, shorter ones first, from one on."""
+    condition, values = ("1", ()) if where is None else where
+    behind: tuple[Any, ...] = ()
+    if start is not None:
+        condition = f"(length(documents.id), documents.id) >= (length(?), ?) AND ({condition})"
+        behind = (start, start)
+    found = connection.execute(
+        f"SELECT documents.row, id, text, metadata FROM documents WHERE {condition} "
+        "ORDER BY length(documents.id), documents.id LIMIT ?",
+        (*behind, *values, limit),
+    )
+    return [(row, (id, text, metadata)) for row, id, text, metadata in found]
 
 
 def rows_of_ids(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:

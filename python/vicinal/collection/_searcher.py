@@ -25,6 +25,7 @@ class Searcher(Opened):
         where: Where | None = None,
         *,
         ef_search: int | None = None,
+        exact: bool = False,
         vectors: bool = False,
         num_threads: int | None = None,
     ) -> Any:
@@ -40,6 +41,8 @@ class Searcher(Opened):
             Only documents that a filter finds: docs/guide/collection.md.
         ef_search, num_threads : int, optional
             As for `vicinal.Index.search`.
+        exact : bool
+            Measure all documents that the filter finds: nothing is missed.
         vectors : bool
             Hits with their vectors.
 
@@ -54,7 +57,8 @@ class Searcher(Opened):
         queries, single = self._queries(vector)
         with self._moment() as connection:
             found = _searching.search_vectors(
-                connection, self._view, self._filters, queries, k, condition, ef_search, num_threads
+                *(connection, self._view, self._filters, queries, k, condition),
+                *(ef_search, num_threads, exact),
             )
             hits = _searching.hits_by_distance(connection, self._view, found, vectors)
         return hits[0] if single else hits

@@ -94,11 +94,12 @@ def search_vectors(
     where: Condition | None,
     ef_search: int | None,
     num_threads: int | None,
+    exact: bool | None = None,
 ) -> list[Ranked]:
     """Return rows and distances for each query; always min(k, documents that the filter finds)."""
     if where is None:
-        return view.search(queries, k, ef_search, num_threads)
-    if len(queries) == 1 and filters.known(where, view.state.seq) is None:
+        return view.search(queries, k, ef_search, num_threads, exact=exact)
+    if len(queries) == 1 and not exact and filters.known(where, view.state.seq) is None:
         for width in widths(k, len(view)):
             if not filters.may_try(where, width):
                 break
@@ -107,7 +108,7 @@ def search_vectors(
             if passed.sum() >= k:
                 return [(tried[0][passed][:k], tried[1][passed][:k])]
     found = filters.find(connection, view, where)
-    return view.search(queries, k, ef_search, num_threads, found.rows, found.base_rows)
+    return view.search(queries, k, ef_search, num_threads, found.rows, found.base_rows, exact)
 
 
 def hits_of(

@@ -156,10 +156,12 @@ class View:
         num_threads: int | None,
         rows: Rows | None = None,
         base_rows: Filter | None = None,
+        exact: bool | None = None,
     ) -> list[tuple[Rows, NDArray[np.float32]]]:
         """Return rows and distances for each of (n, dim) queries, nearest first.
 
-        `rows` are those allowed, sorted, and `base_rows` what `prepared` makes of them.
+        `rows` are those allowed, sorted, and `base_rows` what `prepared` makes of them. `exact`
+        scans the saved index too.
         """
         k = min(k, len(self) if rows is None else len(rows))
         if k <= 0 or not len(queries):
@@ -172,7 +174,7 @@ class View:
         )
         parts = [(ids, distances)]
         if self._base is not None:
-            parts.append(self._search_base(queries, k, ef_search, num_threads, base_rows))
+            parts.append(self._search_base(queries, k, ef_search, num_threads, base_rows, exact))
         ids = np.concatenate([part[0] for part in parts], axis=1)
         distances = np.concatenate([part[1] for part in parts], axis=1)
         found = []
@@ -190,28 +192,50 @@ class View:
         ef_search: int | None,
         num_threads: int | None,
         allowed: Filter | None,
+        exact: bool | None,
     ) -> tuple[Rows, NDArray[np.float32]]:
         """Search the saved index; rows that do not count any more are -1 in the answer."""
         assert self._base is not None
+        width = {"exact": True} if exact else {"ef_search": ef_search}
+        how: dict[str, Any] = {**width, "num_threads": num_threads}
         if allowed is not None:
-            found = self._base.search(
-                queries, k, filter=allowed, ef_search=ef_search, num_threads=num_threads
-            )
+            found = self._base.search(queries, k, filter=allowed, **how)
             return found.ids, found.distances
         count = self._base_len()
         more = min(len(self._stale), k)
-        width = max(1, min(k + more, count))
-        found = self._base.search(queries, width, ef_search=ef_search, num_threads=num_threads)
+        found = self._base.search(queries, max(1, min(k + more, count)), **how)
         if not more:
             return found.ids, found.distances
         stale = np.isin(found.ids, self._stale)
         wanted = min(k, count - len(self._stale))
         if ((~stale & (found.ids >= 0)).sum(axis=1) >= wanted).all():
             return np.where(stale, -1, found.ids), found.distances
-        found = self._base.search(
-            queries, k, exclude=self._stale, ef_search=ef_search, num_threads=num_threads
-        )
+        found = self._base.search(queries, k, exclude=self._stale, **how)
         return found.ids, found.distances
+
+    def within(
+        self,
+        query: NDArray[Any],
+        radius: float,
+        ef_search: int | None,
+        rows: Rows | None = None,
+        base_rows: Filter | None = None,
+    ) -> tuple[Rows, NDArray[np.float32]]:
+        """Return rows within a distance of a query of shape (dim,), nearest first."""
+        found = self._delta.range_search(query, radius, filter=rows)
+        ids, distances = found.ids, found.distances
+        if self._base is not None:
+            saved = self._base.range_search(query, radius, ef_search=ef_search, filter=base_rows)
+            counts = ~np.isin(saved.ids, self._stale)
+            ids = np.concatenate([ids, saved.ids[counts]])
+            distances = np.concatenate([distances, saved.distances[counts]])
+        order = np.lexsort((ids, distances))
+        return ids[order], distances[order]
+
+    @property
+    def base(self) -> Index | None:
+        """The saved index; some of its rows may not count any more."""
+        return self._base
 
     def vectors(self, rows: Rows) -> list[NDArray[Any] | None]:
         """Return the stored vectors of rows, None for those that have none."""

@@ -20,6 +20,15 @@ __all__ = ["OPERATORS", "Condition", "compile_where", "field_path", "quoted"]
 _MAX_DEPTH, _MAX_NODES = 50, 1000
 _INT64 = 2**63
 _ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_TYPES = {
+    "null": "('null')",
+    "boolean": "('true', 'false')",
+    "integer": "('integer')",
+    "real": "('real')",
+    "string": "('text')",
+    "list": "('array')",
+    "object": "('object')",
+}
 _SCALARS = "a string, a number, a boolean or None"
 
 
@@ -37,6 +46,10 @@ class _Subject(NamedTuple):
     type: Condition  # the name of its JSON type, or NULL where there is none
     elements: Condition | None  # rows of it, if it can be a list
     name: str
+
+
+# what a condition below "some" asks about; SQLite gives booleans as numbers, so by type
+_ELEMENT = _Subject(Condition("part.value", ()), Condition("part.type", ()), None, "element")
 
 
 def compile_where(where: object, indexed: Mapping[str, str] | None = None) -> Condition:
@@ -84,6 +97,7 @@ class _Compiler:
     def __init__(self, indexed: Mapping[str, str]) -> None:
         self._indexed = indexed
         self._nodes = 0
+        self._element = False  # below "some": conditions are about an element of its field
 
     def node(self, given: object, name: str, depth: int) -> Condition:
         self._nodes += 1
@@ -105,7 +119,7 @@ class _Compiler:
                 f'{name}: expected "and", "or", "not", or "field" with "op" and "value", got '
                 f"{reprlib.repr(dict(given))}"
             )
-        return self._leaf(given, name)
+        return self._leaf(given, name, depth)
 
     def _several(self, key: str, inner: object, name: str, depth: int) -> Condition:
         if not isinstance(inner, (list, tuple)):
@@ -115,7 +129,7 @@ class _Compiler:
         ]
         return _joined(parts, key.upper())
 
-    def _leaf(self, given: Mapping[str, Any], name: str) -> Condition:
+    def _leaf(self, given: Mapping[str, Any], name: str, depth: int) -> Condition:
         operator = given["op"]
         if not isinstance(operator, str) or operator not in OPERATORS:
             raise ValueError(
@@ -124,9 +138,28 @@ class _Compiler:
         if "value" not in given and operator != "exists":
             raise ValueError(f'{name}: expected a "value" for {operator!r}, got none')
         subject = self._subject(given, operator, name)
+        if operator == "some":
+            return self._some(subject, given["value"], f"{name}.value", depth)
         return OPERATORS[operator](subject, given.get("value", True), f"{name}.value")
 
+    def _some(self, subject: _Subject, inner: object, name: str, depth: int) -> Condition:
+        """Return that a list, or a single value as a list of one, has an element that fits."""
+        _need_elements(subject, name)
+        self._element = True
+        try:
+            fits = self.node(inner, name, depth + 1)
+        finally:
+            self._element = False
+        return _element_where(subject, fits)
+
     def _subject(self, given: Mapping[str, Any], operator: str, name: str) -> _Subject:
+        if self._element:
+            if set(given) - {"op", "value"}:
+                raise ValueError(
+                    f'{name}: expected "op" and "value" alone below "some", got '
+                    f"{reprlib.repr(dict(given))}"
+                )
+            return _ELEMENT
         if "attribute" in given or ("field" not in given and operator == "text"):
             column = given.get("attribute", "text")
             if "field" in given or column not in ("id", "text"):
@@ -291,10 +324,13 @@ def _contains(subject: _Subject, value: object, name: str) -> Condition:
 
 def _has_element(subject: _Subject, wanted: list[Any]) -> Condition:
     """Return that a list, or a single value as a list of one, has one of these in it."""
+    return _element_where(subject, _among(_ELEMENT.value, _ELEMENT.type, wanted))
+
+
+def _element_where(subject: _Subject, fits: Condition) -> Condition:
+    """Return that a list, or a single value as a list of one, has an element that fits."""
     assert subject.elements is not None
-    element, kind = Condition("part.value", ()), Condition("part.type", ())
-    found = _among(element, kind, wanted)
-    inside = _put("EXISTS(SELECT 1 FROM {} AS part WHERE {})", subject.elements, found)
+    inside = _put("EXISTS(SELECT 1 FROM {} AS part WHERE {})", subject.elements, fits)
     return _joined([_put("{} <> 'object'", subject.type), inside], "AND")
 
 
@@ -321,6 +357,16 @@ def _exists(subject: _Subject, value: object, name: str) -> Condition:
     return _put("{} IS NOT NULL" if value else "{} IS NULL", subject.type)
 
 
+def _some(subject: _Subject, value: object, name: str) -> Condition:
+    raise AssertionError("a tree of its own: _Compiler._some")
+
+
+def _type(subject: _Subject, value: object, name: str) -> Condition:
+    if not isinstance(value, str) or value not in _TYPES:
+        raise ValueError(f"{name}: expected one of {', '.join(_TYPES)}, got {reprlib.repr(value)}")
+    return _put(f"{{}} IN {_TYPES[value]}", subject.type)
+
+
 def _text(subject: _Subject, value: object, name: str) -> Condition:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a string, got {reprlib.repr(value)}")
@@ -339,5 +385,7 @@ OPERATORS: dict[str, Callable[[_Subject, object, str], Condition]] = {
     "any": _any,
     "all": _all,
     "exists": _exists,
+    "some": _some,
+    "type": _type,
     "text": _text,
 }

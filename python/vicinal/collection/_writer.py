@@ -77,10 +77,9 @@ class Writer(Opened):
         change = _changes.check_change(
             ids, vectors, texts, metadata, self._parameters, self._embed, new
         )
-        with self._turn():
-            with self._database.writing() as connection:
-                _changes.write_change(connection, change, verb)
-            self._checkpoint_if_due()
+        with self._turn(), self._database.writing() as connection:
+            _changes.write_change(connection, change, verb)
+        self._checkpoint_if_due()
 
     def update_metadata(
         self,
@@ -114,10 +113,9 @@ class Writer(Opened):
             How many documents there were.
         """
         names, condition = self._chosen(ids, where)
-        with self._turn():
-            with self._database.writing() as connection:
-                deleted = _changes.delete_rows(connection, names, condition)
-            self._checkpoint_if_due()
+        with self._turn(), self._database.writing() as connection:
+            deleted = _changes.delete_rows(connection, names, condition)
+        self._checkpoint_if_due()
         return deleted
 
     def _chosen(
@@ -147,24 +145,31 @@ class Writer(Opened):
         """Save the index with all that is pending, so that opening has nothing to replay.
 
         Takes memory for the whole index and as long as adding what is pending. Searches of this
-        process and of others go on; killed at any moment, the folder is as before or as after.
+        process and of others go on, and changes of this process's other threads too: these stay
+        pending. Killed at any moment, the folder is as before or as after.
         """
-        with self._turn():
-            self._keep_words_in_step()
-            _checkpoint.save_pending(self._database, self._parameters)
+        with self._saving():
+            with self._turn():
+                self._keep_words_in_step()
+            _checkpoint.save_pending(self._database, self._parameters, turn=self._turn)
 
     def compact(self) -> None:
         """Give back the space of deleted documents: index, tables and words are built anew."""
-        with self._turn():
+        with self._saving(), self._turn():
             self._keep_words_in_step(rebuild=True)
             _checkpoint.save_pending(self._database, self._parameters, compact=True)
             with self._database.connection() as connection:
                 connection.execute("VACUUM")
 
     def _checkpoint_if_due(self) -> None:
-        if self._checkpoint_rows is None:
+        if self._checkpoint_rows is None or self.pending < self._checkpoint_rows:
             return
+        with self._saving():
+            if self.pending >= self._checkpoint_rows:  # no other thread was faster
+                self.checkpoint()
+
+    @property
+    def pending(self) -> int:
+        """How many changed documents are not in the saved index yet."""
         with self._database.reading() as connection:
-            (waiting,) = connection.execute("SELECT count(*) FROM pending").fetchone()
-        if waiting >= self._checkpoint_rows:
-            self.checkpoint()
+            return int(connection.execute("SELECT count(*) FROM pending").fetchone()[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vicinal.collection._async import AsyncTwins
+from vicinal.collection._inside import Inside
 from vicinal.collection._reader import Reader
 from vicinal.collection._searcher import Searcher
 from vicinal.collection._writer import Writer
@@ -10,7 +11,7 @@ from vicinal.collection._writer import Writer
 __all__ = ["Collection"]
 
 
-class Collection(AsyncTwins, Writer, Reader, Searcher):
+class Collection(AsyncTwins, Writer, Reader, Searcher, Inside):
     """Documents with an id, a vector, a text and metadata, in a folder.
 
     Every change is one transaction of SQLite: after a crash at any moment it is there whole, or not
