@@ -91,7 +91,6 @@ def test_three_nodes(tmp_path: Path, temporary: str) -> None:
             "HOME": temporary,
             "RAY_TMPDIR": temporary,
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_raylet_start_wait_time_s": "300",
         },
     )
     assert done.returncode == 0, done.stdout + done.stderr
