@@ -243,7 +243,7 @@ class Tail:
         gone = dict(self._gone)
         if touched:
             asked = self._array(list(touched))
-            there = self.base._find_rows(_updates._numbers(self.base, asked)) >= 0
+            there = self.base._find_rows(_updates.numbers_of(self.base, asked)) >= 0
             gone.update(dict.fromkeys(asked[there].tolist()))
         view = self.view
         ef_search, attributes = view.ef_search, view.attributes
