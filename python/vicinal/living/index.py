@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -151,7 +152,7 @@ class LivingIndex(Index):
 
     def add(
         self,
-        vectors: ArrayLike | VectorSource,
+        vectors: ArrayLike | VectorSource | Iterator[Any],
         ids: ArrayLike | None = None,
         **options: Any,
     ) -> NDArray[Any]:
