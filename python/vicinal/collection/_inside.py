@@ -295,12 +295,6 @@ class Inside:
                 "INSERT OR REPLACE INTO settings VALUES(?, ?)", (f"note.{name}", kept)
             )
 
-    @property
-    def pending(self) -> int:
-        """How many changed documents are not in the saved index yet."""
-        with self._database.reading() as connection:
-            return int(connection.execute("SELECT count(*) FROM pending").fetchone()[0])
-
     def stats(self) -> dict[str, Any]:
         """Return figures: documents, pending, parameters, bytes on the disk, the saved index.
 
