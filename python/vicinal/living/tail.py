@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _attributes, _identity, _persistence, _updates, _validate
+from vicinal import _attributes, _identity, _persistence, _storage, _updates, _validate
 from vicinal._kept_filter import Filter
 from vicinal.errors import CorruptError
 from vicinal.index import Index
@@ -210,12 +210,15 @@ class Tail:
             return
         base = self.base
         if self._fresh is None:
+            alone = _storage.alone(base._handle)
             self._fresh = Index(
                 base.dim,
                 base.metric,
                 dtype=base.dtype,
                 M=base.M,
                 ef_construction=base.ef_construction,
+                keep_vectors=alone is None,
+                quantization=alone or "auto",
             )
         rows = np.concatenate(self._taken)
         keys = np.arange(self._keys - len(rows), self._keys, dtype=np.int64)
