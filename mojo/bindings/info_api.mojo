@@ -25,7 +25,7 @@ from vicinal.index.borrowed_rows import BORROWED
 from vicinal.index.filter_statistics import FILTER_COUNTS
 from vicinal.index.first_use import KnownIds
 from vicinal.index.invariants import ENDED, NOT_KNOWN, check_index
-from vicinal.index.persistence import MAX_TUNINGS
+from vicinal.index.opening import MAX_TUNINGS
 from vicinal.index.untrusted_links import counts_agree
 from vicinal.index.vector_index import EXACT_BELOW, NO_MEMORY, STOPPED, TUNING_WORDS, Index
 from vicinal.kernels.row_codes import decode_row

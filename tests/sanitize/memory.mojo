@@ -6,7 +6,8 @@ from std.ffi import external_call
 
 from vicinal.file.posix import InputFile, Status
 from vicinal.index.invariants import check_index
-from vicinal.index.persistence import open_index, save_index
+from vicinal.index.opening import open_index
+from vicinal.index.saving import save_index
 from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2, MetricSpace, Space, item_bytes
 from vicinal.search.batch import SearchMany
