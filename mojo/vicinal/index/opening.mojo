@@ -16,7 +16,7 @@ from vicinal.index.header import IndexFile
 from vicinal.index.saving import BYTES_SECTION, stored_items
 from vicinal.index.untrusted_links import count_marks, validate_header
 from vicinal.index.vector_index import TUNING_WORDS, Index
-from vicinal.kernels.space import is_coded, is_float, item_bytes, row_stride
+from vicinal.kernels.stored_type import is_coded, is_float, item_bytes, row_stride
 from vicinal.quantization.choice import AUTO, can_walk
 from vicinal.quantization.code_table import NO_CODES, U8, codes_on_heap, drop_codes
 from vicinal.quantization.rotation import padded_dim

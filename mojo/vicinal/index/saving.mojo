@@ -10,7 +10,7 @@ from vicinal.graph.links import slots
 from vicinal.index.borrowed_rows import BORROWED
 from vicinal.index.header import Header
 from vicinal.index.vector_index import TUNING_WORDS, Index
-from vicinal.kernels.space import is_coded, item_bytes, row_stride
+from vicinal.kernels.stored_type import is_coded, item_bytes, row_stride
 from vicinal.quantization.code_table import NO_CODES
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.duplicates import ALONE
