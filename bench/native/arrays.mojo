@@ -6,7 +6,7 @@ from files import describe
 from vicinal.file.posix import InputFile
 from vicinal.kernels.convert import from_float, to_float
 from vicinal.kernels.distance import MAX_DIM
-from vicinal.kernels.space import STORED, STORED_TYPES
+from vicinal.kernels.stored_type import STORED, STORED_TYPES
 from vicinal.system.memory import Column, at
 
 comptime ELEMENTS = [

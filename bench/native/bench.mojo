@@ -22,7 +22,8 @@ from sweep import index_record, run_sweep
 from phases import show_phases
 from vicinal.construct.build_statistics import DISTANCES
 from vicinal.index.vector_index import EXACT_BELOW, NO_MEMORY, Index
-from vicinal.kernels.space import COSINE, is_float
+from vicinal.kernels.space import COSINE
+from vicinal.kernels.stored_type import is_float
 from vicinal.system.parallel import MAX_THREADS, Unwatched
 from vicinal.update.add import add_rows
 

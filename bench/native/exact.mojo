@@ -8,17 +8,9 @@ from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, median
 from vicinal.exact.flat import search_exact
 from vicinal.exact.scan import RowSource
-from vicinal.kernels.space import (
-    FINE,
-    NOT_FINITE,
-    TOO_LARGE,
-    Rows,
-    Space,
-    SpaceTask,
-    in_space,
-    inspect_row,
-    item_bytes,
-)
+from vicinal.kernels.inspect_row import FINE, NOT_FINITE, TOO_LARGE, inspect_row
+from vicinal.kernels.space import Rows, Space, SpaceTask, in_space
+from vicinal.kernels.stored_type import item_bytes
 from vicinal.system.memory import Column, Ptr, at
 from vicinal.system.parallel import Team, Unwatched
 

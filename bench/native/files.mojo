@@ -16,7 +16,8 @@ from vicinal.file.format import (
     VERSION,
 )
 from vicinal.file.posix import SPECIAL, SYSTEM, InputFile, Status
-from vicinal.index.persistence import open_index, save_index
+from vicinal.index.opening import open_index
+from vicinal.index.saving import save_index
 from vicinal.index.vector_index import Index
 from vicinal.system.memory import Bytes
 from vicinal.system.parallel import Unwatched

@@ -1,7 +1,7 @@
 """What is asked of an index, and how: queries, neighbours, widths, rounds, threads, the truth."""
 from arrays import Matrix, as_ids, read_matrix, stored_as
 from options import Options
-from vicinal.kernels.space import is_float
+from vicinal.kernels.stored_type import is_float
 
 
 struct Questions(Movable):

@@ -10,7 +10,7 @@ from report import INDEX_NAME, Record, Report, cell, fixed, median
 from vicinal.exact.scan import RowSource
 from vicinal.index.first_use import know_ids
 from vicinal.index.vector_index import DONE, Index
-from vicinal.kernels.space import is_float
+from vicinal.kernels.stored_type import is_float
 from vicinal.search.batch import search_many
 from vicinal.system.memory import Column
 from vicinal.system.parallel import Unwatched

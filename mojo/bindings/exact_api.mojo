@@ -15,21 +15,18 @@ from bindings.python_api import (
 from vicinal.exact.flat import DONE, MAX_ROWS, NO_MEMORY, STOPPED, search_exact
 from vicinal.exact.scan import RowSource
 from vicinal.kernels.products import W
+from vicinal.kernels.inspect_row import FINE, inspect_row
 from vicinal.kernels.space import (
-    FINE,
     METRICS,
-    STORED_TYPES,
     Query,
     Rows,
     Space,
     SpaceTask,
     in_given_space,
-    inspect_row,
     is_compiled,
-    is_float,
     is_space,
-    item_bytes,
 )
+from vicinal.kernels.stored_type import STORED_TYPES, is_float, item_bytes
 from vicinal.system.memory import Ptr, at
 from vicinal.system.pages import AS_USUAL, RANDOM, advise
 from vicinal.system.parallel import Team

@@ -22,13 +22,8 @@ from bindings.python_api import (
 from vicinal.file.mapped import verify
 from vicinal.file.posix import InputFile, Status
 from vicinal.index.header import IndexFile
-from vicinal.index.persistence import (
-    format_version,
-    open_index,
-    save_index,
-    write_index,
-    write_index_apart,
-)
+from vicinal.index.opening import open_index
+from vicinal.index.saving import format_version, save_index, write_index, write_index_apart
 from vicinal.index.vector_index import Index
 from vicinal.system.crc import crc32c as checksum
 from vicinal.system.memory import at

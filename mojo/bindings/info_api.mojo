@@ -25,11 +25,11 @@ from vicinal.index.borrowed_rows import BORROWED
 from vicinal.index.filter_statistics import FILTER_COUNTS
 from vicinal.index.first_use import KnownIds
 from vicinal.index.invariants import ENDED, NOT_KNOWN, check_index
-from vicinal.index.persistence import MAX_TUNINGS
+from vicinal.index.opening import MAX_TUNINGS
 from vicinal.index.untrusted_links import counts_agree
 from vicinal.index.vector_index import EXACT_BELOW, NO_MEMORY, STOPPED, TUNING_WORDS, Index
 from vicinal.kernels.row_codes import decode_row
-from vicinal.kernels.space import CODED_8, given_type, is_coded, item_bytes, row_stride
+from vicinal.kernels.stored_type import CODED_8, given_type, is_coded, item_bytes, row_stride
 from vicinal.system.memory import Column, at, missing
 from vicinal.search.filtered import ASKED_AT_ONCE
 from vicinal.walk.ask import ask_for_selected

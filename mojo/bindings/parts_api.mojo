@@ -21,7 +21,7 @@ from bindings.python_api import (
 )
 from vicinal.construct.unite import PartLinks
 from vicinal.index.vector_index import DONE, STOPPED
-from vicinal.kernels.space import row_stride
+from vicinal.kernels.stored_type import row_stride
 from vicinal.parts.join import BROKEN, join_parts
 from vicinal.system.memory import allocate, at, missing, release
 

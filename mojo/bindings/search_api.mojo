@@ -27,7 +27,7 @@ from bindings.python_api import (
 )
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import asked_type
+from vicinal.kernels.stored_type import asked_type
 from vicinal.search.batch import search_many
 from vicinal.search.filter import CHOOSE, EVERYTHING, Filter
 from vicinal.search.filtered import search_filtered

@@ -23,7 +23,7 @@ from vicinal.construct.merge_order import SourceGraph
 from vicinal.index.borrowed_rows import FREE_TO_STAY, must_copy, returnable
 from vicinal.index.first_use import catch_up
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import given_type
+from vicinal.kernels.stored_type import given_type
 from vicinal.system.memory import at
 from vicinal.update.add import do_change
 from vicinal.update.compact import compact

@@ -6,9 +6,11 @@ from std.ffi import external_call
 
 from vicinal.file.posix import InputFile, Status
 from vicinal.index.invariants import check_index
-from vicinal.index.persistence import open_index, save_index
+from vicinal.index.opening import open_index
+from vicinal.index.saving import save_index
 from vicinal.index.vector_index import Index
-from vicinal.kernels.space import L2, MetricSpace, Space, item_bytes
+from vicinal.kernels.space import L2, MetricSpace, Space
+from vicinal.kernels.stored_type import item_bytes
 from vicinal.search.batch import SearchMany
 from vicinal.system.memory import Ptr, allocate, at, release
 from vicinal.system.parallel import Unwatched

@@ -20,7 +20,8 @@ from vicinal.exact.topk import TopK
 from vicinal.kernels.candidates import key_of, node_of
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.products import W
-from vicinal.kernels.space import COSINE, HAMMING, L2, Query, Space, inspect_row, to_unit
+from vicinal.kernels.inspect_row import inspect_row, to_unit
+from vicinal.kernels.space import COSINE, HAMMING, L2, Query, Space
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 

@@ -21,18 +21,8 @@ from vicinal.exact.topk import TopK
 from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.products import W
-from vicinal.kernels.space import (
-    COSINE,
-    FINE,
-    L2,
-    Query,
-    Rows,
-    Space,
-    float_of_key,
-    inspect_row,
-    to_unit,
-    key_of_float,
-)
+from vicinal.kernels.inspect_row import FINE, inspect_row, to_unit
+from vicinal.kernels.space import COSINE, L2, Query, Rows, Space, float_of_key, key_of_float
 from vicinal.rows.visibility import Visibility
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
 from vicinal.system.pages import ask_ahead

@@ -6,7 +6,8 @@ the index; searches under way may go on in the array, so whoever lent it must ke
 from std.memory import unsafe_memcpy
 
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import COSINE, is_coded, is_float, item_bytes, row_stride
+from vicinal.kernels.space import COSINE
+from vicinal.kernels.stored_type import is_coded, is_float, item_bytes, row_stride
 from vicinal.quantization.code_space import CODE_LINE
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Column, at

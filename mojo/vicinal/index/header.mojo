@@ -3,7 +3,8 @@ from vicinal.file.format import BAD_FIELD, FileFields, name_of
 from vicinal.file.mapped import Mapped
 from vicinal.file.posix import Status
 from vicinal.kernels.distance import MAX_DIM
-from vicinal.kernels.space import CODED_4, HAMMING, PACKED, STORED_TYPES, is_coded
+from vicinal.kernels.space import HAMMING
+from vicinal.kernels.stored_type import CODED_4, PACKED, STORED_TYPES, is_coded
 from vicinal.quantization.code_table import KINDS_OF_CODES
 
 

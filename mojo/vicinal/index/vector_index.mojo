@@ -6,7 +6,8 @@ from vicinal.graph.links import Graph, drop_graphs, graph_on_heap
 from vicinal.index.filter_statistics import FilterStatistics
 from vicinal.index.header import IndexFile
 from vicinal.index.snapshot import Snapshot
-from vicinal.kernels.space import COSINE, Rows, is_float, row_stride
+from vicinal.kernels.space import COSINE, Rows
+from vicinal.kernels.stored_type import is_float, row_stride
 from vicinal.quantization.code_table import (
     NO_CODES,
     Codes,

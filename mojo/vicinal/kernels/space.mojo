@@ -3,14 +3,14 @@
 Distances travel through search and build as 32-bit integer keys whose order is the order of the distances: one kind of
 beam serves float and integer types, and integer distances are compared exactly.
 """
-from std.math import sqrt
 from std.memory import bitcast
 from std.sys.defines import get_defined_string
 
-from vicinal.kernels.convert import HALF_IN_SOFTWARE, is_finite, to_float
+from vicinal.kernels.convert import to_float
 from vicinal.kernels.distance import different_bits, sum_floats, sum_ints
 from vicinal.kernels.metric import Product, SquaredDifference
-from vicinal.kernels.row_codes import code_row_stride, decode_row, sum_coded
+from vicinal.kernels.row_codes import decode_row, sum_coded
+from vicinal.kernels.stored_type import PACKED, STORED, STORED_TYPES, CODED_8, CODED_4, dtype_code
 from vicinal.system.memory import Ptr, at
 from vicinal.system.prefetch import CACHE_LINE, prefetch_line
 
@@ -21,15 +21,6 @@ comptime METRICS = 3
 """Metrics over every stored type."""
 comptime HAMMING = 3
 """Bits that differ, over uint8 alone, each of which holds eight: the squared distance of vectors of bits, and handled as that."""
-comptime PACKED = 4
-"""The stored type of packed bits."""
-comptime STORED = [DType.float32, DType.float16, DType.bfloat16, DType.int8, DType.uint8]
-"""Stored types; the position is the code used in files and calls."""
-comptime STORED_TYPES = 5
-comptime CODED_8 = 7
-"""The stored type of rows of which 8-bit codes alone are kept, given and asked for as float32; see `kernels/row_codes.mojo`."""
-comptime CODED_4 = 8
-"""The same with 4 bits."""
 comptime SPACES = get_defined_string["SPACES", "all"]()
 """The spaces that are compiled: "all", or "few" (`-D SPACES=few`) in a development build, which takes a third of the time."""
 comptime KEY_MAX: Int32 = 0x7FFFFFFF
@@ -40,18 +31,6 @@ Vamana's alpha (DiskANN, NeurIPS 2019). Over 1, ef 16: recall .940 to .961 on SI
 time for a search and a build; 1.4 was no better. Inner products likewise, ef 64: recall .686 to .725 for gaussian rows of 128
 dimensions, .971 to .992 for MiniLM rows of uneven lengths asked by titles.
 """
-comptime FINE = 0
-comptime NOT_FINITE = 1
-comptime ZERO_VECTOR = 2
-comptime TOO_LARGE = 3
-comptime TOO_SMALL = 6
-comptime LARGEST_SQUARED_NORM: Float32 = 8e37
-"""Rows below it have all distances finite in float32: (|a| + |b|)**2 <= 4 * 8e37 < 3.4e38."""
-comptime LEAST_SQUARE: Float32 = 1e-38
-"""Rows whose elements squared are smaller on average, zeros apart, are refused with l2 and ip: squares and products fall out of
-float32's range, to zero in the end, and rows would come in the order of their numbers. Above, each is off by 1e-45 at most."""
-comptime RAISE: Float32 = 1 << 40
-"""What vectors are multiplied by, which is exact, whose reciprocal norm is too large for float32."""
 
 
 @always_inline
@@ -486,119 +465,3 @@ def in_given_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
     comptime if is_compiled(HAMMING, PACKED):
         if metric == HAMMING:
             task.run[MetricSpace[HAMMING, DType.uint8]]()
-
-
-@always_inline
-def dtype_code[T: DType]() -> Int:
-    """Returns the position of a stored type in `STORED`, or -1."""
-    comptime for code in range(len(STORED)):
-        comptime if STORED[code] == T:
-            return code
-    return -1
-
-
-def item_bytes(dtype: Int) -> Int:
-    """Returns the bytes of one element of a stored type, as it is given."""
-    var given = given_type(dtype)
-    return 4 if given == 0 else (2 if given <= 2 else 1)
-
-
-def is_coded(dtype: Int) -> Bool:
-    """Tells whether rows of a stored type are codes alone."""
-    return dtype >= CODED_8
-
-
-def given_type(dtype: Int) -> Int:
-    """Returns the type in which rows of a stored type are given and returned: itself, or float32 for codes.
-    """
-    return 0 if is_coded(dtype) else dtype
-
-
-def asked_type(dtype: Int) -> Int:
-    """Returns the type in which queries are given: float32 for float types, else the stored type.
-    """
-    return 0 if is_float(dtype) else dtype
-
-
-def is_float(dtype: Int) -> Bool:
-    """Tells whether what is stored as a type is given and asked for as floats."""
-    return dtype <= 2 or is_coded(dtype)
-
-
-def row_stride(dim: Int, dtype: Int) -> Int:
-    """Returns the bytes from one stored row to the next.
-
-    Long rows start on a cache line, so that no vector load straddles two, and end with zeros; short rows are packed to save
-    memory. Integer rows of a line or more are padded too: they serve as their own codes.
-    """
-    if is_coded(dtype):
-        return code_row_stride(dim, 8 if dtype == CODED_8 else 4)
-    var bytes = dim * item_bytes(dtype)
-    return bytes if bytes < (256 if is_float(dtype) else 64) else (bytes + 63) // 64 * 64
-
-
-def inspect_row[S: Space, T: DType](p: Ptr[Scalar[T]], dim: Int, mut norm: Float32) -> Int:
-    """Checks one vector and finds its reciprocal norm where the metric wants one.
-
-    Args:
-        p: The elements.
-        dim: Their number.
-        norm: Set to 1 / |p| for cosine, as `to_unit` takes it, else left alone.
-
-    Returns:
-        FINE, or NOT_FINITE, ZERO_VECTOR, TOO_LARGE or TOO_SMALL.
-
-    Safety:
-        `p` must have `dim` elements.
-    """
-    comptime if T.is_floating_point():
-        var squared = sum_floats[Product, T, T](p, p, dim)
-        # the first test is also true for NaN; halves widened in software hide their infinities
-        if not (squared <= LARGEST_SQUARED_NORM) or (T == DType.float16 and HALF_IN_SOFTWARE):
-            for i in range(dim):
-                if not is_finite(p[unsafe_offset=i]):
-                    return NOT_FINITE
-            if not (squared <= LARGEST_SQUARED_NORM):
-                return TOO_LARGE
-        comptime if S.metric == COSINE:
-            return _reciprocal[T](p, dim, squared, norm)
-        elif T != DType.float16:  # whose least square is 2**-48
-            if squared < LEAST_SQUARE * Float32(dim):
-                for i in range(dim):
-                    if to_float[T, 1](p[unsafe_offset=i]) != 0:
-                        return TOO_SMALL
-    else:
-        comptime if S.metric == COSINE:
-            var squared = sum_ints[Product, T](p, p, dim)
-            if squared == 0:
-                return ZERO_VECTOR
-            norm = Float32(1 / sqrt(Float64(squared)))
-    return FINE
-
-
-def _reciprocal[T: DType](p: Ptr[Scalar[T]], dim: Int, squared: Float32, mut norm: Float32) -> Int:
-    """Finds 1 / |p|; sums again in float64 where float32 has lost small elements."""
-    if squared > 1e-30:
-        norm = 1 / sqrt(squared)
-        return FINE
-    var sum = Float64(0)
-    for i in range(dim):
-        var x = to_float[T, 1](p[unsafe_offset=i]).cast[DType.float64]()
-        sum += x * x
-    if sum == 0:
-        return ZERO_VECTOR
-    var reciprocal = 1 / sqrt(sum)
-    if reciprocal < 1e38:
-        norm = Float32(reciprocal)
-    else:
-        norm = Float32(-reciprocal / RAISE.cast[DType.float64]())
-    return FINE
-
-
-@always_inline
-def to_unit(x: Float32, norm: Float32) -> Float32:
-    """Returns an element of a vector of unit length, given that of the vector and its reciprocal norm as `inspect_row` finds it.
-
-    One that is too large for float32 comes divided by RAISE, with a minus sign.
-    """
-    return x * norm if norm > 0 else x * -RAISE * norm

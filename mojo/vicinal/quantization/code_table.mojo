@@ -11,7 +11,8 @@ from vicinal.kernels.convert import to_float
 from vicinal.kernels.distance import sum_floats
 from vicinal.kernels.metric import SquaredDifference
 from vicinal.kernels.products import W
-from vicinal.kernels.space import COSINE, IP, L2, Rows, is_float
+from vicinal.kernels.space import COSINE, IP, L2, Rows
+from vicinal.kernels.stored_type import is_float
 from vicinal.quantization.code_space import (
     CODE_LINE,
     QUERY_TURN,

@@ -3,7 +3,8 @@ from vicinal.exact.flat import search_exact
 from vicinal.exact.scan import RowSource
 from vicinal.index.snapshot import WIDE, Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import FINE, Space, SpaceTask, in_space, inspect_row
+from vicinal.kernels.inspect_row import FINE, inspect_row
+from vicinal.kernels.space import Space, SpaceTask, in_space
 from vicinal.search.answer import PIECE, Answer
 from vicinal.search.stored_space import StoredSpace
 from vicinal.system.atomics import load_acquire

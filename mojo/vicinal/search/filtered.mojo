@@ -6,7 +6,8 @@ from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of, node_of
-from vicinal.kernels.space import FINE, Query, Rows, prefetch_row
+from vicinal.kernels.inspect_row import FINE
+from vicinal.kernels.space import Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
 from vicinal.rows.duplicates import Duplicates
 from vicinal.search.answer import PIECE, Answer

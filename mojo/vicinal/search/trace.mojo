@@ -5,7 +5,8 @@ from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import DONE, NO_MEMORY, Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of
-from vicinal.kernels.space import COSINE, FINE, IP, float_of_key
+from vicinal.kernels.inspect_row import FINE
+from vicinal.kernels.space import COSINE, IP, float_of_key
 from vicinal.quantization.code_table import Codes
 from vicinal.search.answer import Answer, PlainSearches
 from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measured

@@ -8,18 +8,9 @@ from vicinal.index.borrowed_rows import borrow, own_rows
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
 from vicinal.kernels.convert import from_float, to_float
 from vicinal.kernels.row_codes import encode_row
-from vicinal.kernels.space import (
-    COSINE,
-    FINE,
-    Rows,
-    Space,
-    SpaceTask,
-    in_space,
-    inspect_row,
-    item_bytes,
-    to_unit,
-    row_stride,
-)
+from vicinal.kernels.inspect_row import FINE, inspect_row, to_unit
+from vicinal.kernels.space import COSINE, Rows, Space, SpaceTask, in_space
+from vicinal.kernels.stored_type import item_bytes, row_stride
 from vicinal.quantization.code_space import CODE_LINE
 from vicinal.quantization.code_table import U8, is_bytes
 from vicinal.rows.duplicates import hash_bytes

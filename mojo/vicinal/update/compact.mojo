@@ -3,7 +3,7 @@ from std.memory import unsafe_memcpy
 
 from vicinal.graph.reachability import LOOK_EVERY
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, TUNING_WORDS, Index
-from vicinal.kernels.space import row_stride
+from vicinal.kernels.stored_type import row_stride
 from vicinal.quantization.code_space import CODE_LINE
 from vicinal.system.parallel import Watch
 from vicinal.update.add import do_change

@@ -1,6 +1,7 @@
 """Codes for rows that come, and other codes for all rows if the data want them."""
 from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.space import Space, is_float
+from vicinal.kernels.space import Space
+from vicinal.kernels.stored_type import is_float
 from vicinal.quantization.choice import (
     AUTO,
     FIT,

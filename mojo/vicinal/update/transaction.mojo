@@ -13,7 +13,7 @@ from vicinal.graph.links import MAX_ROWS
 from vicinal.index.borrowed_rows import forget_borrowed
 from vicinal.index.first_use import KnownIds, know_ids
 from vicinal.index.vector_index import DONE, KNOWN_ID, NO_MEMORY, Index
-from vicinal.kernels.space import row_stride
+from vicinal.kernels.stored_type import row_stride
 from vicinal.quantization.code_table import NO_CODES
 from vicinal.rows.row_states import CHECKING, INSERTING, FREE, ANCHOR, DELETING, LIVE, PENDING
 from vicinal.rows.row_targets import TargetRows

@@ -9,13 +9,12 @@ from std.memory import bitcast
 from vicinal.graph.links import slots
 from vicinal.index.vector_index import Index
 from vicinal.kernels.convert import from_float, to_float
+from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import (
     COSINE,
     IP,
     L2,
     METRICS,
-    STORED,
-    STORED_TYPES,
     MetricSpace,
     Query,
     Rows,
@@ -23,8 +22,8 @@ from vicinal.kernels.space import (
     SpaceTask,
     float_of_key,
     in_given_space,
-    inspect_row,
 )
+from vicinal.kernels.stored_type import STORED, STORED_TYPES
 from vicinal.quantization.code_space import (
     CODE_LINE,
     BetweenCodes,

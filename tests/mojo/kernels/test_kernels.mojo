@@ -8,28 +8,29 @@ from std.testing import TestSuite, assert_equal, assert_true
 from vicinal.kernels.distance import MAX_DIM
 from vicinal.kernels.convert import from_float, is_finite, to_float
 from vicinal.kernels.products import W
-from vicinal.kernels.space import (
-    COSINE,
+from vicinal.kernels.inspect_row import (
     FINE,
-    IP,
-    L2,
-    METRICS,
     NOT_FINITE,
-    STORED_TYPES,
     TOO_LARGE,
     TOO_SMALL,
     ZERO_VECTOR,
+    inspect_row,
+    to_unit,
+)
+from vicinal.kernels.space import (
+    COSINE,
+    IP,
+    L2,
+    METRICS,
     Query,
     Rows,
     Space,
     SpaceTask,
     float_of_key,
     in_given_space,
-    inspect_row,
-    is_float,
     key_of_float,
-    to_unit,
 )
+from vicinal.kernels.stored_type import STORED_TYPES, is_float
 from vicinal.system.memory import Ptr, allocate, release
 
 comptime ROWS = 6

@@ -6,18 +6,8 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.kernels.convert import from_float, to_float
 from vicinal.kernels.products import W
-from vicinal.kernels.space import (
-    COSINE,
-    IP,
-    L2,
-    STORED,
-    STORED_TYPES,
-    MetricSpace,
-    Query,
-    Rows,
-    is_float,
-    row_stride,
-)
+from vicinal.kernels.space import COSINE, IP, L2, MetricSpace, Query, Rows
+from vicinal.kernels.stored_type import STORED, STORED_TYPES, is_float, row_stride
 from vicinal.quantization.choice import AUTO, choose_kind
 from vicinal.quantization.code_space import CODE_LINE, U8Codes, dot_bytes
 from vicinal.quantization.code_table import (
