@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import struct
@@ -110,23 +111,26 @@ def guarded(index: State, path: PathLike, force: bool) -> Iterator[None]:
     Raises
     ------
     ConflictError
-        If the file that the index was opened from or saved to has been replaced since, or the file
-        at the path has a journal with changes of its own.
+        If the file that the index was opened from has been replaced since, other than by it, or
+        the file at the path has a journal with changes of its own.
     """
     with _locked(path):
+        origin = index._origin
+        if origin is not None and not same_file(path, origin[0]):
+            origin = None
         if not force:
-            _refuse_other(index, path)
+            if origin is not None:
+                _refuse_other(origin, path)
             _refuse_journal(path)
         yield
-        with suppress(OSError):
-            index._origin = look(path)
+        if origin is not None:
+            with suppress(OSError):
+                index._origin = look(path)
 
 
 @contextmanager
 def _locked(path: PathLike) -> Iterator[None]:
     """Hold the file that a path leads to now, so that one process after the other replaces it."""
-    import fcntl
-
     file = -1
     with suppress(OSError):  # there is none yet, or the file system knows no locks
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -138,15 +142,12 @@ def _locked(path: PathLike) -> Iterator[None]:
             os.close(file)
 
 
-def _refuse_other(index: State, path: PathLike) -> None:
-    origin = index._origin
-    if origin is None or not same_file(path, origin[0]):
-        return
+def _refuse_other(origin: Found, path: PathLike) -> None:
     now = of_path(path)
     if now is not None and now != _identity_of(origin[1]):
         raise ConflictError(
-            f"path: {os.fsdecode(path)} is no longer the file that this index was opened from or "
-            "saved to; open it and change that, or force=True replaces it"
+            f"path: {os.fsdecode(path)} is no longer the file that this index was opened from; "
+            "open it and change that, or force=True replaces it"
         )
 
 

@@ -55,7 +55,10 @@ def open_index(
     resident = _residence.check(resident, mode)
     descriptor = path if isinstance(path, int) else None
     shown = "" if isinstance(path, int) else path
-    found = None if isinstance(path, int) else _identity.look(path)
+    found = None
+    if not isinstance(path, int):
+        _file_status.path_bytes(path)
+        found = _identity.look(path)
     index = kind.__new__(kind)
     index._adopt(
         _file_status.call(

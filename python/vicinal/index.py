@@ -1053,8 +1053,8 @@ class Index(State):
         OSError
             If the system refuses; an old file is untouched then and no other is left behind.
         ConflictError
-            If the file that this index was opened from, or saved to last, has been replaced by
-            somebody else since; if the file has a journal with changes (docs/guide/living.md).
+            If the file that this index was opened from has been replaced by somebody else since; if
+            the file has a journal with changes (docs/guide/living.md).
         CorruptError
             If this index is a mapped file that does not have as many rows as it says.
 
@@ -1099,6 +1099,10 @@ with 0 rows, read-only
             If `data` is no bytes.
         FormatError, CorruptError
             As `open` with mode="copy".
+
+        Notes
+        -----
+        Threads: safe at any time.
 
         Examples
         --------

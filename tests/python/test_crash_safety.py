@@ -101,13 +101,13 @@ KILL = """
         writer = os.fork()
         if writer == 0:
             for index in indexes[:saves]:
-                index.save(path)
+                index.save(path, force=True)
             os.write(says, b".")
             while saves:
                 signal.pause()
             while True:
                 for index in indexes:
-                    index.save(path)
+                    index.save(path, force=True)
         os.close(says)
         os.read(ready, 1)
         os.close(ready)
@@ -305,7 +305,7 @@ def test_two_processes_read_while_a_third_replaces(path: Path, tmp_path: Path) -
 
     def replaced_till_all_have_read() -> bool:
         nonlocal saved
-        indexes[saved % 2].save(path)
+        indexes[saved % 2].save(path, force=True)  # one of them was opened from it
         saved += 1
         return all(reader.poll() is not None for reader in readers)
 

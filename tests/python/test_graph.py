@@ -21,7 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def digest(index: vicinal.Index, folder: Path) -> str:
     """Return the SHA-256 of the file that an index saves."""
-    index.save(folder / "digest")
+    index.save(folder / "digest", force=True)  # others were opened from it
     return hashlib.sha256((folder / "digest").read_bytes()).hexdigest()
 
 

@@ -628,7 +628,7 @@ def test_read_only(tmp_path: Path, sift: Any, sift_index: vicinal.Index) -> None
 def test_mode(mode: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         vicinal.open(tmp_path, mode=mode)
-    assert str(caught.value) == f"mode: expected 'r' or 'copy', got {mode!r}"
+    assert str(caught.value) == f"mode: expected 'r', 'copy' or 'rw', got {mode!r}"
 
 
 # ---- what it tells about itself
