@@ -309,7 +309,11 @@ def test_two_processes_read_while_a_third_replaces(path: Path, tmp_path: Path) -
         saved += 1
         return all(reader.poll() is not None for reader in readers)
 
-    processes.wait_until(replaced_till_all_have_read, "the end of both readers")
+    try:
+        processes.wait_until(replaced_till_all_have_read, "the end of both readers")
+    finally:
+        for reader in readers:
+            reader.kill()  # of no effect on one that has ended
     for reader in readers:
         out, err = reader.communicate()
         assert reader.returncode == 0, err
