@@ -46,13 +46,20 @@ def logged(function: Function) -> Function:
     return timed  # type: ignore[return-value]
 
 
+_found: Any = None
+
+
 def _logger(level: int) -> Any:
     """Return the logger if it takes messages of a level, else None."""
-    logging = sys.modules.get("logging")
-    if logging is None:
-        return None
-    logger = logging.getLogger("vicinal")
-    if not logger.handlers:
+    global _found
+    if _found is None:
+        logging = sys.modules.get("logging")
+        if logging is None:
+            return None
+        # asked for once: it takes a lock that all threads share, which Ctrl-C at a bad moment would
+        # leave locked for ever
+        _found = logging.getLogger("vicinal")
+    if not _found.handlers:
         # else a warning without any handler would go to stderr
-        logger.addHandler(logging.NullHandler())
-    return logger if logger.isEnabledFor(level) else None
+        _found.addHandler(sys.modules["logging"].NullHandler())
+    return _found if _found.isEnabledFor(level) else None
