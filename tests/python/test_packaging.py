@@ -38,13 +38,18 @@ EXTRAS = {
     "arrow",
     "cli",
     "convert",
+    "dask",
     "haystack",
     "hdf5",
     "hybrid",
     "langchain",
     "llama-index",
     "mcp",
+    "otel",
+    "ray",
+    "server",
     "sklearn",
+    "umap",
 }
 MODULES = [f"vicinal/_{level}/_native.so" for level in LEVELS]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import vicinal
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
@@ -44,7 +46,7 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "r.jsonl"
-    monkeypatch.setenv("PYTHONPATH", str(BENCH.parent / "python"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(vicinal.__file__).parents[1]))
     arguments = ["--data", "minilm-4k", "--rows", "2000", "--indexes", "vicinal", "vicinal-one"]
     arguments += ["--k", "10", "--queries", "50", "--rounds", "1", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["research.py", *arguments])
