@@ -112,12 +112,13 @@ class Why(BaseModel):
     """Why a search found a document, or not."""
 
     fate: str = Field(
-        description="found, missed (it belongs into the result), farther (others are nearer), "
-        "filtered (where leaves it out) or no_vector"
+        description="found, farther (others are nearer), filtered (where leaves it out), "
+        "no_vector, or how the search missed what belongs into the result: not_reranked, evicted, "
+        "refused, unreached"
     )
     rank: int | None = Field(None, description="Its place in the result, from 1.")
     true_rank: int | None = Field(None, description="Its place by exact distance, from 1.")
-    score: float | None = None
+    distance: float | None = None
     finds: dict[str, int] = Field(
         default_factory=dict, description="A change to the search that was tried and finds it."
     )

@@ -19,7 +19,6 @@ from vicinal.collection import Collection
 from vicinal.errors import FormatError
 from vicinal.mcp import _answers as answers
 from vicinal.mcp._folder import Folder, Refused
-from vicinal.mcp._why import why_not as _why_not
 
 __all__ = ["make_server"]
 
@@ -237,7 +236,13 @@ class _Tools:
         found = self._folder.get(collection)
         if text is None and vector is None:
             raise Refused("text: expected a text or a vector, got neither")
-        return _why_not(found, self._vector(found, text, vector), id, k, where)
+        if id not in found:
+            raise Refused(f"id: {id!r} is not in the collection")
+        why = found.why_not(self._vector(found, text, vector), id, k, where)
+        return answers.Why(
+            fate=why.fate, rank=why.rank, true_rank=why.true_rank, distance=why.distance,
+            finds=why.finds, said=why.said,
+        )  # fmt: skip
 
     # ---- changing
 
