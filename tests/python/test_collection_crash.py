@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support import processes
+from support import disks, processes
 from support.processes import assert_lived
 from vicinal.collection import Collection
 
@@ -175,14 +174,8 @@ def test_killed_at_each_stage_of_a_checkpoint(tmp_path: Path, stage: str) -> Non
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A file system of 3 MB."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", folder]
-        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("may not mount a tmpfs")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
+    with disks.small_disk(3) as folder:
+        yield folder
 
 
 def test_disk_full(small_disk: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 import vicinal
-from support import processes
+from support import disks, processes
 from vicinal.living import checkpoint, lock
 
 DIM = 64
@@ -33,14 +32,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A file system of 2 MB."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder]
-        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("may not mount a tmpfs")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
+    with disks.small_disk(2) as folder:
+        yield folder
 
 
 def left(index: vicinal.LivingIndex) -> None:
