@@ -15,8 +15,9 @@ from vicinal._tuning import MeasuredRecall, Tuning
 from vicinal._why_not import WhyNot
 from vicinal.errors import ConflictError, CorruptError, FormatError
 from vicinal.exact import exact_search
-from vicinal.index import Index, merge, open
+from vicinal.index import Index, merge
 from vicinal.knn_graph import NeighbourGraph, knn_graph
+from vicinal.opening import open
 from vicinal.recall import recall_at_k
 from vicinal.result import RangeResult, SearchResult
 

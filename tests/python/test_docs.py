@@ -151,8 +151,8 @@ def test_a_step_that_is_gone_is_noticed() -> None:
     assert not defines(batch, "SearchAll.run")
     assert not defines(batch, "run")  # a method is no function
     index = ROOT / "python/vicinal/index.py"
-    assert defines(index, "Index.search") and defines(index, "open")
-    assert not defines(index, "search") and not defines(index, "Index.open")
+    assert defines(index, "Index.search") and defines(index, "merge")
+    assert not defines(index, "search") and not defines(index, "Index.open_index")
 
 
 def test_functions_in_the_prose_of_the_overview_exist() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from vicinal._logging import DEBUG, log
 from vicinal.collection._database import Database, state_of
 from vicinal.collection._view import new_index, rows_at
-from vicinal.index import open
+from vicinal.opening import open
 
 __all__ = ["save_pending"]
 

@@ -14,7 +14,8 @@ from vicinal._cpu import native
 from vicinal._kept_filter import Filter
 from vicinal.collection._database import State, state_of
 from vicinal.errors import CorruptError
-from vicinal.index import Index, open
+from vicinal.index import Index
+from vicinal.opening import open
 
 __all__ = ["View", "flat_index", "new_index", "rows_at"]
 
