@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from vicinal.report import _sections
+from vicinal.report._blocks import duration, size
 from vicinal.report._findings import Finding, default_recall, findings, percent
 from vicinal.report._style import STYLE
 
@@ -61,7 +62,7 @@ def _what(numbers: dict[str, Any]) -> str:
     walked = f"searched through {codes} codes" if codes else "searched without codes"
     return (
         f"{index['count']:,} rows of {index['dim']:,} {index['dtype']} values, metric "
-        f"{index['metric']}, {walked}, {_sections.size(index['file_bytes'])}"
+        f"{index['metric']}, {walked}, {size(index['file_bytes'])}"
     )
 
 
@@ -101,6 +102,6 @@ def _cells(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (f"recall of {numbers['k']}", percent(recall["recall"])),
         ("queries a second, one thread", f"{speed['queries_per_second']:,.0f}"),
-        ("slowest of a hundred", _sections.duration(speed["p99"])),
-        ("memory, vectors and all", _sections.size(numbers["memory"]["total"])),
+        ("slowest of a hundred", duration(speed["p99"])),
+        ("memory, vectors and all", size(numbers["memory"]["total"])),
     ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any, NamedTuple
 
+from vicinal.report._blocks import duration, figure, figures, short_time, size, table
 from vicinal.report._findings import default_recall, percent
 from vicinal.report._svg import Series, bars, curves, scatter
 
-__all__ = ["Section", "default_speed", "duration", "sections", "size"]
+__all__ = ["Section", "default_speed", "sections"]
 
 
 class Section(NamedTuple):
@@ -38,59 +38,11 @@ def sections(numbers: dict[str, Any]) -> list[Section]:
     ]
 
 
-def size(number: float) -> str:
-    """Return bytes as people read them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}" if unit != "B" else f"{number:.0f} B"
-        number /= 1000
-    return f"{number:.3g} TB"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people read them."""
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.3g} µs"
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
 def default_speed(numbers: dict[str, Any]) -> dict[str, Any]:
     """Return the times at the width of searches that give none."""
     width = default_recall(numbers)["ef_search"]
     found: dict[str, Any] = next(e for e in numbers["speed"] if e["ef_search"] == width)
     return found
-
-
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first column names its rows."""
-    tops = "".join(f'<th scope="col">{escape(each)}</th>' for each in head)
-    lines = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(each)}</td>" for each in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{tops}</tr></thead>"
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
-def figure(title: str, plot: str, caption: str, numbers: str = "") -> str:
-    """Return a plot with what it says, and the numbers to fold out."""
-    if not plot:
-        return ""
-    kind = ' class="map"' if plot.startswith('<svg class="map"') else ""
-    more = f"<details><summary>The numbers</summary>{numbers}</details>" if numbers else ""
-    return (
-        f"<figure{kind}><h3>{escape(title)}</h3>{plot}<figcaption>{escape(caption)}</figcaption>{more}"
-        "</figure>"
-    )
-
-
-def _figures(*each: str) -> str:
-    return f'<div class="figures">{"".join(each)}</div>' if any(each) else ""
 
 
 def _map(numbers: dict[str, Any]) -> str:
@@ -112,7 +64,7 @@ def _map(numbers: dict[str, Any]) -> str:
         (name, f"{sum(low <= share < high for share in shares):,}") for name, low, high in bands
     ]
     plot = scatter(title, told, says=caption)
-    return _figures(figure(title, plot, caption, table(title, ("found", "rows drawn"), rows)))
+    return figures(figure(title, plot, caption, table(title, ("found", "rows drawn"), rows)))
 
 
 def _recall(numbers: dict[str, Any]) -> str:
@@ -155,7 +107,7 @@ def _recall(numbers: dict[str, Any]) -> str:
     bins = len(shares)
     names = [str(i) if bins == k + 1 else f"{i / bins:.0%}" for i in range(bins - 1)]
     groups = [*names, f"all {k}" if bins == k + 1 else "most"]
-    return told + _figures(
+    return told + figures(
         figure(
             "Recall over search width",
             curves("Recall over search width", [by_width], "ef_search", "recall", x_log=True,
@@ -196,7 +148,7 @@ def _latency(numbers: dict[str, Any]) -> str:
                [f"ef_search {s['ef_search']}: {duration(s[p])}" for s in width])
         for name, p in (("half below", "p50"), ("95 %", "p95"), ("99 %", "p99"))
     ]  # fmt: skip
-    return told + _figures(
+    return told + figures(
         figure(
             "Warm searches",
             bars("Latency of warm searches", [short_time(e) for e in warm["edges"][:-1]],
@@ -222,11 +174,6 @@ def _latency(numbers: dict[str, Any]) -> str:
             "Warm.",
         ),
     )  # fmt: skip
-
-
-def short_time(seconds: float) -> str:
-    """Return seconds for an axis."""
-    return duration(float(f"{seconds:.2g}")).replace(" ", "")
 
 
 def _filters(numbers: dict[str, Any]) -> str:
@@ -305,7 +252,7 @@ def _memory(numbers: dict[str, Any]) -> str:
     plot = bars("Memory by part", [name for name, _ in names],
                 [("bytes", [value for _, value in names])], "part", "bytes",
                 says=", ".join(f"{name} {size(value)}" for name, value in names))  # fmt: skip
-    return _figures(
+    return figures(
         figure("By part", plot, f"{size(numbers['index']['file_bytes'])} on disk.",
                table("Memory by part", ("part", "bytes", "share"), rows) + in_file)
     )  # fmt: skip
@@ -324,7 +271,7 @@ def _graph(numbers: dict[str, Any]) -> str:
     level_rows = [
         (str(each["level"]), f"{each['rows']:,}", f"{each['expected']:,.1f}") for each in levels
     ]
-    return _figures(
+    return figures(
         figure(
             "Links from a row",
             bars("Links from a row", [str(i) for i in range(len(out))], [("rows", out)],
@@ -379,7 +326,7 @@ def _distances(numbers: dict[str, Any]) -> str:
         says=f"median {nearest['median']}",
     )  # fmt: skip
     return table("The spread is the standard deviation of the distances of a search's candidates",
-                 ("what", "value"), rows) + _figures(
+                 ("what", "value"), rows) + figures(
         figure("Distance of the nearest row", plot, "True distances, as the index gives them.")
     )  # fmt: skip
 
@@ -435,7 +382,7 @@ def _beside(numbers: dict[str, Any]) -> str:
     return (
         "<p>The same rows, M, ef_construction and queries; one query a call on one thread. A width "
         "means something else to each library: compare at equal recall.</p>"
-    ) + _figures(
+    ) + figures(
         figure("Speed against recall", curves("Speed against recall", lines(
             "recall", "queries_per_second", told), "recall", "queries a second", y_log=True,
             says=says), "Up and to the right is better.", table("All points",
