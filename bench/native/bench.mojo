@@ -21,9 +21,10 @@ from report import Report, fixed
 from sweep import index_record, run_sweep
 from phases import show_phases
 from vicinal.construct.build_statistics import DISTANCES
-from vicinal.index.vector_index import EXACT_BELOW, NO_MEMORY, Index
+from vicinal.index.vector_index import EXACT_BELOW, Index
 from vicinal.kernels.space import COSINE
 from vicinal.kernels.stored_type import is_float
+from vicinal.system.outcome import DONE, NO_MEMORY
 from vicinal.system.parallel import MAX_THREADS, Unwatched
 from vicinal.update.add import add_rows
 
@@ -150,8 +151,8 @@ def build_once(
     var seconds = Float64(perf_counter_ns() - start) / 1e9
     if status == NO_MEMORY:
         raise Error(t"{rows.label}: no memory for an index of {rows.rows} rows")
-    if status != 0:
-        raise Error(t"{rows.label}: row {status // 8} {reason(status % 8)}")
+    if status != DONE:
+        raise Error(t"{rows.label}: row {status.code // 8} {reason(status.code % 8)}")
     var rate = Float64(rows.rows) / seconds
     var work = Float64(index.build_statistics.of(DISTANCES)) / Float64(rows.rows)
     print(

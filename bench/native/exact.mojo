@@ -8,10 +8,11 @@ from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, median
 from vicinal.exact.flat import search_exact
 from vicinal.exact.scan import RowSource
-from vicinal.kernels.inspect_row import FINE, NOT_FINITE, TOO_LARGE, inspect_row
+from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import Rows, Space, SpaceTask, in_space
 from vicinal.kernels.stored_type import item_bytes
 from vicinal.system.memory import Column, Ptr, at
+from vicinal.system.outcome import DONE, FINE, NOT_FINITE, Outcome, TOO_LARGE
 from vicinal.system.parallel import Team, Unwatched
 
 comptime SCRATCH_BYTES = 256 << 20
@@ -47,7 +48,7 @@ struct SearchExact[raw: Bool](SpaceTask):
     """Nanoseconds at the start and after each search."""
     var refused: Int
     """8 * position + kind of the first query that was refused, or 0."""
-    var status: Int
+    var status: Outcome
     """DONE, or 8 * position + kind of a row that was refused."""
 
     def run[S: Space](mut self):
@@ -77,7 +78,7 @@ struct SearchExact[raw: Bool](SpaceTask):
                 self.distances.unsafe_offset(first * self.k),
                 watch,
             )
-            if status != 0:
+            if status != DONE:
                 self.status = status
                 return
             self.stamps.append(Int(perf_counter_ns()))
@@ -136,8 +137,8 @@ def search_rows[
     _ = distances^
     if task.refused != 0:
         raise Error(t"{asked.queries.label}: row {task.refused // 8} {reason(task.refused % 8)}")
-    if task.status != 0:
-        raise Error(t"{label}: row {task.status // 8} {reason(task.status % 8)}")
+    if task.status != DONE:
+        raise Error(t"{label}: row {task.status.code // 8} {reason(task.status.code % 8)}")
     return task.stamps.copy()
 
 

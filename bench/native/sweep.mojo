@@ -9,10 +9,11 @@ from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, fixed, median
 from vicinal.exact.scan import RowSource
 from vicinal.index.first_use import know_ids
-from vicinal.index.vector_index import DONE, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.stored_type import is_float
 from vicinal.search.batch import search_many
 from vicinal.system.memory import Column
+from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Unwatched
 from vicinal.walk.scratch import DISTANCES, HOPS
 
@@ -86,8 +87,10 @@ struct Answers(Movable):
             threads,
             watch,
         )
-        if status != 0:
-            raise Error(t"{asked.queries.label}: row {first + status // 8} {reason(status % 8)}")
+        if status != DONE:
+            raise Error(
+                t"{asked.queries.label}: row {first + status.code // 8} {reason(status.code % 8)}"
+            )
 
     def round(mut self, mut index: Index, asked: Questions, mut width: Width) raises:
         """Asks all queries, one by one on this thread, then at once on all threads."""

@@ -12,10 +12,10 @@ from bindings.python_api import (
     from_int,
     need,
 )
-from vicinal.exact.flat import DONE, MAX_ROWS, NO_MEMORY, STOPPED, search_exact
+from vicinal.exact.flat import MAX_ROWS, search_exact
 from vicinal.exact.scan import RowSource
 from vicinal.kernels.products import W
-from vicinal.kernels.inspect_row import FINE, inspect_row
+from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import (
     METRICS,
     Query,
@@ -28,6 +28,7 @@ from vicinal.kernels.space import (
 )
 from vicinal.kernels.stored_type import STORED_TYPES, is_float, item_bytes
 from vicinal.system.memory import Ptr, at
+from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.pages import AS_USUAL, RANDOM, advise
 from vicinal.system.parallel import Team
 
@@ -52,7 +53,7 @@ struct SearchRaw(SpaceTask):
     var ids: Ptr[Int64]
     var distances: Ptr[Float32]
     var watch: Ptr[PythonWatch]
-    var status: Int
+    var status: Outcome
 
     def run[S: Space](mut self):
         """Does it in one space."""
@@ -63,7 +64,7 @@ struct SearchRaw(SpaceTask):
                 at[Scalar[S.Q]](self.queries).unsafe_offset(i * dim), dim, norm
             )
             if found != FINE:
-                self.status = i * 8 + IN_QUERIES + found
+                self.status = Outcome(Outcome.refusal(i, found).code + IN_QUERIES)
                 return
         var worth = 1 + self.source.count * dim * max(self.num_queries, 1) // THREAD_WORK
         var team = Team(min(self.threads, worth, max(1, self.max_bytes // THREAD_BYTES)))
@@ -153,7 +154,7 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
         raise fail(
             "MemoryError", "no memory for a search of %zd queries with k = %zd", num_queries, k
         )
-    return from_int(task.status)
+    return from_int(task.status.code)
 
 
 @fieldwise_init

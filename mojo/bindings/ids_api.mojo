@@ -19,9 +19,10 @@ from bindings.python_api import (
     none,
 )
 from vicinal.index.first_use import KnownStrings
-from vicinal.index.vector_index import NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.rows.string_ids import DAMAGED, NO_NUMBER, NO_ROOM
 from vicinal.system.memory import Ptr, at, missing
+from vicinal.system.outcome import NO_MEMORY, STOPPED
 
 comptime BAD_OFFSETS = NO_ROOM - 1
 comptime BYTE = 4

@@ -24,14 +24,15 @@ from vicinal.construct.build_statistics import ENTRIES
 from vicinal.index.borrowed_rows import BORROWED
 from vicinal.index.filter_statistics import FILTER_COUNTS
 from vicinal.index.first_use import KnownIds
-from vicinal.index.invariants import ENDED, NOT_KNOWN, check_index
+from vicinal.index.invariants import check_index
 from vicinal.index.opening import MAX_TUNINGS
 from vicinal.index.untrusted_links import counts_agree
-from vicinal.index.vector_index import EXACT_BELOW, NO_MEMORY, STOPPED, TUNING_WORDS, Index
+from vicinal.index.vector_index import EXACT_BELOW, TUNING_WORDS, Index
 from vicinal.kernels.row_codes import decode_row
 from vicinal.kernels.stored_type import CODED_8, given_type, is_coded, item_bytes, row_stride
 from vicinal.system.memory import Column, at, missing
 from vicinal.search.filtered import ASKED_AT_ONCE
+from vicinal.system.outcome import NO_MEMORY, STOPPED
 from vicinal.walk.ask import ask_for_selected
 from vicinal.walk.readers import COUNTS
 
@@ -146,9 +147,9 @@ def index_check(args: Args, count: Int) raises Fail -> Obj:
     var watch = PythonWatch(0, 0)  # nobody changes the index: the caller holds it for writing
     var found = check_index(handle_of(args[unsafe_offset=0])[], watch)
     _ = watch^
-    if found == ENDED:
+    if found == STOPPED.code:
         raise Fail()
-    if found == NOT_KNOWN:
+    if found == NO_MEMORY.code:
         raise no_memory()
     return from_int(found)
 

@@ -20,10 +20,10 @@ from bindings.python_api import (
     tuple_size,
 )
 from vicinal.construct.unite import PartLinks
-from vicinal.index.vector_index import DONE, STOPPED
 from vicinal.kernels.stored_type import row_stride
-from vicinal.parts.join import BROKEN, join_parts
+from vicinal.parts.join import join_parts
 from vicinal.system.memory import allocate, at, missing, release
+from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED
 
 
 def index_links(args: Args, count: Int) raises Fail -> Obj:
@@ -93,7 +93,7 @@ def index_join(args: Args, count: Int) raises Fail -> Obj:
     release(parts)
     if status == STOPPED:
         raise Fail()  # the watch has set the exception
-    if status == BROKEN:
+    if status != DONE and status != NO_MEMORY:
         raise fail("ValueError", "parts: a part names a row that does not exist, or one twice")
     if status != DONE:
         raise no_memory()

@@ -14,14 +14,13 @@ from bindings.python_api import (
 )
 from vicinal.index.residence import (
     ALL,
-    ENDED,
     NONE,
-    NO_ROOM,
     file_bytes,
     file_in_memory,
     keep_in_memory,
     walk_bytes,
 )
+from vicinal.system.outcome import NO_MEMORY, STOPPED
 
 
 def index_keep(args: Args, count: Int) raises Fail -> Obj:
@@ -37,9 +36,9 @@ def index_keep(args: Args, count: Int) raises Fail -> Obj:
     var watch = PythonWatch(0, 0)
     var status = keep_in_memory(index, level, opening, threads, watch)
     _ = watch^
-    if status == ENDED:
+    if status == STOPPED:
         raise Fail()
-    if status == NO_ROOM:
+    if status == NO_MEMORY:
         raise no_memory()
     return none()
 

@@ -26,7 +26,7 @@ from bindings.python_api import (
     tuple_size,
 )
 from vicinal.index.snapshot import Snapshot
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.stored_type import asked_type
 from vicinal.search.batch import search_many
 from vicinal.search.filter import CHOOSE, EVERYTHING, Filter
@@ -35,6 +35,7 @@ from vicinal.search.range_search import RangeResult, search_range
 from vicinal.search.trace import Log, trace
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED
 from vicinal.walk.scratch import Scratch
 
 comptime FLAGS: UInt8 = 98
@@ -44,7 +45,7 @@ comptime IDS: UInt8 = 105
 comptime RANGE_TAG = "vicinal.RangeResult"
 comptime HELD_WORK = 1 << 13
 """Products of a search that keeps the GIL: it takes a microsecond at most, and to release the GIL and take it again is a tenth of that."""
-comptime NUMBERS = 7
+comptime NUMBERS = -3
 """Answer of a search that went well on an index with string ids: what it found are numbers of strings."""
 
 
@@ -216,7 +217,7 @@ def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
         raise Fail()
     if status == NO_MEMORY:
         raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
-    return from_int(status)
+    return from_int(status.code)
 
 
 def index_range(args: Args, count: Int) raises Fail -> Obj:
@@ -275,7 +276,7 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
     if status == NO_MEMORY:
         raise fail("MemoryError", "no memory for the rows within the radius")
     if status != DONE:
-        return from_int(status)
+        return from_int(status.code)
     return capsule_new[RangeResult, RANGE_TAG](result^)
 
 
@@ -350,7 +351,7 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
         return from_int(
             NUMBERS
         )  # a status that the caller looks at anyway: integer ids pay nothing
-    return from_int(status)
+    return from_int(status.code)
 
 
 def index_trace(args: Args, count: Int) raises Fail -> Obj:
@@ -390,7 +391,7 @@ def index_trace(args: Args, count: Int) raises Fail -> Obj:
     if status == NO_MEMORY:
         raise fail("MemoryError", "no memory for a trace with k = %zd", k)
     if status != DONE:
-        return from_int(status)
+        return from_int(status.code)
     var result = external_call["PyBytes_FromStringAndSize", Obj](Int(log.words), log.size * 8)
     _ = log^
     if result == 0:

@@ -22,9 +22,10 @@ from bindings.python_api import (
 from vicinal.construct.merge_order import SourceGraph
 from vicinal.index.borrowed_rows import FREE_TO_STAY, must_copy, returnable
 from vicinal.index.first_use import catch_up
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.stored_type import given_type
 from vicinal.system.memory import at
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.update.add import do_change
 from vicinal.update.compact import compact
 from vicinal.update.consolidate import consolidate, prepare_change
@@ -44,7 +45,9 @@ def _begin(mut index: Index):
     _ = gil^
 
 
-def _end(handle: Obj, mut index: Index, mut change: Change, status: Int, threads: Int) raises Fail:
+def _end(
+    handle: Obj, mut index: Index, mut change: Change, status: Outcome, threads: Int
+) raises Fail:
     """Lets a change take effect, or takes it back and raises what ended it.
 
     Once it has taken effect it stays so: if Ctrl-C comes while removed rows are taken out of the graph, that is left for later, and
@@ -70,7 +73,7 @@ def _end(handle: Obj, mut index: Index, mut change: Change, status: Int, threads
         raise Fail()
 
 
-def _raise(status: Int) raises Fail:
+def _raise(status: Outcome) raises Fail:
     if status == STOPPED:
         raise Fail()  # the watch has set the exception
     if status == NO_MEMORY:
@@ -124,7 +127,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     if status != DONE or n == 0:
         _raise(status)
         index[].largest_id = max(index[].largest_id, other[].largest_id)
-        return from_int(status)
+        return from_int(status.code)
     change.lent = lent
     change.on_disk = how == 2
     if not is_none(args[unsafe_offset=8]):
@@ -145,7 +148,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     if lent and status == DONE:
         capsule_keep(args[unsafe_offset=0], args[unsafe_offset=1])
     _end(args[unsafe_offset=0], index[], change, status, threads)
-    return from_int(status)
+    return from_int(status.code)
 
 
 def index_must_copy(args: Args, count: Int) raises Fail -> Obj:
@@ -170,13 +173,13 @@ def index_remove(args: Args, count: Int) raises Fail -> Obj:
     _ = rows^
     if status != DONE or n == 0:
         _raise(status)
-        return from_int(status)
+        return from_int(status.code)
     var watch = PythonWatch(progress, n)
     if not watch.conclude(n):
         status = STOPPED
     _ = watch^
     _end(args[unsafe_offset=0], index[], change, status, threads)
-    return from_int(status)
+    return from_int(status.code)
 
 
 def index_compact(args: Args, count: Int) raises Fail -> Obj:

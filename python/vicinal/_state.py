@@ -32,7 +32,7 @@ EF_SEARCH = 64  # the width of searches that give none
 # So wide a search is a scan of all rows: exact whatever the size of the index.
 EXHAUSTIVE = _validate.MAX_COUNT
 # Success, and the ids are string numbers. A status value, so that integer ids need no extra check.
-STRING_NUMBERS = 7
+STRING_NUMBERS = -3
 
 _COUNT = _info.COUNT
 

@@ -9,6 +9,7 @@ from vicinal.graph.links import EMPTY, Graph, random_level, slots
 from vicinal.graph.undo import UndoLog
 from vicinal.kernels.space import L2, MetricSpace, Rows
 from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.outcome import DONE, Outcome
 from vicinal.system.parallel import Team, Unwatched, Watch
 from vicinal.walk.interleaved import MAX_SEARCHES
 from vicinal.walk.scratch import Scratch
@@ -92,7 +93,7 @@ struct Sample(Movable):
 
     def link[
         V: Watch
-    ](mut self, until: Int, ef: Int, threads: Int, log: UndoLog, mut watch: V) -> Int:
+    ](mut self, until: Int, ef: Int, threads: Int, log: UndoLog, mut watch: V) -> Outcome:
         """Links rows up to `until`."""
         var first = self.graph.linked
         var places = allocate[UInt32](until - first)
@@ -120,10 +121,12 @@ struct Sample(Movable):
     def link_all(mut self, until: Int, ef: Int) raises:
         var log = UndoLog(self.graph)
         var watch = Unwatched()
-        assert_equal(self.link(until, ef, 1, log, watch), 1)
+        assert_equal(self.link(until, ef, 1, log, watch), DONE)
 
     def repair[V: Watch](mut self, log: UndoLog, mut watch: V) -> Bool:
-        return repair[Stored](self.graph, self.rows(), 0, 20, log, self.scratches[][], watch)
+        return DONE == repair[Stored](
+            self.graph, self.rows(), 0, 20, log, self.scratches[][], watch
+        )
 
     def links(self, level: Int, node: Int) -> List[Int]:
         var found = List[Int]()

@@ -6,10 +6,11 @@ enough to meet every row.
 from std.math import nan
 
 from explorer import Scenario, explorer, fail
-from vicinal.index.vector_index import DONE, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2, MetricSpace
 from vicinal.search.batch import SearchMany
 from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.outcome import DONE, Outcome
 from vicinal.system.parallel import Unwatched, Watch
 from vicinal.update.add import do_change
 from vicinal.update.consolidate import consolidate, prepare_change
@@ -149,7 +150,7 @@ def change(it: Ptr[World], step: Step):
     var one = Change()
     var id = Int64(step.id)
     var row = Int64(0)
-    var status: Int
+    var status: Outcome
     if step.what == REMOVE:
         row = Int64(index.row_of(id))
         status = one.begin_delete(

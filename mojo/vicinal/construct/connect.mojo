@@ -10,6 +10,7 @@ from vicinal.kernels.any_distance import AnyRowDistance
 from vicinal.kernels.space import RowDistance, Rows
 from vicinal.rows.row_states import stays
 from vicinal.system.atomics import publish
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Watch
 from vicinal.walk.beam_search import search_level
 from vicinal.walk.scratch import Scratch
@@ -29,7 +30,7 @@ def repair[
     log: UndoLog,
     mut scratch: Scratch,
     mut watch: V,
-) -> Bool:
+) -> Outcome:
     """Links every row that cannot be reached from the entry point; readers may search meanwhile.
 
     Args:
@@ -42,7 +43,7 @@ def repair[
         watch: May end the work early.
 
     Returns:
-        False if `watch` ended it or memory was refused: then not all rows are reached, and the caller undoes.
+        DONE; or STOPPED or NO_MEMORY: then not all rows are reached, and the caller undoes.
     """
     var measured = scratch.between.rows[S](rows)
     for round in range(ROUNDS):
@@ -50,9 +51,9 @@ def repair[
         var flood = Reachability(graph.linked)
         if flood.failed():
             log.fail()
-            return False
+            return NO_MEMORY
         if not flood.flood(graph, entry, watch):
-            return False
+            return STOPPED
         if flood.all_unreached(graph, states) == 0:
             break
         for row in range(graph.linked):
@@ -61,7 +62,7 @@ def repair[
             var room = scratch.room(AnyRowDistance.query_bytes(measured))
             if scratch.failed():
                 log.fail()
-                return False
+                return NO_MEMORY
             # every row found from the entry along level 0 has been reached
             search_level[AnyRowDistance, True](
                 graph,
@@ -76,10 +77,10 @@ def repair[
             _attach(graph, row, states, log, flood, scratch)
             if log.failed() or scratch.failed():
                 log.fail()
-                return False
+                return NO_MEMORY
             if not flood.flood(graph, row, watch):
-                return False
-    return True
+                return STOPPED
+    return DONE
 
 
 def _attach(

@@ -10,6 +10,7 @@ from vicinal.kernels.candidates import key_of, node_of
 from vicinal.kernels.space import SymmetricDistance, Rows, prefetch_row
 from vicinal.system.atomics import publish
 from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.outcome import NO_MEMORY, Outcome
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 from vicinal.walk.beam_search import measure_nodes
 from vicinal.walk.interleaved import MAX_SEARCHES
@@ -211,7 +212,7 @@ def refine_new_nodes[
     log: UndoLog,
     mut watch: V,
     far: Bool = False,
-) -> Bool:
+) -> Outcome:
     """Fills free slots on level 0; the result does not depend on the number of workers.
 
     Args:
@@ -226,12 +227,12 @@ def refine_new_nodes[
         far: Whether rows get links that they have on level 1, too.
 
     Returns:
-        False if `watch` ended it or memory was refused; the caller undoes.
+        DONE; or STOPPED or NO_MEMORY, and then the caller undoes.
     """
     var found = allocate[UInt32](min(BATCH, count) * graph.cap(0))
     if missing(found):
         log.fail()
-        return False
+        return NO_MEMORY
     var shared = Pointer(to=graph).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
     var undo = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
     var unwatched = Unwatched()
@@ -248,4 +249,4 @@ def refine_new_nodes[
         _ = team.run(STRIPES, 1, WriteMissingLinks(shared, here, size, found, undo), unwatched)
         done += size
     release(found)
-    return done == count
+    return log.outcome(done == count)

@@ -24,6 +24,7 @@ from vicinal.kernels.space import SymmetricDistance, Query, Rows, prefetch_row
 from vicinal.system.atomics import store_release, publish
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 from vicinal.walk.beam_search import BeamSearch, descend, measure_nodes, search_level
 from vicinal.walk.interleaved import (
@@ -351,7 +352,7 @@ def link_rows[
     mut watch: V,
     seeds: StartNodes = StartNodes.none(),
     upper_only: Bool = False,
-) -> Int:
+) -> Outcome:
     """Links rows, and gives blocks to all rows below `until`.
 
     Args:
@@ -374,17 +375,17 @@ def link_rows[
         upper_only: Whether nothing is done on level 0; all rows reach higher then.
 
     Returns:
-        1 when done, 0 when `watch` ended it, -1 when memory is out; the caller undoes in both cases.
+        DONE; or STOPPED or NO_MEMORY, and then the caller undoes.
     """
     var unwatched = Unwatched()
     var passes = Passes(seed, places, count, seeds.any())
     var most_links = own_links[S](graph, 0)
     var members = Members(min(count, LARGEST_ROUND), most_links)
     if passes.failed or members.failed() or log.failed():
-        return -1
+        return NO_MEMORY
     var ordinals = graph.ordinals
     if not graph.reserve(until, levels, graph.linked):
-        return -1
+        return NO_MEMORY
     var done = 0
     var time = now()
     while done < count:
@@ -392,10 +393,10 @@ def link_rows[
         size = min(size, max(passes.end(done) - done, SIGHT), count - done)
         var here = passes.places.unsafe_offset(done)
         if not members.take(graph, here, size):
-            return -1
+            return NO_MEMORY
         watch.advance(done)
         if not watch.proceed(0):  # rounds of one row are pieces that nobody asks about
-            return 0
+            return STOPPED
         var round = Round(
             Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin](),
             rows,
@@ -414,7 +415,7 @@ def link_rows[
             var walked = (present + done) * (rows.stride + graph.slots_at(0) * 4)
             var find = FindNeighbors[S](round, done, seeds, searches_in_flight(walked), upper_only)
             if not team.run(size, piece, find, watch):
-                return 0
+                return STOPPED
             time = build_statistics.add_elapsed(SEARCH, time)
             var back = AddBackEdges[S](
                 round,
@@ -423,7 +424,7 @@ def link_rows[
             _ = team.run(STRIPES, 1 if size > FEW else STRIPES, back, unwatched)
             time = build_statistics.add_elapsed(LINK_BACK, time)
             if log.failed() or any_failed(scratches, team.size() * MAX_SEARCHES):
-                return -1
+                return NO_MEMORY
         store_release(graph.linked, until)
         ordinals = graph.ordinals
         for i in range(size):
@@ -437,4 +438,4 @@ def link_rows[
     store_release(graph.linked, until)
     _ = passes^
     _ = members^
-    return 1
+    return DONE

@@ -14,6 +14,7 @@ from vicinal.kernels.space import SymmetricDistance, Rows
 from vicinal.rows.row_states import stays
 from vicinal.system.hash import mix
 from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.outcome import NO_MEMORY, Outcome
 from vicinal.system.parallel import Body, Team, Unwatched
 from vicinal.walk.beam_search import descend, search_level
 from vicinal.walk.interleaved import MAX_SEARCHES
@@ -155,7 +156,7 @@ def look_again[
     team: Team,
     scratches: Ptr[Ptr[Scratch]],
     log: UndoLog,
-) -> Bool:
+) -> Outcome:
     """Lets ordinals look again for their links; the result does not depend on the number of threads.
 
     Args:
@@ -170,14 +171,14 @@ def look_again[
         log: Receives what an undo needs, and word of memory that was refused.
 
     Returns:
-        False if memory was refused; the caller undoes then.
+        DONE; or NO_MEMORY, and then the caller undoes.
     """
     var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
     var kept_log = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
     var patches = allocate[ReplacedBlocks](STRIPES)
     if missing(patches):
         log.fail()
-        return False
+        return NO_MEMORY
     for part in range(STRIPES):
         patches.unsafe_offset(part).unsafe_write(ReplacedBlocks())
     var unwatched = Unwatched()
@@ -198,7 +199,7 @@ def look_again[
     for part in range(STRIPES):
         patches.unsafe_offset(part).unsafe_deinit_pointee()
     release(patches)
-    return not log.failed()
+    return log.outcome(True)
 
 
 def draw_nodes(nodes: Ptr[UInt32], wanted: Int, ordinals: Int, seed: Int) -> Int:

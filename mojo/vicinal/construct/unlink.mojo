@@ -21,6 +21,7 @@ from vicinal.rows.leaving import Blocks
 from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
 from vicinal.system.atomics import publish, store_release
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.outcome import NO_MEMORY, Outcome
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.interleaved import MAX_SEARCHES
 from vicinal.walk.scratch import HOP_ROOM, Scratch, any_failed
@@ -380,7 +381,7 @@ def unlink_removed[
     scratches: Ptr[Ptr[Scratch]],
     log: UndoLog,
     mut watch: V,
-) -> Bool:
+) -> Outcome:
     """Makes no row that stays lead to a row that goes, those that `graph.leaves` tells; the result does not depend on the number of
     threads.
 
@@ -395,14 +396,14 @@ def unlink_removed[
         watch: May end the work early.
 
     Returns:
-        False if `watch` ended it or memory was refused; the caller undoes then.
+        DONE; or STOPPED or NO_MEMORY, and then the caller undoes.
     """
     var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
     var kept_log = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
     var patches = allocate[ReplacedBlocks](STRIPES)
     if missing(patches):
         log.fail()
-        return False
+        return NO_MEMORY
     for part in range(STRIPES):
         patches.unsafe_offset(part).unsafe_write(ReplacedBlocks())
     var measured = scratches[][].between.rows[S](rows)
@@ -445,7 +446,7 @@ def unlink_removed[
     for part in range(STRIPES):
         patches.unsafe_offset(part).unsafe_deinit_pointee()
     release(patches)
-    return finished and not log.failed()
+    return log.outcome(finished)
 
 
 def move_entry(mut graph: Graph, states: Int) -> Int:

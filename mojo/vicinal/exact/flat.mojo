@@ -23,14 +23,9 @@ from vicinal.kernels.products import W
 from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.space import COSINE, HAMMING, L2, Query, Space
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 
-comptime DONE = 0
-"""The result is complete."""
-comptime STOPPED = -1
-"""A watch ended the call."""
-comptime NO_MEMORY = -2
-"""Memory for scratch was refused."""
 comptime MAX_ROWS = 2147483647
 """Row numbers have 31 bits in `kernels/candidates.mojo`."""
 comptime FEW = 5
@@ -186,7 +181,7 @@ def search_exact[
     ids: Ptr[Int64],
     distances: Ptr[Float32],
     mut watch: V,
-) -> Int:
+) -> Outcome:
     """Finds the k nearest rows of each query, equal distances in order of row.
 
     Parameters:
@@ -208,7 +203,7 @@ def search_exact[
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, NO_MEMORY, or 8 * row + kind of the first row that was refused (raw rows only).
+        DONE, STOPPED, NO_MEMORY, or the refusal of the first bad row (raw rows only).
 
     Safety:
         All addresses must be valid for the sizes given.
@@ -244,7 +239,7 @@ def search_exact[
             watch,
         )
         if status == DONE and verdict != Int64.MAX:
-            status = Int(verdict)
+            status = Outcome(Int(verdict))
         first += max(here, 1)
     release(centre)
     return status
@@ -318,7 +313,7 @@ def _chunk[
     ids: Ptr[Int64],
     distances: Ptr[Float32],
     mut watch: V,
-) -> Int:
+) -> Outcome:
     """Answers one chunk of queries."""
     var dim = source.rows.dim
     var panels = (num_queries + PANEL_QUERIES - 1) // PANEL_QUERIES if chunk.tiled else 0

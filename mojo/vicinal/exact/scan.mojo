@@ -21,10 +21,11 @@ from vicinal.exact.topk import TopK
 from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.products import W
-from vicinal.kernels.inspect_row import FINE, inspect_row, to_unit
+from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.space import COSINE, L2, Query, Rows, Space, float_of_key, key_of_float
 from vicinal.rows.visibility import Visibility
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
+from vicinal.system.outcome import FINE, Outcome
 from vicinal.system.pages import ask_ahead
 from vicinal.system.parallel import Body
 
@@ -180,7 +181,7 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
     var check: Bool
     """Whether this is the pass that looks for bad rows."""
     var verdict: Ptr[Int64]
-    """8 * row + kind of the first bad row."""
+    """Code of the refusal of the first bad row, or Int64.MAX."""
 
     @always_inline
     def found_invalid(self, begin: Int) -> Bool:
@@ -199,7 +200,7 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
                     self.source.rows.row[Self.S.T](row), self.source.rows.dim, norm
                 )
                 if found != FINE:
-                    Atomic[Int64].min(self.verdict, Int64(row * 8 + found))
+                    Atomic[Int64].min(self.verdict, Int64(Outcome.refusal(row, found).code))
                     return False
         return True
 

@@ -6,6 +6,7 @@ from vicinal.graph.links import EMPTY, Graph, slots
 from vicinal.system.atomics import store_release, publish
 from vicinal.system.array import GrowableArray
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 
 comptime STRIPES = 16
 """Owners of reverse links: node modulo PARTS. Fixed, so that nothing depends on the number of threads."""
@@ -88,6 +89,13 @@ struct UndoLog(Movable):
         return (
             missing(self.lists) or Atomic[Int64].load[ordering=Ordering.RELAXED](self._mark()) != 0
         )
+
+    def outcome(self, finished: Bool) -> Outcome:
+        """Tells how work ended that notes here whether memory was refused, and whose watch let it finish or not.
+        """
+        if self.failed():
+            return NO_MEMORY
+        return DONE if finished else STOPPED
 
     def fail(self):
         """Notes that memory was refused; any thread may."""

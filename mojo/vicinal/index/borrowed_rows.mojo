@@ -5,12 +5,13 @@ the index; searches under way may go on in the array, so whoever lent it must ke
 """
 from std.memory import unsafe_memcpy
 
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.space import COSINE
 from vicinal.kernels.stored_type import is_coded, is_float, item_bytes, row_stride
 from vicinal.quantization.code_space import CODE_LINE
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Column, at
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Body, Team, Watch
 
 comptime OWN = 0
@@ -86,7 +87,7 @@ struct CopyBytes(Body):
         )
 
 
-def own_rows[V: Watch](mut index: Index, until: Int, team: Team, mut watch: V) -> Int:
+def own_rows[V: Watch](mut index: Index, until: Int, team: Team, mut watch: V) -> Outcome:
     """Copies borrowed rows into memory of the index; searches may run meanwhile.
 
     Args:

@@ -3,11 +3,12 @@
 Tables that the GIL guards are made apart, while others may use the index, and then handed over with the GIL held. Whoever changes
 the index makes or meets them first, so that what was read for a table that is handed over was not changed meanwhile.
 """
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.rows.id_map import IdMap
 from vicinal.rows.string_ids import FREE, StringTable, hold
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Watch
 
 comptime CHUNK = 1 << 16
@@ -29,7 +30,7 @@ struct KnownIds(Movable):
         self.automatic = True
         self.largest = Int64.MIN
 
-    def learn[V: Watch](mut self, index: Index, mut watch: V) -> Int:
+    def learn[V: Watch](mut self, index: Index, mut watch: V) -> Outcome:
         """Looks at all ids.
 
         Returns:
@@ -72,7 +73,7 @@ struct KnownIds(Movable):
         index.ids_known = True
 
 
-def know_ids[V: Watch](mut index: Index, mut watch: V) -> Int:
+def know_ids[V: Watch](mut index: Index, mut watch: V) -> Outcome:
     """Makes the table of ids if there is none yet; whoever asks an index that was opened for rows by their ids calls it first.
 
     Returns:
@@ -90,7 +91,7 @@ def know_ids[V: Watch](mut index: Index, mut watch: V) -> Int:
     return status
 
 
-def catch_up[V: Watch](mut index: Index, mut watch: V) -> Int:
+def catch_up[V: Watch](mut index: Index, mut watch: V) -> Outcome:
     """Puts all rows of the graph into the table that tells copies; for callers that hold the index for writing.
 
     A change needs the table, and an index that was opened has none yet: to make it reads all rows.
@@ -135,7 +136,7 @@ struct KnownStrings(Movable):
     def __deinit__(deinit self):
         release(self.table)
 
-    def learn[V: Watch](mut self, strings: StringTable, mut watch: V) -> Int:
+    def learn[V: Watch](mut self, strings: StringTable, mut watch: V) -> Outcome:
         """Looks at all strings.
 
         Returns:

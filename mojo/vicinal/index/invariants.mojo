@@ -6,6 +6,7 @@ from vicinal.index.untrusted_links import validate_rings
 from vicinal.index.vector_index import Index
 from vicinal.rows.row_states import FREE, LIVE, PENDING, stays
 from vicinal.system.memory import at
+from vicinal.system.outcome import NO_MEMORY, STOPPED
 from vicinal.system.parallel import Unwatched, Watch
 
 comptime SOUND = 0
@@ -29,10 +30,6 @@ comptime FREE_ROW_LINKED = 10
 """A link leads to or from a row that was freed."""
 comptime BAD_RING = 11
 """Duplicates of a row are not where they must be, or not of the same content, or what was removed contradicts them."""
-comptime NOT_KNOWN = -1
-"""There is no memory to find out."""
-comptime ENDED = -2
-"""The watch ended the check."""
 
 
 def check_index[V: Watch](index: Index, mut watch: V) -> Int:
@@ -43,7 +40,7 @@ def check_index[V: Watch](index: Index, mut watch: V) -> Int:
         watch: May end the check early.
 
     Returns:
-        SOUND or the number of the first invariant found broken; NOT_KNOWN or ENDED.
+        SOUND or the number of the first invariant found broken; or the code of STOPPED or NO_MEMORY.
     """
     var found = check_graph_watched(
         index.graph[],
@@ -57,9 +54,9 @@ def check_index[V: Watch](index: Index, mut watch: V) -> Int:
         return found
     var rings = validate_rings(index, watch)
     if rings.code == SYSTEM:
-        return NOT_KNOWN
+        return NO_MEMORY.code
     if rings.code == INTERRUPTED:
-        return ENDED
+        return STOPPED.code
     return SOUND if rings.ok() else BAD_RING
 
 
@@ -83,7 +80,7 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, states: I
         states: Address of the rows' states, 0 if none was removed.
 
     Returns:
-        SOUND or the number of the first invariant found broken, or NOT_KNOWN.
+        SOUND or the number of the first invariant found broken, or the code of NO_MEMORY.
     """
     var unwatched = Unwatched()
     return check_graph_watched(graph, count, whole, apart, states, unwatched)
@@ -92,7 +89,7 @@ def check_graph(graph: Graph, count: Int, whole: Bool, apart: Int = 0, states: I
 def check_graph_watched[
     V: Watch
 ](graph: Graph, count: Int, whole: Bool, apart: Int, states: Int, mut watch: V) -> Int:
-    """Does the same; returns ENDED if `watch` ends it."""
+    """Does the same; returns the code of STOPPED if `watch` ends it."""
     if graph.linked == 0:
         return SOUND if graph.entry < 0 else BAD_ENTRY
     if graph.linked != count:
@@ -103,7 +100,7 @@ def check_graph_watched[
     var absent = 0
     for row in range(graph.linked):
         if row % LOOK_EVERY == 0 and not watch.proceed(0):
-            return ENDED
+            return STOPPED.code
         # a pending row may have links or none: it was a copy, or no graph has had it
         absent += Int(graph.absent(row) and not _is(states, row, PENDING))
         var found = _check_block(graph, 0, row, graph.linked, states)
@@ -111,7 +108,7 @@ def check_graph_watched[
             return found
     for ordinal in range(graph.ordinals):
         if ordinal % LOOK_EVERY == 0 and not watch.proceed(0):
-            return ENDED
+            return STOPPED.code
         for level in range(1, graph.level_of(ordinal) + 1):
             var found = _check_block(graph, level, ordinal, graph.ordinals, states)
             if found != SOUND:
@@ -121,9 +118,9 @@ def check_graph_watched[
     if whole:
         var flood = Reachability(graph.linked)
         if flood.failed():
-            return NOT_KNOWN
+            return NO_MEMORY.code
         if not flood.flood(graph, graph.row_of(graph.entry), watch):
-            return ENDED
+            return STOPPED.code
         if flood.all_unreached(graph, states) != 0:
             return UNREACHABLE
     return SOUND

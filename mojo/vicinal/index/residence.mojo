@@ -3,6 +3,7 @@ from vicinal.file.format import Section, name_of
 from vicinal.index.header import IndexFile
 from vicinal.index.vector_index import Index
 from vicinal.system.memory import Column, at
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.pages import (
     RANDOM,
     UNWANTED,
@@ -20,11 +21,6 @@ comptime WALK = 1
 """All but the rows is in memory."""
 comptime ALL = 2
 """Everything is in memory."""
-comptime KEPT = 0
-comptime ENDED = -1
-"""A watch ended the call."""
-comptime NO_ROOM = -2
-"""Memory for copies is out."""
 comptime PIECE = 1 << 20
 """Bytes that a worker reads in at once."""
 
@@ -57,7 +53,7 @@ def walk_bytes(index: Index) -> Int:
 
 def keep_in_memory[
     V: Watch
-](mut index: Index, level: Int, opening: Bool, threads: Int, mut watch: V) -> Int:
+](mut index: Index, level: Int, opening: Bool, threads: Int, mut watch: V) -> Outcome:
     """Brings parts of the file into memory and sees to it that they stay there.
 
     Args:
@@ -69,10 +65,10 @@ def keep_in_memory[
         watch: May end the call early; nothing is lost by that.
 
     Returns:
-        KEPT, ENDED, or NO_ROOM when there is no memory for copies: those not made yet are missing.
+        DONE, STOPPED, or NO_MEMORY when there is no memory for copies: those not made yet are missing.
     """
     if index.file == 0:
-        return KEPT
+        return DONE
     ref mapped = at[IndexFile](index.file)[]
     if opening:
         index.rows_on_disk = level != ALL
@@ -90,22 +86,22 @@ def keep_in_memory[
             continue
         var read = ReadIn(address, bytes)
         if not team.run((bytes + PIECE - 1) // PIECE, 1, read, watch):
-            return ENDED
+            return STOPPED
         if opening and not refused:
             refused = not lock(address, bytes)
             index.locked += 0 if refused else bytes
     _ = team^
     if not refused or level != WALK:
-        return KEPT
+        return DONE
     if not _copy_walked(index):
-        return NO_ROOM
+        return NO_MEMORY
     for i in range(mapped.count):
         var section = mapped.sections[unsafe_offset=i]
         if _needed(section, level):
             unlock(section.address, section.bytes())
             _ = advise(section.address, section.bytes(), UNWANTED)
     index.locked = 0
-    return KEPT
+    return DONE
 
 
 def file_in_memory(index: Index) -> Int:

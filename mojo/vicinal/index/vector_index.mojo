@@ -36,13 +36,6 @@ comptime LEAST_CANDIDATES = 64
 (recall@10 .959 instead of 1 at M = 8, ef_construction = 40)."""
 comptime TUNING_WORDS = 8
 """Words, int64, of one row of `Index.tuning`."""
-comptime DONE = 0
-comptime STOPPED = -1
-"""A watch ended the call; the index is as it was."""
-comptime NO_MEMORY = -2
-"""Memory, address space or row numbers are out; the index is as it was."""
-comptime KNOWN_ID = 4
-"""Kind of refusal beside those of `inspect_row`: an id that is present already or twice in its batch."""
 
 
 struct Index(Movable):

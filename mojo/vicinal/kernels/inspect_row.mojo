@@ -6,12 +6,8 @@ from vicinal.kernels.distance import sum_floats, sum_ints
 from vicinal.kernels.metric import Product
 from vicinal.kernels.space import COSINE, Space
 from vicinal.system.memory import Ptr
+from vicinal.system.outcome import FINE, NOT_FINITE, TOO_LARGE, TOO_SMALL, ZERO_VECTOR
 
-comptime FINE = 0
-comptime NOT_FINITE = 1
-comptime ZERO_VECTOR = 2
-comptime TOO_LARGE = 3
-comptime TOO_SMALL = 6
 comptime LARGEST_SQUARED_NORM: Float32 = 8e37
 """Rows below it have all distances finite in float32: (|a| + |b|)**2 <= 4 * 8e37 < 3.4e38."""
 comptime LEAST_SQUARE: Float32 = 1e-38

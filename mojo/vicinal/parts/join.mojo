@@ -5,22 +5,20 @@ from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.unite import PIECE, PartBlocks, PartLinks, UnitePartLinks
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.space import Rows, Space, SpaceTask, SymmetricDistance, in_space
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED, UNKNOWN_ROW
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
-from vicinal.update.linking import ENDED, OUT, WRITTEN, Linking, LinkTask, on_codes, outcome_of
+from vicinal.update.linking import Linking, LinkTask, on_codes
 from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.strays import any_strays, raise_strays
 from vicinal.update.transaction import Change
 from vicinal.walk.interleaved import MAX_SEARCHES
 from vicinal.walk.scratch import any_failed
-
-comptime BROKEN = -3
-"""A part names a row that does not exist, or one twice."""
 
 
 @fieldwise_init
@@ -33,7 +31,7 @@ struct Unite[V: Watch](LinkTask):
     var until: Int
     """Rows of the index."""
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
+    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -44,7 +42,7 @@ struct Unite[V: Watch](LinkTask):
         var stand_ins = no_block[UInt32]()
         if new.num_duplicates != 0:
             stand_ins = allocate[UInt32](self.until)
-        var outcome = OUT
+        var outcome = NO_MEMORY
         if not (
             log.failed()
             or missing(places)
@@ -54,13 +52,13 @@ struct Unite[V: Watch](LinkTask):
             store_release(graph.linked, self.until)
             self.name_stand_ins(stand_ins)
             outcome = self.unite[L](rows, stand_ins)
-        if outcome == WRITTEN:
+        if outcome == DONE:
             outcome = self.link_rest[L](rows, places, log)
         release(places)
         release(stand_ins)
-        if outcome == WRITTEN:
+        if outcome == DONE:
             outcome = linking.connect_unreachable[L](rows, log)
-        if outcome == WRITTEN:
+        if outcome == DONE:
             index.unrepaired = 0
         return outcome
 
@@ -76,7 +74,9 @@ struct Unite[V: Watch](LinkTask):
                 unsafe_offset=2 * i + 1
             ]
 
-    def link_rest[L: SymmetricDistance](self, rows: Rows, places: Ptr[UInt32], log: UndoLog) -> Int:
+    def link_rest[
+        L: SymmetricDistance
+    ](self, rows: Rows, places: Ptr[UInt32], log: UndoLog) -> Outcome:
         """Links rows that reach up on their upper levels, and then rows that have no links from any part as new ones.
         """
         ref graph = self.linking[].index[].graph[]
@@ -93,7 +93,7 @@ struct Unite[V: Watch](LinkTask):
                 graph.empty(Int(new.places[unsafe_offset=i]))
             return self.link[L](rows, new.places, new.count, 0, False, log)
         var outcome = self.link[L](rows, places, upper, 0, True, log)
-        if outcome != WRITTEN or alone == 0:
+        if outcome != DONE or alone == 0:
             return outcome
         var count = 0
         for i in range(new.count):
@@ -140,7 +140,7 @@ struct Unite[V: Watch](LinkTask):
         present: Int,
         upper_only: Bool,
         log: UndoLog,
-    ) -> Int:
+    ) -> Outcome:
         """Links rows in rounds."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -163,7 +163,7 @@ struct Unite[V: Watch](LinkTask):
             upper_only,
         )
 
-    def unite[L: SymmetricDistance](self, rows: Rows, stand_ins: Ptr[UInt32]) -> Int:
+    def unite[L: SymmetricDistance](self, rows: Rows, stand_ins: Ptr[UInt32]) -> Outcome:
         """Selects the links of all rows on level 0."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -175,8 +175,8 @@ struct Unite[V: Watch](LinkTask):
         var finished = linking.team[].run(self.new[].count, PIECE, task, linking.watch[])
         _ = index.build_statistics.add_elapsed(FILL, time)
         if any_failed(linking.scratches, linking.team[].size() * MAX_SEARCHES):
-            return OUT
-        return WRITTEN if finished else ENDED
+            return NO_MEMORY
+        return DONE if finished else STOPPED
 
 
 @fieldwise_init
@@ -188,7 +188,7 @@ struct JoinParts[V: Watch](SpaceTask):
     var parts: Ptr[PartBlocks]
     var threads: Int
     var watch: Ptr[Self.V]
-    var status: Int
+    var status: Outcome
 
     def run[S: Space](mut self):
         """Encodes all rows and links them."""
@@ -215,7 +215,7 @@ struct JoinParts[V: Watch](SpaceTask):
         if not index.new_graph(Graph(index.graph[].asked)):
             return
         raise_strays(index.codes[], index.graph[], new)
-        var outcome = OUT
+        var outcome = NO_MEMORY
         var linking = Linking[Self.V].begin(index, team, watch)
         if not linking.failed:
             var task = Unite[Self.V](
@@ -231,16 +231,14 @@ struct JoinParts[V: Watch](SpaceTask):
                 outcome = on_codes[S](index, task)
         linking.end()
         _ = team^
-        if outcome == WRITTEN:
+        if outcome == DONE:
             new.append_duplicates(index)
-            self.status = DONE
-        elif outcome == ENDED:
-            self.status = STOPPED
+        self.status = outcome
 
 
 def join_parts[
     V: Watch
-](mut index: Index, parts: Ptr[PartLinks], count: Int, threads: Int, mut watch: V) -> Int:
+](mut index: Index, parts: Ptr[PartLinks], count: Int, threads: Int, mut watch: V) -> Outcome:
     """Makes the graph of an index that has rows but none.
 
     Args:
@@ -251,11 +249,12 @@ def join_parts[
         watch: May end the call early.
 
     Returns:
-        DONE; or STOPPED, NO_MEMORY or BROKEN: then the index is of no use any more.
+        DONE; or STOPPED, NO_MEMORY, or a refusal of kind UNKNOWN_ROW if a part names a row that does not exist, or one twice: then
+        the index is of no use any more.
     """
     var blocks = PartBlocks(parts, count, index.count, index.graph[].slots_at(0))
     if blocks.broken:
-        return BROKEN
+        return Outcome.refusal(0, UNKNOWN_ROW)
     if blocks.failed:
         return NO_MEMORY
     var change = Change()

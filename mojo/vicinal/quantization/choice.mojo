@@ -21,6 +21,7 @@ from vicinal.rows.row_states import stays
 from vicinal.rows.row_targets import TargetRows
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.pages import ask_ahead
 from vicinal.system.parallel import Body, Team, Watch
 
@@ -166,7 +167,7 @@ def encode_rows[
     team: Team,
     mut watch: V,
     on_disk: Bool = False,
-) -> Int:
+) -> Outcome:
     """Encodes rows that have no codes yet, and those that were written over.
 
     Args:
@@ -179,16 +180,16 @@ def encode_rows[
         on_disk: Whether the rows do not fit the memory, and are asked for some way ahead.
 
     Returns:
-        1 when done, 0 when `watch` ended it, -1 when memory is out; codes of other rows stand in any case.
+        DONE, STOPPED or NO_MEMORY; codes of other rows stand in any case.
     """
     if codes[].kind == NO_CODES:
-        return 1
+        return DONE
     if not codes[].grow(until):
-        return -1
+        return NO_MEMORY
     var first = codes[].count
     var work = allocate[Float32](team.size() * padded_dim(rows.dim))
     if missing(work):
-        return -1
+        return NO_MEMORY
     var again = Encode[S](codes, rows, written, work, 0)
     var new = Encode[S](codes, rows, TargetRows.from_row(first), work, until if on_disk else 0)
     var finished = (first == 0 or team.run(written.listed, GRAIN, again, watch)) and team.run(
@@ -197,7 +198,7 @@ def encode_rows[
     release(work)
     if finished:
         store_release(codes[].count, until)
-    return Int(finished)
+    return DONE if finished else STOPPED
 
 
 def new_codes[

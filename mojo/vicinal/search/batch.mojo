@@ -2,13 +2,14 @@
 from vicinal.exact.flat import search_exact
 from vicinal.exact.scan import RowSource
 from vicinal.index.snapshot import WIDE, Snapshot
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
-from vicinal.kernels.inspect_row import FINE, inspect_row
+from vicinal.index.vector_index import Index
+from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import Space, SpaceTask, in_space
 from vicinal.search.answer import PIECE, Answer
 from vicinal.search.stored_space import StoredSpace
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
 from vicinal.walk.interleaved import MAX_SEARCHES, searches_in_flight
 from vicinal.walk.scratch import Scratch, any_failed
@@ -36,7 +37,7 @@ struct SearchMany[V: Watch](SpaceTask):
     var distances: Ptr[Float32]
     var threads: Int
     var watch: Ptr[Self.V]
-    var status: Int
+    var status: Outcome
 
     def run[S: Space](mut self):
         """Does it in one space."""
@@ -46,7 +47,7 @@ struct SearchMany[V: Watch](SpaceTask):
             var query = at[Scalar[S.Q]](self.queries).unsafe_offset(i * index.dim)
             var found = inspect_row[S, S.Q](query, index.dim, norm)
             if found != FINE:
-                self.status = i * 8 + found
+                self.status = Outcome.refusal(i, found)
                 return
         if (self.count >= TILED or self.is_long()) and self.scan_all[S]():
             return
@@ -155,7 +156,7 @@ def search_many[
     distances: Ptr[Float32],
     threads: Int,
     mut watch: V,
-) -> Int:
+) -> Outcome:
     """Finds the k nearest rows of each query.
 
     Args:
@@ -170,7 +171,7 @@ def search_many[
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
+        DONE, STOPPED, NO_MEMORY, or the refusal of a query.
     """
     var task = SearchMany[V](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),

@@ -3,10 +3,9 @@ from std.bit import count_trailing_zeros
 
 from vicinal.index.filter_statistics import AFTER_WALK, BY_BEAM, BY_SCAN, BY_TWO_HOP, FILTER_COUNTS
 from vicinal.index.snapshot import Snapshot
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of, node_of
-from vicinal.kernels.inspect_row import FINE
 from vicinal.kernels.space import Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
 from vicinal.rows.duplicates import Duplicates
@@ -16,6 +15,7 @@ from vicinal.search.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_
 from vicinal.search.remeasure import kept_for
 from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measured
 from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.ask import ask_for_rows
 from vicinal.walk.beam_search import LOOK_AHEAD
@@ -290,16 +290,16 @@ struct AnswerFiltered(Body):
         self.plain.write(i, scratch.pruning_candidates, ON_ROWS)
 
 
-def refused(stored: StoredSpace, queries: Int, count: Int, dim: Int) -> Int:
+def refused(stored: StoredSpace, queries: Int, count: Int, dim: Int) -> Outcome:
     """Checks queries.
 
     Returns:
-        DONE, or 8 * position + kind of the first that is refused.
+        DONE, or the refusal of the first bad one.
     """
     for i in range(count):
         var found = stored.inspect(stored.place(queries, i, dim), dim)
         if found != FINE:
-            return i * 8 + found
+            return Outcome.refusal(i, found)
     return DONE
 
 
@@ -318,7 +318,7 @@ def search_filtered[
     distances: Ptr[Float32],
     threads: Int,
     mut watch: V,
-) -> Int:
+) -> Outcome:
     """Finds the k nearest rows of each query among those that its filter allows.
 
     Args:
@@ -336,7 +336,7 @@ def search_filtered[
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
+        DONE, STOPPED, NO_MEMORY, or the refusal of a query.
     """
     var stored = StoredSpace.named(index.metric, index.dtype)
     var status = refused(stored, queries, count, index.dim)

@@ -7,7 +7,7 @@ from std.atomic import Atomic, Ordering
 from std.memory import bitcast
 
 from vicinal.index.snapshot import Snapshot
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of
 from vicinal.kernels.space import L2, Query, Rows, prefetch_row
@@ -25,6 +25,7 @@ from vicinal.search.stored_space import (
 from vicinal.system.array import GrowableArray
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.pages import ReadAhead
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.ask import ask_for_rows, ask_for_selected
@@ -351,7 +352,7 @@ def search_range[
     threads: Int,
     mut result: RangeResult,
     mut watch: V,
-) -> Int:
+) -> Outcome:
     """Finds all rows within a distance of each query.
 
     Args:
@@ -368,7 +369,7 @@ def search_range[
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of a query that was refused.
+        DONE, STOPPED, NO_MEMORY, or the refusal of a query.
     """
     var stored = StoredSpace.named(index.metric, index.dtype)
     var status = refused(stored, queries, count, index.dim)

@@ -2,16 +2,16 @@
 from std.memory import bitcast, unsafe_memcpy
 
 from vicinal.index.snapshot import Snapshot
-from vicinal.index.vector_index import DONE, NO_MEMORY, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of
-from vicinal.kernels.inspect_row import FINE
 from vicinal.kernels.space import COSINE, IP, float_of_key
 from vicinal.quantization.code_table import Codes
 from vicinal.search.answer import Answer, PlainSearches
 from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measured
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome
 from vicinal.walk.beam_search import BeamSearch
 from vicinal.walk.scratch import Scratch
 
@@ -267,7 +267,7 @@ def trace(
     ids: Ptr[Int64],
     distances: Ptr[Float32],
     mut log: Log,
-) -> Int:
+) -> Outcome:
     """Finds the k nearest rows of one query and writes down how.
 
     Args:
@@ -280,13 +280,13 @@ def trace(
         log: Receives the steps.
 
     Returns:
-        DONE, NO_MEMORY, or why the query was refused.
+        DONE, STOPPED, NO_MEMORY, or the refusal of a query.
     """
     var stored = StoredSpace.named(index.metric, index.dtype)
-    var status = stored.inspect(query, index.dim)
-    if status != FINE:
-        return status
-    status = NO_MEMORY
+    var found = stored.inspect(query, index.dim)
+    if found != FINE:
+        return Outcome.refusal(0, found)
+    var status = NO_MEMORY
     var scratches = allocate[Ptr[Scratch]](1)
     if index.readers.claim_many(scratches, 1, 1):
         var scratch = scratches[]

@@ -5,10 +5,10 @@ from std.sys import size_of
 
 from vicinal.construct.build_statistics import ENCODE, STORE
 from vicinal.index.borrowed_rows import borrow, own_rows
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.convert import from_float, to_float
 from vicinal.kernels.row_codes import encode_row
-from vicinal.kernels.inspect_row import FINE, inspect_row, to_unit
+from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.space import COSINE, Rows, Space, SpaceTask, in_space
 from vicinal.kernels.stored_type import item_bytes, row_stride
 from vicinal.quantization.code_space import CODE_LINE
@@ -18,6 +18,7 @@ from vicinal.rows.row_targets import TargetRows
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.outcome import DONE, FINE, NOT_BYTES, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.pages import AS_USUAL, RANDOM, advise, ask_ahead
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.update.consolidate import consolidate
@@ -25,8 +26,6 @@ from vicinal.update.encode import encode
 from vicinal.update.linking import link_change
 from vicinal.update.transaction import Change
 
-comptime NOT_BYTES = 5
-"""Kind of refusal: a row that the exact codes asked for cannot hold."""
 comptime GRAIN = 64
 """Rows of a piece when rows are checked or copied."""
 
@@ -63,7 +62,7 @@ struct InspectRows[S: Space](Body):
                 if found == FINE and self.bytes_only and not is_bytes[Self.S.T](p, self.dim):
                     found = NOT_BYTES
             if found != FINE:
-                Atomic[Int64].min(self.verdict, Int64(i * 8 + found))
+                Atomic[Int64].min(self.verdict, Int64(Outcome.refusal(i, found).code))
                 return
 
 
@@ -130,8 +129,8 @@ struct DoChange[V: Watch](SpaceTask):
     """Address of the new rows, C-contiguous in the stored type; 0 if they are stored already."""
     var threads: Int
     var watch: Ptr[Self.V]
-    var status: Int
-    """DONE, STOPPED, NO_MEMORY, or 8 * row + kind of a row that was refused."""
+    var status: Outcome
+    """How it ended; a refusal is of a new row."""
 
     def run[S: Space](mut self):
         """Checks all rows, stores them, links them, and takes out of the graph what goes."""
@@ -171,7 +170,7 @@ struct DoChange[V: Watch](SpaceTask):
             codes[].checked = checked
             codes[].fit = fit
 
-    def _store[S: Space](self, team: Team) -> Int:
+    def _store[S: Space](self, team: Team) -> Outcome:
         """Checks all rows and stores them."""
         ref index = self.index[]
         ref change = self.change[]
@@ -193,7 +192,7 @@ struct DoChange[V: Watch](SpaceTask):
         if not team.run(change.added, GRAIN, inspect, watch):
             return STOPPED
         if verdict != Int64.MAX:
-            return Int(verdict)
+            return Outcome(Int(verdict))
         var until = change.until()
         if index.has_norms() and not index.norms.grow(until * 4):
             return NO_MEMORY
@@ -216,7 +215,7 @@ struct DoChange[V: Watch](SpaceTask):
 
 def do_change[
     V: Watch
-](mut index: Index, mut change: Change, source: Int, threads: Int, mut watch: V) -> Int:
+](mut index: Index, mut change: Change, source: Int, threads: Int, mut watch: V) -> Outcome:
     """Does the work of a change that adds rows; then `Change.commit` and `finish`, or `roll_back`, must follow.
 
     Args:
@@ -228,7 +227,7 @@ def do_change[
         watch: May end the call early.
 
     Returns:
-        DONE, or STOPPED, NO_MEMORY, or 8 * position + kind of a row that was refused: then it must be taken back.
+        DONE; or STOPPED, NO_MEMORY, or the refusal of a row: then it must be taken back.
     """
     var task = DoChange[V](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
@@ -252,7 +251,7 @@ def do_change[
 
 def add_rows[
     V: Watch
-](mut index: Index, source: Int, ids: Int, added: Int, threads: Int, mut watch: V) -> Int:
+](mut index: Index, source: Int, ids: Int, added: Int, threads: Int, mut watch: V) -> Outcome:
     """Adds rows; a batch is checked whole before any of it is applied.
 
     Args:
@@ -264,8 +263,7 @@ def add_rows[
         watch: May end the call early.
 
     Returns:
-        DONE, STOPPED, NO_MEMORY, or 8 * position + kind of what was refused: NOT_FINITE, ZERO_VECTOR, TOO_LARGE of a
-        row, KNOWN_ID of an id. Whatever is not DONE leaves the index as it was.
+        DONE; or STOPPED, NO_MEMORY, or the refusal of a row or an id: whatever is not DONE leaves the index as it was.
     """
     var change = Change()
     var status = change.begin_insert(index, ids, added, False)

@@ -2,15 +2,16 @@
 from std.memory import unsafe_memcpy
 
 from vicinal.graph.reachability import LOOK_EVERY
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, TUNING_WORDS, Index
+from vicinal.index.vector_index import TUNING_WORDS, Index
 from vicinal.kernels.stored_type import row_stride
 from vicinal.quantization.code_space import CODE_LINE
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Watch
 from vicinal.update.add import do_change
 from vicinal.update.transaction import Change
 
 
-def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) -> Int:
+def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) -> Outcome:
     """Fills a new index with the rows of an old one, in their order and with their ids.
 
     Args:

@@ -17,7 +17,7 @@ from vicinal.construct.unlink import move_entry, unlink_removed
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.borrowed_rows import own_rows
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.space import SymmetricDistance, Rows, Space, SpaceTask, in_space
 from vicinal.rows.leaving import ALL, Blocks
 from vicinal.rows.row_states import FREE, PENDING
@@ -25,9 +25,10 @@ from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.visibility import NEVER_VISIBLE
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
-from vicinal.update.linking import ENDED, OUT, WRITTEN, LinkTask, Linking, on_codes, outcome_of
+from vicinal.update.linking import LinkTask, Linking, on_codes
 from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.transaction import wipe
 from vicinal.walk.readers import PATIENCE
@@ -66,7 +67,7 @@ def consolidate[
     mut watch: V,
     changed: Int = ALL,
     places: TargetRows = TargetRows.from_row(0),
-) -> Int:
+) -> Outcome:
     """Frees removed rows if there are enough of them and no search keeps them; to be called after each change, without the GIL.
 
     A call does a share of that in proportion to the rows that were changed; links are as good meanwhile, and the rows keep their places.
@@ -158,7 +159,7 @@ struct Unlink[V: Watch](SpaceTask):
     var watch: Ptr[Self.V]
     var changed: Int
     var places: TargetRows
-    var status: Int
+    var status: Outcome
 
     def run[S: Space](mut self):
         """Does it in one space."""
@@ -173,7 +174,7 @@ struct Unlink[V: Watch](SpaceTask):
         var begins = leaving.next_row == 0 and leaving.next_ordinal == 0
         var anew = begins and index.mended + leaving.count >= REBUILD_SHARE * index.live()
         var places = SplitDuplicates(index, anew)
-        var outcome = OUT
+        var outcome = NO_MEMORY
         var address = Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin]()
         if linking.failed or places.failed:
             pass
@@ -188,10 +189,9 @@ struct Unlink[V: Watch](SpaceTask):
             outcome = self.unlink[S](address)
         linking.end()
         _ = places^
-        if outcome != WRITTEN:
-            self.status = STOPPED if outcome == ENDED else NO_MEMORY
+        self.status = outcome
 
-    def unlink[S: Space](self, linking: Ptr[Linking[Self.V]]) -> Int:
+    def unlink[S: Space](self, linking: Ptr[Linking[Self.V]]) -> Outcome:
         """Does the next slice."""
         ref index = self.index[]
         ref graph = index.graph[]
@@ -209,7 +209,7 @@ struct Unlink[V: Watch](SpaceTask):
         graph.leaving = Int(leaving.marks)
         graph.leaving_rows = leaving.rows
         var outcome = on_codes[S](index, UnlinkRemoved[Self.V](linking, blocks))
-        if outcome == WRITTEN:
+        if outcome == DONE:
             leaving.next_ordinal = blocks.last_ordinal
             leaving.next_row = blocks.last_row
             index.build_statistics.add(BLOCKS, blocks.count())
@@ -223,7 +223,7 @@ struct UnlinkRemoved[V: Watch](LinkTask):
     var linking: Ptr[Linking[Self.V]]
     var blocks: Blocks
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
+    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -231,32 +231,29 @@ struct UnlinkRemoved[V: Watch](LinkTask):
         ref watch = linking.watch[]
         var log = UndoLog(graph)
         if log.failed():
-            return OUT
+            return NO_MEMORY
         var time = now()
         if self.blocks.first_ordinal == 0 and self.blocks.first_row == 0:
             index.leaving.keep(move_entry(graph, index.states.address()))
-        var outcome = outcome_of(
+        var outcome = unlink_removed[L](
+            graph,
+            rows,
+            index.states.address(),
+            self.blocks,
+            linking.team[],
+            linking.scratches,
             log,
-            unlink_removed[L](
-                graph,
-                rows,
-                index.states.address(),
-                self.blocks,
-                linking.team[],
-                linking.scratches,
-                log,
-                watch,
-            ),
+            watch,
         )
         _ = index.build_statistics.add_elapsed(REPAIR, time)
-        if outcome == WRITTEN:
+        if outcome == DONE:
             outcome = linking.fill_changed[L](rows, log)
         var done = (
             self.blocks.last_ordinal == graph.ordinals and self.blocks.last_row == graph.linked
         )
-        if outcome == WRITTEN and done:
+        if outcome == DONE and done:
             outcome = linking.connect_unreachable[L](rows, log)
-        if outcome != WRITTEN:
+        if outcome != DONE:
             log.undo(graph)
         elif done:
             index.unrepaired = 0
@@ -278,20 +275,20 @@ struct Rebuild[V: Watch](LinkTask):
     var linking: Ptr[Linking[Self.V]]
     var places: Ptr[SplitDuplicates]
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
+    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
         var log = UndoLog(Graph(index.graph[].asked))  # keeps nothing: the old graph is still there
         if log.failed():
-            return OUT
+            return NO_MEMORY
         var graph = Graph(index.graph[].asked)
         if not index.graph[].copy_empty(graph) or not index.new_graph(graph^):
-            return OUT
+            return NO_MEMORY
         var outcome = linking.link[L](rows, self.places[], index.count, 0, log, StartNodes.none())
-        if outcome == WRITTEN:
+        if outcome == DONE:
             outcome = linking.connect_unreachable[L](rows, log)
-        if outcome != WRITTEN:
+        if outcome != DONE:
             index.give_up_graph()
             return outcome
         index.unrepaired = 0
@@ -299,7 +296,7 @@ struct Rebuild[V: Watch](LinkTask):
         index.use_graph()
         index.leaving.next_row = index.graph[].linked
         index.leaving.next_ordinal = index.graph[].ordinals
-        return WRITTEN
+        return DONE
 
 
 def _list_unlinked(mut index: Index, rows: Ptr[UInt32]):

@@ -1,5 +1,5 @@
 """Codes for rows that come, and other codes for all rows if the data want them."""
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.space import Space
 from vicinal.kernels.stored_type import is_float
 from vicinal.quantization.choice import (
@@ -17,12 +17,15 @@ from vicinal.quantization.choice import (
 from vicinal.quantization.code_table import U8, drop_codes
 from vicinal.rows.row_targets import TargetRows
 from vicinal.system.memory import missing
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
 
 
 def encode[
     S: Space, V: Watch
-](mut index: Index, places: TargetRows, added: Int, until: Int, team: Team, mut watch: V) -> Int:
+](
+    mut index: Index, places: TargetRows, added: Int, until: Int, team: Team, mut watch: V
+) -> Outcome:
     """Encodes new rows, and all rows anew if they make other codes the right ones.
 
     An index that was just opened does not know whether its estimates are good enough: then it is found out, also without new rows.
@@ -70,10 +73,10 @@ def encode[
         var outcome = encode_rows[S](
             codes, index.rows(), places.listed_only(), until, team, watch, index.rows_on_disk
         )
-        if outcome != 1:
+        if outcome != DONE:
             if codes != index.codes:
                 drop_codes(codes)
-            return STOPPED if outcome == 0 else NO_MEMORY
+            return outcome
         if not check_due(codes[], until):
             break
         var verdict = estimates_fit[S](

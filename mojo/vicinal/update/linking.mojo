@@ -7,7 +7,7 @@ from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.second_look import draw_nodes, look_again
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.space import COSINE, IP, SymmetricDistance, Rows, Space, SpaceTask, in_space
 from vicinal.quantization.code_space import BetweenCodes, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, SQ8
@@ -15,6 +15,7 @@ from vicinal.rows.row_states import stays
 from vicinal.system.array import GrowableArray
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.strays import any_strays, put_strays_last, raise_strays
@@ -34,21 +35,17 @@ have pushed others out of their blocks, and nobody else comes back to them. With
 0.004 less (ef 16); with two, or where six slots had to be free, 0.001 to 0.003 less."""
 comptime FEW_ROWS = 1024
 """Calls of more rows leave that out: it takes a fifth of the time of linking them."""
-comptime WRITTEN = 1
-comptime ENDED = 0
-comptime OUT = -1
-"""How it went: done, ended by the watch, out of memory."""
 
 
 trait LinkTask:
     """Work on links that measures one way throughout."""
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
-        """Does it on stored rows or on codes; returns WRITTEN, ENDED or OUT."""
+    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
+        """Does it on stored rows or on codes; returns DONE, STOPPED or NO_MEMORY."""
         ...
 
 
-def on_codes[S: Space, Task: LinkTask](index: Index, task: Task) -> Int:
+def on_codes[S: Space, Task: LinkTask](index: Index, task: Task) -> Outcome:
     """Links on codes where they tell how far two rows are from each other, on the stored rows otherwise.
 
     Estimating codes of ip do not: they hold residuals to the centre, and what the centre adds is not among them.
@@ -111,7 +108,7 @@ struct Linking[V: Watch](Movable):
         present: Int,
         log: UndoLog,
         seeds: StartNodes,
-    ) -> Int:
+    ) -> Outcome:
         """Links rows that are no copies, and gives blocks to all below `until`.
 
         Strays, which estimates do not tell apart, come last and are linked on the stored rows.
@@ -122,7 +119,7 @@ struct Linking[V: Watch](Movable):
             if not seeds.any():
                 strays = put_strays_last(index.codes[], new.places, new.count, Int(present == 0))
                 if strays < 0:
-                    return OUT
+                    return NO_MEMORY
         var outcome = link_rows[L, Self.V](
             index.graph[],
             rows,
@@ -141,7 +138,7 @@ struct Linking[V: Watch](Movable):
             seeds,
         )
         comptime if not L.exact:
-            if outcome == WRITTEN and strays != 0:
+            if outcome == DONE and strays != 0:
                 var task = LinkStrays[Self.V](
                     Pointer(to=self)
                     .unsafe_mut_cast[True]()
@@ -151,16 +148,16 @@ struct Linking[V: Watch](Movable):
                     Pointer(to=log)
                     .unsafe_mut_cast[True]()
                     .unsafe_origin_cast[MutUntrackedOrigin](),
-                    OUT,
+                    NO_MEMORY,
                 )
                 in_space(index.metric, index.dtype, task)
                 outcome = task.outcome
-        if outcome != WRITTEN:
+        if outcome != DONE:
             return outcome
         self.watch[].advance(new.count)
         return self.fill[L](rows, new.places, new.count, log, present > new.count)
 
-    def fill_changed[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Int:
+    def fill_changed[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Outcome:
         """Fills the slots that are free in blocks that have changed."""
         ref index = self.index[]
         var states = index.states.address()
@@ -168,7 +165,7 @@ struct Linking[V: Watch](Movable):
         var places = allocate[UInt32](max(kept.size, 1))
         if missing(places) or kept.full:
             release(places)
-            return OUT
+            return NO_MEMORY
         var count = 0
         for i in range(kept.size):
             if stays(states, Int(kept.at(i)[])):
@@ -178,7 +175,7 @@ struct Linking[V: Watch](Movable):
         release(places)
         return outcome
 
-    def fill_pruned[L: SymmetricDistance](self, rows: Rows, most: Int, log: UndoLog) -> Int:
+    def fill_pruned[L: SymmetricDistance](self, rows: Rows, most: Int, log: UndoLog) -> Outcome:
         """Fills free slots of rows whose blocks have changed, at most so many: those that have most slots free.
         """
         ref graph = self.index[].graph[]
@@ -199,7 +196,7 @@ struct Linking[V: Watch](Movable):
         var places = allocate[UInt32](max(count, 1))
         if missing(places) or kept.full or emptiest.full:
             release(places)
-            return OUT
+            return NO_MEMORY
         for i in range(count):
             places[unsafe_offset=i] = UInt32(emptiest.at(i)[] & 0xFFFFFFFF)
         var outcome = self.fill[L](rows, places, count, log, False)
@@ -208,41 +205,35 @@ struct Linking[V: Watch](Movable):
 
     def fill[
         L: SymmetricDistance
-    ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog, far: Bool) -> Int:
+    ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog, far: Bool) -> Outcome:
         """Fills free slots of some rows, with `far` also by what they link to on level 1."""
         var time = now()
-        var outcome = outcome_of(
+        var outcome = refine_new_nodes[L](
+            self.index[].graph[],
+            rows,
+            places,
+            count,
+            self.team[],
+            self.scratches,
             log,
-            refine_new_nodes[L](
-                self.index[].graph[],
-                rows,
-                places,
-                count,
-                self.team[],
-                self.scratches,
-                log,
-                self.watch[],
-                far,
-            ),
+            self.watch[],
+            far,
         )
         _ = self.index[].build_statistics.add_elapsed(FILL, time)
         return outcome
 
-    def connect_unreachable[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Int:
+    def connect_unreachable[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Outcome:
         """Makes all rows reachable."""
         ref index = self.index[]
         var time = now()
-        var outcome = outcome_of(
+        var outcome = repair[L](
+            index.graph[],
+            rows,
+            index.states.address(),
+            index.candidates(),
             log,
-            repair[L](
-                index.graph[],
-                rows,
-                index.states.address(),
-                index.candidates(),
-                log,
-                self.scratches[][],
-                self.watch[],
-            ),
+            self.scratches[][],
+            self.watch[],
         )
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         return outcome
@@ -256,7 +247,7 @@ struct LinkStrays[V: Watch](SpaceTask):
     var places: Ptr[UInt32]
     var count: Int
     var log: Ptr[UndoLog]
-    var outcome: Int
+    var outcome: Outcome
 
     def run[S: Space](mut self):
         """Does it in one space."""
@@ -289,7 +280,7 @@ struct LinkNew[V: Watch](LinkTask):
     var change: Ptr[Change]
     var new: Ptr[SplitDuplicates]
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Int:
+    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
         """Does it with one way of measuring."""
         ref index = self.linking[].index[]
         ref graph = index.graph[]
@@ -298,23 +289,18 @@ struct LinkNew[V: Watch](LinkTask):
         ref watch = self.linking[].watch[]
         var log = UndoLog(graph)
         if log.failed():
-            return OUT
+            return NO_MEMORY
         var present = index.num_in_graph()
-        var outcome: Int
+        var outcome: Outcome
         if change.origin.count != 0 and new.count != 0:
             outcome = self.link_from_other[L](rows, log)
         else:
             outcome = self.linking[].link[L](
                 rows, new, change.until(), present, log, StartNodes.none()
             )
-        if (
-            outcome == WRITTEN
-            and present != 0
-            and new.count <= FEW_ROWS
-            and change.origin.count == 0
-        ):
+        if outcome == DONE and present != 0 and new.count <= FEW_ROWS and change.origin.count == 0:
             outcome = self.linking[].fill_pruned[L](rows, REFILLED * new.count, log)
-        if outcome == WRITTEN and present > new.count:
+        if outcome == DONE and present > new.count:
             outcome = self.look_again[L](rows, present, log)
         # copies do not count: however many there are, they are one row of the graph
         var unrepaired = new.count
@@ -322,22 +308,22 @@ struct LinkNew[V: Watch](LinkTask):
             unrepaired += index.unrepaired
         watch.advance(change.size())  # what follows is no progress of rows
         var num_in_graph = present + new.count
-        if outcome == WRITTEN and unrepaired * REPAIR_SHARE >= num_in_graph:
+        if outcome == DONE and unrepaired * REPAIR_SHARE >= num_in_graph:
             outcome = self.linking[].connect_unreachable[L](rows, log)
             unrepaired = 0
-        if outcome == WRITTEN and not watch.conclude(change.size()):
-            outcome = ENDED
-        if outcome == WRITTEN:
+        if outcome == DONE and not watch.conclude(change.size()):
+            outcome = STOPPED
+        if outcome == DONE:
             index.unrepaired = unrepaired
             index.mended = max(index.mended - change.added, 0)
-            return WRITTEN
+            return DONE
         log.undo(graph)
         for i in range(change.num_reused):
             if Int(change.reused[unsafe_offset=i]) < graph.linked:
                 graph.empty(Int(change.reused[unsafe_offset=i]))
         return outcome
 
-    def look_again[L: SymmetricDistance](self, rows: Rows, present: Int, log: UndoLog) -> Int:
+    def look_again[L: SymmetricDistance](self, rows: Rows, present: Int, log: UndoLog) -> Outcome:
         """Lets older rows of the upper levels look again for links, about as many as come to be there.
         """
         ref index = self.linking[].index[]
@@ -345,10 +331,10 @@ struct LinkNew[V: Watch](LinkTask):
         var wanted = (present + self.new[].count) // graph.M - present // graph.M
         wanted = min(wanted, graph.ordinals // 2)
         if wanted <= 0:
-            return WRITTEN
+            return DONE
         var nodes = allocate[UInt32](wanted)
         if missing(nodes):
-            return OUT
+            return NO_MEMORY
         var time = now()
         var count = draw_nodes(nodes, wanted, graph.ordinals, index.seed + present)
         var done = look_again[L](
@@ -364,9 +350,9 @@ struct LinkNew[V: Watch](LinkTask):
         )
         release(nodes)
         _ = index.build_statistics.add_elapsed(REPAIR, time)
-        return WRITTEN if done else OUT
+        return done
 
-    def link_from_other[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Int:
+    def link_from_other[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Outcome:
         """Links rows that another index has linked already.
 
         If many come, rows that were in this graph before are looked at again: when their slots were filled, much of what is near
@@ -377,25 +363,19 @@ struct LinkNew[V: Watch](LinkTask):
         var present = index.num_in_graph()
         var order = new.order(index.graph[], self.change[])
         if order.failed:
-            return OUT
+            return NO_MEMORY
         var outcome = self.linking[].link[L](
             rows, new, self.change[].until(), present, log, order.seeds(index.candidates())
         )
         _ = order^
-        if outcome == WRITTEN and new.count * MANY_SHARE >= present:
+        if outcome == DONE and new.count * MANY_SHARE >= present:
             return self.linking[].fill_changed[L](rows, log)
         return outcome
 
 
-@always_inline
-def outcome_of(log: UndoLog, finished: Bool) -> Int:
-    """Tells how a step went that notes in its log whether memory was refused."""
-    return WRITTEN if finished else (OUT if log.failed() else ENDED)
-
-
 def link_change[
     S: Space, V: Watch
-](mut index: Index, mut change: Change, team: Team, mut watch: V) -> Int:
+](mut index: Index, mut change: Change, team: Team, mut watch: V) -> Outcome:
     """Links the new rows of a change, which are stored and encoded; searches may run meanwhile.
 
     A first graph is made apart from searches, which go on scanning until the change takes effect.
@@ -424,7 +404,7 @@ def link_change[
             new.forget(index)
             return NO_MEMORY
     raise_strays(index.codes[], index.graph[], new)
-    var outcome = OUT
+    var outcome = NO_MEMORY
     change.linked = True
     if (new.num_duplicates == 0 and index.duplicates.count == 0) or index.duplicates.grow(
         change.until()
@@ -442,8 +422,8 @@ def link_change[
             else:
                 outcome = on_codes[S](index, task)
         linking.end()
-    if outcome == WRITTEN:
+    if outcome == DONE:
         new.append_duplicates(index)
         return DONE
     new.forget(index)
-    return STOPPED if outcome == ENDED else NO_MEMORY
+    return outcome

@@ -2,10 +2,11 @@
 from vicinal.construct.merge_order import JoinOrder
 from vicinal.graph.links import Graph, random_level
 from vicinal.index.first_use import CHUNK, catch_up
-from vicinal.index.vector_index import DONE, NO_MEMORY, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.rows.duplicates import NO_ROOM, hash_row
 from vicinal.rows.row_states import was_live, stays
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Watch
 from vicinal.update.transaction import Change
 
@@ -43,7 +44,7 @@ struct SplitDuplicates(Movable):
 
     def split_off_duplicates[
         V: Watch
-    ](mut self, mut index: Index, change: Change, mut watch: V) -> Int:
+    ](mut self, mut index: Index, change: Change, mut watch: V) -> Outcome:
         """Goes through the rows, which are put into the index's table of rows unless they are copies.
 
         Returns:

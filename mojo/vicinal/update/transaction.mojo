@@ -12,7 +12,7 @@ from vicinal.construct.merge_order import SourceGraph
 from vicinal.graph.links import MAX_ROWS
 from vicinal.index.borrowed_rows import forget_borrowed
 from vicinal.index.first_use import KnownIds, know_ids
-from vicinal.index.vector_index import DONE, KNOWN_ID, NO_MEMORY, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.stored_type import row_stride
 from vicinal.quantization.code_table import NO_CODES
 from vicinal.rows.row_states import CHECKING, INSERTING, FREE, ANCHOR, DELETING, LIVE, PENDING
@@ -20,11 +20,10 @@ from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.visibility import NEVER_VISIBLE, stamp_of
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.outcome import DONE, KNOWN_ID, NO_MEMORY, Outcome, UNKNOWN_ROW
 from vicinal.system.parallel import Unwatched
 from vicinal.system.point import point, reclaims, reuses
 
-comptime UNKNOWN_ROW = 6
-"""Kind of refusal: a row to be removed that is not there, or twice in its batch."""
 comptime NO_ROW = -1
 
 
@@ -117,7 +116,7 @@ struct Change(Movable):
 
     # ---- first steps
 
-    def begin_insert(mut self, mut index: Index, ids: Int, added: Int, replaces: Bool) -> Int:
+    def begin_insert(mut self, mut index: Index, ids: Int, added: Int, replaces: Bool) -> Outcome:
         """Chooses places for new rows and writes their ids.
 
         Args:
@@ -127,7 +126,7 @@ struct Change(Movable):
             replaces: Whether rows of ids that are there already are replaced, not refused.
 
         Returns:
-            DONE, NO_MEMORY, or 8 * position + KNOWN_ID of the first id that is refused; then nothing has changed.
+            DONE; or NO_MEMORY, or the refusal of the first bad id: then nothing has changed.
         """
         var watch = Unwatched()
         if know_ids(index, watch) != DONE:
@@ -149,7 +148,7 @@ struct Change(Movable):
             next = index.next_id()
             if next < 0 or next > Int64.MAX - Int64(added) + 1:
                 self.num_reused = 0
-                return KNOWN_ID
+                return Outcome.refusal(0, KNOWN_ID)
         if not self._choose_target_rows(index):
             self.num_reused = 0
             return NO_MEMORY
@@ -184,7 +183,7 @@ struct Change(Movable):
             if not index.map.insert(column, self.places().row(i)):
                 self._forget_ids(index, i)
                 self._release_target_rows(index)
-                return 8 * i + KNOWN_ID
+                return Outcome.refusal(i, KNOWN_ID)
         return DONE
 
     def _choose_target_rows(mut self, mut index: Index) -> Bool:
@@ -217,7 +216,7 @@ struct Change(Movable):
             index.states.set(row, INSERTING)
             index.states.stamp(row, self._born(index))
 
-    def _replace_rows(mut self, mut index: Index) -> Int:
+    def _replace_rows(mut self, mut index: Index) -> Outcome:
         """Makes rows leave whose ids are given again; the table leads to them until the change takes effect.
         """
         self.replaces = True
@@ -241,7 +240,7 @@ struct Change(Movable):
             if index.states.of(old) != LIVE:  # this call has met the id before
                 self._forget_ids(index, i)
                 self._release_target_rows(index)
-                return 8 * i + KNOWN_ID
+                return Outcome.refusal(i, KNOWN_ID)
             self._delete_row(index, old)
             self.successors[unsafe_offset=self.num_leaving - 1] = UInt32(row)
         if not self._sort_duplicates(index):
@@ -256,11 +255,11 @@ struct Change(Movable):
         self.leaving[unsafe_offset=self.num_leaving] = UInt32(row)
         self.num_leaving += 1
 
-    def begin_delete(mut self, mut index: Index, rows: Ptr[Int64], count: Int) -> Int:
+    def begin_delete(mut self, mut index: Index, rows: Ptr[Int64], count: Int) -> Outcome:
         """Marks rows that are to be removed.
 
         Returns:
-            DONE, NO_MEMORY, or 8 * position + UNKNOWN_ROW of the first row that is refused; then nothing has changed.
+            DONE; or NO_MEMORY, or the refusal of the first bad row: then nothing has changed.
         """
         var watch = Unwatched()
         if know_ids(index, watch) != DONE:
@@ -276,7 +275,7 @@ struct Change(Movable):
             var row = Int(rows[unsafe_offset=i])
             if row < 0 or row >= self.first or index.states.of(row) != LIVE:
                 self.roll_back(index)
-                return 8 * i + UNKNOWN_ROW
+                return Outcome.refusal(i, UNKNOWN_ROW)
             self._delete_row(index, row)
         if not self._sort_duplicates(index):
             self.roll_back(index)

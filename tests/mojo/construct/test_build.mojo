@@ -20,6 +20,7 @@ from vicinal.index.invariants import SOUND, UNLINKED, UNREACHABLE, check_graph
 from vicinal.kernels.candidates import Candidates, entry_of, node_of
 from vicinal.kernels.space import IP, L2, SQUARED_ALPHA, SymmetricDistance, MetricSpace
 from vicinal.system.memory import allocate, release
+from vicinal.system.outcome import DONE, STOPPED
 from vicinal.system.parallel import Team, Unwatched
 from vicinal.walk.scratch import Scratch
 
@@ -222,7 +223,7 @@ def test_only_some_rows_are_linked() raises:
         BuildStatistics(),
         watch,
     )
-    assert_equal(outcome, 1)
+    assert_equal(outcome, DONE)
     assert_equal(sample.graph.linked, ROWS)
     assert_true(sample.repair(log, watch))
     for row in range(ROWS):
@@ -265,7 +266,7 @@ def test_undo_puts_every_byte_back() raises:
                 var outcome = sample.link(ROWS, 12, threads, log, watch)
                 # with one thread the number of looks is always the same
                 if threads == 1:
-                    assert_equal(outcome, 0)
+                    assert_equal(outcome, STOPPED)
                     assert_true(sample.graph.linked > BEFORE or stop < looks // 2)
                 log.undo(sample.graph)
                 assert_equal(sample.bytes(), before)

@@ -9,6 +9,7 @@ from vicinal.index.invariants import SOUND, check_graph
 from vicinal.kernels.candidates import entry_of, node_of
 from vicinal.kernels.space import L2, SQUARED_ALPHA
 from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Team, Unwatched, Watch
 
 
@@ -30,7 +31,7 @@ def fill_all[
         watch,
     )
     release(places)
-    return done
+    return done == DONE
 
 
 def expected(sample: Sample, row: Int, cap: Int) -> List[Int]:

@@ -14,6 +14,7 @@ from vicinal.rows.leaving import Blocks, Leaving
 from vicinal.rows.row_states import FREE, DELETING, LIVE, PENDING, is_to_be_unlinked
 from vicinal.rows.visibility import NEVER_VISIBLE, RENEW, RowStates, Visibility, stamp_of
 from vicinal.system.memory import allocate, at, release
+from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Team, Unwatched, Watch
 from vicinal.update.add import add_rows
 from vicinal.update.consolidate import prepare_change
@@ -84,13 +85,13 @@ def test_an_index_outlives_its_versions() raises:
     var rows = allocate[Float32](8)
     for i in range(8):
         rows[unsafe_offset=i] = Float32(i)
-    assert_equal(add_rows(index, Int(rows), 0, 4, 1, watch), 0)
+    assert_equal(add_rows(index, Int(rows), 0, 4, 1, watch), DONE)
     var gone = allocate[Int64](1)
     gone[] = 1
     for renewed in range(2):
         prepare_change(index)
         var change = Change()
-        assert_equal(change.begin_delete(index, gone, 1), 0)
+        assert_equal(change.begin_delete(index, gone, 1), DONE)
         change.commit(index)
         change.finish(index)
         gone[] = 2
@@ -180,7 +181,7 @@ def take_out[
         var blocks = Blocks.from_slice(
             leaving, graph.ordinals, graph.linked, slice, at[UInt32](64), 0
         )
-        finished = unlink_removed[Stored](
+        finished = DONE == unlink_removed[Stored](
             graph,
             sample.rows(),
             states.address(),

@@ -2,7 +2,7 @@
 from std.random import random_float64, random_si64, random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_true
 
-from vicinal.exact.flat import DONE, STOPPED, search_exact
+from vicinal.exact.flat import search_exact
 from vicinal.exact.scan import RowSource
 from vicinal.exact.tile import (
     BLOCK_ROWS,
@@ -26,6 +26,7 @@ from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import COSINE, METRICS, Query, Rows, Space, SpaceTask, in_given_space
 from vicinal.kernels.stored_type import STORED_TYPES, row_stride
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.system.outcome import DONE, Outcome, STOPPED
 from vicinal.system.parallel import Team, Unwatched, Watch
 
 
@@ -277,7 +278,7 @@ struct Stopped(SpaceTask):
     """Searches with a watch that ends the call."""
 
     var num_queries: Int
-    var status: Int
+    var status: Outcome
 
     def run[S: Space](mut self):
         """Does it in one space."""

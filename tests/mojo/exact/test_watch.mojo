@@ -2,11 +2,12 @@
 from std.testing import TestSuite, assert_equal, assert_true
 
 from sample_graph import Sample
-from vicinal.exact.flat import DONE, search_exact
+from vicinal.exact.flat import search_exact
 from vicinal.exact.scan import RowSource
 from vicinal.graph.undo import UndoLog
 from vicinal.kernels.space import L2, MetricSpace, Rows
 from vicinal.system.memory import allocate, allocate_zeroed, release
+from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Team, Watch
 
 

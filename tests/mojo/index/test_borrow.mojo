@@ -12,8 +12,9 @@ from vicinal.index.borrowed_rows import (
     must_copy,
     returnable,
 )
-from vicinal.index.vector_index import DONE, Index
+from vicinal.index.vector_index import Index
 from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Unwatched
 from vicinal.update.add import do_change
 from vicinal.update.transaction import Change

@@ -8,15 +8,7 @@ from std.testing import TestSuite, assert_equal, assert_true
 from vicinal.kernels.distance import MAX_DIM
 from vicinal.kernels.convert import from_float, is_finite, to_float
 from vicinal.kernels.products import W
-from vicinal.kernels.inspect_row import (
-    FINE,
-    NOT_FINITE,
-    TOO_LARGE,
-    TOO_SMALL,
-    ZERO_VECTOR,
-    inspect_row,
-    to_unit,
-)
+from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.space import (
     COSINE,
     IP,
@@ -32,6 +24,7 @@ from vicinal.kernels.space import (
 )
 from vicinal.kernels.stored_type import STORED_TYPES, is_float
 from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.outcome import FINE, NOT_FINITE, TOO_LARGE, TOO_SMALL, ZERO_VECTOR
 
 comptime ROWS = 6
 comptime GAP = 3

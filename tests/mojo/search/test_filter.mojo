@@ -7,6 +7,7 @@ from vicinal.rows.visibility import Visibility
 from vicinal.search.filter import Filter, widened
 from vicinal.system.array import GrowableArray
 from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.outcome import DONE
 from vicinal.update.transaction import Change
 
 
@@ -53,7 +54,7 @@ def test_ids() raises:
     for i, id in enumerate([10, -3, 7, 40, 41, 42]):
         given[unsafe_offset=i] = Int64(id)
     var change = Change()
-    assert_equal(change.begin_insert(index, Int(given), 6, False), 0)
+    assert_equal(change.begin_insert(index, Int(given), 6, False), DONE)
     index.count = 6
     index.states.publish(1, 6)
     var filter = Filter(5, 6)  # made before the last row came

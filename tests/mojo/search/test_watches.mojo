@@ -2,11 +2,12 @@
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.index.first_use import CHUNK, KnownIds, KnownStrings, catch_up
-from vicinal.index.vector_index import DONE, STOPPED, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2
 from vicinal.quantization.code_table import NO_CODES
 from vicinal.search.batch import SCAN_WORK, search_many
 from vicinal.system.memory import allocate, release
+from vicinal.system.outcome import DONE, Outcome, STOPPED
 from vicinal.system.parallel import Unwatched, Watch
 from vicinal.update.add import add_rows
 
@@ -48,7 +49,7 @@ def filled(rows: Int, dim: Int, exact_below: Int, first_id: Int = 0) raises -> I
     return index^
 
 
-def scan(mut index: Index, k: Int, mut watch: Counting) -> Int:
+def scan(mut index: Index, k: Int, mut watch: Counting) -> Outcome:
     """Searches for one query of zeros."""
     var query = allocate[Float32](index.dim)
     for j in range(index.dim):
