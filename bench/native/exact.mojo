@@ -7,6 +7,7 @@ from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, median
 from vicinal.exact.flat import search_exact
+from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
 from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import Rows, Space, SpaceTask, in_space
@@ -69,13 +70,17 @@ struct SearchExact[raw: Bool](SpaceTask):
         for first in range(0, self.count, step):
             var status = search_exact[S, Unwatched, raw=Self.raw](
                 self.source,
-                Int(at[Scalar[S.Q]](self.queries).unsafe_offset(first * dim)),
-                step,
-                self.k,
+                SearchRequest(
+                    Int(at[Scalar[S.Q]](self.queries).unsafe_offset(first * dim)),
+                    step,
+                    self.k,
+                    self.k,
+                    self.ids.unsafe_offset(first * self.k),
+                    self.distances.unsafe_offset(first * self.k),
+                    team.size(),
+                ),
                 team,
                 SCRATCH_BYTES,
-                self.ids.unsafe_offset(first * self.k),
-                self.distances.unsafe_offset(first * self.k),
                 watch,
             )
             if status != DONE:

@@ -7,6 +7,7 @@ from options import dtype_names, metric_names
 from questions import Questions
 from recall import check_truth, recall
 from report import INDEX_NAME, Record, Report, cell, fixed, median
+from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
 from vicinal.index.first_use import know_ids
 from vicinal.index.vector_index import Index
@@ -78,13 +79,15 @@ struct Answers(Movable):
         var watch = Unwatched()
         var status = search_many(
             index,
-            asked.queries.data.address + first * bytes,
-            count,
-            asked.k,
-            ef,
-            self.ids.data.ptr[Int64]().unsafe_offset(first * asked.k),
-            self.distances.ptr[Float32]().unsafe_offset(first * asked.k),
-            threads,
+            SearchRequest(
+                asked.queries.data.address + first * bytes,
+                count,
+                asked.k,
+                ef,
+                self.ids.data.ptr[Int64]().unsafe_offset(first * asked.k),
+                self.distances.ptr[Float32]().unsafe_offset(first * asked.k),
+                threads,
+            ),
             watch,
         )
         if status != DONE:

@@ -13,6 +13,7 @@ from bindings.python_api import (
     need,
 )
 from vicinal.exact.flat import MAX_ROWS, search_exact
+from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
 from vicinal.kernels.products import W
 from vicinal.kernels.inspect_row import inspect_row
@@ -45,13 +46,8 @@ struct SearchRaw(SpaceTask):
     """Checks the queries, then searches rows as they were given."""
 
     var source: RowSource
-    var queries: Int
-    var num_queries: Int
-    var k: Int
-    var threads: Int
+    var request: SearchRequest
     var max_bytes: Int
-    var ids: Ptr[Int64]
-    var distances: Ptr[Float32]
     var watch: Ptr[PythonWatch]
     var status: Outcome
 
@@ -59,24 +55,20 @@ struct SearchRaw(SpaceTask):
         """Does it in one space."""
         var dim = self.source.rows.dim
         var norm = Float32(1)
-        for i in range(self.num_queries):
+        for i in range(self.request.count):
             var found = inspect_row[S, S.Q](
-                at[Scalar[S.Q]](self.queries).unsafe_offset(i * dim), dim, norm
+                at[Scalar[S.Q]](self.request.queries).unsafe_offset(i * dim), dim, norm
             )
             if found != FINE:
                 self.status = Outcome(Outcome.refusal(i, found).code + IN_QUERIES)
                 return
-        var worth = 1 + self.source.count * dim * max(self.num_queries, 1) // THREAD_WORK
-        var team = Team(min(self.threads, worth, max(1, self.max_bytes // THREAD_BYTES)))
+        var worth = 1 + self.source.count * dim * max(self.request.count, 1) // THREAD_WORK
+        var team = Team(min(self.request.threads, worth, max(1, self.max_bytes // THREAD_BYTES)))
         self.status = search_exact[S, PythonWatch, raw=True](
             self.source,
-            self.queries,
-            self.num_queries,
-            self.k,
+            self.request,
             team,
             self.max_bytes,
-            self.ids,
-            self.distances,
             self.watch[],
         )
 
@@ -127,13 +119,16 @@ def exact_search(args: Args, count: Int) raises Fail -> Obj:
             shared_map == 1 or shared_map == 2,
             shared_map == 2,
         ),
-        queries.address(),
-        num_queries,
-        k,
-        threads,
+        SearchRequest(
+            queries.address(),
+            num_queries,
+            k,
+            k,
+            at[Int64](ids.address()),
+            at[Float32](distances.address()),
+            threads,
+        ),
         max_bytes,
-        at[Int64](ids.address()),
-        at[Float32](distances.address()),
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
     )

@@ -1,7 +1,7 @@
 """Searches: arrays in, GIL released, one call of the library each; also the trace of one search."""
 from std.ffi import external_call
 
-from bindings.handles import TAG, handle_of
+from bindings.handles import handle_of
 from bindings.info_api import BYTE_TYPE, know_ids
 from bindings.python_api import (
     EITHER,
@@ -25,17 +25,18 @@ from bindings.python_api import (
     tuple_item,
     tuple_size,
 )
+from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.stored_type import asked_type
 from vicinal.search.batch import search_many
-from vicinal.search.filter import CHOOSE, EVERYTHING, Filter
+from vicinal.search.filter import CHOOSE, EVERYTHING, Filter, FilterChoice
 from vicinal.search.filtered import search_filtered
 from vicinal.search.range_search import RangeResult, search_range
 from vicinal.search.trace import Log, trace
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
-from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.walk.scratch import Scratch
 
 comptime FLAGS: UInt8 = 98
@@ -120,6 +121,10 @@ struct Filters(Movable):
         release(self.items)
         self.index[].readers.release(self.pinned)
 
+    def choice(self, which: View) -> FilterChoice:
+        """Returns the filters of queries that each name one, good as long as both are kept."""
+        return FilterChoice(self.snapshot, self.items, at[Int64](which.address()))
+
     def prepare(self, k: Int, width: Int, plan: Int) -> Bool:
         """Decides how each is answered; returns False when memory is out."""
         for i in range(self.count):
@@ -157,67 +162,106 @@ def need_which(which: View, queries: Int, filters: Int) raises Fail:
             raise fail("ValueError", "filter %zd of %zd", number, filters)
 
 
+struct SearchArrays(Movable):
+    """Queries as arrays of Python, and arrays for the k nearest of each."""
+
+    var queries: View
+    var ids: View
+    var distances: View
+    var k: Int
+
+    def __init__(
+        out self, index: Index, queries: Obj, k: Obj, ids: Obj, distances: Obj
+    ) raises Fail:
+        """Takes views of the arrays.
+
+        Raises:
+            ValueError if they do not fit the index and each other.
+        """
+        var asked = queries_of(index, queries)
+        var wanted = as_int(k)
+        var into = View(ids, INT64, EITHER, writable=True)
+        var beside = View(distances, 0, EITHER, writable=True)
+        var n = asked.rows()
+        if (
+            into.rows() != n
+            or beside.rows() != n
+            or into.columns() != wanted
+            or beside.columns() != wanted
+            or wanted < 1
+        ):
+            raise fail("ValueError", "results must have shape (%zd, %zd)", n, wanted)
+        self.queries = asked^
+        self.ids = into^
+        self.distances = beside^
+        self.k = wanted
+
+    @always_inline
+    def request(self, ef: Int, threads: Int) -> SearchRequest:
+        """Returns what a search is asked, good as long as the arrays are kept."""
+        return SearchRequest(
+            self.queries.address(),
+            self.queries.rows(),
+            self.k,
+            ef,
+            at[Int64](self.ids.address()),
+            at[Float32](self.distances.address()),
+            threads,
+        )
+
+
+def queries_of(index: Index, queries: Obj) raises Fail -> View:
+    """Takes a view of one query or several; ValueError unless they have the dimension of the index.
+    """
+    var view = View(queries, asked_type(index.dtype), EITHER)
+    if view.columns() != index.dim:
+        raise fail(
+            "ValueError",
+            "queries have dimension %zd, the index %zd",
+            view.columns(),
+            index.dim,
+        )
+    return view^
+
+
+def raise_unless_told(outcome: Outcome, n: Int, k: Int) raises Fail:
+    """Raises what ended a search early; DONE and refusals are told to the caller."""
+    if outcome == STOPPED:
+        raise Fail()  # the watch has set the exception
+    if outcome == NO_MEMORY:
+        raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
+
+
 def index_search_filtered(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_search_filtered(handle, queries, k, ef, threads, filters, kinds, which, plan, out_ids, out_distances)
     -> 0 or what was refused; `plan` is -1, or one of `vicinal.filter` to be used wherever it can be.
     """
     need(count, 11)
     var index = handle_of(args[unsafe_offset=0])
-    var dtype = index[].dtype
-    var queries = View(args[unsafe_offset=1], asked_type(dtype), EITHER)
-    var k = as_int(args[unsafe_offset=2])
     var ef = as_int(args[unsafe_offset=3])
     var threads = as_int(args[unsafe_offset=4])
     var which = View(args[unsafe_offset=7], INT64, 1)
     var plan = as_int(args[unsafe_offset=8])
-    var ids = View(args[unsafe_offset=9], INT64, EITHER, writable=True)
-    var distances = View(args[unsafe_offset=10], 0, EITHER, writable=True)
-    var n = queries.rows()
-    if queries.columns() != index[].dim:
-        raise fail(
-            "ValueError",
-            "queries have dimension %zd, the index %zd",
-            queries.columns(),
-            index[].dim,
-        )
-    if (
-        ids.rows() != n
-        or distances.rows() != n
-        or ids.columns() != k
-        or distances.columns() != k
-        or k < 1
-    ):
-        raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
+    var arrays = SearchArrays(
+        index[],
+        args[unsafe_offset=1],
+        args[unsafe_offset=2],
+        args[unsafe_offset=9],
+        args[unsafe_offset=10],
+    )
+    var request = arrays.request(ef, threads)
     var filters = Filters(index, args[unsafe_offset=5], args[unsafe_offset=6])
-    need_which(which, n, filters.count)
-    var watch = PythonWatch(0, n)
-    var status = NO_MEMORY
-    if filters.prepare(k, max(k, ef), plan):
-        status = search_filtered(
-            index[],
-            queries.address(),
-            n,
-            k,
-            ef,
-            filters.snapshot,
-            filters.items,
-            at[Int64](which.address()),
-            at[Int64](ids.address()),
-            at[Float32](distances.address()),
-            threads,
-            watch,
-        )
+    need_which(which, request.count, filters.count)
+    var watch = PythonWatch(0, request.count)
+    var outcome = NO_MEMORY
+    if filters.prepare(request.k, max(request.k, ef), plan):
+        outcome = search_filtered(index[], request, filters.choice(which), watch)
     _ = watch^
     _ = filters^
-    _ = queries^
     _ = which^
-    _ = ids^
-    _ = distances^
-    if status == STOPPED:
-        raise Fail()
-    if status == NO_MEMORY:
-        raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
-    return from_int(status.code)
+    _ = arrays^
+    raise_unless_told(outcome, request.count, request.k)
+    return from_int(outcome.code)
 
 
 def index_range(args: Args, count: Int) raises Fail -> Obj:
@@ -226,42 +270,27 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 9)
     var index = handle_of(args[unsafe_offset=0])
-    var dtype = index[].dtype
-    var queries = View(args[unsafe_offset=1], asked_type(dtype), EITHER)
+    var queries = queries_of(index[], args[unsafe_offset=1])
     var radius = Float32(as_float(args[unsafe_offset=2]))
     var ef = as_int(args[unsafe_offset=3])
     var threads = as_int(args[unsafe_offset=4])
     var which = View(args[unsafe_offset=7], INT64, 1)
     var offsets = View(args[unsafe_offset=8], INT64, 1, writable=True)
     var n = queries.rows()
-    if queries.columns() != index[].dim:
-        raise fail(
-            "ValueError",
-            "queries have dimension %zd, the index %zd",
-            queries.columns(),
-            index[].dim,
-        )
     if offsets.dim(0) != n + 1:
         raise fail("ValueError", "%zd offsets for %zd queries", offsets.dim(0), n)
+    # how many rows there are is not known yet: what is found comes in a result of its own
+    var nothing = at[Int64](offsets.address())
+    var request = SearchRequest(
+        queries.address(), n, 1, ef, nothing, nothing.unsafe_bitcast[Float32](), threads
+    )
     var result = RangeResult(n)
     var filters = Filters(index, args[unsafe_offset=5], args[unsafe_offset=6])
     need_which(which, n, filters.count)
     var watch = PythonWatch(0, n)
-    var status = NO_MEMORY
+    var outcome = NO_MEMORY
     if filters.prepare(1, ef, CHOOSE):
-        status = search_range(
-            index[],
-            queries.address(),
-            n,
-            radius,
-            ef,
-            filters.snapshot,
-            filters.items,
-            at[Int64](which.address()),
-            threads,
-            result,
-            watch,
-        )
+        outcome = search_range(index[], request, radius, filters.choice(which), result, watch)
     _ = watch^
     _ = filters^
     var next = at[Int64](offsets.address())
@@ -271,12 +300,12 @@ def index_range(args: Args, count: Int) raises Fail -> Obj:
     _ = queries^
     _ = which^
     _ = offsets^
-    if status == STOPPED:
+    if outcome == STOPPED:
         raise Fail()
-    if status == NO_MEMORY:
+    if outcome == NO_MEMORY:
         raise fail("MemoryError", "no memory for the rows within the radius")
-    if status != DONE:
-        return from_int(status.code)
+    if outcome != DONE:
+        return from_int(outcome.code)
     return capsule_new[RangeResult, RANGE_TAG](result^)
 
 
@@ -303,55 +332,25 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 7)
     var index = handle_of(args[unsafe_offset=0])
-    var dtype = index[].dtype
-    var queries = View(args[unsafe_offset=1], asked_type(dtype), EITHER)
-    var k = as_int(args[unsafe_offset=2])
-    var ef = as_int(args[unsafe_offset=3])
-    var threads = as_int(args[unsafe_offset=4])
-    var ids = View(args[unsafe_offset=5], INT64, EITHER, writable=True)
-    var distances = View(args[unsafe_offset=6], 0, EITHER, writable=True)
-    var n = queries.rows()
-    if queries.columns() != index[].dim:
-        raise fail(
-            "ValueError",
-            "queries have dimension %zd, the index %zd",
-            queries.columns(),
-            index[].dim,
-        )
-    if (
-        ids.rows() != n
-        or distances.rows() != n
-        or ids.columns() != k
-        or distances.columns() != k
-        or k < 1
-    ):
-        raise fail("ValueError", "results must have shape (%zd, %zd)", n, k)
-    var products = n * load_acquire(index[].count) * index[].dim
-    var watch = PythonWatch(0, n, held=products <= HELD_WORK)
-    var status = search_many(
+    var arrays = SearchArrays(
         index[],
-        queries.address(),
-        n,
-        k,
-        ef,
-        at[Int64](ids.address()),
-        at[Float32](distances.address()),
-        threads,
-        watch,
+        args[unsafe_offset=1],
+        args[unsafe_offset=2],
+        args[unsafe_offset=5],
+        args[unsafe_offset=6],
     )
+    var request = arrays.request(as_int(args[unsafe_offset=3]), as_int(args[unsafe_offset=4]))
+    var products = request.count * load_acquire(index[].count) * index[].dim
+    var watch = PythonWatch(0, request.count, held=products <= HELD_WORK)
+    var outcome = search_many(index[], request, watch)
     _ = watch^
-    _ = queries^
-    _ = ids^
-    _ = distances^
-    if status == STOPPED:
-        raise Fail()
-    if status == NO_MEMORY:
-        raise fail("MemoryError", "no memory for a search of %zd queries with k = %zd", n, k)
-    if status == DONE and index[].strings.used:
+    _ = arrays^
+    raise_unless_told(outcome, request.count, request.k)
+    if outcome == DONE and index[].strings.used:
         return from_int(
             NUMBERS
         )  # a status that the caller looks at anyway: integer ids pay nothing
-    return from_int(status.code)
+    return from_int(outcome.code)
 
 
 def index_trace(args: Args, count: Int) raises Fail -> Obj:
@@ -360,38 +359,25 @@ def index_trace(args: Args, count: Int) raises Fail -> Obj:
     The bytes are the words of `vicinal.trace.Log`.
     """
     need(count, 6)
-    var index = capsule_get[Index, TAG](args[unsafe_offset=0])
-    var dtype = index[].dtype
-    var k = as_int(args[unsafe_offset=2])
-    var ef = as_int(args[unsafe_offset=3])
-    var query = View(args[unsafe_offset=1], asked_type(dtype), 1)
-    var ids = View(args[unsafe_offset=4], INT64, 1, writable=True)
-    var distances = View(args[unsafe_offset=5], 0, 1, writable=True)
-    if query.dim(0) != index[].dim:
-        raise fail(
-            "ValueError", "the query has dimension %zd, the index %zd", query.dim(0), index[].dim
-        )
-    if ids.dim(0) != k or distances.dim(0) != k or k < 1:
-        raise fail("ValueError", "results must have shape (%zd,)", k)
+    var index = handle_of(args[unsafe_offset=0])
+    var arrays = SearchArrays(
+        index[],
+        args[unsafe_offset=1],
+        args[unsafe_offset=2],
+        args[unsafe_offset=4],
+        args[unsafe_offset=5],
+    )
+    var request = arrays.request(as_int(args[unsafe_offset=3]), 1)
+    if request.count != 1:
+        raise fail("ValueError", "a trace is of one query, not of %zd", request.count)
     var log = Log()
     var gil = NoGil()
-    var status = trace(
-        index[],
-        query.address(),
-        k,
-        ef,
-        at[Int64](ids.address()),
-        at[Float32](distances.address()),
-        log,
-    )
+    var outcome = trace(index[], request, log)
     _ = gil^
-    _ = query^
-    _ = ids^
-    _ = distances^
-    if status == NO_MEMORY:
-        raise fail("MemoryError", "no memory for a trace with k = %zd", k)
-    if status != DONE:
-        return from_int(status.code)
+    _ = arrays^
+    raise_unless_told(outcome, 1, request.k)
+    if outcome != DONE:
+        return from_int(outcome.code)
     var result = external_call["PyBytes_FromStringAndSize", Obj](Int(log.words), log.size * 8)
     _ = log^
     if result == 0:

@@ -4,6 +4,7 @@ Rows are cut into pieces that are handed to workers in order; each worker keeps 
 merged at the end. Entries order by distance, then row, so the result depends neither on the pieces nor on the workers. Rows
 are read once for each chunk of queries; chunks are as large as the memory given for scratch allows.
 """
+from vicinal.exact.request import SearchRequest
 from vicinal.exact.rounding_error import QueryBound, relative_error
 from vicinal.exact.scan import GROUP, FewQueries, ManyQueries, Scan, RowSource, Worker
 from vicinal.exact.tile import (
@@ -171,18 +172,8 @@ def find_centre[T: DType](source: RowSource, centre: Ptr[Float32]):
 
 def search_exact[
     S: Space, V: Watch, *, raw: Bool
-](
-    source: RowSource,
-    queries: Int,
-    num_queries: Int,
-    k: Int,
-    team: Team,
-    max_bytes: Int,
-    ids: Ptr[Int64],
-    distances: Ptr[Float32],
-    mut watch: V,
-) -> Outcome:
-    """Finds the k nearest rows of each query, equal distances in order of row.
+](source: RowSource, request: SearchRequest, team: Team, max_bytes: Int, mut watch: V) -> Outcome:
+    """Finds the k nearest rows of each query.
 
     Parameters:
         S: The space.
@@ -192,14 +183,9 @@ def search_exact[
 
     Args:
         source: Rows, at most MAX_ROWS.
-        queries: Address of num_queries x dim elements, C-contiguous: float32 for float types, else the stored type. They
-            must have passed `inspect_row`; for cosine they may have any length.
-        num_queries: Number of queries.
-        k: Neighbours wanted of each, at least 1.
-        team: Workers.
+        request: What is asked. Queries must have passed `inspect_row`; for cosine they may have any length. Ids are row numbers.
+        team: Workers, in place of those that the request names.
         max_bytes: Memory for scratch; scratch for one query is taken in any case.
-        ids: Receives num_queries x k row numbers, nearest first, -1 where there are fewer rows.
-        distances: Receives num_queries x k distances, infinity where there are fewer rows.
         watch: May end the call early.
 
     Returns:
@@ -209,8 +195,8 @@ def search_exact[
         All addresses must be valid for the sizes given.
     """
     var rows = source.rows
-    var kept = max(min(k, source.count), 1)
-    var chunk = plan[S](rows.dim, num_queries, kept, team.size(), max_bytes)
+    var kept = max(min(request.k, source.count), 1)
+    var chunk = plan[S](rows.dim, request.count, kept, team.size(), max_bytes)
     var centre = allocate_zeroed[Float32]((rows.dim + W - 1) // W * W)
     if missing(centre):
         return NO_MEMORY
@@ -218,26 +204,22 @@ def search_exact[
         if chunk.tiled:
             find_centre[S.T](source, centre)
     var verdict = Int64.MAX
+    var search = _Search[S, V, raw](
+        source,
+        request,
+        chunk,
+        kept,
+        centre,
+        Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+        Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin](),
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+    )
     var status = DONE
     var first = 0
     # one round even without queries: the rows have to be checked
-    while status == DONE and (first < num_queries or first == 0):
-        var here = min(chunk.size, num_queries - first)
-        status = _chunk[S, V, raw=raw](
-            source,
-            at[Scalar[S.Q]](queries).unsafe_offset(first * rows.dim),
-            here,
-            Chunk(here, chunk.tiled, chunk.tiles),
-            kept,
-            k,
-            centre,
-            first == 0,
-            team,
-            Pointer(to=verdict).unsafe_origin_cast[MutUntrackedOrigin](),
-            ids.unsafe_offset(first * k),
-            distances.unsafe_offset(first * k),
-            watch,
-        )
+    while status == DONE and (first < request.count or first == 0):
+        var here = min(chunk.size, request.count - first)
+        status = search.answer(first, here)
         if status == DONE and verdict != Int64.MAX:
             status = Outcome(Int(verdict))
         first += max(here, 1)
@@ -297,56 +279,80 @@ struct _Buffers[S: Space](Movable):
             self.made += 1
 
 
-def _chunk[
-    S: Space, V: Watch, *, raw: Bool
-](
-    source: RowSource,
-    given: Ptr[Scalar[S.Q]],
-    num_queries: Int,
-    chunk: Chunk,
-    kept: Int,
-    k: Int,
-    centre: Ptr[Float32],
-    check: Bool,
-    team: Team,
-    verdict: Ptr[Int64],
-    ids: Ptr[Int64],
-    distances: Ptr[Float32],
-    mut watch: V,
-) -> Outcome:
-    """Answers one chunk of queries."""
-    var dim = source.rows.dim
-    var panels = (num_queries + PANEL_QUERIES - 1) // PANEL_QUERIES if chunk.tiled else 0
-    var own = _Buffers[S](num_queries, dim, panels, team.size())
-    if own.failed:
-        return NO_MEMORY
-    var prepare = Prepare[S](
-        Int(given), dim, own.queries, own.units, chunk.tiled, centre, own.bounds, panels, own.packed
-    )
-    # as many queries to a piece as share a cache line of the panels
-    var unwatched = Unwatched()
-    _ = team.run(num_queries, 4 * PANEL_QUERIES, prepare, unwatched)
-    own.make_workers(team.size(), num_queries, kept, chunk.tiles)
-    if own.failed:
-        return NO_MEMORY
-    var scan = Scan[S, raw](source, own.queries, num_queries, own.workers, check, verdict)
-    var piece = (MAPPED_PIECE_BYTES if source.shared_map else PIECE_BYTES) // source.rows.stride
-    # enough pieces that no worker waits long for the last
-    piece = min(piece, source.count // (team.size() * 16))
-    var finished: Bool
-    comptime if S.metric == HAMMING or S.bits != 0:
-        finished = team.run(source.count, max(16, piece), FewQueries[S, raw](scan), watch)
-    else:
-        if chunk.tiled:
-            var blocks = max(1, min(piece, PIECE_WORK // (num_queries * dim)) // BLOCK_ROWS)
-            var many = ManyQueries[S, raw](
-                scan, own.packed, own.bounds, centre, Float32(relative_error(dim))
+@fieldwise_init
+struct _Search[S: Space, V: Watch, raw: Bool](TrivialRegisterPassable):
+    """A search that is answered chunk by chunk."""
+
+    var source: RowSource
+    var request: SearchRequest
+    var chunk: Chunk
+    var kept: Int
+    """Neighbours kept of each query."""
+    var centre: Ptr[Float32]
+    var team: Ptr[Team]
+    var verdict: Ptr[Int64]
+    """See `Scan`."""
+    var watch: Ptr[Self.V]
+
+    def answer(self, first: Int, num_queries: Int) -> Outcome:
+        """Answers the queries of a chunk; that which begins with query 0 also checks the rows."""
+        ref team = self.team[]
+        ref watch = self.watch[]
+        var source = self.source
+        var dim = source.rows.dim
+        var tiled = self.chunk.tiled
+        var panels = (num_queries + PANEL_QUERIES - 1) // PANEL_QUERIES if tiled else 0
+        var own = _Buffers[Self.S](num_queries, dim, panels, team.size())
+        if own.failed:
+            return NO_MEMORY
+        var given = at[Scalar[Self.S.Q]](self.request.queries).unsafe_offset(first * dim)
+        var prepare = Prepare[Self.S](
+            Int(given),
+            dim,
+            own.queries,
+            own.units,
+            tiled,
+            self.centre,
+            own.bounds,
+            panels,
+            own.packed,
+        )
+        # as many queries to a piece as share a cache line of the panels
+        var unwatched = Unwatched()
+        _ = team.run(num_queries, 4 * PANEL_QUERIES, prepare, unwatched)
+        own.make_workers(team.size(), num_queries, self.kept, self.chunk.tiles)
+        if own.failed:
+            return NO_MEMORY
+        var scan = Scan[Self.S, Self.raw](
+            source, own.queries, num_queries, own.workers, first == 0, self.verdict
+        )
+        var piece = (MAPPED_PIECE_BYTES if source.shared_map else PIECE_BYTES) // source.rows.stride
+        # enough pieces that no worker waits long for the last
+        piece = min(piece, source.count // (team.size() * 16))
+        var finished: Bool
+        comptime if Self.S.metric == HAMMING or Self.S.bits != 0:
+            finished = team.run(
+                source.count, max(16, piece), FewQueries[Self.S, Self.raw](scan), watch
             )
-            finished = team.run(source.count, blocks * BLOCK_ROWS, many, watch)
         else:
-            finished = team.run(source.count, max(16, piece), FewQueries[S, raw](scan), watch)
-    if finished and verdict[] == Int64.MAX:
-        var finish = Finish[S](own.workers, team.size(), k, ids, distances)
-        _ = team.run(num_queries, 64, finish, unwatched)
-    _ = own^
-    return DONE if finished else STOPPED
+            if tiled:
+                var blocks = max(1, min(piece, PIECE_WORK // (num_queries * dim)) // BLOCK_ROWS)
+                var many = ManyQueries[Self.S, Self.raw](
+                    scan, own.packed, own.bounds, self.centre, Float32(relative_error(dim))
+                )
+                finished = team.run(source.count, blocks * BLOCK_ROWS, many, watch)
+            else:
+                finished = team.run(
+                    source.count, max(16, piece), FewQueries[Self.S, Self.raw](scan), watch
+                )
+        if finished and self.verdict[] == Int64.MAX:
+            var finish = Finish[Self.S](
+                own.workers,
+                team.size(),
+                self.request.k,
+                self.request.ids.unsafe_offset(first * self.request.k),
+                self.request.distances.unsafe_offset(first * self.request.k),
+            )
+            _ = team.run(num_queries, 64, finish, unwatched)
+        _ = own^
+        return DONE if finished else STOPPED

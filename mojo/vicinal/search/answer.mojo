@@ -1,4 +1,5 @@
 """Answering a query: through the graph, or by a scan of all rows."""
+from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
@@ -42,11 +43,7 @@ struct Answer(Body):
 
     var index: Ptr[Index]
     var stored: StoredSpace
-    var queries: Int
-    var k: Int
-    var ef: Int
-    var ids: Ptr[Int64]
-    var distances: Ptr[Float32]
+    var request: SearchRequest
     var scratches: Ptr[Ptr[Scratch]]
     """`lanes` for each worker."""
     var lanes: Int
@@ -67,7 +64,7 @@ struct Answer(Body):
         if snapshot.rows_on_disk:
             for lane in range(self.lanes):
                 scratches[unsafe_offset=lane][].disk = snapshot.rows.base
-        if snapshot.exact(max(self.k, self.ef)):
+        if snapshot.exact(max(self.request.k, self.request.ef)):
             for i in range(begin, end):
                 var query = self.query(i, scratch)
                 if scratch.failed():
@@ -94,19 +91,19 @@ struct Answer(Body):
     @always_inline
     def width(self, exact: Bool) -> Int:
         """Returns how many candidates are expanded."""
-        return max(self.k if exact else expanded_for(self.k), self.ef)
+        return max(self.request.k if exact else expanded_for(self.request.k), self.request.ef)
 
     @always_inline
     def kept(self, exact: Bool) -> Int:
         """Returns how many candidates are kept: more than are expanded where those have to be measured again.
         """
         var width = self.width(exact)
-        return width if exact else kept_for(self.k, width)
+        return width if exact else kept_for(self.request.k, width)
 
     @always_inline
     def given(self, i: Int) -> Int:
         """Returns the address of query i as it was given."""
-        return self.stored.place(self.queries, i, self.index[].dim)
+        return self.stored.place(self.request.queries, i, self.index[].dim)
 
     @always_inline
     def query(self, i: Int, mut scratch: Scratch) -> Query:
@@ -123,7 +120,7 @@ struct Answer(Body):
         """Answers query i by a scan of all rows."""
         scratch.scans += 1
         scratch.distances += snapshot.live
-        scratch.beam.reset(max(min(self.k, snapshot.live), 1))
+        scratch.beam.reset(max(min(self.request.k, snapshot.live), 1))
         var rows = snapshot.rows  # copies: stores to the beam might otherwise change them
         var visible = snapshot.visible
         self.stored.scan(rows, snapshot.rows_on_disk, visible, query, scratch.beam)
@@ -142,23 +139,23 @@ struct Answer(Body):
         if duplicates.known() == 0 and not snapshot.hides():
             self.write(i, nearest, way)
         else:
-            duplicates.expand(nearest, room, self.k, snapshot.visible)
+            duplicates.expand(nearest, room, self.request.k, snapshot.visible)
             self.write(i, room, way)
             found = room.size
-        return found >= self.k or found >= snapshot.live
+        return found >= self.request.k or found >= snapshot.live
 
     def write(self, i: Int, nearest: Candidates, way: Int):
         """Writes the result of query i, whose keys are exact and of what was walked on."""
-        var found = min(self.k, nearest.size)
-        var ids = self.ids.unsafe_offset(i * self.k)
-        var distances = self.distances.unsafe_offset(i * self.k)
+        var found = min(self.request.k, nearest.size)
+        var ids = self.request.ids.unsafe_offset(i * self.request.k)
+        var distances = self.request.distances.unsafe_offset(i * self.request.k)
         var known = at[Int64](load_acquire(self.index[].ids.address)) if found != 0 else ids
         for j in range(found):
             point["read an id"]()
             touches["read an id"](nearest.node(j))
             ids[unsafe_offset=j] = known[unsafe_offset=nearest.node(j)]
         self.stored.values_on(way)(nearest, found, distances)
-        for j in range(found, self.k):
+        for j in range(found, self.request.k):
             ids[unsafe_offset=j] = -1
             distances[unsafe_offset=j] = Float32.MAX  # infinity
 
@@ -248,7 +245,7 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
         # elements tell little about how far the others are
         var whole = self.way == ON_ROWS or self.snapshot.codes[].walked == index.dim
         if answer.stored.metric != IP and whole and not self.snapshot.hides():
-            scratch[].beam.end_early(answer.k)
+            scratch[].beam.end_early(answer.request.k)
         return walk
 
     @always_inline
@@ -264,7 +261,9 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
         """
         if not self.snapshot.rows_on_disk or not estimates(self.way) or self.snapshot.hides():
             return False
-        return not scratch.failed() and ask_for_first(self.snapshot.rows, scratch, self.answer[].k)
+        return not scratch.failed() and ask_for_first(
+            self.snapshot.rows, scratch, self.answer[].request.k
+        )
 
     @always_inline
     def finish(self, task: QueryState, mut scratch: Scratch):
@@ -277,7 +276,11 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
         if found:
             if estimates(self.way):
                 _ = answer.stored.remeasure(
-                    self.snapshot.rows, self.snapshot.rows_on_disk, task.query, scratch, answer.k
+                    self.snapshot.rows,
+                    self.snapshot.rows_on_disk,
+                    task.query,
+                    scratch,
+                    answer.request.k,
                 )
                 found = answer.write_found(
                     task.number, scratch.pruning_candidates, scratch.beam, ON_ROWS, self.snapshot

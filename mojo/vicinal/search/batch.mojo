@@ -1,5 +1,6 @@
 """Answering the queries of one call: all are checked, then threads share them."""
 from vicinal.exact.flat import search_exact
+from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
 from vicinal.index.snapshot import WIDE, Snapshot
 from vicinal.index.vector_index import Index
@@ -29,13 +30,7 @@ struct SearchMany[V: Watch](SpaceTask):
     """Checks all queries, then answers them."""
 
     var index: Ptr[Index]
-    var queries: Int
-    var count: Int
-    var k: Int
-    var ef: Int
-    var ids: Ptr[Int64]
-    var distances: Ptr[Float32]
-    var threads: Int
+    var request: SearchRequest
     var watch: Ptr[Self.V]
     var status: Outcome
 
@@ -43,23 +38,23 @@ struct SearchMany[V: Watch](SpaceTask):
         """Does it in one space."""
         ref index = self.index[]
         var norm = Float32(1)
-        for i in range(self.count):
-            var query = at[Scalar[S.Q]](self.queries).unsafe_offset(i * index.dim)
+        for i in range(self.request.count):
+            var query = at[Scalar[S.Q]](self.request.queries).unsafe_offset(i * index.dim)
             var found = inspect_row[S, S.Q](query, index.dim, norm)
             if found != FINE:
                 self.status = Outcome.refusal(i, found)
                 return
-        if (self.count >= TILED or self.is_long()) and self.scan_all[S]():
+        if (self.request.count >= TILED or self.is_long()) and self.scan_all[S]():
             return
-        var team = Team(min(self.threads, (self.count + PIECE - 1) // PIECE))
+        var team = Team(min(self.request.threads, (self.request.count + PIECE - 1) // PIECE))
         var lanes = 1
-        if self.count > 1:
+        if self.request.count > 1:
             var pinned = index.readers.claim()  # what is walked on must not be freed meanwhile
             if missing(pinned):
                 self.status = NO_MEMORY
                 return
             var walked = Int.MAX if index.rows_on_disk else index.walked_bytes()
-            lanes = min(searches_in_flight(walked), self.count)
+            lanes = min(searches_in_flight(walked), self.request.count)
             index.readers.release(pinned)
         var few = Array[Int, MAX_SEARCHES](fill=0)  # a list of no more needs no allocation
         var scratches = (
@@ -72,15 +67,11 @@ struct SearchMany[V: Watch](SpaceTask):
             var answer = Answer(
                 self.index,
                 StoredSpace.of[S](),
-                self.queries,
-                self.k,
-                self.ef,
-                self.ids,
-                self.distances,
+                self.request,
                 scratches,
                 lanes,
             )
-            if not team.run(self.count, PIECE, answer, self.watch[]):
+            if not team.run(self.request.count, PIECE, answer, self.watch[]):
                 self.status = STOPPED
             elif any_failed(scratches, team.size() * lanes):
                 self.status = NO_MEMORY
@@ -96,10 +87,10 @@ struct SearchMany[V: Watch](SpaceTask):
         """Tells whether the queries look as if to scan for them took long; a snapshot decides whether they are scanned for.
         """
         ref index = self.index[]
-        if self.count * load_acquire(index.count) * index.dim < SCAN_WORK:
+        if self.request.count * load_acquire(index.count) * index.dim < SCAN_WORK:
             return False
         var live = index.live()
-        return live < index.exact_below or max(self.k, self.ef) * WIDE >= live
+        return live < index.exact_below or max(self.request.k, self.request.ef) * WIDE >= live
 
     def scan_all[S: Space](mut self) -> Bool:
         """Measures all rows for many queries at once; returns False if a search of this width makes walks.
@@ -110,12 +101,12 @@ struct SearchMany[V: Watch](SpaceTask):
             self.status = NO_MEMORY
             return True
         var snapshot = index.snapshot()
-        var scans = snapshot.exact(max(self.k, self.ef))
+        var scans = snapshot.exact(max(self.request.k, self.request.ef))
         if scans:
             self.scan_snapshot[S](snapshot)
-            scratch[].queries += self.count
-            scratch[].scans += self.count
-            scratch[].distances += self.count * snapshot.live
+            scratch[].queries += self.request.count
+            scratch[].scans += self.request.count
+            scratch[].distances += self.request.count * snapshot.live
         index.readers.release(scratch)
         return scans
 
@@ -123,51 +114,31 @@ struct SearchMany[V: Watch](SpaceTask):
         """Measures all rows of a snapshot."""
         ref index = self.index[]
         var rows = snapshot.visible.bound
-        var team = Team(min(self.threads, 1 + rows * index.dim * self.count // THREAD_WORK))
+        var team = Team(
+            min(self.request.threads, 1 + rows * index.dim * self.request.count // THREAD_WORK)
+        )
         self.status = search_exact[S, Self.V, raw=False](
             RowSource(snapshot.rows, snapshot.rows_on_disk, snapshot.visible),
-            self.queries,
-            self.count,
-            self.k,
+            self.request,
             team,
             SCAN_BYTES,
-            self.ids,
-            self.distances,
             self.watch[],
         )
         if self.status != DONE or rows == 0:
             return
         var known = index.ids.ptr[Int64]()
-        for i in range(self.count * self.k):
-            var row = self.ids[unsafe_offset=i]
+        for i in range(self.request.count * self.request.k):
+            var row = self.request.ids[unsafe_offset=i]
             if row >= 0:
-                self.ids[unsafe_offset=i] = known[unsafe_offset=Int(row)]
+                self.request.ids[unsafe_offset=i] = known[unsafe_offset=Int(row)]
 
 
-def search_many[
-    V: Watch
-](
-    mut index: Index,
-    queries: Int,
-    count: Int,
-    k: Int,
-    ef: Int,
-    ids: Ptr[Int64],
-    distances: Ptr[Float32],
-    threads: Int,
-    mut watch: V,
-) -> Outcome:
+def search_many[V: Watch](mut index: Index, request: SearchRequest, mut watch: V) -> Outcome:
     """Finds the k nearest rows of each query.
 
     Args:
         index: The index; any number of searches and one writer may use it at once.
-        queries: Address of count x dim elements: float32 for float types, the stored type for integers.
-        count: Number of queries.
-        k: Neighbours wanted of each.
-        ef: Candidates kept; at least k are.
-        ids: Receives count x k ids, nearest first, -1 where there are fewer.
-        distances: Receives count x k distances, infinity where there are fewer.
-        threads: Workers.
+        request: What is asked.
         watch: May end the call early.
 
     Returns:
@@ -175,13 +146,7 @@ def search_many[
     """
     var task = SearchMany[V](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
-        queries,
-        count,
-        k,
-        ef,
-        ids,
-        distances,
-        threads,
+        request,
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
     )

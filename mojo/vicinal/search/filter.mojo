@@ -271,3 +271,20 @@ struct Costs(TrivialRegisterPassable):
         self.hop = HOP_NANOSECONDS + HOP_ROWS * self.row
         if far:
             self.hop += FAR_NANOSECONDS
+
+
+@fieldwise_init
+struct FilterChoice(TrivialRegisterPassable):
+    """The filters of a call, and which of them each query has."""
+
+    var snapshot: Snapshot
+    """What the call sees, and what the filters were made of; the caller has pinned the epoch in which it was taken."""
+    var filters: Ptr[Filter]
+    """Prepared; one of plan EVERYTHING allows all rows."""
+    var which: Ptr[Int64]
+    """The filter of each query."""
+
+    @always_inline
+    def of(self, i: Int) -> ref[MutUntrackedOrigin] Filter:
+        """Returns the filter of query i."""
+        return self.filters[unsafe_offset=Int(self.which[unsafe_offset=i])]

@@ -1,6 +1,7 @@
 """Answering queries that may return allowed rows only: always min(k, allowed) of them."""
 from std.bit import count_trailing_zeros
 
+from vicinal.exact.request import SearchRequest
 from vicinal.index.filter_statistics import AFTER_WALK, BY_BEAM, BY_SCAN, BY_TWO_HOP, FILTER_COUNTS
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
@@ -10,7 +11,7 @@ from vicinal.kernels.space import Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
 from vicinal.rows.duplicates import Duplicates
 from vicinal.search.answer import PIECE, Answer
-from vicinal.search.filter import EVERYTHING, SCAN, TWO_HOP, WORD, Filter
+from vicinal.search.filter import EVERYTHING, Filter, FilterChoice, SCAN, TWO_HOP, WORD
 from vicinal.search.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
 from vicinal.search.remeasure import kept_for
 from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measured
@@ -162,19 +163,16 @@ struct AnswerFiltered(Body):
 
     var plain: Answer
     """Does what needs no filter."""
-    var filters: Ptr[Filter]
-    var which: Ptr[Int64]
-    """The filter of each query."""
-    var snapshot: Snapshot
+    var choice: FilterChoice
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Answers queries begin .. end-1."""
         var counts = Counts(fill=0)
         ref scratch = self.plain.scratches[unsafe_offset=worker][]
         for i in range(begin, end):
-            ref filter = self.filters[unsafe_offset=Int(self.which[unsafe_offset=i])]
+            ref filter = self.choice.of(i)
             if filter.plan == EVERYTHING:
-                self.plain.answer(i, i + 1, worker, self.snapshot)
+                self.plain.answer(i, i + 1, worker, self.choice.snapshot)
                 continue
             self.answer(i, filter, scratch, counts)
         for i in range(FILTER_COUNTS):
@@ -182,26 +180,26 @@ struct AnswerFiltered(Body):
 
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut counts: Counts):
         """Answers query i."""
-        var snapshot = self.snapshot
+        var snapshot = self.choice.snapshot
         scratch.queries += 1
         scratch.disk = snapshot.rows.base if snapshot.rows_on_disk else 0
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return  # who made the call looks for it, too
-        var width = max(self.plain.k, self.plain.ef)
+        var width = max(self.plain.request.k, self.plain.request.ef)
         var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
         var stored = measured(ON_ROWS, self.plain.stored, snapshot.rows, scratch.stored)
         if filter.plan == SCAN and (
             snapshot.exact(width)
             # as many rows would be measured again
-            or filter.matches <= kept_for(self.plain.k, LEAST_SCANNED)
+            or filter.matches <= kept_for(self.plain.request.k, LEAST_SCANNED)
             # coded since
             or snapshot.coded < filter.rows
         ):
             counts[BY_SCAN] += 1
             scratch.scans += 1
             scratch.distances += filter.matches
-            scratch.beam.reset(max(min(self.plain.k, filter.matches), 1))
+            scratch.beam.reset(max(min(self.plain.request.k, filter.matches), 1))
             scan_allowed(EachRow(stored, query, own), filter, scratch.selected, scratch.beam)
             self.plain.write(i, scratch.beam, ON_ROWS)
         else:
@@ -218,8 +216,8 @@ struct AnswerFiltered(Body):
     ):
         """Finds the nearest allowed rows of query i by the filter's plan and writes them."""
         ref index = self.plain.index[]
-        var k = self.plain.k
-        var snapshot = self.snapshot
+        var k = self.plain.request.k
+        var snapshot = self.choice.snapshot
         var way = self.plain.way(i, snapshot, scratch)
         var width = self.plain.width(not estimates(way))
         var rows = stored
@@ -290,14 +288,14 @@ struct AnswerFiltered(Body):
         self.plain.write(i, scratch.pruning_candidates, ON_ROWS)
 
 
-def refused(stored: StoredSpace, queries: Int, count: Int, dim: Int) -> Outcome:
+def refused(stored: StoredSpace, request: SearchRequest, dim: Int) -> Outcome:
     """Checks queries.
 
     Returns:
         DONE, or the refusal of the first bad one.
     """
-    for i in range(count):
-        var found = stored.inspect(stored.place(queries, i, dim), dim)
+    for i in range(request.count):
+        var found = stored.inspect(stored.place(request.queries, i, dim), dim)
         if found != FINE:
             return Outcome.refusal(i, found)
     return DONE
@@ -305,44 +303,23 @@ def refused(stored: StoredSpace, queries: Int, count: Int, dim: Int) -> Outcome:
 
 def search_filtered[
     V: Watch
-](
-    mut index: Index,
-    queries: Int,
-    count: Int,
-    k: Int,
-    ef: Int,
-    snapshot: Snapshot,
-    filters: Ptr[Filter],
-    which: Ptr[Int64],
-    ids: Ptr[Int64],
-    distances: Ptr[Float32],
-    threads: Int,
-    mut watch: V,
-) -> Outcome:
+](mut index: Index, request: SearchRequest, choice: FilterChoice, mut watch: V) -> Outcome:
     """Finds the k nearest rows of each query among those that its filter allows.
 
     Args:
         index: The index; any number of searches and one writer may use it at once.
-        queries: Address of count x dim elements: float32 for float types, the stored type for integers.
-        count: Number of queries.
-        k: Neighbours wanted of each.
-        ef: Candidates kept; at least k are.
-        snapshot: What the call sees; the caller has pinned the epoch in which it was taken.
-        filters: Filters made of the snapshot and prepared.
-        which: The filter of each query.
-        ids: Receives count x k ids, nearest first, -1 where fewer rows are allowed.
-        distances: Receives count x k distances, infinity where there are fewer.
-        threads: Workers.
+        request: What is asked; -1 and infinity where fewer rows are allowed.
+        choice: The filters.
         watch: May end the call early.
 
     Returns:
         DONE, STOPPED, NO_MEMORY, or the refusal of a query.
     """
     var stored = StoredSpace.named(index.metric, index.dtype)
-    var status = refused(stored, queries, count, index.dim)
+    var status = refused(stored, request, index.dim)
     if status != DONE:
         return status
-    var team = Team(min(threads, (count + PIECE - 1) // PIECE))
+    var team = Team(min(request.threads, (request.count + PIECE - 1) // PIECE))
     # under the pin of whoever took the snapshot
     var scratches = allocate[Ptr[Scratch]](team.size())
     if not index.readers.claim_many(scratches, team.size(), 0):
@@ -351,15 +328,11 @@ def search_filtered[
     var plain = Answer(
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
         stored,
-        queries,
-        k,
-        ef,
-        ids,
-        distances,
+        request,
         scratches,
         1,
     )
-    if not team.run(count, PIECE, AnswerFiltered(plain^, filters, which, snapshot), watch):
+    if not team.run(request.count, PIECE, AnswerFiltered(plain^, choice), watch):
         status = STOPPED
     elif any_failed(scratches, team.size()):
         status = NO_MEMORY

@@ -6,6 +6,7 @@ walks go by estimates, those that may be within the radius (`quantization/estima
 from std.atomic import Atomic, Ordering
 from std.memory import bitcast
 
+from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
@@ -14,7 +15,7 @@ from vicinal.kernels.space import L2, Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
 from vicinal.rows.row_states import BLOCK
 from vicinal.search.answer import Answer
-from vicinal.search.filter import EVERYTHING, SCAN, Filter
+from vicinal.search.filter import EVERYTHING, Filter, FilterChoice, SCAN
 from vicinal.search.filtered import ASKED_AT_ONCE, refused
 from vicinal.search.stored_space import (
     ON_ROWS,
@@ -110,9 +111,7 @@ struct AnswerRange(Body):
     var plain: Answer
     """Prepares queries."""
     var radius: Float32
-    var filters: Ptr[Filter]
-    var which: Ptr[Int64]
-    var snapshot: Snapshot
+    var choice: FilterChoice
     var result: Ptr[RangeResult]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -121,7 +120,7 @@ struct AnswerRange(Body):
         for i in range(begin, end):
             if Atomic[Int64].load[ordering=Ordering.RELAXED](self.result[].gone()) != 0:
                 return
-            ref filter = self.filters[unsafe_offset=Int(self.which[unsafe_offset=i])]
+            ref filter = self.choice.of(i)
             ref found = self.result[].distances[unsafe_offset=i]
             self.answer(i, filter, scratch, found)
             ref ids = self.result[].ids[unsafe_offset=i]
@@ -143,7 +142,7 @@ struct AnswerRange(Body):
             var entry = found.at(i)[]
             var row = node_of(entry)
             found.at(kept)[] = entry
-            kept += Int(self.snapshot.visible.is_visible(row) and (all or filter.has(row)))
+            kept += Int(self.choice.snapshot.visible.is_visible(row) and (all or filter.has(row)))
         found.size = kept
         found.sort()
         var known = found.at(0)
@@ -157,12 +156,12 @@ struct AnswerRange(Body):
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
         """Finds rows within the radius of query i, allowed or not."""
         scratch.queries += 1
-        scratch.disk = self.snapshot.rows.base if self.snapshot.rows_on_disk else 0
+        scratch.disk = self.choice.snapshot.rows.base if self.choice.snapshot.rows_on_disk else 0
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return
-        var stored = measured(ON_ROWS, self.plain.stored, self.snapshot.rows, scratch.stored)
-        if self.snapshot.exact(self.plain.ef) or filter.plan == SCAN:
+        var stored = measured(ON_ROWS, self.plain.stored, self.choice.snapshot.rows, scratch.stored)
+        if self.choice.snapshot.exact(self.plain.request.ef) or filter.plan == SCAN:
             self.scan(query, stored, filter, scratch, found)
         else:
             self.expand_within(i, query, stored, filter, scratch, found)
@@ -180,7 +179,7 @@ struct AnswerRange(Body):
         if filter.plan == SCAN:
             scratch.distances += filter.num_listed
             for i in range(filter.num_listed):
-                if self.snapshot.rows_on_disk and i % ASKED_AT_ONCE == 0:
+                if self.choice.snapshot.rows_on_disk and i % ASKED_AT_ONCE == 0:
                     ask_for_rows(
                         rows,
                         scratch,
@@ -191,9 +190,9 @@ struct AnswerRange(Body):
                     prefetch_row(rows, Int(filter.listed[unsafe_offset=i + LOOK_AHEAD]))
                 self.measure(query, rows, Int(filter.listed[unsafe_offset=i]), found)
             return
-        var bound = self.snapshot.visible.bound
+        var bound = self.choice.snapshot.visible.bound
         scratch.distances += bound
-        var ahead = ReadAhead.of(rows.base, bound * rows.stride, self.snapshot.rows_on_disk)
+        var ahead = ReadAhead.of(rows.base, bound * rows.stride, self.choice.snapshot.rows_on_disk)
         for row in range(0, bound - 3, 4):
             if row % BLOCK == 0:
                 ahead.reach(row * rows.stride)
@@ -222,28 +221,30 @@ struct AnswerRange(Body):
     ):
         """Walks to query i, then on from every row within the radius."""
         ref space = self.plain.stored
-        var way = self.plain.way(i, self.snapshot, scratch)
-        var known = self.snapshot.known(way != ON_ROWS)
+        var way = self.plain.way(i, self.choice.snapshot, scratch)
+        var known = self.choice.snapshot.known(way != ON_ROWS)
         var rows = stored
         var prepared = query
         var test = Test(query, stored, way, way != ON_ROWS and space.floats(), Int32.MAX)
         if way != ON_ROWS:
-            rows = measured(way, space, self.snapshot.walked(True), scratch.walked)
-            prepared = space.prepare(self.snapshot.codes[], query, self.plain.index[].dim, scratch)
+            rows = measured(way, space, self.choice.snapshot.walked(True), scratch.walked)
+            prepared = space.prepare(
+                self.choice.snapshot.codes[], query, self.plain.index[].dim, scratch
+            )
         if scratch.failed():
             return
         if estimates(way):
             var error = EstimateError.of_sample(
-                space.metric, stored, query, rows, prepared, known, self.snapshot.visible
+                space.metric, stored, query, rows, prepared, known, self.choice.snapshot.visible
             )
             test.limit = error.limit_of(self.radius if space.metric == L2 else self.radius - 1)
         var walk = start_beam_search[AnyDistance](
-            self.snapshot.graph,
+            self.choice.snapshot.graph,
             rows,
             known,
             prepared,
             Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
-            self.plain.ef,
+            self.plain.request.ef,
             LEAST_WIDTH,
         )
         var outer = GrowableArray()
@@ -251,7 +252,7 @@ struct AnswerRange(Body):
         while walk.collect():
             walk.measure_apart()
             self.take_hop(walk.count, test, scratch, found, outer)
-        if self.plain.ef < LEAST_WIDTH and found.size < LEAST_WIDTH:
+        if self.plain.request.ef < LEAST_WIDTH and found.size < LEAST_WIDTH:
             scratch.beam.widen()
             while walk.collect():
                 walk.measure_apart()
@@ -260,7 +261,7 @@ struct AnswerRange(Body):
         var beyond = 0
         while True:
             while next < found.size:
-                if found.size * SCAN_FROM > self.snapshot.visible.bound:
+                if found.size * SCAN_FROM > self.choice.snapshot.visible.bound:
                     found.size = 0
                     self.scan(query, stored, filter, scratch, found)
                     return
@@ -271,7 +272,7 @@ struct AnswerRange(Body):
             # then some just outside, as the beam of a search for so many rows would: some are linked from such only
             if beyond == 0:
                 outer.sort()
-            if beyond >= min(outer.size, 2 * found.size, found.size // 2 + self.plain.ef):
+            if beyond >= min(outer.size, 2 * found.size, found.size // 2 + self.plain.request.ef):
                 break
             walk.expand(node_of(outer.at(beyond)[]))
             beyond += 1
@@ -293,7 +294,7 @@ struct AnswerRange(Body):
             var copy = duplicates.first_of(last, known)
             while copy >= 0 and left > 0 and not found.full:
                 left -= 1
-                if copy < self.snapshot.visible.bound:
+                if copy < self.choice.snapshot.visible.bound:
                     found.push(entry_of(key_of(entry), copy))
                 copy = duplicates.after(copy, last, known)
 
@@ -315,7 +316,7 @@ struct AnswerRange(Body):
         mut outer: GrowableArray,
     ):
         """Takes in the rows of a hop."""
-        if test.again and self.snapshot.rows_on_disk:
+        if test.again and self.choice.snapshot.rows_on_disk:
             var asked = 0
             for i in range(count):
                 var entry = scratch.unvisited[unsafe_offset=i]
@@ -342,14 +343,9 @@ def search_range[
     V: Watch
 ](
     mut index: Index,
-    queries: Int,
-    count: Int,
+    request: SearchRequest,
     radius: Float32,
-    ef: Int,
-    snapshot: Snapshot,
-    filters: Ptr[Filter],
-    which: Ptr[Int64],
-    threads: Int,
+    choice: FilterChoice,
     mut result: RangeResult,
     mut watch: V,
 ) -> Outcome:
@@ -357,51 +353,39 @@ def search_range[
 
     Args:
         index: The index; any number of searches and one writer may use it at once.
-        queries: Address of count x dim elements: float32 for float types, the stored type for integers.
-        count: Number of queries.
+        request: What is asked: queries, `ef`, the candidates kept on the way to a query, and threads; the rest is not looked at.
         radius: Largest distance, not NaN.
-        ef: Candidates kept on the way to the query.
-        snapshot: What the call sees; the caller has pinned the epoch in which it was taken.
-        filters: Filters made of the snapshot and prepared; one of plan EVERYTHING allows all.
-        which: The filter of each query.
-        threads: Workers.
-        result: Made for `count` queries; receives what is found.
+        choice: The filters.
+        result: Made for as many queries; receives what is found.
         watch: May end the call early.
 
     Returns:
         DONE, STOPPED, NO_MEMORY, or the refusal of a query.
     """
     var stored = StoredSpace.named(index.metric, index.dtype)
-    var status = refused(stored, queries, count, index.dim)
+    var status = refused(stored, request, index.dim)
     if status != DONE:
         return status
-    var team = Team(min(threads, count))
+    var team = Team(min(request.threads, request.count))
     # under the pin of whoever took the snapshot
     var scratches = allocate[Ptr[Scratch]](team.size())
     if result.out_of_memory != 0 or not index.readers.claim_many(scratches, team.size(), 0):
         release(scratches)
         return NO_MEMORY
-    var nothing = at[Int64](Int(scratches))  # no result is written by it
     var plain = Answer(
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
         stored,
-        queries,
-        1,
-        ef,
-        nothing,
-        nothing.unsafe_bitcast[Float32](),
+        request,
         scratches,
         1,
     )
     var answer = AnswerRange(
         plain^,
         radius,
-        filters,
-        which,
-        snapshot,
+        choice,
         Pointer(to=result).unsafe_origin_cast[MutUntrackedOrigin](),
     )
-    if not team.run(count, 1, answer, watch):
+    if not team.run(request.count, 1, answer, watch):
         status = STOPPED
     elif result.out_of_memory != 0 or any_failed(scratches, team.size()):
         status = NO_MEMORY

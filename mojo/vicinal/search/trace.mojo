@@ -1,6 +1,7 @@
 """A search told step by step: the same walk as in `query`, with a note of every hop written down in between."""
 from std.memory import bitcast, unsafe_memcpy
 
+from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
@@ -136,7 +137,7 @@ struct Tracer(TrivialRegisterPassable):
         """Answers it."""
         ref answer = self.answer[]
         scratch[].queries += 1
-        if snapshot.exact(max(answer.k, answer.ef)):
+        if snapshot.exact(max(answer.request.k, answer.request.ef)):
             self.scan_all(scratch, snapshot)
         else:
             self.walk(scratch, snapshot)
@@ -146,7 +147,7 @@ struct Tracer(TrivialRegisterPassable):
         ref answer = self.answer[]
         ref log = self.log[]
         ref beam = scratch[].beam
-        var kept = min(answer.k, snapshot.live)
+        var kept = min(answer.request.k, snapshot.live)
         log.begin(SCAN, False, kept, kept, snapshot.visible.bound)
         var query = answer.query(0, scratch[])
         if scratch[].failed():
@@ -259,31 +260,19 @@ struct Tracer(TrivialRegisterPassable):
                 place += ROW
 
 
-def trace(
-    mut index: Index,
-    query: Int,
-    k: Int,
-    ef: Int,
-    ids: Ptr[Int64],
-    distances: Ptr[Float32],
-    mut log: Log,
-) -> Outcome:
+def trace(mut index: Index, request: SearchRequest, mut log: Log) -> Outcome:
     """Finds the k nearest rows of one query and writes down how.
 
     Args:
         index: The index; like a search the call may run beside others and one writer.
-        query: Address of dim elements: float32 for float types, the stored type for integers.
-        k: Neighbours wanted.
-        ef: Candidates kept; at least k are.
-        ids: Receives k ids, those that `search_many` finds.
-        distances: Receives k distances.
+        request: What is asked of one query; the answer is that of `search_many`.
         log: Receives the steps.
 
     Returns:
         DONE, STOPPED, NO_MEMORY, or the refusal of a query.
     """
     var stored = StoredSpace.named(index.metric, index.dtype)
-    var found = stored.inspect(query, index.dim)
+    var found = stored.inspect(request.queries, index.dim)
     if found != FINE:
         return Outcome.refusal(0, found)
     var status = NO_MEMORY
@@ -293,11 +282,7 @@ def trace(
         var answer = Answer(
             Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
             stored,
-            query,
-            k,
-            ef,
-            ids,
-            distances,
+            request,
             scratches,
             1,
         )

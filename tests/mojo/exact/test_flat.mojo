@@ -3,6 +3,7 @@ from std.random import random_float64, random_si64, random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_true
 
 from vicinal.exact.flat import search_exact
+from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
 from vicinal.exact.tile import (
     BLOCK_ROWS,
@@ -180,13 +181,9 @@ struct Compare(SpaceTask):
         var team = Team(self.threads)
         var status = search_exact[S, Unwatched, raw=False](
             RowSource(rows, self.count, False),
-            Int(queries),
-            self.num_queries,
-            self.k,
+            SearchRequest(Int(queries), self.num_queries, self.k, self.k, ids, distances, 1),
             team,
             self.max_bytes,
-            ids,
-            distances,
             watch,
         )
         if status != DONE:
@@ -288,13 +285,9 @@ struct Stopped(SpaceTask):
         var watch = Impatient()
         self.status = search_exact[S, Impatient, raw=True](
             RowSource(Rows(Int(rows), 4, 1, 0), 1000, False),
-            Int(rows),
-            self.num_queries,
-            1,
+            SearchRequest(Int(rows), self.num_queries, 1, 1, ids, distances, 1),
             Team(1),
             1 << 20,
-            ids,
-            distances,
             watch,
         )
         release(rows)

@@ -3,6 +3,7 @@ from std.testing import TestSuite, assert_equal, assert_true
 
 from sample_graph import Sample
 from vicinal.exact.flat import search_exact
+from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
 from vicinal.graph.undo import UndoLog
 from vicinal.kernels.space import L2, MetricSpace, Rows
@@ -50,13 +51,9 @@ def test_exact_search_asks_after_a_sixteenth() raises:
         var watch = Steps()
         var status = search_exact[S, Steps, raw=True](
             RowSource(Rows(Int(rows), 4 * DIM, DIM, 0), ROWS, False),
-            Int(rows),
-            num_queries,
-            1,
+            SearchRequest(Int(rows), num_queries, 1, 1, ids, distances, 1),
             Team(1),
             64 << 20,
-            ids,
-            distances,
             watch,
         )
         assert_equal(status, DONE)

@@ -1,6 +1,7 @@
 """Loops over all rows ask their watch between pieces, and end when it says so."""
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
+from vicinal.exact.request import SearchRequest
 from vicinal.index.first_use import CHUNK, KnownIds, KnownStrings, catch_up
 from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2
@@ -56,7 +57,7 @@ def scan(mut index: Index, k: Int, mut watch: Counting) -> Outcome:
         query[unsafe_offset=j] = 0
     var ids = allocate[Int64](k)
     var distances = allocate[Float32](k)
-    var status = search_many(index, Int(query), 1, k, k, ids, distances, 1, watch)
+    var status = search_many(index, SearchRequest(Int(query), 1, k, k, ids, distances, 1), watch)
     release(query)
     release(ids)
     release(distances)
