@@ -137,7 +137,8 @@ def main() -> None:
                     "recall": round(recall(ids, data.base, queries, data.metric, farthest), 4),
                     "qps": round(len(queries) / fastest[name]),
                 }
-                print(json.dumps(line), file=out, flush=True)
+                for file in {out, sys.stdout}:
+                    print(json.dumps(line), file=file, flush=True)
 
 
 if __name__ == "__main__":

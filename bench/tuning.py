@@ -2,9 +2,11 @@
 
     python bench/tuning.py sift-photo-10k minilm-10k --json bench/results/tuning.jsonl
 
-For each set, and each recall, the index is tuned in three ways: on stored rows (what
-`measure_recall` asks without queries), on queries that `tune` assumes, and on the first half of
-the set's queries. The recall of the other half is measured. A set with `title_queries.npy` is
+For each set, and each recall, the index is tuned in four ways: on stored rows (what
+`measure_recall` asks without queries), on queries that `tune` assumes, on the first half of
+the set's queries, and on the 200 that the index has kept of them. The recall of the other half
+is measured; then these are searched with `recall=`, after each way, until `stats` tells whether
+the promise is kept. A set with `title_queries.npy` is
 measured with these as well; `gauss` and `wide` are sets of random numbers, the latter with
 queries that are spread half as far again as its rows, `apart` has queries between its clusters.
 """
@@ -25,6 +27,8 @@ import vicinal
 
 RECALLS = (0.9, 0.95, 0.99)
 K = 10
+KEPT = 200  # queries that an index keeps
+LOOKS = 60  # queries that are searched exactly as well before the promise is read
 MADE = ("gauss", "wide", "apart")
 
 
@@ -65,20 +69,25 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the records")
     options = parser.parse_args()
     records: list[dict[str, Any]] = [{"kind": "run", **machine.describe(["vicinal"])}]
-    print("| set | rows | tuned for | on stored rows | on assumed queries | on given ones |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| set | rows | tuned for | on stored rows | on assumed | on given | on kept | told |")
+    print("|---|---:|---:|---:|---:|---:|---:|---|")
     for name, base, queries, metric in sets(options.data, options.rows):
         index = vicinal.Index(base.shape[1], metric, dtype=base.dtype)
         index.add(base)
         given, fresh = np.array_split(queries, 2)
+        keeper = index.copy()
+        keeper.keep_queries(KEPT)
+        keeper.search(given, K)
         truth = vicinal.exact_search(base, fresh, K, metric).distances[:, -1:]
         for recall in RECALLS:
-            widths = {
-                # stored rows, found by themselves
-                "stored": width_on_stored_rows(index, recall),
-                "assumed": index.tune(recall, K).ef_search,
-                "given": index.tune(recall, K, given).ef_search,
+            tuned = {
+                "assumed": index.copy().tune(recall, K),
+                "given": index.copy().tune(recall, K, given),
+                "kept": keeper.tune(recall, K),
             }
+            # stored rows, found by themselves
+            widths = {"stored": width_on_stored_rows(index, recall)}
+            widths |= {way: tuning.ef_search for way, tuning in tuned.items()}
             cells = []
             for way, width in widths.items():
                 found = index.search(fresh, K, ef_search=width).distances
@@ -88,8 +97,23 @@ def main() -> None:
                     {"kind": "tuned", "data": name, "rows": len(base), "metric": metric, "k": K}
                     | {"tuned_for": recall, "way": way, "ef": width, "recall": kept}
                 )
+            told = promise(index, recall, fresh)
+            records.append({"kind": "promise", "data": name, "way": "assumed", **told})
+            cells.append(f"{told['found']:.3f}, {'kept' if told['kept'] else 'not kept'}")
             print(f"| {name} | {len(base):,} | {recall} | {' | '.join(cells)} |", flush=True)
         save(options.json, records)
+
+
+def promise(index: vicinal.Index, recall: float, queries: Any) -> dict[str, Any]:
+    """Return what `stats` tells once queries are searched with a recall; assumed ones tune it."""
+    asked = index.copy()
+    asked.tune(recall, K)
+    rng = np.random.default_rng(1)
+    while True:
+        asked.search(queries[rng.permutation(len(queries))], K, recall=recall)
+        told = asked.stats()["promises"]
+        if told and told[0].looked_at >= LOOKS:
+            return dict(told[0]._asdict())
 
 
 def save(path: Path | None, records: list[dict[str, Any]]) -> None:

@@ -247,12 +247,15 @@ def belong(index: State, given: Any, name: str = "filter") -> bool:
         if given._index is not index:
             raise ValueError(f"{name}: expected a filter of this index, got one of another")
         return True
-    found = False
-    if isinstance(given, (list, tuple)):
-        for item in given:
-            if isinstance(item, Filter):
-                found = belong(index, item, name)
-    return found
+    if not isinstance(given, (list, tuple)):
+        return False
+    # lists of ids are long and of few types
+    if not any(issubclass(kind, Filter) for kind in set(map(type, given))):
+        return False
+    kept = [item for item in given if isinstance(item, Filter)]
+    for item in kept:
+        belong(index, item, name)
+    return bool(kept)
 
 
 def combined(index: State, filter: Any, exclude: Any) -> Any:

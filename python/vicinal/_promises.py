@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vicinal._cpu import native
 from vicinal._logging import WARNING, log
+from vicinal._query_sample import chance
 
 if TYPE_CHECKING:
     from vicinal._state import State
@@ -45,10 +46,11 @@ class Promises:
     one moment may count as one.
     """
 
-    __slots__ = ("_left", "_shares", "_warned")
+    __slots__ = ("_left", "_looks", "_shares", "_warned")
 
     def __init__(self) -> None:
         self._left = _LEAST_EVERY
+        self._looks = 0
         self._shares: dict[tuple[float, int], deque[float]] = {}
         self._warned: set[tuple[float, int]] = set()
 
@@ -70,7 +72,10 @@ class Promises:
         if self._left > 0 or not len(rows):
             return
         self._left = max(_LEAST_EVERY, len(index) // _ROWS_A_QUERY)
-        share = _share(index, k, rows[-1:], distances.reshape(-1, k)[-1])
+        # not always the last of a batch, whose queries may be in an order
+        self._looks += 1
+        place = chance(self._looks) % len(rows)
+        share = _share(index, k, rows[place : place + 1], distances.reshape(-1, k)[place])
         if share is None or index._changes() != changes:
             return  # the exact search may have seen other rows
         shares = self._shares.setdefault((float(recall), k), deque(maxlen=_REMEMBERED))

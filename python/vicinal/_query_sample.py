@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vicinal.errors import CorruptError
 
-__all__ = ["QuerySample"]
+__all__ = ["QuerySample", "chance"]
 
 _HEAD = 16  # bytes before the queries in a file
 _MOST = 2**31 - 1
@@ -74,6 +74,11 @@ class QuerySample:
             (squares > 0) | (metric != "cosine")
         )
         return np.compress(usable, rows, axis=0)
+
+
+def chance(number: int) -> int:
+    """Return what looks like chance, from 0 to 2**64 - 1, for a number from 0 on."""
+    return int(_scrambled(np.array([number], np.uint64))[0])
 
 
 def _scrambled(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -98,7 +98,7 @@ def why_not(index: State, query: ArrayLike, id: Any, k: int, ef_search: int | No
         raise ValueError(f"id: expected one id, got shape {internal.shape}")
     with index._writer_lock.still():
         if index._find_rows(internal.reshape(1))[0] < 0:
-            raise KeyError(f"id: {given[()]} is not in the index")
+            raise KeyError(f"id: {_validate.shown(given[()])} is not in the index")
         traced = trace(index, query, k, ef_search)
         name = given.reshape(1).tolist()[0]
         why = _why_not(index, traced, int(internal), name)
@@ -198,7 +198,7 @@ def _distance(index: State, query: NDArray[Any], internal: int) -> float:
     ids = np.array([internal])
     row, unknown = read_vectors(index, ids)
     if unknown >= 0:
-        raise KeyError(f"id: {index._to_external(ids)[0]} is not in the index")
+        raise KeyError(f"id: {_validate.shown(index._to_external(ids)[0])} is not in the index")
     metric, dtype = _validate.native_codes(index._metric, index._dtype)
     if index._metric == "cosine" and query.dtype == np.float32:
         # rows are measured as they are stored, at a length of almost 1

@@ -50,9 +50,10 @@ class _Trial:
     """Tries cases in this process."""
 
     def __init__(self, folder: Path, most: int, say: bool) -> None:
-        from faults import cases
+        from faults import cases, later_cases
         from vicinal import _cpu
 
+        self.list = cases.CASES + later_cases.CASES
         self.cases, self.folder, self.most, self.say = cases, folder, most, say
         cases.FOLDER.append(folder)
         self.refuse = refusal.Refusal(_cpu.native.__file__)
@@ -60,7 +61,7 @@ class _Trial:
     def all(self, only: list[str] | None) -> int:
         """Try all cases, or those named."""
         wrong = tried = 0
-        for case in self.cases.CASES:
+        for case in self.list:
             if only and case.name not in only:
                 continue
             start, before = time.perf_counter(), tried

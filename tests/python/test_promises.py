@@ -148,6 +148,22 @@ def test_a_promise_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
     assert len(warned) == (0 if promise.kept else 1)
 
 
+def test_any_query_of_a_batch_may_be_looked_at() -> None:
+    """Batches that end with their hardest query are not judged by that one."""
+    index = made()
+    easy = rows_of(4000)[:600]
+    index.tune(0.9, 10, queries=easy)
+    batch = np.concatenate([easy[:500], 3 * rows_of(500, 2)])  # the last is always a hard one
+    for _ in range(60):
+        index.search(batch, recall=0.9)
+    (promise,) = index.stats()["promises"]
+    hard = index.search(batch[-1], recall=0.9).distances
+    true = index.search(batch[-1], ef_search=10**6).distances[-1]
+    assert promise.looked_at == 60
+    assert promise.found > float((hard <= true).mean())
+    assert promise.low < promise.high  # they were not all the same one
+
+
 def test_what_is_looked_at_is_exact() -> None:
     """The shares are those of an exact search: 1 for a scan, less for a narrow walk."""
     index = made(3000)

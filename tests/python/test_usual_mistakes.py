@@ -134,6 +134,7 @@ def test_long_ids_are_shortened_in_messages() -> None:
         lambda: index.add(ROWS[:2], [long + "z"] * 2),
         lambda: index.remove([long, long]),
         lambda: index.get("\ud800" + long),
+        lambda: index.why_not(ROWS[0], "y" + long),
     )
     for call in calls:
         with pytest.raises((KeyError, ValueError)) as raised:
