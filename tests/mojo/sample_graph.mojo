@@ -5,6 +5,8 @@ from std.testing import assert_equal
 from vicinal.construct.build_statistics import BuildStatistics
 from vicinal.construct.connect import repair
 from vicinal.construct.insertion import link_rows
+from vicinal.construct.merge_order import StartNodes
+from vicinal.construct.work import LinkWork, NewRows
 from vicinal.graph.links import EMPTY, Graph, random_level, slots
 from vicinal.graph.undo import UndoLog
 from vicinal.kernels.space import L2, MetricSpace, Rows
@@ -48,6 +50,7 @@ struct Sample(Movable):
     var values: Ptr[Int8]
     var levels: Ptr[UInt8]
     var graph: Graph
+    var statistics: BuildStatistics
     var scratches: Ptr[Ptr[Scratch]]
 
     comptime WORKERS = 3 * MAX_SEARCHES
@@ -56,6 +59,7 @@ struct Sample(Movable):
         self.values = allocate[Int8](count * DIM)
         self.levels = allocate[UInt8](count)
         self.graph = Graph(M)
+        self.statistics = BuildStatistics()
         self.scratches = allocate[Ptr[Scratch]](Self.WORKERS)
         for i in range(count * DIM):
             self.values[unsafe_offset=i] = Int8(random_si64(-128, 127))
@@ -91,6 +95,20 @@ struct Sample(Movable):
             sum += (x - y) ** 2 if metric == L2 else -x * y
         return sum
 
+    def work(mut self, team: Team, log: UndoLog, ef: Int, states: Int = 0) -> LinkWork:
+        """Returns what work on the links needs, as long as all of it is kept."""
+        return LinkWork(
+            Pointer(to=self.graph).unsafe_origin_cast[MutUntrackedOrigin](),
+            self.rows(),
+            states,
+            ef,
+            5,
+            Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            self.scratches,
+            Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=self.statistics).unsafe_origin_cast[MutUntrackedOrigin](),
+        )
+
     def link[
         V: Watch
     ](mut self, until: Int, ef: Int, threads: Int, log: UndoLog, mut watch: V) -> Outcome:
@@ -99,22 +117,14 @@ struct Sample(Movable):
         var places = allocate[UInt32](until - first)
         for row in range(first, until):
             places[unsafe_offset=row - first] = UInt32(row)
+        var team = Team(threads)
+        var levels = self.levels.unsafe_offset(first)
         var outcome = link_rows[Stored](
-            self.graph,
-            self.rows(),
-            places,
-            until - first,
-            until,
-            self.levels.unsafe_offset(first),
-            first,
-            ef,
-            5,
-            Team(threads),
-            self.scratches,
-            log,
-            BuildStatistics(),
+            self.work(team, log, ef),
+            NewRows(places, until - first, until, levels, first, StartNodes.none()),
             watch,
         )
+        _ = team^
         release(places)
         return outcome
 
@@ -124,9 +134,10 @@ struct Sample(Movable):
         assert_equal(self.link(until, ef, 1, log, watch), DONE)
 
     def repair[V: Watch](mut self, log: UndoLog, mut watch: V) -> Bool:
-        return DONE == repair[Stored](
-            self.graph, self.rows(), 0, 20, log, self.scratches[][], watch
-        )
+        var team = Team(1)
+        var outcome = repair[Stored](self.work(team, log, 20), watch)
+        _ = team^
+        return outcome == DONE
 
     def links(self, level: Int, node: Int) -> List[Int]:
         var found = List[Int]()

@@ -3,11 +3,12 @@
 Pruning can take the last link to a row. A flood from the entry finds such rows; each is linked from the nearest row that
 was reached.
 """
+from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.reachability import Reachability
 from vicinal.graph.undo import STRIPES, UndoLog
 from vicinal.kernels.any_distance import AnyRowDistance
-from vicinal.kernels.space import RowDistance, Rows
+from vicinal.kernels.space import RowDistance
 from vicinal.rows.row_states import stays
 from vicinal.system.atomics import publish
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
@@ -20,32 +21,21 @@ comptime ROUNDS = 16
 
 
 @no_inline
-def repair[
-    S: RowDistance, V: Watch
-](
-    graph: Graph,
-    rows: Rows,
-    states: Int,
-    ef_construction: Int,
-    log: UndoLog,
-    mut scratch: Scratch,
-    mut watch: V,
-) -> Outcome:
-    """Links every row that cannot be reached from the entry point; readers may search meanwhile.
+def repair[S: RowDistance, V: Watch](work: LinkWork, mut watch: V) -> Outcome:
+    """Links every row that stays and cannot be reached from the entry point; one thread does it.
 
     Args:
-        graph: The links.
-        rows: The rows.
-        states: Address of the rows' states, 0 if none has any; only rows that stay must be reached.
-        ef_construction: Candidates kept while searching for reached rows.
-        log: Receives what an undo needs, and word of memory that was refused.
-        scratch: Buffers.
+        work: What it is done with.
         watch: May end the work early.
 
     Returns:
         DONE; or STOPPED or NO_MEMORY: then not all rows are reached, and the caller undoes.
     """
-    var measured = scratch.between.rows[S](rows)
+    ref graph = work.graph[]
+    ref log = work.log[]
+    ref scratch = work.scratch(0)[]
+    var states = work.states
+    var measured = scratch.between.rows[S](work.rows)
     for round in range(ROUNDS):
         var entry = graph.row_of(graph.entry)
         var flood = Reachability(graph.linked)
@@ -72,7 +62,7 @@ def repair[
                 0,
                 graph.linked,
                 entry,
-                ef_construction << round,
+                work.ef_construction << round,
             )
             _attach(graph, row, states, log, flood, scratch)
             if log.failed() or scratch.failed():

@@ -5,7 +5,7 @@ what its walk finds: what depends on rows that come one after the other is as if
 Nothing depends on the order in which threads finish: the same rows, seed and parameters give the same links for any
 number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoPP 2024), arXiv:2305.04359.
 """
-from vicinal.construct.build_statistics import LINK_BACK, ROUNDS, ROWS, SEARCH, BuildStatistics
+from vicinal.construct.build_statistics import LINK_BACK, ROUNDS, ROWS, SEARCH
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.passes import Passes
 from vicinal.construct.prune import (
@@ -17,15 +17,16 @@ from vicinal.construct.prune import (
     with_node,
 )
 from vicinal.construct.round import LARGEST_ROUND, Members, Round
-from vicinal.graph.links import EMPTY, Graph
-from vicinal.graph.undo import STRIPES, UndoLog
+from vicinal.construct.work import LinkWork, NewRows
+from vicinal.graph.links import EMPTY
+from vicinal.graph.undo import STRIPES
 from vicinal.kernels.candidates import entry_of
-from vicinal.kernels.space import SymmetricDistance, Query, Rows, prefetch_row
+from vicinal.kernels.space import SymmetricDistance, Query, prefetch_row
 from vicinal.system.atomics import store_release, publish
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
-from vicinal.system.parallel import Body, Team, Unwatched, Watch
+from vicinal.system.parallel import Body, Unwatched, Watch
 from vicinal.walk.beam_search import BeamSearch, descend, measure_nodes, search_level
 from vicinal.walk.interleaved import (
     MAX_SEARCHES,
@@ -33,7 +34,7 @@ from vicinal.walk.interleaved import (
     searches_in_flight,
     run_interleaved,
 )
-from vicinal.walk.scratch import Scratch, any_failed
+from vicinal.walk.scratch import Scratch
 
 comptime ROUND_SHARE = 256
 """A round holds 1 / ROUND_SHARE of the rows present: 0.4 %, which costs less than 0.001 of recall."""
@@ -65,7 +66,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows number begin .. end-1."""
-        var scratches = self.round.scratches.unsafe_offset(worker * MAX_SEARCHES)
+        var scratches = self.round.work.scratches.unsafe_offset(worker * MAX_SEARCHES)
         run_interleaved(self, begin, end, scratches, self.lanes)
 
     def no_state(self) -> Int:
@@ -75,19 +76,19 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
     def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
         """Returns a walk that is never made."""
         return BeamSearch[Self.S, True](
-            self.round.graph, self.round.rows, Query(0, 1), scratch, 0, 0, 0
+            self.round.work.graph, self.round.work.rows, Query(0, 1), scratch, 0, 0, 0
         )
 
     def start(self, number: Int, scratch: Ptr[Scratch], mut note: Int) -> BeamSearch[Self.S, True]:
         """Selects the links of one row on its upper levels, then starts its walk on level 0."""
         var round = self.round
-        ref graph = round.graph[]
+        ref graph = round.work.graph[]
         note = number
-        var room = scratch[].room(Self.S.query_bytes(round.rows))
+        var room = scratch[].room(Self.S.query_bytes(round.work.rows))
         if scratch[].failed():
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
-        var query = Self.S.query_of_row(round.rows, round.row(number), room)
+        var query = Self.S.query_of_row(round.work.rows, round.row(number), room)
         if not self.upper_only:
             self.look_around(number, query, scratch[])
         if self.seeds.any():
@@ -99,7 +100,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         var highest = min(round.level(number), graph.top())
         var node = descend[Self.S](
             graph,
-            round.rows,
+            round.work.rows,
             query,
             scratch[],
             round.ordinals,
@@ -110,13 +111,13 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         for level in range(highest, 0, -1):
             search_level[Self.S, False](
                 graph,
-                round.rows,
+                round.work.rows,
                 query,
                 scratch[],
                 level,
                 round.ordinals,
                 node,
-                round.ef_construction,
+                round.work.ef_construction,
             )
             node = scratch[].beam.node(0)
             self.look_around_above(level, number, query, scratch[])
@@ -125,9 +126,9 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
         var walk = BeamSearch[Self.S, True](
-            round.graph, round.rows, query, scratch, 0, graph.linked, 0
+            round.work.graph, round.work.rows, query, scratch, 0, graph.linked, 0
         )
-        walk.begin(graph.row_of(node), round.ef_construction)
+        walk.begin(graph.row_of(node), round.work.ef_construction)
         return walk
 
     def look_around(self, number: Int, query: Query, mut scratch: Scratch):
@@ -136,14 +137,14 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         ref chosen = scratch.pruning_candidates
         var first = max(number - SIGHT, 0)
         var fresh = scratch.unvisited
-        chosen.reset(CONSIDERED * round.graph[].M)
+        chosen.reset(CONSIDERED * round.work.graph[].M)
         if scratch.failed():
             return
         for i in range(first, number):
             fresh[unsafe_offset=i - first] = Int64(round.row(i))
         var count = number - first
         # their own walks have just used them, or will
-        measure_nodes[Self.S, True](round.graph[], round.rows, query, fresh, count, count)
+        measure_nodes[Self.S, True](round.work.graph[], round.work.rows, query, fresh, count, count)
         for i in range(count):
             if fresh[unsafe_offset=i] < chosen.worst():
                 chosen.insert(fresh[unsafe_offset=i])
@@ -155,7 +156,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         ref beam = scratch.beam
         for i in range(max(number - SIGHT, 0), number):
             if round.level(i) >= level:
-                var key = Self.S.key(query, round.rows, round.row(i))
+                var key = Self.S.key(query, round.work.rows, round.row(i))
                 var entry = entry_of(key, round.ordinal(i))
                 if entry < beam.worst():
                     beam.insert(entry)
@@ -168,7 +169,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         """Starts a walk on level 0 from the `count` rows in `scratch.selected`, which are candidates whatever it finds.
         """
         var round = self.round
-        ref graph = round.graph[]
+        ref graph = round.work.graph[]
         ref beam = scratch[].beam
         beam.reset(min(self.seeds.width, graph.linked))
         scratch[].visited.reset(graph.linked)
@@ -179,10 +180,10 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         for i in range(count):
             var near = Int(scratch[].selected[unsafe_offset=i])
             if scratch[].visited.first_visit(near):
-                prefetch_row(round.rows, near)
+                prefetch_row(round.work.rows, near)
                 fresh[unsafe_offset=seeds] = Int64(near)
                 seeds += 1
-        measure_nodes[Self.S, True](graph, round.rows, query, fresh, seeds, seeds)
+        measure_nodes[Self.S, True](graph, round.work.rows, query, fresh, seeds, seeds)
         for i in range(seeds):
             var entry = fresh[unsafe_offset=i]
             if entry < beam.worst():
@@ -190,7 +191,9 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             if entry < scratch[].pruning_candidates.worst():
                 scratch[].pruning_candidates.insert(entry)
         scratch[].distances += seeds
-        return BeamSearch[Self.S, True](round.graph, round.rows, query, scratch, 0, graph.linked, 0)
+        return BeamSearch[Self.S, True](
+            round.work.graph, round.work.rows, query, scratch, 0, graph.linked, 0
+        )
 
     def finish(self, number: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
@@ -230,11 +233,11 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
 
     def choose(self, level: Int, number: Int, mut scratch: Scratch):
         """Notes the diverse ones of the beam, and writes them into the row's own block."""
-        ref graph = self.round.graph[]
+        ref graph = self.round.work.graph[]
         scratch.selections += 1
         var kept = robust_prune[Self.S](
             graph,
-            self.round.rows,
+            self.round.work.rows,
             level,
             scratch.beam.entries,
             considered[Self.S](graph, level, scratch.beam),
@@ -256,12 +259,11 @@ struct AddBackEdges[S: SymmetricDistance](Body):
     """
 
     var round: Round
-    var log: Ptr[UndoLog]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Goes through the round's rows in order once for each owner."""
         var round = self.round
-        ref scratch = round.scratches[unsafe_offset=worker * MAX_SEARCHES][]
+        ref scratch = round.work.scratches[unsafe_offset=worker * MAX_SEARCHES][]
         for part in range(begin, end):
             for number in range(round.count):
                 for level in range(round.level(number) + 1):
@@ -288,10 +290,10 @@ struct AddBackEdges[S: SymmetricDistance](Body):
         The target that is nearest to a new row takes it whatever else it links to: who else would lead to a row far from all? Not
         so with inner products, where one target is nearest to a large part of all rows.
         """
-        var rows = self.round.rows
-        ref graph = self.round.graph[]
+        var rows = self.round.work.rows
+        ref graph = self.round.work.graph[]
         var block = graph.links(level, target)
-        if not self.log[].keep(graph, level, target, part):
+        if not self.round.work.log[].keep(graph, level, target, part):
             return
         var cap = graph.cap(level)
         for i in range(cap):
@@ -335,62 +337,36 @@ struct AddBackEdges[S: SymmetricDistance](Body):
 @no_inline
 def link_rows[
     S: SymmetricDistance, V: Watch
-](
-    mut graph: Graph,
-    rows: Rows,
-    places: Ptr[UInt32],
-    count: Int,
-    until: Int,
-    levels: Ptr[UInt8],
-    present: Int,
-    ef_construction: Int,
-    seed: Int,
-    team: Team,
-    scratches: Ptr[Ptr[Scratch]],
-    log: UndoLog,
-    build_statistics: BuildStatistics,
-    mut watch: V,
-    seeds: StartNodes = StartNodes.none(),
-    upper_only: Bool = False,
-) -> Outcome:
-    """Links rows, and gives blocks to all rows below `until`.
+](work: LinkWork, new: NewRows, mut watch: V, upper_only: Bool = False) -> Outcome:
+    """Links rows, and gives blocks to all rows below `new.until`.
 
     Args:
-        graph: The links; readers may search it meanwhile.
-        rows: What is measured, stored rows or codes, those to be linked included.
-        places: The rows to be linked, in the order of linking if there are seeds. No link leads to them; their blocks are empty,
-            or they have none yet. If no row takes part, the first must reach level 1: it becomes the entry point.
-        count: Their number.
-        until: The rows that the graph shall have.
-        levels: The level of each row from graph.linked on; 0 for those that are not to be linked.
-        present: Rows that take part in the graph already.
-        ef_construction: Candidates kept while searching for neighbours.
-        seed: What the order of linking is drawn from.
-        team: Workers.
-        scratches: MAX_SEARCHES for each worker.
-        log: Made of the same graph; receives what an undo needs, and word of memory that was refused.
-        build_statistics: Receives what it costs.
+        work: What it is done with.
+        new: The rows.
         watch: May end the work early.
-        seeds: Where walks for some of the rows start.
         upper_only: Whether nothing is done on level 0; all rows reach higher then.
 
     Returns:
         DONE; or STOPPED or NO_MEMORY, and then the caller undoes.
     """
+    ref graph = work.graph[]
+    ref team = work.team[]
+    ref statistics = work.statistics[]
     var unwatched = Unwatched()
-    var passes = Passes(seed, places, count, seeds.any())
+    var passes = Passes(work.seed, new.places, new.count, new.seeds.any())
     var most_links = own_links[S](graph, 0)
-    var members = Members(min(count, LARGEST_ROUND), most_links)
-    if passes.failed or members.failed() or log.failed():
+    var members = Members(min(new.count, LARGEST_ROUND), most_links)
+    if passes.failed or members.failed() or work.log[].failed():
         return NO_MEMORY
     var ordinals = graph.ordinals
-    if not graph.reserve(until, levels, graph.linked):
+    if not graph.reserve(new.until, new.levels, graph.linked):
         return NO_MEMORY
     var done = 0
     var time = now()
-    while done < count:
-        var size = min(max((present + done) // ROUND_SHARE, 1), LARGEST_ROUND)
-        size = min(size, max(passes.end(done) - done, SIGHT), count - done)
+    while done < new.count:
+        var present = new.present + done
+        var size = min(max(present // ROUND_SHARE, 1), LARGEST_ROUND)
+        size = min(size, max(passes.end(done) - done, SIGHT), new.count - done)
         var here = passes.places.unsafe_offset(done)
         if not members.take(graph, here, size):
             return NO_MEMORY
@@ -398,44 +374,33 @@ def link_rows[
         if not watch.proceed(0):  # rounds of one row are pieces that nobody asks about
             return STOPPED
         var round = Round(
-            Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin](),
-            rows,
-            here,
-            members.own,
-            members.starts,
-            members.picks,
-            most_links,
-            size,
-            ordinals,
-            scratches,
-            ef_construction,
+            work, here, members.own, members.starts, members.picks, most_links, size, ordinals
         )
-        if present + done > 0:
+        if present > 0:
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
-            var walked = (present + done) * (rows.stride + graph.slots_at(0) * 4)
-            var find = FindNeighbors[S](round, done, seeds, searches_in_flight(walked), upper_only)
+            var walked = present * (work.rows.stride + graph.slots_at(0) * 4)
+            var find = FindNeighbors[S](
+                round, done, new.seeds, searches_in_flight(walked), upper_only
+            )
             if not team.run(size, piece, find, watch):
                 return STOPPED
-            time = build_statistics.add_elapsed(SEARCH, time)
-            var back = AddBackEdges[S](
-                round,
-                Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
-            )
+            time = statistics.add_elapsed(SEARCH, time)
+            var back = AddBackEdges[S](round)
             _ = team.run(STRIPES, 1 if size > FEW else STRIPES, back, unwatched)
-            time = build_statistics.add_elapsed(LINK_BACK, time)
-            if log.failed() or any_failed(scratches, team.size() * MAX_SEARCHES):
+            time = statistics.add_elapsed(LINK_BACK, time)
+            if work.out_of_memory():
                 return NO_MEMORY
-        store_release(graph.linked, until)
+        store_release(graph.linked, new.until)
         ordinals = graph.ordinals
         for i in range(size):
             if round.ordinal(i) >= 0:
-                if present + done == 0:  # the entry point may be that of a graph that is made anew
+                if present == 0:  # the entry point may be that of a graph that is made anew
                     graph.entry = round.ordinal(0)
                 graph.raise_entry(round.ordinal(i))
         done += size
-        build_statistics.add(ROUNDS, 1)
-        build_statistics.add(ROWS, size)
-    store_release(graph.linked, until)
+        statistics.add(ROUNDS, 1)
+        statistics.add(ROWS, size)
+    store_release(graph.linked, new.until)
     _ = passes^
     _ = members^
     return DONE

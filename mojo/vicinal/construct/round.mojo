@@ -1,8 +1,7 @@
 """The rows of a round: what all who work on it share, and the links that they have chosen."""
+from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY, Graph
-from vicinal.kernels.space import Rows
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
-from vicinal.walk.scratch import Scratch
 
 comptime LARGEST_ROUND = 4096
 
@@ -11,9 +10,7 @@ comptime LARGEST_ROUND = 4096
 struct Round(TrivialRegisterPassable):
     """The rows of one round, and what all who work on it share."""
 
-    var graph: Ptr[Graph]
-    var rows: Rows
-    """What is measured: stored rows or codes."""
+    var work: LinkWork
     var places: Ptr[UInt32]
     """The rows to be linked, none of which a link leads to."""
     var own: Ptr[Int32]
@@ -29,17 +26,12 @@ struct Round(TrivialRegisterPassable):
     """Number of rows."""
     var ordinals: Int
     """Ordinals that were there before."""
-    var scratches: Ptr[Ptr[Scratch]]
-    """MAX_SEARCHES for each worker."""
-    var ef_construction: Int
 
     @staticmethod
-    def of_none(graph: Ptr[Graph], rows: Rows, scratches: Ptr[Ptr[Scratch]]) -> Round:
+    def of_none(work: LinkWork) -> Round:
         """Makes a round without rows."""
         var nothing = at[UInt32](64)
-        return Round(
-            graph, rows, nothing, at[Int32](64), at[Int32](64), nothing, 0, 0, 0, scratches, 0
-        )
+        return Round(work, nothing, at[Int32](64), at[Int32](64), nothing, 0, 0, 0)
 
     @always_inline
     def row(self, i: Int) -> Int:
@@ -55,7 +47,7 @@ struct Round(TrivialRegisterPassable):
     def level(self, i: Int) -> Int:
         """Returns the highest level of row number i."""
         var ordinal = self.ordinal(i)
-        return 0 if ordinal < 0 else self.graph[].level_of(ordinal)
+        return 0 if ordinal < 0 else self.work.graph[].level_of(ordinal)
 
     @always_inline
     def node(self, i: Int, level: Int) -> Int:

@@ -6,19 +6,26 @@ An addition to a larger graph lets some of the older rows that reach level 1, ab
 their levels; what is found joins the links that they have, the best are kept, and those chosen link back.
 """
 from vicinal.construct.prune import considered, robust_prune, room_for
-from vicinal.construct.unlink import AddReplacementBackEdges, ReplacedBlocks, WriteReplacements
-from vicinal.graph.links import EMPTY, Graph
-from vicinal.graph.undo import STRIPES, UndoLog
-from vicinal.kernels.candidates import entry_of, node_of
-from vicinal.kernels.space import SymmetricDistance, Rows
+from vicinal.construct.replaced_blocks import (
+    AddReplacementBackEdges,
+    ReplacedBlocks,
+    WriteReplacements,
+    drop_patches,
+    lacks_any,
+    new_patches,
+)
+from vicinal.construct.work import LinkWork
+from vicinal.graph.links import EMPTY
+from vicinal.graph.undo import STRIPES
+from vicinal.kernels.candidates import entry_of
+from vicinal.kernels.space import SymmetricDistance
 from vicinal.rows.row_states import stays
 from vicinal.system.hash import mix
-from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.memory import Ptr, missing
 from vicinal.system.outcome import NO_MEMORY, Outcome
-from vicinal.system.parallel import Body, Team, Unwatched
+from vicinal.system.parallel import Body, Unwatched
 from vicinal.walk.beam_search import descend, search_level
-from vicinal.walk.interleaved import MAX_SEARCHES
-from vicinal.walk.scratch import Scratch, any_failed
+from vicinal.walk.scratch import Scratch
 
 
 @fieldwise_init
@@ -26,20 +33,15 @@ struct LookAgain[S: SymmetricDistance](Body):
     """First step, with the graph standing still: finds the links of some ordinals. Item p does those with ordinal % STRIPES == p.
     """
 
-    var graph: Ptr[Graph]
-    var rows: Rows
-    var states: Int
-    var scratches: Ptr[Ptr[Scratch]]
+    var work: LinkWork
     var nodes: Ptr[UInt32]
     """The ordinals, each once."""
     var count: Int
-    var width: Int
-    """Candidates that a walk keeps."""
     var patches: Ptr[ReplacedBlocks]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Goes through all of them once for each owner."""
-        ref scratch = self.scratches[unsafe_offset=worker * MAX_SEARCHES][]
+        ref scratch = self.work.scratch(worker)[]
         for part in range(begin, end):
             for i in range(self.count):
                 var node = Int(self.nodes[unsafe_offset=i])
@@ -48,17 +50,17 @@ struct LookAgain[S: SymmetricDistance](Body):
 
     def look(self, node: Int, part: Int, mut scratch: Scratch):
         """Does one on all its levels, the highest first."""
-        ref graph = self.graph[]
-        if not stays(self.states, graph.row_of(node)) or graph.absent(graph.row_of(node)):
+        ref graph = self.work.graph[]
+        if not stays(self.work.states, graph.row_of(node)) or graph.absent(graph.row_of(node)):
             return  # a free row or a copy
         var highest = min(graph.level_of(node), graph.top())
-        var room = scratch.room(Self.S.query_bytes(self.rows))
+        var room = scratch.room(Self.S.query_bytes(self.work.rows))
         if scratch.failed():
             return
-        var query = Self.S.query_of_row(self.rows, graph.row_of(node), room)
+        var query = Self.S.query_of_row(self.work.rows, graph.row_of(node), room)
         var start = descend[Self.S](
             graph,
-            self.rows,
+            self.work.rows,
             query,
             scratch,
             graph.ordinals,
@@ -68,14 +70,28 @@ struct LookAgain[S: SymmetricDistance](Body):
         )
         for level in range(highest, 0, -1):
             search_level[Self.S, False](
-                graph, self.rows, query, scratch, level, graph.ordinals, start, self.width
+                graph,
+                self.work.rows,
+                query,
+                scratch,
+                level,
+                graph.ordinals,
+                start,
+                self.work.ef_construction,
             )
             if scratch.failed():
                 return
             start = scratch.beam.node(0)
             self.choose[False](level, node, part, scratch)
         search_level[Self.S, True](
-            graph, self.rows, query, scratch, 0, graph.linked, graph.row_of(start), self.width
+            graph,
+            self.work.rows,
+            query,
+            scratch,
+            0,
+            graph.linked,
+            graph.row_of(start),
+            self.work.ef_construction,
         )
         if scratch.failed():
             return
@@ -83,13 +99,13 @@ struct LookAgain[S: SymmetricDistance](Body):
 
     def choose[base_layer: Bool](self, level: Int, node: Int, part: Int, mut scratch: Scratch):
         """Notes the best of what was found and of the links that are there."""
-        ref graph = self.graph[]
+        ref graph = self.work.graph[]
         ref beam = scratch.beam
         ref offered = scratch.pruning_candidates
         var block = graph.links(level, node)
         var cap = graph.cap(level)
         offered.reset(beam.size + cap)
-        var room = scratch.room(Self.S.query_bytes(self.rows))
+        var room = scratch.room(Self.S.query_bytes(self.work.rows))
         if scratch.failed():
             return
         var used = 0
@@ -97,20 +113,20 @@ struct LookAgain[S: SymmetricDistance](Body):
             used += 1
         for i in range(beam.size):
             var other = beam.node(i)
-            if other != node and stays(self.states, graph.row_at(level, other)):
+            if other != node and stays(self.work.states, graph.row_at(level, other)):
                 offered.insert(beam.entries[unsafe_offset=i] & ~1)
-        var query = Self.S.query_of_row(self.rows, graph.row_at(level, node), room)
+        var query = Self.S.query_of_row(self.work.rows, graph.row_at(level, node), room)
         for i in range(used):
             var other = Int(block[unsafe_offset=i])
             var known = False
             for j in range(offered.size):
                 known = known or offered.node(j) == other
             if not known:
-                var key = Self.S.key(query, self.rows, graph.row_at(level, other))
+                var key = Self.S.key(query, self.work.rows, graph.row_at(level, other))
                 offered.insert(entry_of(key, other))
         var kept = robust_prune[Self.S](
             graph,
-            self.rows,
+            self.work.rows,
             level,
             offered.entries,
             considered[Self.S](graph, level, offered),
@@ -144,61 +160,31 @@ def holds(block: Ptr[UInt32], used: Int, node: UInt32) -> Bool:
 
 
 @no_inline
-def look_again[
-    S: SymmetricDistance
-](
-    mut graph: Graph,
-    rows: Rows,
-    states: Int,
-    nodes: Ptr[UInt32],
-    count: Int,
-    width: Int,
-    team: Team,
-    scratches: Ptr[Ptr[Scratch]],
-    log: UndoLog,
-) -> Outcome:
-    """Lets ordinals look again for their links; the result does not depend on the number of threads.
+def look_again[S: SymmetricDistance](work: LinkWork, nodes: Ptr[UInt32], count: Int) -> Outcome:
+    """Lets ordinals look again for their links.
 
     Args:
-        graph: The links; readers may search it meanwhile.
-        rows: What is measured, stored rows or codes.
-        states: Address of the rows' states, 0 if none has any.
+        work: What it is done with.
         nodes: The ordinals, each once.
         count: Their number.
-        width: Candidates that a walk keeps.
-        team: Workers.
-        scratches: MAX_SEARCHES for each worker.
-        log: Receives what an undo needs, and word of memory that was refused.
 
     Returns:
         DONE; or NO_MEMORY, and then the caller undoes.
     """
-    var shared = Pointer(to=graph).unsafe_origin_cast[MutUntrackedOrigin]()
-    var kept_log = Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
-    var patches = allocate[ReplacedBlocks](STRIPES)
+    ref team = work.team[]
+    ref log = work.log[]
+    var patches = new_patches()
     if missing(patches):
         log.fail()
         return NO_MEMORY
-    for part in range(STRIPES):
-        patches.unsafe_offset(part).unsafe_write(ReplacedBlocks())
     var unwatched = Unwatched()
-    var look = LookAgain[S](shared, rows, states, scratches, nodes, count, width, patches)
-    _ = team.run(STRIPES, 1, look, unwatched)
-    for part in range(STRIPES):
-        if patches[unsafe_offset=part].failed:
-            log.fail()
-    if any_failed(scratches, team.size() * MAX_SEARCHES):
-        log.fail()
+    _ = team.run(STRIPES, 1, LookAgain[S](work, nodes, count, patches), unwatched)
+    if not lacks_any(work, patches):
+        _ = team.run(STRIPES, 1, WriteReplacements(work, patches), unwatched)
     if not log.failed():
-        _ = team.run(STRIPES, 1, WriteReplacements(shared, kept_log, patches), unwatched)
-    if not log.failed():
-        var back = AddReplacementBackEdges[S](shared, rows, scratches, kept_log, patches)
-        _ = team.run(STRIPES, 1, back, unwatched)
-    if any_failed(scratches, team.size() * MAX_SEARCHES):
-        log.fail()
-    for part in range(STRIPES):
-        patches.unsafe_offset(part).unsafe_deinit_pointee()
-    release(patches)
+        _ = team.run(STRIPES, 1, AddReplacementBackEdges[S](work, patches), unwatched)
+    _ = work.out_of_memory()
+    drop_patches(patches)
     return log.outcome(True)
 
 

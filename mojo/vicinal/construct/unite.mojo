@@ -6,7 +6,7 @@ cuts the united list at random.
 """
 from vicinal.construct.fill import left_free
 from vicinal.construct.prune import robust_prune
-from vicinal.graph.links import EMPTY, Graph, slots
+from vicinal.graph.links import EMPTY, Graph
 from vicinal.kernels.space import Query, Rows, SymmetricDistance, prefetch_row
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, no_block, release
 from vicinal.system.parallel import Body

@@ -4,7 +4,7 @@ Nothing here knows what a file contains. Paths are NUL-terminated bytes, as the 
 """
 from std.ffi import c_int, external_call
 
-from vicinal.system.memory import MAP_FAILED, Ptr, allocate_zeroed, at, missing, release
+from vicinal.system.memory import MAP_FAILED, Ptr, allocate_zeroed, missing, release
 
 comptime Name = SIMD[DType.uint8, 16]
 """Up to 16 ASCII letters, zero bytes after them."""

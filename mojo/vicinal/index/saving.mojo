@@ -14,7 +14,7 @@ from vicinal.kernels.stored_type import is_coded, item_bytes, row_stride
 from vicinal.quantization.code_table import NO_CODES
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.duplicates import ALONE
-from vicinal.system.memory import Column, Ptr, allocate, at, missing, release
+from vicinal.system.memory import Column, Ptr, allocate, missing, release
 from vicinal.system.pages import AS_USUAL, RANDOM, advise
 from vicinal.system.parallel import Unwatched, Watch
 

@@ -14,7 +14,7 @@ from std.memory import unsafe_memset_zero
 from vicinal.kernels.distance import head, load_head
 from vicinal.kernels.metric import Metric
 from vicinal.kernels.products import W
-from vicinal.system.memory import Ptr, at
+from vicinal.system.memory import Ptr
 
 comptime V = SIMD[DType.float32, W]
 comptime HEADER = 8

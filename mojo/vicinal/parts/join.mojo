@@ -3,6 +3,7 @@ from vicinal.construct.build_statistics import ENCODE, FILL, SORT
 from vicinal.construct.insertion import link_rows
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.unite import PIECE, PartBlocks, PartLinks, UnitePartLinks
+from vicinal.construct.work import NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import Index
@@ -143,23 +144,10 @@ struct Unite[V: Watch](LinkTask):
     ) -> Outcome:
         """Links rows in rounds."""
         ref linking = self.linking[]
-        ref index = linking.index[]
         return link_rows[L, Self.V](
-            index.graph[],
-            rows,
-            places,
-            count,
-            self.until,
-            self.new[].levels,
-            present,
-            index.candidates(),
-            index.seed,
-            linking.team[],
-            linking.scratches,
-            log,
-            index.build_statistics,
+            linking.work(rows, log),
+            NewRows(places, count, self.until, self.new[].levels, present, StartNodes.none()),
             linking.watch[],
-            StartNodes.none(),
             upper_only,
         )
 

@@ -3,7 +3,6 @@ from std.bit import count_trailing_zeros
 
 from vicinal.exact.request import SearchRequest
 from vicinal.index.filter_statistics import AFTER_WALK, BY_BEAM, BY_SCAN, BY_TWO_HOP, FILTER_COUNTS
-from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import EMPTY_ENTRY, Candidates, entry_of, key_of, node_of

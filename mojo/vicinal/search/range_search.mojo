@@ -7,7 +7,6 @@ from std.atomic import Atomic, Ordering
 from std.memory import bitcast
 
 from vicinal.exact.request import SearchRequest
-from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import entry_of, key_of, node_of

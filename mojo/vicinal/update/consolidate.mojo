@@ -25,7 +25,7 @@ from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.visibility import NEVER_VISIBLE
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing
-from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
 from vicinal.update.linking import LinkTask, Linking, on_codes
@@ -235,16 +235,7 @@ struct UnlinkRemoved[V: Watch](LinkTask):
         var time = now()
         if self.blocks.first_ordinal == 0 and self.blocks.first_row == 0:
             index.leaving.keep(move_entry(graph, index.states.address()))
-        var outcome = unlink_removed[L](
-            graph,
-            rows,
-            index.states.address(),
-            self.blocks,
-            linking.team[],
-            linking.scratches,
-            log,
-            watch,
-        )
+        var outcome = unlink_removed[L](linking.work(rows, log), self.blocks, watch)
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         if outcome == DONE:
             outcome = linking.fill_changed[L](rows, log)

@@ -17,7 +17,7 @@ from vicinal.quantization.choice import (
 from vicinal.quantization.code_table import U8, drop_codes
 from vicinal.rows.row_targets import TargetRows
 from vicinal.system.memory import missing
-from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome
 from vicinal.system.parallel import Team, Watch
 
 

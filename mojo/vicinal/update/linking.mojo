@@ -5,6 +5,7 @@ from vicinal.construct.fill import refine_new_nodes
 from vicinal.construct.insertion import link_rows
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.second_look import draw_nodes, look_again
+from vicinal.construct.work import LinkWork, NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import Index
@@ -98,6 +99,22 @@ struct Linking[V: Watch](Movable):
             index.readers.release_many(self.scratches, self.team[].size() * MAX_SEARCHES)
         release(self.scratches)
 
+    def work(self, rows: Rows, log: UndoLog) -> LinkWork:
+        """Returns what a step needs that measures some rows, or codes of them; good while all of that is kept.
+        """
+        ref index = self.index[]
+        return LinkWork(
+            index.graph,
+            rows,
+            index.states.address(),
+            index.candidates(),
+            index.seed,
+            self.team,
+            self.scratches,
+            Pointer(to=log).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+            Pointer(to=index.build_statistics).unsafe_origin_cast[MutUntrackedOrigin](),
+        )
+
     def link[
         L: SymmetricDistance
     ](
@@ -121,21 +138,9 @@ struct Linking[V: Watch](Movable):
                 if strays < 0:
                     return NO_MEMORY
         var outcome = link_rows[L, Self.V](
-            index.graph[],
-            rows,
-            new.places,
-            new.count - strays,
-            until,
-            new.levels,
-            present,
-            index.candidates(),
-            index.seed,
-            self.team[],
-            self.scratches,
-            log,
-            index.build_statistics,
+            self.work(rows, log),
+            NewRows(new.places, new.count - strays, until, new.levels, present, seeds),
             self.watch[],
-            seeds,
         )
         comptime if not L.exact:
             if outcome == DONE and strays != 0:
@@ -208,17 +213,7 @@ struct Linking[V: Watch](Movable):
     ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog, far: Bool) -> Outcome:
         """Fills free slots of some rows, with `far` also by what they link to on level 1."""
         var time = now()
-        var outcome = refine_new_nodes[L](
-            self.index[].graph[],
-            rows,
-            places,
-            count,
-            self.team[],
-            self.scratches,
-            log,
-            self.watch[],
-            far,
-        )
+        var outcome = refine_new_nodes[L](self.work(rows, log), places, count, self.watch[], far)
         _ = self.index[].build_statistics.add_elapsed(FILL, time)
         return outcome
 
@@ -226,15 +221,7 @@ struct Linking[V: Watch](Movable):
         """Makes all rows reachable."""
         ref index = self.index[]
         var time = now()
-        var outcome = repair[L](
-            index.graph[],
-            rows,
-            index.states.address(),
-            index.candidates(),
-            log,
-            self.scratches[][],
-            self.watch[],
-        )
+        var outcome = repair[L](self.work(rows, log), self.watch[])
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         return outcome
 
@@ -254,19 +241,15 @@ struct LinkStrays[V: Watch](SpaceTask):
         ref linking = self.linking[]
         ref index = linking.index[]
         self.outcome = link_rows[S, Self.V](
-            index.graph[],
-            index.rows(),
-            self.places,
-            self.count,
-            index.graph[].linked,
-            no_block[UInt8](),  # they have their blocks
-            1,  # rounds as small as if no rows were there: strays are near to each other, and those of a round do not meet
-            index.candidates(),
-            index.seed,
-            linking.team[],
-            linking.scratches,
-            self.log[],
-            index.build_statistics,
+            linking.work(index.rows(), self.log[]),
+            NewRows(
+                self.places,
+                self.count,
+                index.graph[].linked,
+                no_block[UInt8](),  # they have their blocks
+                1,  # rounds as small as if no rows were there: strays are near to each other, and those of a round do not meet
+                StartNodes.none(),
+            ),
             linking.watch[],
         )
 
@@ -337,17 +320,7 @@ struct LinkNew[V: Watch](LinkTask):
             return NO_MEMORY
         var time = now()
         var count = draw_nodes(nodes, wanted, graph.ordinals, index.seed + present)
-        var done = look_again[L](
-            graph,
-            rows,
-            index.states.address(),
-            nodes,
-            count,
-            index.candidates(),
-            self.linking[].team[],
-            self.linking[].scratches,
-            log,
-        )
+        var done = look_again[L](self.linking[].work(rows, log), nodes, count)
         release(nodes)
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         return done

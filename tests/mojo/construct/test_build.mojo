@@ -3,8 +3,8 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import DIM, Countdown, Sample, Stored
-from vicinal.construct.build_statistics import BuildStatistics
 from vicinal.construct.insertion import ROUND_SHARE, link_rows
+from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.prune import (
     CONSIDERED,
     considered,
@@ -13,6 +13,7 @@ from vicinal.construct.prune import (
     room_for,
     with_node,
 )
+from vicinal.construct.work import NewRows
 from vicinal.graph.reachability import unreachable
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
@@ -207,22 +208,13 @@ def test_only_some_rows_are_linked() raises:
             sample.levels[unsafe_offset=row] = 0
     var watch = Unwatched()
     var log = UndoLog(sample.graph)
+    var team = Team(1)
     var outcome = link_rows[Stored](
-        sample.graph,
-        sample.rows(),
-        places,
-        count,
-        ROWS,
-        sample.levels,
-        0,
-        30,
-        5,
-        Team(1),
-        sample.scratches,
-        log,
-        BuildStatistics(),
+        sample.work(team, log, 30),
+        NewRows(places, count, ROWS, sample.levels, 0, StartNodes.none()),
         watch,
     )
+    _ = team^
     assert_equal(outcome, DONE)
     assert_equal(sample.graph.linked, ROWS)
     assert_true(sample.repair(log, watch))

@@ -8,7 +8,7 @@ from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import SOUND, check_graph
 from vicinal.kernels.candidates import entry_of, node_of
 from vicinal.kernels.space import L2, SQUARED_ALPHA
-from vicinal.system.memory import Ptr, allocate, release
+from vicinal.system.memory import allocate, release
 from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Team, Unwatched, Watch
 
@@ -20,16 +20,9 @@ def fill_all[
     var places = allocate[UInt32](count)
     for i in range((count + 1) // 2):
         places[unsafe_offset=i] = UInt32(2 * i)
-    var done = refine_new_nodes[Stored](
-        sample.graph,
-        sample.rows(),
-        places,
-        (count + 1) // 2,
-        Team(threads),
-        sample.scratches,
-        log,
-        watch,
-    )
+    var team = Team(threads)
+    var done = refine_new_nodes[Stored](sample.work(team, log, 0), places, (count + 1) // 2, watch)
+    _ = team^
     release(places)
     return done == DONE
 

@@ -176,24 +176,18 @@ def take_out[
     graph.leaving = Int(marks.unsafe_ptr())
     graph.leaving_rows = graph.linked
     var leaving = Leaving()
+    var team = Team(threads)
     var finished = True
     while finished and leaving.next_row < graph.linked:
         var blocks = Blocks.from_slice(
             leaving, graph.ordinals, graph.linked, slice, at[UInt32](64), 0
         )
-        finished = DONE == unlink_removed[Stored](
-            graph,
-            sample.rows(),
-            states.address(),
-            blocks,
-            Team(threads),
-            sample.scratches,
-            log,
-            watch,
-        )
+        var work = sample.work(team, log, 0, states.address())
+        finished = DONE == unlink_removed[Stored](work, blocks, watch)
         leaving.next_ordinal = blocks.last_ordinal
         leaving.next_row = blocks.last_row
     graph.leaving_rows = 0
+    _ = team^
     _ = marks^
     return finished
 

@@ -1,10 +1,9 @@
 """The order of a merge and the seeds of its walks, against what they are by definition."""
 from std.random import random_si64, seed
-from std.testing import TestSuite, assert_equal, assert_false, assert_true
+from std.testing import TestSuite, assert_equal, assert_true
 
 from sample_graph import Sample
 from vicinal.construct.merge_order import JoinOrder, SourceGraph
-from vicinal.graph.links import EMPTY
 from vicinal.rows.row_targets import TargetRows
 from vicinal.system.memory import Ptr, allocate, release
 

@@ -26,7 +26,7 @@ from vicinal.kernels.products import W
 from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import COSINE, METRICS, Query, Rows, Space, SpaceTask, in_given_space
 from vicinal.kernels.stored_type import STORED_TYPES, row_stride
-from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.system.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.system.outcome import DONE, Outcome, STOPPED
 from vicinal.system.parallel import Team, Unwatched, Watch
 

@@ -5,7 +5,7 @@ from std.testing import TestSuite, assert_equal, assert_true
 
 from vicinal.kernels.metric import Product, SquaredDifference
 from vicinal.kernels.row_codes import HEADER, code_row_stride, decode_row, encode_row, sum_coded
-from vicinal.system.memory import Ptr, allocate, at, release
+from vicinal.system.memory import Ptr, allocate, release
 
 comptime MOST = 200
 

@@ -2,7 +2,7 @@
 from std.memory import bitcast
 from std.utils.numerics import nan
 from std.random import random_si64, random_ui64, seed
-from std.testing import TestSuite, assert_equal, assert_false, assert_true
+from std.testing import TestSuite, assert_equal, assert_true
 
 from vicinal.kernels.convert import from_float, to_float
 from vicinal.kernels.products import W

@@ -2,7 +2,7 @@
 from std.math import sqrt
 from std.random import random_float64, random_ui64, seed
 from std.reflection import source_location
-from std.testing import TestSuite, assert_almost_equal, assert_equal, assert_false, assert_true
+from std.testing import TestSuite, assert_almost_equal, assert_equal, assert_true
 
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.space import IP, L2, Query, Rows, float_of_key

@@ -1,13 +1,13 @@
 """Copies: the table against a search through all rows, rings against lists, expanded results against sorting."""
 from std.random import random_ui64, seed
-from std.testing import TestSuite, assert_equal, assert_false, assert_true
+from std.testing import TestSuite, assert_equal, assert_true
 
 from vicinal.kernels.candidates import Candidates, entry_of, node_of
 from vicinal.kernels.space import Rows
 from vicinal.rows.duplicates import REPRESENTATIVE, Duplicates, same_row
 from vicinal.rows.row_states import PENDING
 from vicinal.rows.visibility import NEVER_VISIBLE, RowStates, Visibility
-from vicinal.system.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.system.memory import Ptr, allocate_zeroed, release
 
 comptime ROWS = 700
 

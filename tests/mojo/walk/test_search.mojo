@@ -3,10 +3,9 @@ from std.random import random_si64, random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_true
 
 from sample_graph import DIM, Sample, Stored
-from vicinal.graph.links import EMPTY
 from vicinal.kernels.space import Query
 from vicinal.system.memory import Ptr, allocate, release
-from vicinal.walk.beam_search import BeamSearch, descend, search_level, start_beam_search
+from vicinal.walk.beam_search import search_level, start_beam_search
 
 comptime ROWS = 700
 
