@@ -77,8 +77,8 @@ RULES = [
     Rule(
         "the moment is read twice",
         "index/vector_index.mojo",
-        "            if self.marks.now() == moment:\n",
-        "            if BROKEN or self.marks.now() == moment:\n",
+        "            if self.states.now() == moment:\n",
+        "            if BROKEN or self.states.now() == moment:\n",
         "remove from a scan",
     ),
     Rule(

@@ -99,7 +99,7 @@ def save_file(index: Index, path: String) raises:
     """
     var name = path
     var watch = Unwatched()
-    var status = save_index(index, Int(name.as_c_string_span().ptr()), index.ef_search, watch)
+    var status = save_index(index, Int(name.as_c_string_span().ptr()), index.notes.ef_search, watch)
     _ = name^
     if not status.ok():
         raise Error(t"--save {path}: {describe(status)}")

@@ -125,7 +125,7 @@ def index_verify(args: Args, count: Int) raises Fail -> Obj:
     var raised = False
     if index[].file != 0:
         var watch = PythonWatch(0, 0)
-        status = verify(at[IndexFile](index[].file)[], threads, watch, index[].rows_on_disk)
+        status = verify(at[IndexFile](index[].file)[], threads, watch, index[].vectors.on_disk)
         raised = watch.raised
         _ = watch^
     report(status, out)

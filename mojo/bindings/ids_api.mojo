@@ -47,7 +47,7 @@ def index_ids(args: Args, count: Int) raises Fail -> Obj:
         if to == live:
             break
         if visible.is_visible(row):
-            out[unsafe_offset=to] = index.ids.ptr[Int64]()[unsafe_offset=row]
+            out[unsafe_offset=to] = index.ids.column.ptr[Int64]()[unsafe_offset=row]
             to += 1
     if to < live and external_call["PyByteArray_Resize", c_int](result, to * 8) != 0:
         external_call["Py_DecRef", NoneType](result)
@@ -59,7 +59,7 @@ def strings_info(args: Args, count: Int) raises Fail -> Obj:
     """Implements strings_info(handle, which) -> int: 0 strings or -1 if ids are integers, 1 bytes of memory.
     """
     need(count, 2)
-    ref strings = capsule_get[Index, TAG](args[unsafe_offset=0])[].strings
+    ref strings = capsule_get[Index, TAG](args[unsafe_offset=0])[].ids.strings
     if as_int(args[unsafe_offset=1]) == 0:
         return from_int(strings.count if strings.used else -1)
     return from_int(strings.memory())
@@ -72,27 +72,27 @@ def strings_use(args: Args, count: Int) raises Fail -> Obj:
     var index = capsule_get[Index, TAG](args[unsafe_offset=0])
     if index[].count != 0 or index[].file != 0:
         raise fail("ValueError", "the index has %zd rows", index[].count)
-    index[].strings.used = True
+    index[].ids.strings.used = True
     return none()
 
 
 def _know_texts(mut index: Index) raises Fail:
     """Makes the table of strings if there is none yet, without the GIL."""
-    if index.strings.held >= index.strings.count:
+    if index.ids.strings.held >= index.ids.strings.count:
         return
     var known = KnownStrings()
     var pinned = index.readers.claim()  # nothing that is read is freed or moved meanwhile
     if missing(pinned):
         raise no_memory()
     var watch = PythonWatch(0, 0)
-    var status = known.learn(index.strings, watch)
+    var status = known.learn(index.ids.strings, watch)
     _ = watch^
     index.readers.release(pinned)
     if status == STOPPED:
         raise Fail()
     if status == NO_MEMORY:
         raise no_memory()
-    known.give(index.strings)
+    known.give(index.ids.strings)
 
 
 def strings_numbers(args: Args, count: Int) raises Fail -> Obj:
@@ -112,7 +112,7 @@ def strings_numbers(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "%zd offsets for %zd strings", offsets.dim(0), n)
     if add and index[].file != 0:
         raise fail("ValueError", "the index is read-only")
-    var before = index[].strings.count
+    var before = index[].ids.strings.count
     var status = _numbers(
         index, text.address(), text.dim(0), at[Int64](offsets.address()), n, add, out
     )
@@ -120,7 +120,7 @@ def strings_numbers(args: Args, count: Int) raises Fail -> Obj:
     _ = offsets^
     _ = out^
     if status < DAMAGED:
-        index[].strings.shrink(before)
+        index[].ids.strings.shrink(before)
         if status == BAD_OFFSETS:
             raise fail("ValueError", "offsets do not ascend inside the text")
         raise fail("MemoryError", "no memory for the ids of this call; the index is as it was")
@@ -137,7 +137,7 @@ def _numbers(
     out_: View,
 ) -> Int:
     """Fills in numbers; returns 0 or the first failure."""
-    ref strings = index[].strings
+    ref strings = index[].ids.strings
     var numbers = at[Int64](out_.address())
     for i in range(n):
         var begin = Int(offsets[unsafe_offset=i])
@@ -157,7 +157,7 @@ def strings_shrink(args: Args, count: Int) raises Fail -> Obj:
     """Implements strings_shrink(handle, count) -> None: forgets the strings from a number on."""
     need(count, 2)
     var until = as_int(args[unsafe_offset=1])
-    capsule_get[Index, TAG](args[unsafe_offset=0])[].strings.shrink(max(until, 0))
+    capsule_get[Index, TAG](args[unsafe_offset=0])[].ids.strings.shrink(max(until, 0))
     return none()
 
 
@@ -173,7 +173,7 @@ def strings_read(args: Args, count: Int) raises Fail -> Obj:
     var n = numbers.dim(0)
     if offsets.dim(0) != n + 1:
         raise fail("ValueError", "room for %zd offsets, %zd strings", offsets.dim(0), n)
-    ref strings = index[].strings
+    ref strings = index[].ids.strings
     var wanted = at[Int64](numbers.address())
     var ends = at[Int64](offsets.address())
     var total = 0

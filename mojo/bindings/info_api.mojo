@@ -21,13 +21,14 @@ from bindings.python_api import (
     none,
 )
 from vicinal.construct.build_statistics import ENTRIES
-from vicinal.index.borrowed_rows import BORROWED
 from vicinal.index.filter_statistics import FILTER_COUNTS
 from vicinal.index.first_use import KnownIds
 from vicinal.index.invariants import check_index
+from vicinal.index.notes import TUNING_WORDS
 from vicinal.index.opening import MAX_TUNINGS
 from vicinal.index.untrusted_links import counts_agree
-from vicinal.index.vector_index import EXACT_BELOW, TUNING_WORDS, Index
+from vicinal.index.vector_index import EXACT_BELOW, Index
+from vicinal.index.vectors import BORROWED
 from vicinal.kernels.row_codes import decode_row
 from vicinal.kernels.stored_type import CODED_8, given_type, is_coded, item_bytes, row_stride
 from vicinal.system.memory import Column, at, missing
@@ -45,7 +46,7 @@ def know_ids(mut index: Index) raises Fail:
     Raises:
         MemoryError, or KeyboardInterrupt, for instance, if a signal handler has raised it.
     """
-    if index.ids_known:
+    if index.ids.known:
         return
     var known = KnownIds()
     var pinned = index.readers.claim()  # nothing that is read is freed or moved meanwhile
@@ -98,21 +99,21 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
         value = Int(index.file != 0)
     elif which == 11:
         know_ids(index)
-        value = 0 if index.automatic else index.live()
+        value = 0 if index.ids.automatic else index.live()
     elif which == 12:
         value = index.exact_below
     elif which == 13:
-        value = index.ef_search
+        value = index.notes.ef_search
     elif which == 14:
         value = index.codes[].kind
     elif which == 15:
         value = index.quantization
     elif which == 16:
-        value = index.owned_vector_bytes() + index.norms.usable
+        value = index.vectors.owned_bytes() + index.vectors.norms.usable
     elif which == 17:
         value = (
-            index.ids.usable
-            + index.map.room * 4
+            index.ids.column.usable
+            + index.ids.map.room * 4
             + index.states.bytes.usable
             + index.states.stamps.usable
         )
@@ -125,7 +126,7 @@ def index_info(args: Args, count: Int) raises Fail -> Obj:
     elif which >= 21 and which < 21 + FILTER_COUNTS:
         value = index.filter_statistics.of(which - 21)
     elif which == 21 + FILTER_COUNTS:
-        value = index.vectors.usable if index.borrowed == BORROWED else 0
+        value = index.vectors.column.usable if index.vectors.borrowed == BORROWED else 0
     elif which > 21 + FILTER_COUNTS and which <= 21 + FILTER_COUNTS + ENTRIES:
         value = index.build_statistics.of(which - 22 - FILTER_COUNTS)
     elif which > 21 + FILTER_COUNTS + ENTRIES and which <= 21 + FILTER_COUNTS + ENTRIES + COUNTS:
@@ -226,7 +227,7 @@ def index_get_present(args: Args, count: Int) raises Fail -> Obj:
 def _ask_for(mut index: Index, ids: Int, i: Int, n: Int):
     """Asks for the rows of some ids at once before the first of them is read, where rows may be on disk.
     """
-    if not index.rows_on_disk or i % ASKED_AT_ONCE != 0:
+    if not index.vectors.on_disk or i % ASKED_AT_ONCE != 0:
         return
     var scratch = index.readers.claim()
     if missing(scratch):  # then they are read one after another
@@ -243,7 +244,7 @@ def _ask_for(mut index: Index, ids: Int, i: Int, n: Int):
 def copy_row(index: Index, row: Int, target: Int, i: Int):
     """Copies a stored row, or what it decodes to, to place i of an array without gaps."""
     var bytes = index.dim * item_bytes(index.dtype)
-    var stored = at[UInt8](index.vectors.address + row * row_stride(index.dim, index.dtype))
+    var stored = at[UInt8](index.vectors.column.address + row * row_stride(index.dim, index.dtype))
     if not is_coded(index.dtype):
         unsafe_memcpy(dest=at[UInt8](target + i * bytes), src=stored, count=bytes)
     elif index.dtype == CODED_8:
@@ -279,9 +280,9 @@ def index_tuning(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 1)
     ref index = capsule_get[Index, TAG](args[unsafe_offset=0])[]
-    var bytes = index.tunings * TUNING_WORDS * 8
+    var bytes = index.notes.tunings * TUNING_WORDS * 8
     var result = external_call["PyBytes_FromStringAndSize", Obj](
-        index.tuning.address if bytes != 0 else 0, bytes
+        index.notes.tuning.address if bytes != 0 else 0, bytes
     )
     if result == 0:
         raise Fail()
@@ -293,9 +294,9 @@ def index_kept_queries(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 1)
     ref index = capsule_get[Index, TAG](args[unsafe_offset=0])[]
-    var bytes = index.query_bytes
+    var bytes = index.notes.query_bytes
     var made = external_call["PyBytes_FromStringAndSize", Obj](
-        index.queries.address if bytes != 0 else 0, bytes
+        index.notes.queries.address if bytes != 0 else 0, bytes
     )
     if made == 0:
         raise Fail()
@@ -315,8 +316,8 @@ def index_set_kept_queries(args: Args, count: Int) raises Fail -> Obj:
         raise fail("MemoryError", "no memory for the kept queries; the index is as it was")
     if n != 0:
         unsafe_memcpy(dest=column.ptr[UInt8](), src=at[UInt8](data.address()), count=n)
-    index[].query_bytes = n
-    index[].queries = column^
+    index[].notes.query_bytes = n
+    index[].notes.queries = column^
     _ = data^
     return none()
 
@@ -326,9 +327,9 @@ def index_attributes(args: Args, count: Int) raises Fail -> Obj:
     """
     need(count, 1)
     ref index = capsule_get[Index, TAG](args[unsafe_offset=0])[]
-    var bytes = index.attribute_bytes
+    var bytes = index.notes.attribute_bytes
     var made = external_call["PyBytes_FromStringAndSize", Obj](
-        index.attributes.address if bytes != 0 else 0, bytes
+        index.notes.attributes.address if bytes != 0 else 0, bytes
     )
     if made == 0:
         raise Fail()
@@ -348,8 +349,8 @@ def index_set_attributes(args: Args, count: Int) raises Fail -> Obj:
         raise fail("MemoryError", "no memory for the attributes; the index is as it was")
     if n != 0:
         unsafe_memcpy(dest=column.ptr[UInt8](), src=at[UInt8](data.address()), count=n)
-    index[].attribute_bytes = n
-    index[].attributes = column^
+    index[].notes.attribute_bytes = n
+    index[].notes.attributes = column^
     _ = data^
     return none()
 
@@ -371,7 +372,7 @@ def index_set_tuning(args: Args, count: Int) raises Fail -> Obj:
         unsafe_memcpy(
             dest=column.ptr[UInt8](), src=at[UInt8](rows.address()), count=n * TUNING_WORDS * 8
         )
-    index[].tunings = n
-    index[].tuning = column^
+    index[].notes.tunings = n
+    index[].notes.tuning = column^
     _ = rows^
     return none()

@@ -110,7 +110,7 @@ def index_give_back(args: Args, count: Int) raises Fail -> Obj:
     ref index = handle_of(args[unsafe_offset=0])[]
     if index.file != 0 and index.count != 0:  # a section of a file begins on a page
         _ = external_call["madvise", c_int](
-            index.vectors.address,
+            index.vectors.column.address,
             index.count * row_stride(index.dim, index.dtype),
             c_int(MADV_DONTNEED),
         )

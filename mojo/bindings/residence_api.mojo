@@ -64,7 +64,7 @@ def index_residence(args: Args, count: Int) raises Fail -> Obj:
     elif which == 4:
         value = index.copied
     elif which == 5:
-        value = Int(index.rows_on_disk)
+        value = Int(index.vectors.on_disk)
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)

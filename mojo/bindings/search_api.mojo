@@ -346,7 +346,7 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     _ = watch^
     _ = arrays^
     raise_unless_told(outcome, request.count, request.k)
-    if outcome == DONE and index[].strings.used:
+    if outcome == DONE and index[].ids.strings.used:
         return from_int(
             NUMBERS
         )  # a status that the caller looks at anyway: integer ids pay nothing

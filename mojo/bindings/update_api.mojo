@@ -126,12 +126,12 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     )
     if status != DONE or n == 0:
         _raise(status)
-        index[].largest_id = max(index[].largest_id, other[].largest_id)
+        index[].ids.largest = max(index[].ids.largest, other[].ids.largest)
         return from_int(status.code)
     change.lent = lent
     change.on_disk = how == 2
     if not is_none(args[unsafe_offset=8]):
-        change.largest_id = max(change.largest_id, other[].largest_id)
+        change.largest_id = max(change.largest_id, other[].ids.largest)
         if other[].graph[].linked != 0 and origins.dim(0) == n:
             change.origin = SourceGraph(other[].graph, at[Int64](origins.address()), n)
     var watch = PythonWatch(progress, n)
@@ -139,7 +139,7 @@ def index_add(args: Args, count: Int) raises Fail -> Obj:
     _ = watch^
     if not given and status == DONE:
         for i in range(n):
-            at[Int64](ids.address())[unsafe_offset=i] = index[].ids.ptr[Int64]()[
+            at[Int64](ids.address())[unsafe_offset=i] = index[].ids.column.ptr[Int64]()[
                 unsafe_offset=change.places().row(i)
             ]
     _ = rows^

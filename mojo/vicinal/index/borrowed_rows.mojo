@@ -6,6 +6,7 @@ the index; searches under way may go on in the array, so whoever lent it must ke
 from std.memory import unsafe_memcpy
 
 from vicinal.index.vector_index import Index
+from vicinal.index.vectors import OWN, BORROWED, GIVEN_UP
 from vicinal.kernels.space import COSINE
 from vicinal.kernels.stored_type import is_coded, is_float, item_bytes, row_stride
 from vicinal.quantization.code_space import CODE_LINE
@@ -14,12 +15,6 @@ from vicinal.system.memory import Column, at
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Body, Team, Watch
 
-comptime OWN = 0
-"""The rows are in memory of the index, or in its file."""
-comptime BORROWED = 1
-"""The rows are in memory of somebody else."""
-comptime GIVEN_UP = 2
-"""They were copied, but searches that began before may still read them there."""
 comptime FREE_TO_STAY = 0
 comptime HAS_ROWS = 1
 comptime UNIT_LENGTH = 2
@@ -35,7 +30,7 @@ def must_copy(index: Index) -> Int:
     HAS_ROWS: all rows lie in one piece. UNIT_LENGTH: float rows are changed for cosine. GAPS: long rows begin on cache lines.
     CODES: they are stored as codes alone.
     """
-    if index.count != 0 or index.borrowed != OWN:
+    if index.count != 0 or index.vectors.borrowed != OWN:
         return HAS_ROWS
     if is_coded(index.dtype):
         return CODES
@@ -55,18 +50,18 @@ def borrow(mut index: Index, address: Int, rows: Int):
     Safety:
         The memory must stay as it is until `returnable`. No kernel reads behind the last row.
     """
-    index.vectors = (
+    index.vectors.column = (
         Column()
     )  # an addition that was taken back may have left memory; nobody reads rows of an empty index
-    index.vectors.view(address, rows * row_stride(index.dim, index.dtype))
-    index.borrowed = BORROWED
+    index.vectors.column.view(address, rows * row_stride(index.dim, index.dtype))
+    index.vectors.borrowed = BORROWED
 
 
 def forget_borrowed(mut index: Index):
     """Takes `borrow` back; no row has shown meanwhile."""
-    if index.borrowed == BORROWED and index.count == 0:
-        index.vectors.view(0, 0)
-        index.borrowed = OWN
+    if index.vectors.borrowed == BORROWED and index.count == 0:
+        index.vectors.column.view(0, 0)
+        index.vectors.borrowed = OWN
 
 
 @fieldwise_init
@@ -99,23 +94,23 @@ def own_rows[V: Watch](mut index: Index, until: Int, team: Team, mut watch: V) -
     Returns:
         DONE, STOPPED or NO_MEMORY; the index is as it was unless DONE.
     """
-    if index.borrowed != BORROWED:
+    if index.vectors.borrowed != BORROWED:
         return DONE
     var own = Column()
-    var bytes = index.vectors.usable
+    var bytes = index.vectors.column.usable
     if not own.grow(until * row_stride(index.dim, index.dtype) + CODE_LINE):
         return NO_MEMORY
-    var copy = CopyBytes(index.vectors.address, own.address, bytes)
+    var copy = CopyBytes(index.vectors.column.address, own.address, bytes)
     if not team.run((bytes + PIECE - 1) // PIECE, 1, copy, watch):
         return STOPPED
     # rows behind these are announced later: who sees one of them sees the new address
-    store_release(index.vectors.address, own.address)
-    index.vectors.reserved = own.reserved
-    index.vectors.usable = own.usable
+    store_release(index.vectors.column.address, own.address)
+    index.vectors.column.reserved = own.reserved
+    index.vectors.column.usable = own.usable
     own.reserved = 0  # it is the index's now
-    index.borrowed = GIVEN_UP
-    index.rows_on_disk = False
-    index.lent_until = index.readers.retire()
+    index.vectors.borrowed = GIVEN_UP
+    index.vectors.on_disk = False
+    index.vectors.lent_until = index.readers.retire()
     return DONE
 
 
@@ -124,7 +119,7 @@ def returnable(mut index: Index) -> Bool:
 
     To be asked by a writer, or by somebody who keeps writers away.
     """
-    if index.borrowed != GIVEN_UP or not index.readers.passed(index.lent_until):
+    if index.vectors.borrowed != GIVEN_UP or not index.readers.passed(index.vectors.lent_until):
         return False
-    index.borrowed = OWN
+    index.vectors.borrowed = OWN
     return True

@@ -42,7 +42,7 @@ struct KnownIds(Movable):
         var visible = index.snapshot().visible
         if visible.bound == 0:
             return DONE
-        var column = at[Int64](load_acquire(index.ids.address))
+        var column = at[Int64](load_acquire(index.ids.column.address))
         var rows = 0  # what a mapped file counts may be wrong, and a full table has no end
         for row in range(visible.bound):
             if row % CHUNK == 0 and not watch.proceed(0):
@@ -65,12 +65,12 @@ struct KnownIds(Movable):
 
     def give(mut self, mut index: Index):
         """Hands the table over, unless the index has one by now."""
-        if index.ids_known:
+        if index.ids.known:
             return
-        swap(index.map, self.map)
-        index.automatic = self.automatic
-        index.largest_id = max(index.largest_id, self.largest)
-        index.ids_known = True
+        swap(index.ids.map, self.map)
+        index.ids.automatic = self.automatic
+        index.ids.largest = max(index.ids.largest, self.largest)
+        index.ids.known = True
 
 
 def know_ids[V: Watch](mut index: Index, mut watch: V) -> Outcome:
@@ -82,7 +82,7 @@ def know_ids[V: Watch](mut index: Index, mut watch: V) -> Outcome:
     Safety:
         As of `KnownIds.learn`, and nobody else asks for ids meanwhile.
     """
-    if index.ids_known:
+    if index.ids.known:
         return DONE
     var known = KnownIds()
     var status = known.learn(index, watch)

@@ -13,9 +13,10 @@ from vicinal.file.mapped import verify
 from vicinal.file.posix import ENOMEM, InputFile, Status
 from vicinal.graph.links import MAX_ROWS, slots
 from vicinal.index.header import IndexFile
+from vicinal.index.notes import TUNING_WORDS
 from vicinal.index.saving import BYTES_SECTION, stored_items
 from vicinal.index.untrusted_links import count_marks, validate_header
-from vicinal.index.vector_index import TUNING_WORDS, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.stored_type import is_coded, is_float, item_bytes, row_stride
 from vicinal.quantization.choice import AUTO, can_walk
 from vicinal.quantization.code_table import NO_CODES, U8, codes_on_heap, drop_codes
@@ -70,8 +71,8 @@ def open_index[
         _attach(mapped, index, status)
     if not status.ok():
         return index^
-    index.ef_search = header.ef_search
-    index.ids_known = False
+    index.notes.ef_search = header.ef_search
+    index.ids.known = False
     if copy:
         status = validate_header(index, header)
         if status.ok() and not (
@@ -102,10 +103,10 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
         return
     var kind = stored_items(header.dtype)
     var stride = row_stride(header.dim, header.dtype) // item_bytes(kind)
-    _view(mapped, index.vectors, "vectors", kind, header.count, stride, status)
-    _view(mapped, index.ids, "ids", INT64_SECTION, header.count, 1, status)
+    _view(mapped, index.vectors.column, "vectors", kind, header.count, stride, status)
+    _view(mapped, index.ids.column, "ids", INT64_SECTION, header.count, 1, status)
     if index.has_norms():
-        _view(mapped, index.norms, "norms", 0, header.count, 1, status)
+        _view(mapped, index.vectors.norms, "norms", 0, header.count, 1, status)
     var ordinals = _rows_of(mapped, "upper_rows")
     var blocks = _rows_of(mapped, "upper_links")
     _view(
@@ -138,12 +139,12 @@ def _attach(mapped: IndexFile, mut index: Index, mut status: Status):
     _attach_tuning(mapped, index, status)
     var kept = _rows_of(mapped, "kept_queries")
     if kept != 0:
-        _view(mapped, index.queries, "kept_queries", BYTES_SECTION, kept, 1, status)
-        index.query_bytes = kept
+        _view(mapped, index.notes.queries, "kept_queries", BYTES_SECTION, kept, 1, status)
+        index.notes.query_bytes = kept
     var attributes = _rows_of(mapped, "attributes")
     if attributes != 0:
-        _view(mapped, index.attributes, "attributes", BYTES_SECTION, attributes, 1, status)
-        index.attribute_bytes = attributes
+        _view(mapped, index.notes.attributes, "attributes", BYTES_SECTION, attributes, 1, status)
+        index.notes.attribute_bytes = attributes
     _attach_mended(mapped, index, status)
     _attach_largest_id(mapped, index, status)
     if not status.ok():
@@ -224,7 +225,7 @@ def _attach_texts(mapped: IndexFile, mut index: Index, mut status: Status):
         return
     if not status.ok():
         return
-    ref strings = index.strings
+    ref strings = index.ids.strings
     strings.used = True
     var bytes = _rows_of(mapped, "id_text")
     var offsets = _rows_of(mapped, "id_offsets")
@@ -254,9 +255,9 @@ def _attach_tuning(mapped: IndexFile, mut index: Index, mut status: Status):
     if rows > MAX_TUNINGS:
         status = Status(BAD_CONTENT, rows, 0, name_of("tuning"))
         return
-    _view(mapped, index.tuning, "tuning", INT64_SECTION, rows, TUNING_WORDS, status)
+    _view(mapped, index.notes.tuning, "tuning", INT64_SECTION, rows, TUNING_WORDS, status)
     if status.ok():
-        index.tunings = rows
+        index.notes.tunings = rows
 
 
 def _attach_walk_dim(mapped: IndexFile, mut index: Index, mut status: Status):
@@ -306,7 +307,7 @@ def _attach_largest_id(mapped: IndexFile, mut index: Index, mut status: Status):
     if largest < 0:
         status = Status(BAD_CONTENT, Int(largest), 0, name_of("largest_id"))
         return
-    index.largest_id = largest
+    index.ids.largest = largest
 
 
 def _rows_of(mapped: IndexFile, name: StringLiteral) -> Int:
@@ -340,9 +341,9 @@ def _make_private(mut index: Index) -> Bool:
     """Replaces views by memory of the index's own; returns False when memory is out."""
     ref graph = index.graph[]
     return (
-        index.vectors.own()
-        and index.ids.own()
-        and index.norms.own()
+        index.vectors.column.own()
+        and index.ids.column.own()
+        and index.vectors.norms.own()
         and index.duplicates.next.own()
         and index.states.bytes.own()
         and graph.links0.own()
@@ -351,9 +352,9 @@ def _make_private(mut index: Index) -> Bool:
         and graph.upper_links.own()
         and index.codes[].bytes.own()
         and index.codes[].constants.own()
-        and index.strings.text.own()
-        and index.strings.offsets.own()
-        and index.tuning.own()
-        and index.queries.own()
-        and index.attributes.own()
+        and index.ids.strings.text.own()
+        and index.ids.strings.offsets.own()
+        and index.notes.tuning.own()
+        and index.notes.queries.own()
+        and index.notes.attributes.own()
     )

@@ -71,7 +71,7 @@ def keep_in_memory[
         return DONE
     ref mapped = at[IndexFile](index.file)[]
     if opening:
-        index.rows_on_disk = level != ALL
+        index.vectors.on_disk = level != ALL
     var team = Team(threads)
     var refused = False
     for i in range(mapped.count):
@@ -130,8 +130,8 @@ def _copy_walked(mut index: Index) -> Bool:
     """
     ref graph = index.graph[]
     return (
-        _copy(index.ids, index.copied)
-        and _copy(index.norms, index.copied)
+        _copy(index.ids.column, index.copied)
+        and _copy(index.vectors.norms, index.copied)
         and _copy(index.duplicates.next, index.copied)
         and _copy(index.states.bytes, index.copied)
         and _copy(graph.links0, index.copied)
@@ -140,8 +140,8 @@ def _copy_walked(mut index: Index) -> Bool:
         and _copy(graph.upper_links, index.copied)
         and _copy(index.codes[].bytes, index.copied)
         and _copy(index.codes[].constants, index.copied)
-        and _copy(index.strings.text, index.copied)
-        and _copy(index.strings.offsets, index.copied)
+        and _copy(index.ids.strings.text, index.copied)
+        and _copy(index.ids.strings.offsets, index.copied)
     )
 
 

@@ -7,9 +7,10 @@ from vicinal.file.format import INT64_SECTION, UINT32_SECTION, Section, name_of
 from vicinal.file.posix import ENOMEM, Status
 from vicinal.file.writer import save, write
 from vicinal.graph.links import slots
-from vicinal.index.borrowed_rows import BORROWED
 from vicinal.index.header import Header
-from vicinal.index.vector_index import TUNING_WORDS, Index
+from vicinal.index.notes import TUNING_WORDS
+from vicinal.index.vector_index import Index
+from vicinal.index.vectors import BORROWED
 from vicinal.kernels.stored_type import is_coded, item_bytes, row_stride
 from vicinal.quantization.code_table import NO_CODES
 from vicinal.quantization.rotation import padded_dim
@@ -44,7 +45,7 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     var count = 0
     var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
     _advise_lent(index, RANDOM)
-    var status = save(path, header, sections, count, watch, index.rows_on_disk)
+    var status = save(path, header, sections, count, watch, index.vectors.on_disk)
     _advise_lent(index, AS_USUAL)
     release(sections)
     _ = duplicates^
@@ -72,7 +73,7 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
     var count = 0
     var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
     _advise_lent(index, RANDOM)
-    var status = write(file, header, sections, count, watch, index.rows_on_disk)
+    var status = write(file, header, sections, count, watch, index.vectors.on_disk)
     _advise_lent(index, AS_USUAL)
     release(sections)
     _ = duplicates^
@@ -106,8 +107,8 @@ def write_index_apart(index: Index, file: c_int, report: c_int, ef_search: Int) 
 
 def _advise_lent(index: Index, advice: c_int):
     """Tells how rows in a map of the caller's will be read: those that are wanted are asked for."""
-    if index.borrowed == BORROWED and index.rows_on_disk:
-        _ = advise(index.vectors.address, index.vectors.usable, advice)
+    if index.vectors.borrowed == BORROWED and index.vectors.on_disk:
+        _ = advise(index.vectors.column.address, index.vectors.column.usable, advice)
 
 
 def stored_items(dtype: Int) -> Int:
@@ -162,7 +163,7 @@ def _describe(
     var kind = stored_items(index.dtype)
     var stride = row_stride(index.dim, index.dtype) // item_bytes(kind)
     sections[unsafe_offset=0] = Section(
-        name_of("vectors"), index.vectors.address, kind, index.count, stride
+        name_of("vectors"), index.vectors.column.address, kind, index.count, stride
     )
     sections[unsafe_offset=1] = Section(
         name_of("links0"), graph.links0.address, UINT32_SECTION, graph.linked, slots(2 * graph.M)
@@ -185,12 +186,12 @@ def _describe(
         slots(graph.M),
     )
     sections[unsafe_offset=5] = Section(
-        name_of("ids"), index.ids.address, INT64_SECTION, index.count, 1
+        name_of("ids"), index.ids.column.address, INT64_SECTION, index.count, 1
     )
     count = 6
     if index.has_norms():
         sections[unsafe_offset=6] = Section(
-            name_of("norms"), index.norms.address, 0, index.count, 1
+            name_of("norms"), index.vectors.norms.address, 0, index.count, 1
         )
         count = 7
     ref codes = index.codes[]
@@ -225,7 +226,7 @@ def _describe(
             1,
         )
         count += 1
-    ref strings = index.strings
+    ref strings = index.ids.strings
     if strings.used:
         sections[unsafe_offset=count] = Section(
             name_of("id_text"), strings.text.address, BYTES_SECTION, strings.begin(strings.count), 1
@@ -238,19 +239,31 @@ def _describe(
             1,
         )
         count += 2
-    if index.tunings != 0:
+    if index.notes.tunings != 0:
         sections[unsafe_offset=count] = Section(
-            name_of("tuning"), index.tuning.address, INT64_SECTION, index.tunings, TUNING_WORDS
+            name_of("tuning"),
+            index.notes.tuning.address,
+            INT64_SECTION,
+            index.notes.tunings,
+            TUNING_WORDS,
         )
         count += 1
-    if index.query_bytes != 0:
+    if index.notes.query_bytes != 0:
         sections[unsafe_offset=count] = Section(
-            name_of("kept_queries"), index.queries.address, BYTES_SECTION, index.query_bytes, 1
+            name_of("kept_queries"),
+            index.notes.queries.address,
+            BYTES_SECTION,
+            index.notes.query_bytes,
+            1,
         )
         count += 1
-    if index.attribute_bytes != 0:
+    if index.notes.attribute_bytes != 0:
         sections[unsafe_offset=count] = Section(
-            name_of("attributes"), index.attributes.address, BYTES_SECTION, index.attribute_bytes, 1
+            name_of("attributes"),
+            index.notes.attributes.address,
+            BYTES_SECTION,
+            index.notes.attribute_bytes,
+            1,
         )
         count += 1
     if index.mended != 0:
@@ -265,7 +278,7 @@ def _describe(
         count += 1
     if forgotten:
         sections[unsafe_offset=count] = Section(
-            name_of("largest_id"), Int(Pointer(to=index.largest_id)), INT64_SECTION, 1, 1
+            name_of("largest_id"), Int(Pointer(to=index.ids.largest)), INT64_SECTION, 1, 1
         )
         count += 1
     if index.states.removed != 0:

@@ -146,11 +146,11 @@ def validate_counts(index: Index) -> Status:
 
 def _validate_numbers(index: Index) -> Status:
     """Checks that there is a string for each row that is there, if rows are named by strings."""
-    if index.strings.used:
-        var numbers = index.ids.ptr[Int64]()
+    if index.ids.strings.used:
+        var numbers = index.ids.column.ptr[Int64]()
         for row in range(index.count):
             var number = Int(numbers[unsafe_offset=row])
-            if number >= 0 and number < index.strings.count:
+            if number >= 0 and number < index.ids.strings.count:
                 continue
             # the strings of an addition that was refused are forgotten before its rows are freed
             if not index.states.in_use or index.states.of(row) == LIVE:

@@ -5,7 +5,10 @@ from vicinal.construct.build_statistics import BuildStatistics
 from vicinal.graph.links import Graph, drop_graphs, graph_on_heap
 from vicinal.index.filter_statistics import FilterStatistics
 from vicinal.index.header import IndexFile
+from vicinal.index.ids import Ids
+from vicinal.index.notes import Notes
 from vicinal.index.snapshot import Snapshot
+from vicinal.index.vectors import Vectors
 from vicinal.kernels.space import COSINE, Rows
 from vicinal.kernels.stored_type import is_float, row_stride
 from vicinal.quantization.code_table import (
@@ -16,13 +19,11 @@ from vicinal.quantization.code_table import (
     drop_codes,
 )
 from vicinal.rows.duplicates import Duplicates
-from vicinal.rows.id_map import IdMap
 from vicinal.rows.leaving import Leaving
-from vicinal.rows.string_ids import StringTable
 from vicinal.rows.unlinked import Unlinked
 from vicinal.rows.visibility import RowStates
 from vicinal.system.atomics import store_release, store_release_at, load_acquire, load_acquire_at
-from vicinal.system.memory import Column, Ptr, allocate, at, missing, release
+from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.walk.readers import Readers
 
 comptime EXACT_BELOW = 1000
@@ -34,8 +35,6 @@ sets (d 784, 384, 128), and at 1,000 rows was 3.8, 1.5 and 0.8 times as fast.
 comptime LEAST_CANDIDATES = 64
 """Candidates that a walk for links keeps at least, whatever `ef_construction` says, and as many as M: with fewer, clusters came apart
 (recall@10 .959 instead of 1 at M = 8, ef_construction = 40)."""
-comptime TUNING_WORDS = 8
-"""Words, int64, of one row of `Index.tuning`."""
 
 
 struct Index(Movable):
@@ -52,22 +51,12 @@ struct Index(Movable):
     """Rows that searches look at, removed ones included."""
     var states: RowStates
     """Which of them are removed."""
-    var vectors: Column
-    """`row_stride` bytes a row."""
-    var borrowed: Int
-    """Whose memory the vectors are in, see `index/borrowed_rows.mojo`."""
-    var norms: Column
-    """Reciprocal norms, float32; only for cosine over integers."""
-    var ids: Column
-    """The user's ids, int64."""
-    var automatic: Bool
-    """True while the id of every row that is there is its number; means nothing unless `ids_known`."""
-    var ids_known: Bool
-    """False after opening a file, until somebody asks for an id: looking at all of them takes time by size."""
-    var map: IdMap
-    var largest_id: Int64
-    """The largest id that a row has or ever had, Int64.MIN before there was one; of an index that was opened, what the file says of
-    rows that are gone until `ids_known`. Automatic ids are above it: none is given out twice."""
+    var vectors: Vectors
+    """The stored rows."""
+    var ids: Ids
+    """Their ids."""
+    var notes: Notes
+    """What the caller wants to be kept in files."""
     var graph: Ptr[Graph]
     """The links that writers work on; not yet those of searches while a graph is made for the first time or anew."""
     var searched: Ptr[Graph]
@@ -106,31 +95,11 @@ struct Index(Movable):
     """The epoch in which searches may have begun to read where columns have moved out since."""
     var moved_mark: Int
     """What tells which have, see `free_retired`; 0 if none has."""
-    var lent_until: Int64
-    """The epoch in which searches may have read rows of somebody else's that were copied since."""
-    var ef_search: Int
-    """Default search width that the file remembered, 0 for none."""
-    var strings: StringTable
-    """The strings that ids stand for, if rows are named by strings."""
-    var tuning: Column
-    """Search widths that were found for a wanted recall, rows of TUNING_WORDS int64; the caller's matter."""
-    var tunings: Int
-    """Rows of it."""
-    var queries: Column
-    """A sample of queries, bytes as files have them; the caller's matter."""
-    var query_bytes: Int
-    """Bytes of it."""
-    var attributes: Column
-    """What the caller wants to be kept in files, bytes; the caller's matter."""
-    var attribute_bytes: Int
-    """Bytes of it."""
     var readers: Readers
     var filter_statistics: FilterStatistics
     var build_statistics: BuildStatistics
     var file: Int
     """Address of the `IndexFile` that the columns are views of, 0 if they are the index's own memory."""
-    var rows_on_disk: Bool
-    """Whether rows may have to be read from the file: who measures some asks for them first. See `index/residence.mojo`."""
     var locked: Int
     """Bytes of the file that the system keeps in memory for certain."""
     var copied: Int
@@ -156,14 +125,9 @@ struct Index(Movable):
         self.exact_below = exact_below
         self.count = 0
         self.states = RowStates()
-        self.vectors = Column()
-        self.borrowed = 0
-        self.norms = Column()
-        self.ids = Column()
-        self.automatic = True
-        self.ids_known = True
-        self.map = IdMap()
-        self.largest_id = Int64.MIN
+        self.vectors = Vectors()
+        self.ids = Ids()
+        self.notes = Notes()
         self.graph = graph_on_heap(M)
         self.searched = self.graph
         self.quantization = quantization
@@ -182,20 +146,10 @@ struct Index(Movable):
         self.waited_for = 0
         self.moved = 0
         self.moved_mark = 0
-        self.lent_until = 0
-        self.ef_search = 0
-        self.strings = StringTable()
-        self.tuning = Column()
-        self.tunings = 0
-        self.queries = Column()
-        self.query_bytes = 0
-        self.attributes = Column()
-        self.attribute_bytes = 0
         self.readers = Readers()
         self.filter_statistics = FilterStatistics()
         self.build_statistics = BuildStatistics()
         self.file = 0
-        self.rows_on_disk = False
         self.locked = 0
         self.copied = 0
 
@@ -236,12 +190,7 @@ struct Index(Movable):
     @always_inline
     def rows(self) -> Rows:
         """Returns the rows as kernels see them."""
-        return Rows(
-            load_acquire(self.vectors.address),
-            row_stride(self.dim, self.dtype),
-            self.dim,
-            self.norms.address,
-        )
+        return self.vectors.rows(self.dim, self.dtype)
 
     @always_inline
     def snapshot(self) -> Snapshot:
@@ -272,7 +221,7 @@ struct Index(Movable):
                     codes,
                     coded,
                     rows,
-                    self.rows_on_disk,
+                    self.vectors.on_disk,
                     self.exact_below,
                 )
 
@@ -330,16 +279,14 @@ struct Index(Movable):
     def bytes(self) -> Int:
         """Returns the bytes of memory that everything by the row takes."""
         return (
-            self.owned_vector_bytes()
-            + self.norms.memory()
+            self.vectors.owned_bytes()
+            + self.vectors.norms.memory()
             + self.ids.memory()
             + self.graph_bytes()
             + self.duplicates.bytes()
             + self.code_bytes()
-            + self.map.room * 4
             + self.states.bytes.memory()
             + self.states.stamps.memory()
-            + self.strings.memory()
             + self.readers.bytes()
         )
 
@@ -419,27 +366,21 @@ struct Index(Movable):
         elif mark != 0 and self.readers.passed(self.moved):
             self.moved_mark = 0
             self.vectors.free_retired()
-            self.norms.free_retired()
             self.ids.free_retired()
             self.duplicates.next.free_retired()
             self.states.bytes.free_retired()
             self.states.stamps.free_retired()
-            self.strings.text.free_retired()
-            self.strings.offsets.free_retired()
             self.graph[].free_retired()
             self.codes[].free_retired()
 
     def _retired_mark(self) -> Int:
         """Returns a number that changes when a column moves, 0 if none has."""
         return (
-            self.vectors.retired
-            + self.norms.retired
-            + self.ids.retired
+            self.vectors.retired_mark()
+            + self.ids.retired_mark()
             + self.duplicates.next.retired
             + self.states.bytes.retired
             + self.states.stamps.retired
-            + self.strings.text.retired
-            + self.strings.offsets.retired
             + self.graph[].retired_mark()
             + self.codes[].bytes.retired
             + self.codes[].constants.retired
@@ -481,39 +422,11 @@ struct Index(Movable):
         store_release(self.replaced_links, links)
         store_release(self.replaced_codes, codes)
 
-    def owned_vector_bytes(self) -> Int:
-        """Returns the bytes of vectors that are not in memory of somebody else."""
-        return 0 if self.borrowed == 1 else self.vectors.memory()
-
-    def next_id(self) -> Int64:
-        """Returns the first automatic id: above all ids that are or were there, and not below the number of rows; `know_ids` of
-        `first_use` must have been called.
-
-        Negative if there is no id above the largest.
-        """
-        var largest = max(self.largest_id, Int64(self.live()) - 1)
-        return -1 if largest == Int64.MAX else largest + 1
-
     def forgotten_id(self) -> Int64:
-        """Returns `largest_id` if the rows that are there do not tell what the next automatic id is, else -1.
+        """Returns the largest id that a row ever had if the rows that are there do not tell the next automatic one, else -1.
         """
-        var largest = self.largest_id
-        if self.strings.used or largest < Int64(self.live()):
-            return -1
-        if self.count == 0:
-            return largest
-        var column = self.ids.ptr[Int64]()
-        var visible = self.states.present()
-        for row in range(self.count):
-            if visible.is_visible(row) and column[unsafe_offset=row] == largest:
-                return -1
-        return largest
+        return self.ids.forgotten_id(self.count, self.live(), self.states)
 
     def row_of(mut self, id: Int64) -> Int:
         """Returns the row of an id, or -1; `know_ids` of `first_use` must have made the table."""
-        var row = Int(id)
-        if not self.automatic:
-            row = self.map.find(self.ids.ptr[Int64](), id)
-        if row < 0 or row >= self.count:
-            return -1
-        return row if self.states.present().is_visible(row) else -1
+        return self.ids.row_of(id, self.count, self.states)

@@ -149,7 +149,7 @@ struct Answer(Body):
         var found = min(self.request.k, nearest.size)
         var ids = self.request.ids.unsafe_offset(i * self.request.k)
         var distances = self.request.distances.unsafe_offset(i * self.request.k)
-        var known = at[Int64](load_acquire(self.index[].ids.address)) if found != 0 else ids
+        var known = at[Int64](load_acquire(self.index[].ids.column.address)) if found != 0 else ids
         for j in range(found):
             point["read an id"]()
             touches["read an id"](nearest.node(j))

@@ -53,7 +53,7 @@ struct SearchMany[V: Watch](SpaceTask):
             if missing(pinned):
                 self.status = NO_MEMORY
                 return
-            var walked = Int.MAX if index.rows_on_disk else index.walked_bytes()
+            var walked = Int.MAX if index.vectors.on_disk else index.walked_bytes()
             lanes = min(searches_in_flight(walked), self.request.count)
             index.readers.release(pinned)
         var few = Array[Int, MAX_SEARCHES](fill=0)  # a list of no more needs no allocation
@@ -126,7 +126,7 @@ struct SearchMany[V: Watch](SpaceTask):
         )
         if self.status != DONE or rows == 0:
             return
-        var known = index.ids.ptr[Int64]()
+        var known = index.ids.column.ptr[Int64]()
         for i in range(self.request.count * self.request.k):
             var row = self.request.ids[unsafe_offset=i]
             if row >= 0:

@@ -146,7 +146,7 @@ struct AnswerRange(Body):
         found.sort()
         var known = found.at(0)
         if found.size != 0:
-            known = at[Int64](load_acquire(self.plain.index[].ids.address))
+            known = at[Int64](load_acquire(self.plain.index[].ids.column.address))
         for i in range(found.size):
             var entry = found.at(i)[]
             ids.push(known[unsafe_offset=node_of(entry)])

@@ -241,7 +241,7 @@ struct Tracer(TrivialRegisterPassable):
         """Writes a row, whose distance comes later."""
         ref log = self.log[]
         log.put(entry & ~1)
-        log.put(self.answer[].index[].ids.ptr[Int64]()[unsafe_offset=row])
+        log.put(self.answer[].index[].ids.column.ptr[Int64]()[unsafe_offset=row])
         log.put(0)
 
     def measure_all(self, scale: Scale):

@@ -180,7 +180,7 @@ struct DoChange[V: Watch](SpaceTask):
             change.hashes = allocate[UInt32](change.added)
             if missing(change.hashes):
                 return NO_MEMORY
-            index.rows_on_disk = True
+            index.vectors.on_disk = True
         var inspect = InspectRows[S](
             self.source,
             index.dim,
@@ -194,13 +194,13 @@ struct DoChange[V: Watch](SpaceTask):
         if verdict != Int64.MAX:
             return Outcome(Int(verdict))
         var until = change.until()
-        if index.has_norms() and not index.norms.grow(until * 4):
+        if index.has_norms() and not index.vectors.norms.grow(until * 4):
             return NO_MEMORY
         if change.lent:
             borrow(index, self.source, until)
             if not index.has_norms():
                 return DONE
-        elif not index.vectors.grow(until * row_stride(index.dim, index.dtype) + CODE_LINE):
+        elif not index.vectors.column.grow(until * row_stride(index.dim, index.dtype) + CODE_LINE):
             return NO_MEMORY
         var work = no_block[Float32]()
         comptime if S.bits != 0 and S.metric == COSINE:
@@ -245,7 +245,7 @@ def do_change[
     in_space(index.metric, index.dtype, task)
     if change.on_disk:
         _ = advise(source, bytes, AS_USUAL)
-        index.rows_on_disk = task.status == DONE
+        index.vectors.on_disk = task.status == DONE
     return task.status
 
 

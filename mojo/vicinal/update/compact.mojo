@@ -2,7 +2,8 @@
 from std.memory import unsafe_memcpy
 
 from vicinal.graph.reachability import LOOK_EVERY
-from vicinal.index.vector_index import TUNING_WORDS, Index
+from vicinal.index.notes import TUNING_WORDS
+from vicinal.index.vector_index import Index
 from vicinal.kernels.stored_type import row_stride
 from vicinal.quantization.code_space import CODE_LINE
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
@@ -24,27 +25,27 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
         DONE, or STOPPED or NO_MEMORY: then the new index is of no use. The old one is not changed in any case.
     """
     var live = old.live()
-    new.ef_search = old.ef_search
+    new.notes.ef_search = old.notes.ef_search
     new.walk_dim = old.walk_dim
-    new.largest_id = old.largest_id
+    new.ids.largest = old.ids.largest
     if not _copy_texts(old, new):
         return NO_MEMORY
-    if old.tunings != 0:
-        if not new.tuning.grow(old.tunings * TUNING_WORDS * 8):
+    if old.notes.tunings != 0:
+        if not new.notes.tuning.grow(old.notes.tunings * TUNING_WORDS * 8):
             return NO_MEMORY
-        new.tunings = old.tunings
+        new.notes.tunings = old.notes.tunings
         unsafe_memcpy(
-            dest=new.tuning.ptr[UInt8](),
-            src=old.tuning.ptr[UInt8](),
-            count=old.tunings * TUNING_WORDS * 8,
+            dest=new.notes.tuning.ptr[UInt8](),
+            src=old.notes.tuning.ptr[UInt8](),
+            count=old.notes.tunings * TUNING_WORDS * 8,
         )
     if live == 0:
         return DONE if watch.conclude(0) else STOPPED
     var stride = row_stride(old.dim, old.dtype)
     if (
-        not new.vectors.grow(live * stride + CODE_LINE)
-        or not new.ids.grow(live * 8)
-        or (old.has_norms() and not new.norms.grow(live * 4))
+        not new.vectors.column.grow(live * stride + CODE_LINE)
+        or not new.ids.column.grow(live * 8)
+        or (old.has_norms() and not new.vectors.norms.grow(live * 4))
     ):
         return NO_MEMORY
     var visible = old.states.present()
@@ -55,13 +56,17 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
         if not visible.is_visible(row) or to == live:
             continue
         unsafe_memcpy(
-            dest=new.vectors.ptr[UInt8]().unsafe_offset(to * stride),
-            src=old.vectors.ptr[UInt8]().unsafe_offset(row * stride),
+            dest=new.vectors.column.ptr[UInt8]().unsafe_offset(to * stride),
+            src=old.vectors.column.ptr[UInt8]().unsafe_offset(row * stride),
             count=stride,
         )
-        new.ids.ptr[Int64]()[unsafe_offset=to] = old.ids.ptr[Int64]()[unsafe_offset=row]
+        new.ids.column.ptr[Int64]()[unsafe_offset=to] = old.ids.column.ptr[Int64]()[
+            unsafe_offset=row
+        ]
         if old.has_norms():
-            new.norms.ptr[Float32]()[unsafe_offset=to] = old.norms.ptr[Float32]()[unsafe_offset=row]
+            new.vectors.norms.ptr[Float32]()[unsafe_offset=to] = old.vectors.norms.ptr[Float32]()[
+                unsafe_offset=row
+            ]
         to += 1
     var change = Change()
     change.added = to
@@ -69,7 +74,7 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
     if status == DONE:
         change.commit(new)
         change.finish(new)
-        new.ids_known = False
+        new.ids.known = False
     return status
 
 
@@ -78,24 +83,24 @@ def _copy_texts(old: Index, mut new: Index) -> Bool:
 
     Returns False when memory is out.
     """
-    ref strings = old.strings
-    new.strings.used = strings.used
+    ref strings = old.ids.strings
+    new.ids.strings.used = strings.used
     if strings.count == 0:
         return True
     var bytes = strings.begin(strings.count)
-    if not new.strings.offsets.grow((strings.count + 1) * 8) or not new.strings.text.grow(
+    if not new.ids.strings.offsets.grow((strings.count + 1) * 8) or not new.ids.strings.text.grow(
         max(bytes, 1)
     ):
         return False
     unsafe_memcpy(
-        dest=new.strings.offsets.ptr[Int64](),
+        dest=new.ids.strings.offsets.ptr[Int64](),
         src=strings.offsets.ptr[Int64](),
         count=strings.count + 1,
     )
     if bytes != 0:
         unsafe_memcpy(
-            dest=new.strings.text.ptr[UInt8](), src=strings.text.ptr[UInt8](), count=bytes
+            dest=new.ids.strings.text.ptr[UInt8](), src=strings.text.ptr[UInt8](), count=bytes
         )
-    new.strings.count = strings.count
-    new.strings.bytes = bytes
+    new.ids.strings.count = strings.count
+    new.ids.strings.bytes = bytes
     return True

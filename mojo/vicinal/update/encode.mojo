@@ -46,7 +46,7 @@ def encode[
     var bytes_only: Bool
     if first_time:
         bytes_only = all_bytes[S](
-            index.rows(), TargetRows.from_row(0), until, team, watch, index.rows_on_disk
+            index.rows(), TargetRows.from_row(0), until, team, watch, index.vectors.on_disk
         )
     else:
         bytes_only = kind == U8 and all_bytes[S](index.rows(), places, added, team, watch)
@@ -64,14 +64,14 @@ def encode[
             index.states.address(),
             until,
             index.seed,
-            index.rows_on_disk,
+            index.vectors.on_disk,
             index.walk_dim,
         )
     while True:
         if missing(codes):
             return NO_MEMORY
         var outcome = encode_rows[S](
-            codes, index.rows(), places.listed_only(), until, team, watch, index.rows_on_disk
+            codes, index.rows(), places.listed_only(), until, team, watch, index.vectors.on_disk
         )
         if outcome != DONE:
             if codes != index.codes:
@@ -85,7 +85,7 @@ def encode[
             index.states.address(),
             0 if places.listed != 0 else codes[].checked,
             until,
-            index.rows_on_disk,
+            index.vectors.on_disk,
         )
         if verdict == UNKNOWN:
             if codes != index.codes:
@@ -106,7 +106,7 @@ def encode[
             index.states.address(),
             until,
             index.seed,
-            index.rows_on_disk,
+            index.vectors.on_disk,
             index.walk_dim,
         )
     if codes != index.codes:

@@ -133,19 +133,19 @@ struct Change(Movable):
             return NO_MEMORY
         self.first = index.count
         self.added = added
-        self.was_automatic = index.automatic
+        self.was_automatic = index.ids.automatic
         self.num_reused = min(added, index.states.free())
         var until = self.until()
         if (
             until > MAX_ROWS
-            or not index.ids.grow(until * 8)
+            or not index.ids.column.grow(until * 8)
             or (index.states.in_use and not index.states.prepare(until, self.first))
         ):
             self.num_reused = 0
             return NO_MEMORY
         var next = Int64(0)
         if ids == 0:
-            next = index.next_id()
+            next = index.ids.next_id(index.live())
             if next < 0 or next > Int64.MAX - Int64(added) + 1:
                 self.num_reused = 0
                 return Outcome.refusal(0, KNOWN_ID)
@@ -155,8 +155,8 @@ struct Change(Movable):
         store_release(index.states.shaded, index.states.shaded + added)
         if index.states.in_use:
             self._hide_rows_behind_the_last(index)
-        var column = index.ids.ptr[Int64]()
-        var automatic = index.automatic
+        var column = index.ids.column.ptr[Int64]()
+        var automatic = index.ids.automatic
         for i in range(added):
             var row = self.places().row(i)
             var id = at[Int64](ids)[unsafe_offset=i] if ids != 0 else next + Int64(i)
@@ -171,16 +171,16 @@ struct Change(Movable):
             if known.learn(index, watch) != DONE:
                 self._release_target_rows(index)
                 return NO_MEMORY
-            swap(index.map, known.map)
-            index.automatic = False
-        if not index.map.make_room(column, index.map.held + added):
+            swap(index.ids.map, known.map)
+            index.ids.automatic = False
+        if not index.ids.map.make_room(column, index.ids.map.held + added):
             self._forget_ids(index, 0)
             self._release_target_rows(index)
             return NO_MEMORY
         if replaces:
             return self._replace_rows(index)
         for i in range(added):
-            if not index.map.insert(column, self.places().row(i)):
+            if not index.ids.map.insert(column, self.places().row(i)):
                 self._forget_ids(index, i)
                 self._release_target_rows(index)
                 return Outcome.refusal(i, KNOWN_ID)
@@ -231,12 +231,12 @@ struct Change(Movable):
             self._release_target_rows(index)
             return NO_MEMORY
         self._hide_rows_behind_the_last(index)
-        var column = index.ids.ptr[Int64]()
+        var column = index.ids.column.ptr[Int64]()
         for i in range(self.added):
             var row = self.places().row(i)
-            if index.map.insert(column, row):
+            if index.ids.map.insert(column, row):
                 continue
-            var old = index.map.find(column, column[unsafe_offset=row])
+            var old = index.ids.map.find(column, column[unsafe_offset=row])
             if index.states.of(old) != LIVE:  # this call has met the id before
                 self._forget_ids(index, i)
                 self._release_target_rows(index)
@@ -265,7 +265,7 @@ struct Change(Movable):
         if know_ids(index, watch) != DONE:
             return NO_MEMORY
         self.first = index.count
-        self.was_automatic = index.automatic
+        self.was_automatic = index.ids.automatic
         if not index.states.prepare(self.first, self.first):
             return NO_MEMORY
         self.leaving = allocate[UInt32](count)
@@ -341,18 +341,18 @@ struct Change(Movable):
     def commit(mut self, mut index: Index):
         """Makes the change take effect."""
         ref states = index.states
-        var column = index.ids.ptr[Int64]()
-        if self.num_leaving != 0 and not index.automatic:
+        var column = index.ids.column.ptr[Int64]()
+        if self.num_leaving != 0 and not index.ids.automatic:
             for i in range(self.num_leaving):
                 if self.replaces:
-                    index.map.replace(column, Int(self.successors[unsafe_offset=i]))
+                    index.ids.map.replace(column, Int(self.successors[unsafe_offset=i]))
                 else:
-                    index.map.erase(column, Int(self.leaving[unsafe_offset=i]))
+                    index.ids.map.erase(column, Int(self.leaving[unsafe_offset=i]))
         store_release(states.shaded, states.shaded + self.num_leaving)
         store_release(states.removed, states.removed + self.num_leaving - self.num_reused)
         store_release(index.count, self.until())
         states.publish(states.version + 1, index.count)
-        index.largest_id = max(index.largest_id, self.largest_id)
+        index.ids.largest = max(index.ids.largest, self.largest_id)
         # after the moment: a search that takes the new links sees the rows that they lead to
         if index.searched != index.graph:
             index.use_graph()
@@ -393,16 +393,18 @@ struct Change(Movable):
     def _forget_ids(mut self, mut index: Index, taken: Int):
         """Takes the ids of the first new rows out of the table, and lets rows stay that were to leave.
         """
-        var column = index.ids.ptr[Int64]() if index.ids.address != 0 else at[Int64](64)
+        var column = index.ids.column.ptr[Int64]() if index.ids.column.address != 0 else at[Int64](
+            64
+        )
         if self.was_automatic:
-            if not index.automatic:
-                index.map.clear()
-            index.automatic = True
+            if not index.ids.automatic:
+                index.ids.map.clear()
+            index.ids.automatic = True
         else:
             for i in range(taken):
                 var row = self.places().row(i)
-                if index.map.find(column, column[unsafe_offset=row]) == row:
-                    index.map.erase(column, row)
+                if index.ids.map.find(column, column[unsafe_offset=row]) == row:
+                    index.ids.map.erase(column, row)
         for i in range(self.num_leaving):
             var row = Int(self.leaving[unsafe_offset=i])
             index.states.set(row, LIVE)
@@ -435,10 +437,10 @@ def wipe(mut index: Index, row: Int):
     point["wipe a row"]()
     reclaims["wipe a row"](row)
     var stride = row_stride(index.dim, index.dtype)
-    unsafe_memset_zero(index.vectors.ptr[UInt8]().unsafe_offset(row * stride), stride)
+    unsafe_memset_zero(index.vectors.column.ptr[UInt8]().unsafe_offset(row * stride), stride)
     if index.has_norms():
-        index.norms.ptr[Float32]()[unsafe_offset=row] = 0
-    index.ids.ptr[Int64]()[unsafe_offset=row] = 0
+        index.vectors.norms.ptr[Float32]()[unsafe_offset=row] = 0
+    index.ids.column.ptr[Int64]()[unsafe_offset=row] = 0
     ref codes = index.codes[]
     if codes.kind != NO_CODES and row < codes.count:
         if not codes.in_place():

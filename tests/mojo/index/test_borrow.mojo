@@ -2,17 +2,15 @@
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.index.borrowed_rows import (
-    BORROWED,
     FREE_TO_STAY,
     GAPS,
-    GIVEN_UP,
     HAS_ROWS,
-    OWN,
     UNIT_LENGTH,
     must_copy,
     returnable,
 )
 from vicinal.index.vector_index import Index
+from vicinal.index.vectors import BORROWED, GIVEN_UP, OWN
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Unwatched
@@ -45,21 +43,21 @@ def test_rows_are_given_back_when_nobody_reads() raises:
     var index = Index(0, 0, DIM, 8, 20, 0, 1000, 0)
     assert_equal(must_copy(index), FREE_TO_STAY)
     add(index, rows, 1200, True)
-    assert_equal(index.borrowed, BORROWED)
+    assert_equal(index.vectors.borrowed, BORROWED)
     assert_equal(index.rows().base, Int(rows))
     assert_equal(must_copy(index), HAS_ROWS)
     assert_false(returnable(index), "they are in use")
     var reader = index.readers.claim()
     add(index, rows, 3, False)
-    assert_equal(index.borrowed, GIVEN_UP)
+    assert_equal(index.vectors.borrowed, GIVEN_UP)
     assert_true(index.rows().base != Int(rows))
     for i in range(1200 * DIM):
-        assert_equal(index.vectors.ptr[Float32]()[unsafe_offset=i], rows[unsafe_offset=i])
+        assert_equal(index.vectors.column.ptr[Float32]()[unsafe_offset=i], rows[unsafe_offset=i])
     assert_false(returnable(index), "a search has begun before")
     var second = index.readers.claim()  # begins when the rows are elsewhere
     index.readers.release(reader)
     assert_true(returnable(index))
-    assert_equal(index.borrowed, OWN)
+    assert_equal(index.vectors.borrowed, OWN)
     assert_false(returnable(index), "they go back once")
     index.readers.release(second)
     release(rows)

@@ -89,8 +89,8 @@ def test_ids_are_learnt_in_pieces() raises:
     assert_equal(known.learn(index, watch), DONE)
     assert_equal(watch.asked, 8)
     assert_false(known.automatic)
-    index.ids_known = False
-    index.map.clear()
+    index.ids.known = False
+    index.ids.map.clear()
     known.give(index)
     for row in [0, 1, CHUNK, rows - 1]:
         assert_equal(index.row_of(Int64(row + 7)), row)
@@ -128,7 +128,7 @@ def test_copies_are_caught_up_in_pieces() raises:
 
 def test_strings_are_learnt_in_pieces() raises:
     var index = Index(L2, 0, 1, 4, 4, 1, 1000, 1 + NO_CODES)
-    ref strings = index.strings
+    ref strings = index.ids.strings
     strings.used = True
     var count = CHUNK + 9
     for number in range(count):
