@@ -98,8 +98,8 @@ RULES = [
     Rule(
         "rows that leave a ring lead on",
         "rows/duplicates.mojo",
-        "                announce(self.count, self.count - 1)\n            else:\n",
-        "                announce(self.count, self.count - 1)\n"
+        "                store_release(self.count, self.count - 1)\n            else:\n",
+        "                store_release(self.count, self.count - 1)\n"
         "                if BROKEN:\n"
         "                    next[unsafe_offset=copy] = ALONE\n"
         "            else:\n",
