@@ -50,7 +50,7 @@ class Variant(NamedTuple):
         tree = native_build.SOURCE.parent.parent
         shutil.rmtree(folder / "mojo", ignore_errors=True)
         copy = Path(shutil.copytree(tree, folder / "mojo"))
-        self.replace(copy / "vicinal/kernels/space.mojo", ALL_TYPES, ONE_TYPE)
+        self.replace(copy / "vicinal/kernels/in_space.mojo", ALL_TYPES, ONE_TYPE)
         if self.file:
             self.replace(copy / self.file, self.old, self.new)
         return copy / native_build.SOURCE.relative_to(tree)

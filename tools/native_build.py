@@ -45,7 +45,7 @@ RECORD = "build.json"
 # Assertions and bounds checks would pull Modular's run-time library in; the Mojo tests run with all
 # of them, the shipped module with none.
 OPTIONS = ["--Werror", "-D", "ASSERT=none"]
-# metric x dtype; see `is_compiled` of kernels/space.mojo
+# metric x dtype; see `is_compiled` of kernels/in_space.mojo
 SPACES = {"all": [], "few": ["-D", "SPACES=few"]}
 
 LINK = ["-shared", "--gc-sections", "--strip-all", "-z", "relro", "-z", "now", "-z", "noexecstack"]

@@ -9,8 +9,9 @@ from report import INDEX_NAME, Record, Report, cell, median
 from vicinal.exact.flat import search_exact
 from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
+from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.inspect_row import inspect_row
-from vicinal.kernels.space import Rows, Space, SpaceTask, in_space
+from vicinal.kernels.space import Rows, Space
 from vicinal.kernels.stored_type import item_bytes
 from vicinal.system.memory import Column, Ptr, at
 from vicinal.system.outcome import DONE, FINE, NOT_FINITE, Outcome, TOO_LARGE

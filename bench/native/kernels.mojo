@@ -9,8 +9,9 @@ from options import Options, dtype_names, metric_names
 from report import Record, Report, cell
 from vicinal.kernels.convert import from_float
 from vicinal.kernels.distance import MAX_DIM
+from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.products import W
-from vicinal.kernels.space import Query, Rows, Space, SpaceTask, in_space
+from vicinal.kernels.space import Query, Rows, Space
 from vicinal.kernels.stored_type import is_float, item_bytes, row_stride
 from vicinal.system.memory import Column, at
 

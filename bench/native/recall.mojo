@@ -2,7 +2,8 @@
 from arrays import Matrix
 from questions import Questions
 from vicinal.kernels.convert import to_float
-from vicinal.kernels.space import IP, L2, Rows, Space, SpaceTask, in_space
+from vicinal.kernels.in_space import SpaceTask, in_space
+from vicinal.kernels.space import IP, L2, Rows, Space
 from vicinal.system.memory import Ptr, at
 
 

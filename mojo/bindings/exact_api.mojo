@@ -1,32 +1,14 @@
 """Exact search over arrays, and the distance of one pair."""
-from bindings.python_api import (
-    INT64,
-    Args,
-    Fail,
-    Obj,
-    PythonWatch,
-    View,
-    as_int,
-    fail,
-    from_float,
-    from_int,
-    need,
-)
+from bindings.python_api import Args, Fail, Obj, as_int, fail, from_float, from_int, need
+from bindings.arrays import INT64, View
+from bindings.gil import PythonWatch
 from vicinal.exact.flat import MAX_ROWS, search_exact
 from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
+from vicinal.kernels.in_space import SpaceTask, in_given_space, is_compiled, is_space
 from vicinal.kernels.products import W
 from vicinal.kernels.inspect_row import inspect_row
-from vicinal.kernels.space import (
-    METRICS,
-    Query,
-    Rows,
-    Space,
-    SpaceTask,
-    in_given_space,
-    is_compiled,
-    is_space,
-)
+from vicinal.kernels.space import METRICS, Query, Rows, Space
 from vicinal.kernels.stored_type import STORED_TYPES, is_float, item_bytes
 from vicinal.system.memory import Ptr, at
 from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED

@@ -2,12 +2,9 @@
 from bindings.exact_api import need_space
 from bindings.handles import TAG, handle_of
 from bindings.python_api import (
-    INT64,
     Args,
     Fail,
     Obj,
-    PythonWatch,
-    View,
     as_int,
     capsule_get,
     capsule_new,
@@ -19,6 +16,8 @@ from bindings.python_api import (
     none,
     path_bytes,
 )
+from bindings.arrays import INT64, View
+from bindings.gil import PythonWatch
 from vicinal.file.mapped import verify
 from vicinal.file.posix import InputFile, Status
 from vicinal.index.header import IndexFile

@@ -4,12 +4,9 @@ from std.memory import unsafe_memcpy
 
 from bindings.handles import TAG, handle_of
 from bindings.python_api import (
-    INT64,
     Args,
     Fail,
     Obj,
-    PythonWatch,
-    View,
     as_int,
     capsule_get,
     fail,
@@ -18,6 +15,8 @@ from bindings.python_api import (
     no_memory,
     none,
 )
+from bindings.arrays import INT64, View
+from bindings.gil import PythonWatch
 from vicinal.index.first_use import KnownStrings
 from vicinal.index.vector_index import Index
 from vicinal.rows.string_ids import DAMAGED, NO_NUMBER, NO_ROOM

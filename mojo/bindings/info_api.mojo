@@ -5,13 +5,9 @@ from std.memory import unsafe_memcpy
 from bindings.file_api import report, status_view
 from bindings.handles import TAG, handle_of
 from bindings.python_api import (
-    INT64,
     Args,
     Fail,
-    NoGil,
     Obj,
-    PythonWatch,
-    View,
     as_int,
     capsule_get,
     fail,
@@ -20,6 +16,8 @@ from bindings.python_api import (
     no_memory,
     none,
 )
+from bindings.arrays import INT64, View
+from bindings.gil import NoGil, PythonWatch
 from vicinal.construct.build_statistics import ENTRIES
 from vicinal.index.filter_statistics import FILTER_COUNTS
 from vicinal.index.first_use import KnownIds

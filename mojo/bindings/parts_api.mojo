@@ -4,12 +4,9 @@ from std.memory import unsafe_memcpy
 
 from bindings.handles import handle_of
 from bindings.python_api import (
-    UINT32,
     Args,
     Fail,
     Obj,
-    PythonWatch,
-    View,
     as_int,
     fail,
     is_none,
@@ -19,6 +16,8 @@ from bindings.python_api import (
     tuple_item,
     tuple_size,
 )
+from bindings.arrays import UINT32, View
+from bindings.gil import PythonWatch
 from vicinal.construct.unite import PartLinks
 from vicinal.kernels.stored_type import row_stride
 from vicinal.parts.join import join_parts

@@ -1,17 +1,7 @@
 """What of an opened file is in memory."""
 from bindings.handles import handle_of
-from bindings.python_api import (
-    Args,
-    Fail,
-    Obj,
-    PythonWatch,
-    as_int,
-    fail,
-    from_int,
-    need,
-    no_memory,
-    none,
-)
+from bindings.python_api import Args, Fail, Obj, as_int, fail, from_int, need, no_memory, none
+from bindings.gil import PythonWatch
 from vicinal.index.residence import (
     ALL,
     NONE,

@@ -4,14 +4,9 @@ from std.ffi import external_call
 from bindings.handles import handle_of
 from bindings.info_api import BYTE_TYPE, know_ids
 from bindings.python_api import (
-    EITHER,
-    INT64,
     Args,
     Fail,
-    NoGil,
     Obj,
-    PythonWatch,
-    View,
     as_float,
     as_int,
     capsule_get,
@@ -25,6 +20,8 @@ from bindings.python_api import (
     tuple_item,
     tuple_size,
 )
+from bindings.arrays import EITHER, INT64, View
+from bindings.gil import NoGil, PythonWatch
 from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index

@@ -3,13 +3,9 @@ from bindings.exact_api import need_space
 from bindings.handles import TAG, handle_of
 from bindings.info_api import know_ids
 from bindings.python_api import (
-    INT64,
     Args,
     Fail,
-    NoGil,
     Obj,
-    PythonWatch,
-    View,
     as_int,
     capsule_keep,
     capsule_new,
@@ -19,6 +15,8 @@ from bindings.python_api import (
     need,
     no_memory,
 )
+from bindings.arrays import INT64, View
+from bindings.gil import NoGil, PythonWatch
 from vicinal.construct.merge_order import SourceGraph
 from vicinal.index.borrowed_rows import FREE_TO_STAY, must_copy, returnable
 from vicinal.index.first_use import catch_up

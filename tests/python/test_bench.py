@@ -408,7 +408,7 @@ def test_ablations_fit_the_sources(tmp_path, change):
     assert source.is_file() and copy == tmp_path / "mojo"
     paths = [path.relative_to(tree) for path in tree.rglob("*.mojo")]
     differ = {path for path in paths if (copy / path).read_bytes() != (tree / path).read_bytes()}
-    wanted = {"vicinal/kernels/space.mojo", change.file} - {""}
+    wanted = {"vicinal/kernels/in_space.mojo", change.file} - {""}
     assert {path.as_posix() for path in differ} == wanted
 
 

@@ -9,7 +9,7 @@ from vicinal.index.vector_index import Index
 from vicinal.index.vectors import OWN, BORROWED, GIVEN_UP
 from vicinal.kernels.space import COSINE
 from vicinal.kernels.stored_type import is_coded, is_float, item_bytes, row_stride
-from vicinal.quantization.code_space import CODE_LINE
+from vicinal.quantization.code_products import CODE_LINE
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Column, at
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED

@@ -4,13 +4,11 @@ Distances travel through search and build as 32-bit integer keys whose order is 
 beam serves float and integer types, and integer distances are compared exactly.
 """
 from std.memory import bitcast
-from std.sys.defines import get_defined_string
 
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.distance import different_bits, sum_floats, sum_ints
 from vicinal.kernels.metric import Product, SquaredDifference
-from vicinal.kernels.row_codes import decode_row, sum_coded
-from vicinal.kernels.stored_type import PACKED, STORED, STORED_TYPES, CODED_8, CODED_4, dtype_code
+from vicinal.kernels.stored_type import dtype_code
 from vicinal.system.memory import Ptr, at
 from vicinal.system.prefetch import CACHE_LINE, prefetch_line
 
@@ -21,8 +19,6 @@ comptime METRICS = 3
 """Metrics over every stored type."""
 comptime HAMMING = 3
 """Bits that differ, over uint8 alone, each of which holds eight: the squared distance of vectors of bits, and handled as that."""
-comptime SPACES = get_defined_string["SPACES", "all"]()
-"""The spaces that are compiled: "all", or "few" (`-D SPACES=few`) in a development build, which takes a third of the time."""
 comptime KEY_MAX: Int32 = 0x7FFFFFFF
 comptime SQUARED_ALPHA = 7
 """In fifths: a link may stay if it is not nearer to another link than to the centre by a factor of 1.4 (squared distances).
@@ -333,135 +329,3 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
                 return Float32(1 - Float64(~(bitcast[DType.uint32, 1](key) ^ 0x80000000)))
             else:
                 return Float32(1 + Float64(key))
-
-
-struct CodedSpace[metric_: Int, bits_: Int](Space):
-    """The space of one metric over rows of which codes alone are kept, asked for as float32: distances are those of what they decode
-    to, which has unit length for cosine.
-    """
-
-    comptime Plain = MetricSpace[Self.metric_, DType.float32]
-    comptime metric = Self.metric_
-    comptime T = DType.float32
-    comptime Q = DType.float32
-    comptime many_links = Self.Plain.many_links
-    comptime exact = True
-    comptime batched = False
-    comptime constant_bytes = 0
-    comptime needs_norms = False
-    comptime bits = Self.bits_
-    comptime code = CODED_8 if Self.bits_ == 8 else CODED_4
-
-    @staticmethod
-    @always_inline
-    def key(query: Query, rows: Rows, row: Int) -> Int32:
-        """Measures a query against a row."""
-        var asked = at[Float32](query.address)
-        var stored = rows.row[DType.uint8](row)
-        comptime if Self.metric == L2:
-            return key_of_float(sum_coded[SquaredDifference, Self.bits](asked, stored, rows.dim))
-        else:
-            return key_of_float(0 - sum_coded[Product, Self.bits](asked, stored, rows.dim))
-
-    @staticmethod
-    @always_inline
-    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
-        """Measures a query against four rows."""
-        return SIMD[DType.int32, 4](
-            Self.key(query, rows, a),
-            Self.key(query, rows, b),
-            Self.key(query, rows, c),
-            Self.key(query, rows, d),
-        )
-
-    @staticmethod
-    @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is more than so many times that of another."""
-        return Self.Plain.is_beyond(query, rows, near, key, times)
-
-    @staticmethod
-    @always_inline
-    def query_bytes(rows: Rows) -> Int:
-        """Returns the bytes that a query made of a row takes."""
-        return (4 * rows.dim + 63) // 64 * 64
-
-    @staticmethod
-    def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
-        """Makes a query of what a row decodes to."""
-        decode_row[Self.bits](rows.row[DType.uint8](row), rows.dim, at[Float32](room))
-        return Query(room, 1)
-
-    @staticmethod
-    @always_inline
-    def occludes(a: Int32, b: Int32) -> Bool:
-        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
-        return Self.Plain.occludes(a, b)
-
-    @staticmethod
-    @always_inline
-    def value(key: Int32) -> Float32:
-        """Returns the distance that a key stands for."""
-        return Self.Plain.value(key)
-
-
-trait SpaceTask:
-    """Work that is the same for every space but must be compiled for each."""
-
-    def run[S: Space](mut self):
-        """Does the work in one space."""
-        ...
-
-
-def is_compiled(metric: Int, dtype: Int) -> Bool:
-    """Tells whether this build has the space of two codes; the few are l2/float32, l2/uint8 and cosine/float32.
-    """
-    comptime assert SPACES == "all" or SPACES == "few", "SPACES is all or few"
-    comptime if SPACES == "few":
-        return (
-            metric == L2
-            and (dtype == 0 or dtype == 4)
-            or metric == COSINE
-            and (dtype == 0 or dtype == CODED_8)
-        )
-    return True
-
-
-def is_space(metric: Int, dtype: Int) -> Bool:
-    """Tells whether two codes name a space whose rows are stored as they are given."""
-    if metric == HAMMING:
-        return dtype == PACKED
-    return 0 <= metric < METRICS and 0 <= dtype < STORED_TYPES
-
-
-def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
-    """Runs a task in the space that two run-time codes name: the one switch over all combinations.
-
-    Preconditions:
-        `is_compiled`, and `is_space` or one of METRICS over codes.
-    """
-    comptime for m in range(METRICS):
-        comptime if is_compiled(m, CODED_8):
-            if metric == m and dtype == CODED_8:
-                task.run[CodedSpace[m, 8]]()
-        comptime if is_compiled(m, CODED_4):
-            if metric == m and dtype == CODED_4:
-                task.run[CodedSpace[m, 4]]()
-    in_given_space(metric, dtype, task)
-
-
-def in_given_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
-    """Does it for spaces whose rows are stored as they are given.
-
-    Preconditions:
-        `is_space` and `is_compiled`.
-    """
-    comptime for m in range(METRICS):
-        comptime for t in range(STORED_TYPES):
-            comptime stored = STORED[t]
-            comptime if is_compiled(m, t):
-                if metric == m and dtype == t:
-                    task.run[MetricSpace[m, stored]]()
-    comptime if is_compiled(HAMMING, PACKED):
-        if metric == HAMMING:
-            task.run[MetricSpace[HAMMING, DType.uint8]]()

@@ -7,7 +7,8 @@ from vicinal.construct.work import NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import Index
-from vicinal.kernels.space import Rows, Space, SpaceTask, SymmetricDistance, in_space
+from vicinal.kernels.in_space import SpaceTask, in_space
+from vicinal.kernels.space import Rows, Space, SymmetricDistance
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release

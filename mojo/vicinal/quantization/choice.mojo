@@ -4,7 +4,8 @@ from std.atomic import Atomic, Ordering
 from vicinal.kernels.candidates import Candidates, entry_of
 from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space
 from vicinal.kernels.stored_type import is_coded, is_float
-from vicinal.quantization.code_space import CODE_LINE, Estimate
+from vicinal.quantization.code_products import CODE_LINE
+from vicinal.quantization.code_space import Estimate
 from vicinal.quantization.code_table import (
     U8,
     RABITQ4,

@@ -13,8 +13,8 @@ from vicinal.kernels.metric import SquaredDifference
 from vicinal.kernels.products import W
 from vicinal.kernels.space import COSINE, IP, L2, Rows
 from vicinal.kernels.stored_type import is_float
+from vicinal.quantization.code_products import CODE_LINE
 from vicinal.quantization.code_space import (
-    CODE_LINE,
     QUERY_TURN,
     EstimateConstants,
     ExactConstants,

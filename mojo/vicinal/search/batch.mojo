@@ -4,8 +4,9 @@ from vicinal.exact.request import SearchRequest
 from vicinal.exact.scan import RowSource
 from vicinal.index.snapshot import WIDE, Snapshot
 from vicinal.index.vector_index import Index
+from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.inspect_row import inspect_row
-from vicinal.kernels.space import Space, SpaceTask, in_space
+from vicinal.kernels.space import Space
 from vicinal.search.answer import PIECE, Answer
 from vicinal.search.stored_space import StoredSpace
 from vicinal.system.atomics import load_acquire

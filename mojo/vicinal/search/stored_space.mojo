@@ -5,19 +5,9 @@ All of it happens once a query, so that walks are compiled for what they measure
 from vicinal.index.snapshot import Snapshot
 from vicinal.kernels.any_distance import Measure
 from vicinal.kernels.candidates import Candidates, entry_of
+from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.inspect_row import inspect_row, to_unit
-from vicinal.kernels.space import (
-    COSINE,
-    IP,
-    L2,
-    MetricSpace,
-    Query,
-    QueryDistance,
-    Rows,
-    Space,
-    SpaceTask,
-    in_space,
-)
+from vicinal.kernels.space import COSINE, IP, L2, MetricSpace, Query, QueryDistance, Rows, Space
 from vicinal.kernels.stored_type import dtype_code, is_float
 from vicinal.quantization.code_space import Estimate, U8Codes
 from vicinal.quantization.code_table import NO_CODES, RABITQ4, U8, Codes, is_bytes

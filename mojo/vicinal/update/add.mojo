@@ -7,11 +7,12 @@ from vicinal.construct.build_statistics import ENCODE, STORE
 from vicinal.index.borrowed_rows import borrow, own_rows
 from vicinal.index.vector_index import Index
 from vicinal.kernels.convert import from_float, to_float
+from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.row_codes import encode_row
 from vicinal.kernels.inspect_row import inspect_row, to_unit
-from vicinal.kernels.space import COSINE, Rows, Space, SpaceTask, in_space
+from vicinal.kernels.space import COSINE, Rows, Space
 from vicinal.kernels.stored_type import item_bytes, row_stride
-from vicinal.quantization.code_space import CODE_LINE
+from vicinal.quantization.code_products import CODE_LINE
 from vicinal.quantization.code_table import U8, is_bytes
 from vicinal.rows.duplicates import hash_bytes
 from vicinal.rows.row_targets import TargetRows

@@ -5,7 +5,7 @@ from vicinal.graph.reachability import LOOK_EVERY
 from vicinal.index.notes import TUNING_WORDS
 from vicinal.index.vector_index import Index
 from vicinal.kernels.stored_type import row_stride
-from vicinal.quantization.code_space import CODE_LINE
+from vicinal.quantization.code_products import CODE_LINE
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Watch
 from vicinal.update.add import do_change

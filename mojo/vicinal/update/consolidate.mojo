@@ -18,7 +18,8 @@ from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.borrowed_rows import own_rows
 from vicinal.index.vector_index import Index
-from vicinal.kernels.space import SymmetricDistance, Rows, Space, SpaceTask, in_space
+from vicinal.kernels.in_space import SpaceTask, in_space
+from vicinal.kernels.space import SymmetricDistance, Rows, Space
 from vicinal.rows.leaving import ALL, Blocks
 from vicinal.rows.row_states import FREE, PENDING
 from vicinal.rows.row_targets import TargetRows

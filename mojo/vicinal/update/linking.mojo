@@ -9,7 +9,8 @@ from vicinal.construct.work import LinkWork, NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import Index
-from vicinal.kernels.space import COSINE, IP, SymmetricDistance, Rows, Space, SpaceTask, in_space
+from vicinal.kernels.in_space import SpaceTask, in_space
+from vicinal.kernels.space import COSINE, IP, SymmetricDistance, Rows, Space
 from vicinal.quantization.code_space import BetweenCodes, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, SQ8
 from vicinal.rows.row_states import stays

@@ -9,6 +9,7 @@ from std.memory import bitcast
 from vicinal.graph.links import slots
 from vicinal.index.vector_index import Index
 from vicinal.kernels.convert import from_float, to_float
+from vicinal.kernels.in_space import SpaceTask, in_given_space
 from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import (
     COSINE,
@@ -19,19 +20,15 @@ from vicinal.kernels.space import (
     Query,
     Rows,
     Space,
-    SpaceTask,
     float_of_key,
-    in_given_space,
 )
 from vicinal.kernels.stored_type import STORED, STORED_TYPES
+from vicinal.quantization.code_products import CODE_LINE, dot_bytes, dot_nibbles
 from vicinal.quantization.code_space import (
-    CODE_LINE,
     BetweenCodes,
     Estimate,
     EstimateConstants,
     PreparedEstimate,
-    dot_bytes,
-    dot_nibbles,
 )
 from vicinal.quantization.code_table import U8, RABITQ4, SQ8, NO_CODES, Codes
 from vicinal.quantization.rotation import padded_dim

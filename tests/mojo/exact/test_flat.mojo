@@ -22,9 +22,10 @@ from vicinal.exact.tile import (
 )
 from vicinal.exact.topk import TopK
 from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of, key_of, node_of
+from vicinal.kernels.in_space import SpaceTask, in_given_space
 from vicinal.kernels.products import W
 from vicinal.kernels.inspect_row import inspect_row
-from vicinal.kernels.space import COSINE, METRICS, Query, Rows, Space, SpaceTask, in_given_space
+from vicinal.kernels.space import COSINE, METRICS, Query, Rows, Space
 from vicinal.kernels.stored_type import STORED_TYPES, row_stride
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.system.outcome import DONE, Outcome, STOPPED

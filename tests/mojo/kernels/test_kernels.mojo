@@ -7,6 +7,7 @@ from std.testing import TestSuite, assert_equal, assert_true
 
 from vicinal.kernels.distance import MAX_DIM
 from vicinal.kernels.convert import from_float, is_finite, to_float
+from vicinal.kernels.in_space import SpaceTask, in_given_space
 from vicinal.kernels.products import W
 from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.space import (
@@ -17,9 +18,7 @@ from vicinal.kernels.space import (
     Query,
     Rows,
     Space,
-    SpaceTask,
     float_of_key,
-    in_given_space,
     key_of_float,
 )
 from vicinal.kernels.stored_type import STORED_TYPES, is_float

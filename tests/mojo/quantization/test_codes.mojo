@@ -9,7 +9,8 @@ from vicinal.kernels.products import W
 from vicinal.kernels.space import COSINE, IP, L2, MetricSpace, Query, Rows
 from vicinal.kernels.stored_type import STORED, STORED_TYPES, is_float, row_stride
 from vicinal.quantization.choice import AUTO, choose_kind
-from vicinal.quantization.code_space import CODE_LINE, U8Codes, dot_bytes
+from vicinal.quantization.code_products import CODE_LINE, dot_bytes
+from vicinal.quantization.code_space import U8Codes
 from vicinal.quantization.code_table import (
     U8,
     RABITQ4,

@@ -6,13 +6,12 @@ from std.testing import TestSuite, assert_almost_equal, assert_equal, assert_tru
 
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.space import IP, L2, Query, Rows, float_of_key
+from vicinal.quantization.code_products import CODE_LINE, dot_nibbles
 from vicinal.quantization.code_space import (
-    CODE_LINE,
     BetweenCodes,
     Estimate,
     EstimateConstants,
     PreparedEstimate,
-    dot_nibbles,
 )
 from vicinal.quantization.code_table import RABITQ4, SQ8, Codes
 from vicinal.quantization.rotation import padded_dim
