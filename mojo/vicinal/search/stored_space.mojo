@@ -191,32 +191,39 @@ def scan[
     S: Space
 ](rows: Rows, on_disk: Bool, visible: Visibility, query: Query, mut nearest: Candidates):
     """Measures the rows that are seen and keeps the nearest."""
-    # copies: stores to the candidates might otherwise change them
-    var stored = rows
-    var asked = query
-    var seen = visible
-    var ahead = ReadAhead.of(rows.base, visible.bound * rows.stride, on_disk)
-    for block in range(0, seen.bound, BLOCK):
-        var end = min(block + BLOCK, seen.bound)
-        ahead.reach(block * stored.stride)
-        if seen.states == 0:
-            for row in range(block, end):
-                _offer[S](stored, asked, row, nearest)
-        elif not seen.none_of(block, end):
-            for row in range(block, end):
-                if seen.is_visible(row):
-                    _offer[S](stored, asked, row, nearest)
+    if visible.states == 0 and not on_disk:
+        _scan_rows[S, True](rows, visible, query, 0, visible.bound, nearest)
+    else:
+        var ahead = ReadAhead.of(rows.base, visible.bound * rows.stride, on_disk)
+        for block in range(0, visible.bound, BLOCK):
+            var end = min(block + BLOCK, visible.bound)
+            ahead.reach(block * rows.stride)
+            if not visible.none_of(block, end):
+                _scan_rows[S, False](rows, visible, query, block, end, nearest)
     nearest.arrange()
 
 
 @always_inline
-def _offer[S: Space](rows: Rows, query: Query, row: Int, mut nearest: Candidates):
-    """Measures a row, and keeps it if it is near enough."""
-    point["scan a row"]()
-    touches["scan a row"](row)
-    var entry = entry_of(S.key(query, rows, row), row)
-    if entry < nearest.worst():
-        nearest.insert(entry)
+def _scan_rows[
+    S: Space, all: Bool
+](rows: Rows, visible: Visibility, query: Query, begin: Int, end: Int, mut nearest: Candidates):
+    """Measures rows begin .. end-1, `all` of which are seen or some, and keeps those that are near enough.
+    """
+    # copies: stores to the candidates might otherwise change them
+    var stored = rows
+    var asked = query
+    var seen = visible
+    var worst = nearest.worst()
+    var row = begin
+    while row < end:  # a range counts with more instructions, which tell where rows are short
+        if all or seen.is_visible(row):
+            point["scan a row"]()
+            touches["scan a row"](row)
+            var entry = entry_of(S.key(asked, stored, row), row)
+            if entry < worst:
+                nearest.insert(entry)
+                worst = nearest.worst()
+        row += 1
 
 
 def _inspect[S: Space](given: Int, dim: Int) -> Int:
