@@ -5,7 +5,7 @@
 
 One thread; times are CPU times, so that other programs hardly disturb them. All get M = 16 and
 ef_construction = 200. Bytes are those of the saved index, links and ids included. Recall is that of
-the ten nearest of the whole vectors. Writes JSON lines.
+the ten nearest of the whole vectors, which are kept beside `--out` once found. Writes JSON lines.
 """
 
 from __future__ import annotations
@@ -105,7 +105,12 @@ def main() -> None:
     data = datasets.load(options.data)
     base = np.ascontiguousarray(data.base[: options.rows], np.float32)
     queries = np.ascontiguousarray(data.queries[:QUERIES], np.float32)
-    truth = true_neighbours(base, queries, data.metric)
+    kept = options.out.with_name(f"truth-{options.data}-{len(base)}.npy")
+    if kept.exists():
+        truth = np.load(kept)
+    else:
+        truth = true_neighbours(base, queries, data.metric)
+        np.save(kept, truth)
     adapter = of_vicinal if options.library == "vicinal" else of_faiss
     for kind in options.kinds or KINDS[options.library]:
         built, size, search = adapter(kind, base, data.metric)

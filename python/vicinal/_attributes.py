@@ -1,7 +1,8 @@
 """The attributes of an index: a small JSON object of its user's that lies in the file with it.
 
 Files hold them as one JSON text, under "attributes"; beside it stands under "journal" up to which
-record of which journal a living file has taken its changes in (`vicinal.living`).
+record of which journal a living file has taken its changes in (`vicinal.living`), and under "scale"
+what a stored whole number is worth (`_scale.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def attributes(index: State) -> Mapping[str, Any]:
 def set_attributes(index: State, value: object) -> None:
     """See `Index.attributes`."""
     index._require_writable()
-    text = _encoded(_checked(value), None)
+    text = _encoded(index, _checked(value), None)
     if len(text) > MOST_BYTES:
         raise ValueError(f"attributes: expected at most {MOST_BYTES} bytes, got {len(text)}")
     index._attributes = text
@@ -48,7 +49,7 @@ def mark(index: State) -> tuple[str, int] | None:
 
 def hand_over(index: State, mark: tuple[str, int] | None = None) -> None:
     """Give the native index the attributes, and a mark if any, as a file has them."""
-    text = _encoded(dict(attributes(index)), mark)
+    text = _encoded(index, dict(attributes(index)), mark)
     native.index_set_attributes(index._handle, np.frombuffer(text, np.uint8))
 
 
@@ -64,12 +65,14 @@ def shown(index: State) -> str:
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def _encoded(found: dict[str, Any], mark: tuple[str, int] | None) -> bytes:
+def _encoded(index: State, found: dict[str, Any], mark: tuple[str, int] | None) -> bytes:
     made: dict[str, Any] = {}
     if found:
         made["attributes"] = found
     if mark is not None:
         made["journal"] = {"id": mark[0], "record": mark[1]}
+    if index._scale is not None:
+        made["scale"] = index._scale
     if not made:
         return b""
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _validate
+from vicinal import _scale, _validate
 from vicinal._cpu import native
 from vicinal._state import State
 
@@ -25,10 +25,16 @@ def stored_present(
 
 
 def as_compared(index: State, rows: NDArray[Any], *, queries: bool = False) -> NDArray[np.float32]:
-    """Return vectors as float32 whose products are similarities: of unit length for "cosine"."""
+    """Return vectors as float32 whose products are similarities: of unit length for "cosine".
+
+    Queries that are floats are taken as they are, what is stored by what it stands for.
+    """
     bits = index._dtype == _validate.PACKED
     values = rows if queries and not bits else _validate.as_floats(rows, index._dtype)
     vectors: NDArray[np.float32] = values.astype(np.float32, copy=False)
+    scale = _scale.number_of(index)
+    if scale is not None and values.dtype.kind in "iu":
+        vectors = vectors * np.float32(scale)
     if index._metric == "cosine" and (queries or index._dtype != "float32"):  # those are already
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         vectors = vectors / np.maximum(lengths, np.float32(1e-30))[:, None]

@@ -184,4 +184,5 @@ def _without_graph(index: State) -> State:
         native.strings_use(handle)
     rows = Index.__new__(Index)
     rows._adopt(handle)
+    rows._scale = index._scale
     return rows

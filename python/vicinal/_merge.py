@@ -87,6 +87,7 @@ def _kind(index: State) -> dict[str, Any]:
         "dtype": index._dtype,
         "ids": "int64" if index._strings is None else "str",
         "keep_vectors": _storage.alone(index._handle) is None,
+        "scale": index._scale,
     }
 
 

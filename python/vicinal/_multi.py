@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vicinal import _validate
 from vicinal._compared import as_compared, stored_present
+from vicinal._float_queries import FloatQueries, as_queries
 from vicinal._grouped import nearest_groups
 from vicinal._kept_filter import prepare
 from vicinal._labels import Labels
@@ -49,7 +50,7 @@ def search_multi(
     num_threads: int | None,
 ) -> MultiResult:
     """See `Index.search_multi`."""
-    single, parts = _queries(index, tokens)
+    single, parts, exact_parts, floats = _queries(index, tokens)
     k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
     wanted = min(max(_CANDIDATES * k, _LEAST), _validate.MAX_COUNT)
     if candidates is not None:
@@ -61,7 +62,7 @@ def search_multi(
     kept = None if filter is None else prepare(index, filter, "filter")
     ends = np.cumsum([0, *map(len, parts)])
     rows = np.concatenate([np.empty((0, index._dim), _validate.query_dtype(index._dtype)), *parts])
-    call = Call(index, rows, rows, width, threads, kept, name="tokens")
+    call = Call(index, rows, rows, width, threads, kept, name="tokens", floats=floats)
     found, far = nearest_groups(call.fetch, labels, len(rows), len(index), wanted, 1)
     allowed = None if kept is None else kept._of(labels.internal, None)
     _validate.room_for_results(len(parts), k, len(index))
@@ -70,25 +71,30 @@ def search_multi(
     for i in range(len(parts)):
         part = slice(ends[i], ends[i + 1])
         near = np.unique(labels.of(found[part][np.isfinite(far[part])]))
-        best, score = _max_sim(index, labels, rows[part], near, allowed, k)
+        best, score = _max_sim(index, labels, exact_parts[i], near, allowed, k)
         codes[i, : len(best)], scores[i, : len(best)] = best, score
     named = labels.values(codes, np.isfinite(scores))
     return MultiResult(named[0], scores[0]) if single else MultiResult(named, scores)
 
 
-def _queries(index: State, tokens: Any) -> tuple[bool, list[NDArray[Any]]]:
-    """Return whether it is one query, and the vectors of each."""
+def _queries(
+    index: State, tokens: Any
+) -> tuple[bool, list[NDArray[Any]], list[NDArray[Any]], FloatQueries | None]:
+    """Return whether it is one query, the vectors of each, and what they were rounded from."""
     several = isinstance(tokens, (list, tuple)) and any(np.ndim(item) == 2 for item in tokens)
     single = not several and np.ndim(tokens) != 3
-    parts = []
+    parts, exact, on_scale = [], [], []
     for item in [tokens] if single else tokens:
-        rows, given = _validate.as_rows(item, "tokens", index._dim, index._dtype, queries=True)
+        rows, given, floats = as_queries(index, item, "tokens")
         if given.ndim != 2 or not len(rows):
             raise ValueError(
                 f"tokens: expected (t, {index._dim}) with t from 1 for a query, got {given.shape}"
             )
         parts.append(rows)
-    return single, parts
+        exact.append(rows if floats is None else _validate.as_numbers(item, "tokens"))
+        on_scale.append(rows if floats is None else floats.given)
+    lost = any(a is not b for a, b in zip(parts, exact, strict=True))
+    return single, parts, exact, FloatQueries(index, np.concatenate(on_scale)) if lost else None
 
 
 def _max_sim(

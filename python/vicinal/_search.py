@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _float_queries, _scale, _validate
 from vicinal._cpu import native
-from vicinal._filters import NativeFilters, as_filters
+from vicinal._filters import NativeFilters, as_filters, is_list
 from vicinal._kept_filter import belong
 from vicinal._state import STRING_NUMBERS, State
 from vicinal.result import RangeResult, within_of_metric
 
 if TYPE_CHECKING:
+    from vicinal._float_queries import FloatQueries
     from vicinal._native import RangeFound
 
 __all__ = ["batches", "filtered", "get", "nearest", "range_search", "read_vectors", "within"]
 
 Found = TypeVar("Found")
 _BY_COST = -1  # which plan a filtered search takes
+_ROUNDING = 1e-5  # share of a radius by which rounding may move distances
 
 
 def nearest(
@@ -96,12 +98,12 @@ def range_search(
     num_threads: int | None,
 ) -> RangeResult:
     """See `Index.range_search`."""
-    rows, given = _validate.as_rows(queries, "queries", index._dim, index._dtype, queries=True)
+    rows, given, floats = _float_queries.as_queries(index, queries)
     radius = _validate.real_number(radius, "radius")
     ef_search = _validate.search_width(ef_search, index._ef_search)
     n = len(rows)
     threads = 1 if num_threads is None and n == 1 else _validate.thread_count(num_threads)
-    ids, distances, offsets = within(index, rows, given, radius, ef_search, threads, filter)
+    ids, distances, offsets = within(index, rows, given, radius, ef_search, threads, filter, floats)
     kind = within_of_metric(index._metric, 8 * index._dim)
     return kind(index._to_external(ids), distances, offsets)
 
@@ -114,8 +116,40 @@ def within(
     ef_search: int,
     threads: int,
     filter: Any,
+    floats: FloatQueries | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
     """Search for rows within a radius; internal ids, distances, and offsets by query."""
+    wanted = _scale.radius_of(index, radius)
+    if floats is not None:
+        parts = []
+        for i, row in enumerate(rows):
+            about = floats.radius(i, row, wanted)
+            each = filter[i : i + 1] if is_list(filter) else filter
+            some = _within(index, row[None], given, about, ef_search, threads, each)[0]
+            parts.append(floats.within(i, some, wanted))
+        ends = np.cumsum([0, *(len(ids) for ids, _ in parts)])
+        none = np.empty(0, np.int64), np.empty(0, np.float32)
+        ids, far = (np.concatenate(side) for side in zip(none, *parts, strict=True))
+        return ids, _scale.in_units(index, far), ends
+    if _scale.without_loss(index):
+        return _within(index, rows, given, radius, ef_search, threads, filter)
+    wider = wanted + _ROUNDING * (1 + abs(wanted))
+    found, stored, offsets = _within(index, rows, given, wider, ef_search, threads, filter)
+    far = _scale.in_units(index, stored)
+    near = far <= np.float32(radius)
+    return found[near], far[near], np.concatenate([[0], np.cumsum(near)])[offsets]
+
+
+def _within(
+    index: State,
+    rows: NDArray[Any],
+    given: NDArray[Any],
+    radius: float,
+    ef_search: int,
+    threads: int,
+    filter: Any,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Do it by the distances of what is stored."""
     n = len(rows)
     offsets = np.empty(n + 1, np.int64)
 

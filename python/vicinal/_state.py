@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _file_status, _info, _validate
+from vicinal import _file_status, _info, _scale, _validate
 from vicinal._combining import Combiner
 from vicinal._cpu import native
 from vicinal._promises import Promises
@@ -76,6 +76,7 @@ class State:
         "_read_only",
         "_resident",
         "_result",
+        "_scale",
         "_seed",
         "_strings",
         "_tuned_widths",
@@ -98,6 +99,9 @@ class State:
         self._resident = "all"
         self._query_dtype: np.dtype[Any] | None = _validate.query_dtype(self._dtype)
         self._query_shape = (self._dim,)
+        self._attributes = native.index_attributes(handle)  # as files have them, unread
+        # what a stored whole number is worth; see _scale.py
+        self._scale = _scale.of_text(self._attributes, self._dtype, os.fsdecode(path))
         self._result = of_metric(self._metric, 8 * self._dim)
         self._strings = StringIds.of(handle, path)
         self._promises = Promises()
@@ -106,7 +110,6 @@ class State:
         self._keep(QuerySample.of_bytes(kept, self._dim, dtype) if kept else None)
         # search widths by (recall, k), as far as they were asked for; see _tuning.py
         self._tuned_widths: dict[tuple[float, int], int] = {}
-        self._attributes = native.index_attributes(handle)  # as files have them, unread
         # with pickle="path" the fingerprint of the file
         self._by_path: str | None = None
         # of a living file: what takes note of changes; see `vicinal.living`
@@ -121,8 +124,10 @@ class State:
     def _keep(self, sample: QuerySample | None) -> None:
         """Hand queries over to a sample from now on, or to none."""
         self._kept_queries = sample
-        # No array has a dtype of None: then every search goes the way on which queries are kept.
-        self._query_dtype = None if sample else _validate.query_dtype(self._dtype)
+        # No array has a dtype of None: then every search goes the way on which queries are kept, or
+        # distances multiplied.
+        plain = sample is None and _scale.without_loss(self)
+        self._query_dtype = _validate.query_dtype(self._dtype) if plain else None
 
     def __len__(self) -> int:
         return native.index_info(self._handle, _COUNT)

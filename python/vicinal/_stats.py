@@ -38,12 +38,13 @@ def describe(index: Index) -> str:
     others = ("" if asked == "auto" else f", quantization={asked!r}") + (
         "" if index._strings is None else ", ids='str'"
     )
+    scale = "" if index._scale is None else f", scale={index._scale!r}"
     storage, words = _storage.described(index._handle)
     width = "" if index._ef_search == EF_SEARCH else f", ef_search {index._ef_search}"
     return (
         f"vicinal.Index(dim={index.dim}, metric={index._metric!r}, dtype={index._dtype!r}, "
         f"M={index._M}, ef_construction={index._ef_construction}, seed={index._seed}"
-        f"{others}{storage}) "
+        f"{others}{storage}{scale}) "
         f"with {len(index)} rows{width}{', read-only' if index._read_only else ''}{words}"
         f"{_attributes.shown(index)}"
     )
@@ -78,6 +79,7 @@ def stats(index: Index) -> dict[str, Any]:
         "dim": index.dim,
         "metric": index._metric,
         "dtype": index._dtype,
+        "scale": index._scale,
         "M": index._M,
         "ef_construction": index._ef_construction,
         "ef_search": index._ef_search,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _scale, _validate
 from vicinal._cpu import native
+from vicinal._float_queries import as_queries
 from vicinal._state import State
 from vicinal.result import SearchResult
 
@@ -115,7 +116,7 @@ class Trace:
         for hop in self._hops():
             rows = np.concatenate([hop.expanded[None], hop.measured, hop.beam, hop.evicted])
             ids = self._index._to_external(np.ascontiguousarray(rows[:, 1]))
-            distances = distances_of(rows)
+            distances = _scale.in_units(self._index, distances_of(rows))
             ends = np.cumsum([1, len(hop.measured), len(hop.beam), len(hop.evicted)])
             measured, beam, evicted = (
                 SearchResult(ids[a:b], distances[a:b]) for a, b in pairwise(ends)
@@ -177,7 +178,7 @@ class _Hop:
 
 def trace(index: State, query: ArrayLike, k: int, ef_search: int | None) -> Trace:
     """See `Index.trace`."""
-    rows, given = _validate.as_rows(query, "query", index._dim, index._dtype, queries=True)
+    rows, given, _ = as_queries(index, query, "query")
     if given.ndim != 1:
         raise ValueError(f"query: expected ({index._dim},), got {given.shape}")
     k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
@@ -203,7 +204,7 @@ def trace(index: State, query: ArrayLike, k: int, ef_search: int | None) -> Trac
         estimated=bool(estimated),
         reranked=reranked,
         rows=known,
-        result=index._result(index._to_external(ids), distances),
+        result=index._result(index._to_external(ids), _scale.in_units(index, distances)),
         _index=index,
         _words=words,
         _starts=tuple(starts),

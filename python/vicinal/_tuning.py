@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal._cpu import native
+from vicinal._float_queries import as_queries
 from vicinal._logging import WARNING, log, logged
 from vicinal._query_sample import QuerySample
 from vicinal._search import read_vectors
@@ -247,9 +248,7 @@ class _Sample:
             self._rows = rows
             self._given: NDArray[Any] = rows
         else:
-            rows, given = _validate.as_rows(
-                queries, "queries", index._dim, index._dtype, queries=True
-            )
+            rows, given, _ = as_queries(index, queries)
             if not len(rows):
                 raise ValueError(f"queries: expected at least one, got {given.shape}")
             chosen = draw(len(rows), sample)

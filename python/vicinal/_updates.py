@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _scale, _validate
 from vicinal._borrowed import can_borrow, copy_mode, on_disk
 from vicinal._combining import Batch
 from vicinal._cpu import native
@@ -65,7 +65,8 @@ def add(
         check_conflict(on_conflict)
     threads = _validate.thread_count(num_threads)
     mode = copy if copy is True else copy_mode(copy)
-    rows, given = _validate.as_rows(vectors, "vectors", index._dim, index._dtype)
+    stored = _scale.as_stored(index, vectors)
+    rows, given = _validate.as_rows(stored, "vectors", index._dim, index._dtype)
     new_ids = _ids_of_new_rows(index, ids)
     if new_ids is not None and new_ids.ndim == 0 and len(rows) == 1:
         new_ids = new_ids.reshape(1)
@@ -112,7 +113,8 @@ def update(
     """See `Index.update`."""
     index._require_writable()
     threads = _validate.thread_count(num_threads)
-    rows, given = _validate.as_rows(vectors, "vectors", index._dim, index._dtype)
+    stored = _scale.as_stored(index, vectors)
+    rows, given = _validate.as_rows(stored, "vectors", index._dim, index._dtype)
     known = _ids_of_present_rows(index, ids)
     if len(known) != len(rows):
         raise ValueError(f"ids: expected ({len(rows)},), got {known.shape}")

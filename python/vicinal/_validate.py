@@ -436,9 +436,10 @@ def _to_integers(given: Array, target: np.dtype[Any], name: str) -> Array:
             if not np.isfinite(value):
                 raise ValueError(f"{name}: row {start + row} holds NaN or infinity")
             limits = np.iinfo(target)
+            hint = "; Index(..., scale=) stores floats" if value != np.rint(value) else ""
             raise ValueError(
                 f"{name}: row {start + row} holds {value}, expected whole numbers from "
-                f"{limits.min} to {limits.max} for {target}"
+                f"{limits.min} to {limits.max} for {target}{hint}"
             )
     return rows
 

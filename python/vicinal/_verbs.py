@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _tuning, _validate
+from vicinal import _scale, _tuning, _validate
 from vicinal._filters import IDS, as_filter, is_list
-from vicinal._float_queries import FloatQueries, rounded
+from vicinal._float_queries import FloatQueries, as_queries
 from vicinal._grouped import nearest_groups
 from vicinal._kept_filter import belong, combined
 from vicinal._labels import Labels
@@ -54,10 +54,9 @@ def search(
         if queries is not None:
             raise TypeError("queries: expected none beside like=ids, got both")
         queries, examples = from_examples(index, like, unlike)
-    floats = rounded(index, queries)
-    if floats is not None:
-        queries = floats[0]
-    rows, given = _validate.as_rows(queries, "queries", index._dim, index._dtype, queries=True)
+    rows, given, floats = as_queries(index, queries)
+    if index._kept_queries is not None and (floats is not None or index._scale is not None):
+        index._kept_queries.take(rows)  # of other queries `Index.search` does
     n = len(rows)
     k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
     each = 1
@@ -69,9 +68,7 @@ def search(
     _validate.room_for_results(n, k * each, len(index))
     width = width_of(index, k, ef_search, recall, exact)
     threads = 1 if num_threads is None and n == 1 else _validate.thread_count(num_threads)
-    call = Call(index, rows, given, width, threads, filter, exclude, examples)
-    if floats is not None:
-        call.floats = floats[1]
+    call = Call(index, rows, given, width, threads, filter, exclude, examples, floats=floats)
     if groups is None:
         ids, distances = call.fetch(np.arange(n), k, None)
     else:
@@ -117,6 +114,8 @@ class Call:
         For each query internal ids that it was made of, which it may not find either.
     name : str
         What the caller knows the queries by.
+    floats : FloatQueries, optional
+        What `rows` were rounded from.
     """
 
     def __init__(
@@ -130,9 +129,10 @@ class Call:
         exclude: Any = None,
         examples: list[Ids] | None = None,
         name: str = "queries",
+        floats: FloatQueries | None = None,
     ) -> None:
         self._name = name
-        self.floats: FloatQueries | None = None  # what `rows` were rounded from
+        self._floats = floats
         self._index, self._rows, self._given = index, rows, given
         self._width, self._threads = width, threads
         belong(index, filter)
@@ -147,10 +147,12 @@ class Call:
         self, asked: NDArray[np.int64], k: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[Ids, Distances]:
         """Search for some of the queries; `allowed` is one more filter, a mask of rows."""
-        if self.floats is None:
-            return self._fetch(asked, k, allowed)
-        found = self._fetch(asked, self.floats.wanted(k), allowed)
-        return self.floats.nearest(asked, *found, k)
+        if self._floats is None:
+            ids, far = self._fetch(asked, k, allowed)
+        else:
+            found = self._fetch(asked, self._floats.wanted(k), allowed)
+            ids, far = self._floats.nearest(asked, *found, k)
+        return ids, _scale.in_units(self._index, far)
 
     def _fetch(
         self, asked: NDArray[np.int64], k: int, allowed: NDArray[np.bool_] | None
@@ -308,13 +310,20 @@ def _mean(index: State, given: Any, name: str) -> tuple[NDArray[np.float64], Ids
     if unknown >= 0:
         raise KeyError(f"{name}: {_validate.shown(as_given[unknown])} is not in the index")
     values = _validate.as_floats(vectors, index._dtype).astype(np.float64)
+    if index._scale == _scale.AUTO:  # each row has a length of its own, which means nothing
+        values /= np.linalg.norm(values, axis=1, keepdims=True)
     return np.average(values, axis=0, weights=weights), internal
 
 
 def _as_queries(index: State, vectors: NDArray[np.float64]) -> NDArray[Any]:
-    """Return vectors as queries of an index: rounded to whole numbers in range for integers."""
+    """Return vectors as queries of an index: rounded to whole numbers in range for integers.
+
+    With a scale they stay floats.
+    """
     if index._dtype == _validate.PACKED:
         return np.packbits(vectors >= 0.5, axis=1)
+    if index._scale is not None:
+        return vectors * (_scale.number_of(index) or 1)
     dtype = _validate.query_dtype(index._dtype)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _scale, _validate
 from vicinal._cpu import native
 from vicinal._search import read_vectors
 from vicinal._state import EXHAUSTIVE, State
@@ -120,6 +120,9 @@ def _why_not(index: State, trace: Trace, internal: int, id: Any) -> WhyNot:
         distance = float(trace.result.distances[rank - 1])
     last = float(trace.result.distances[-1])
 
+    def real(far: float) -> float:
+        return float(_scale.in_units(index, far))
+
     def answer(fate: Fate, step: int | None, measured: float | None, bound: float | None) -> WhyNot:
         return WhyNot(id, fate, rank, true_rank, step, distance, measured, bound)
 
@@ -133,11 +136,11 @@ def _why_not(index: State, trace: Trace, internal: int, id: Any) -> WhyNot:
             here = np.flatnonzero(hop.measured[:, 1] == internal)
             if not len(here):
                 continue
-            step, measured = hop.number, float(distances_of(hop.measured[here])[0])
+            step, measured = hop.number, real(float(distances_of(hop.measured[here])[0]))
             if rank is None and internal not in hop.beam[:, 1]:
-                return answer("refused", step, measured, last_distance(hop.beam))
+                return answer("refused", step, measured, real(last_distance(hop.beam)))
         elif rank is None and internal in hop.evicted[:, 1]:
-            return answer("evicted", hop.number, measured, last_distance(hop.beam))
+            return answer("evicted", hop.number, measured, real(last_distance(hop.beam)))
     if rank is not None:
         return answer("found", step, measured, None)
     if measured is None:
@@ -204,4 +207,4 @@ def _distance(index: State, query: NDArray[Any], internal: int) -> float:
         # rows are measured as they are stored, at a length of almost 1
         length = np.linalg.norm(query.astype(np.float64))
         query = (query / length).astype(np.float32)
-    return native.distance(metric, dtype, query, row[0])
+    return float(_scale.in_units(index, native.distance(metric, dtype, query, row[0])))

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate, _verbs
 from vicinal._compared import as_compared, stored_present
+from vicinal._float_queries import as_queries
 from vicinal.index import Index
 from vicinal.result import SearchResult
 
@@ -94,13 +95,13 @@ def mmr(
     wanted = min(_CANDIDATES * k, _validate.MAX_COUNT)
     if candidates is not None:
         wanted = _validate.whole_number(candidates, "candidates", k, _validate.MAX_COUNT)
-    rows, given = _validate.as_rows(queries, "queries", index._dim, index._dtype, queries=True)
+    rows, given, floats = as_queries(index, queries)
     n = len(rows)
     _validate.room_for_results(n, k, len(index))
     wanted = max(1, min(wanted, len(index)))
     width = _verbs.width_of(index, wanted, ef_search, None, exact)
     threads = 1 if num_threads is None and n == 1 else _validate.thread_count(num_threads)
-    call = _verbs.Call(index, rows, given, width, threads, filter, exclude)
+    call = _verbs.Call(index, rows, given, width, threads, filter, exclude, floats=floats)
     ids, distances = np.full((n, k), -1, np.int64), np.full((n, k), np.inf, np.float32)
     step = max(1, _AT_ONCE // (wanted * index._dim))
     for start in range(0, n, step):

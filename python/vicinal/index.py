@@ -24,6 +24,7 @@ from vicinal import (
     _pairs,
     _persistence,
     _residence,
+    _scale,
     _search,
     _stats,
     _storage,
@@ -111,6 +112,10 @@ class Index(State):
         Searches walk on codes of the first so many values of a vector, and measure what they find
         on all of it; for embeddings whose first values say most (Matryoshka, arXiv:2205.13147). 1
         to `dim`; for float dtypes with quantization "auto", "sq8" or "rabitq4", all three metrics.
+    scale : float or "auto", optional
+        For dtype "int8" and "uint8": what a stored 1 is worth. Floats, rows and queries, are
+        divided by it, rows are rounded, and distances are those of what stored values are worth:
+        docs/guide/quantization.md. "auto", for "cosine", makes each row as large as 8 bits hold.
 
     Raises
     ------
@@ -189,8 +194,10 @@ class Index(State):
         ids: str = "int64",
         keep_vectors: bool = True,
         walk_dim: int | None = None,
+        scale: float | str | None = None,
     ) -> None:
         metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
+        scale = _scale.checked(scale, metric, dtype)
         strings = id_kind(ids) == "str"
         dim = _validate.whole_number(dim, "dim", 1, 65536)
         storage = _storage.storage_of(dim, metric, dtype, quantization, keep_vectors, walk_dim)
@@ -208,6 +215,9 @@ class Index(State):
         if strings:
             native.strings_use(handle)
         self._adopt(handle)
+        if scale is not None:
+            self._scale = scale
+            self._keep(None)
 
     # ---- changing; one thread at a time can be in one of these
 
@@ -665,7 +675,7 @@ class Index(State):
                     queries, "queries", self._dim, self._dtype, queries=True
                 )
         else:
-            if _float_queries.rounded(self, queries) is not None:
+            if self._scale is not None or _float_queries.rounded(self, queries) is not None:
                 return _verbs.search(
                     *(self, queries, k, ef_search, recall, filter, num_threads),
                     *(None, None, None, None, None, None),
@@ -1415,6 +1425,11 @@ with 0 rows, read-only
     def dtype(self) -> str:
         """What a value is stored as: "float32", "float16", "bfloat16", "int8", "uint8" or "b1"."""
         return self._dtype
+
+    @property
+    def scale(self) -> float | str | None:
+        """What a stored 1 of int8 or uint8 is worth, "auto", or None; `get(ids) * scale`."""
+        return self._scale
 
     @property
     def M(self) -> int:

@@ -219,6 +219,7 @@ class Tail:
                 ef_construction=base.ef_construction,
                 keep_vectors=alone is None,
                 quantization=alone or "auto",
+                scale=base.scale,
             )
         rows = np.concatenate(self._taken)
         keys = np.arange(self._keys - len(rows), self._keys, dtype=np.int64)
