@@ -10,6 +10,16 @@ from numpy.typing import NDArray
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+def jaccard(base: Array, queries: Array) -> NDArray[np.float64]:
+    """Return the Jaccard distances of rows of packed bits, (m, n); 0 where neither has any bit."""
+    result = np.empty((len(queries), len(base)))
+    for q, query in enumerate(queries):
+        different = np.unpackbits(base ^ query, axis=1).sum(axis=1)
+        either = np.unpackbits(base | query, axis=1).sum(axis=1)
+        result[q] = different / np.maximum(either, 1)
+    return result
+
+
 def distances(base: Array, queries: Array, metric: str) -> NDArray[np.float64]:
     """Return the distance of every query to every row, (m, n), as the library defines it.
 

@@ -11,7 +11,7 @@ from vicinal import _scale, _validate
 from vicinal._cpu import native
 from vicinal._state import State
 
-__all__ = ["as_compared", "stored_present"]
+__all__ = ["alike", "as_compared", "stored_present"]
 
 
 def stored_present(
@@ -39,3 +39,32 @@ def as_compared(index: State, rows: NDArray[Any], *, queries: bool = False) -> N
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         vectors = vectors / np.maximum(lengths, np.float32(1e-30))[:, None]
     return vectors
+
+
+def alike(
+    metric: str, products: NDArray[np.float32], first: NDArray[Any], second: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Return similarities of what `as_compared` gave: cosines, products, shares of bits.
+
+    Parameters
+    ----------
+    metric : str
+        Any.
+    products : ndarray
+        Inner products.
+    first, second : ndarray
+        Squared lengths of either side, which go with the shape of `products`.
+
+    Returns
+    -------
+    ndarray
+        For "l2" and "hamming" less the squared distance.
+    """
+    if metric in ("cosine", "ip"):
+        return products
+    if metric == "jaccard":
+        either = first + second - products
+        shares: NDArray[np.float32] = np.where(either > 0, products / np.maximum(either, 1), 1)
+        return shares.astype(np.float32, copy=False)
+    apart: NDArray[np.float32] = 2 * products - first - second
+    return apart

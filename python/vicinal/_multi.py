@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vicinal import _validate
-from vicinal._compared import as_compared, stored_present
+from vicinal._compared import alike, as_compared, stored_present
 from vicinal._float_queries import FloatQueries, as_queries
 from vicinal._grouped import nearest_groups
 from vicinal._kept_filter import prepare
@@ -117,11 +117,10 @@ def _max_sim(
     codes = codes[order]
     vectors = as_compared(index, stored[order])
     asked = as_compared(index, tokens, queries=True)
-    alike = vectors @ asked.T
-    if index._metric not in ("cosine", "ip"):
-        squares = np.einsum("ij,ij->i", vectors, vectors)[:, None]
-        alike = 2 * alike - squares - np.einsum("ij,ij->i", asked, asked)
+    squares = np.einsum("ij,ij->i", vectors, vectors)[:, None]
+    others = np.einsum("ij,ij->i", asked, asked)
+    similar = alike(index._metric, vectors @ asked.T, squares, others)
     begins = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
-    scores = np.maximum.reduceat(alike, begins, axis=0).sum(axis=1)
+    scores = np.maximum.reduceat(similar, begins, axis=0).sum(axis=1)
     best = np.argsort(-scores, kind="stable")[:k]
     return codes[begins][best], scores[best]

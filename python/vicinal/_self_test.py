@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vicinal._storage import CODES_ALONE
 from vicinal._validate import (
+    BIT_METRICS,
     DTYPES,
-    HAMMING,
     METRICS,
     PACKED,
     QUANTIZATIONS,
@@ -29,7 +29,10 @@ __all__ = ["Outcome", "check_kernels", "codes_alone", "graphs", "sizes"]
 Vectors = NDArray[np.float64]
 
 INTEGERS = ("int8", "uint8", PACKED)
-SPACES = [*((metric, dtype) for metric in METRICS for dtype in DTYPES), (HAMMING, PACKED)]
+SPACES = [
+    *((metric, dtype) for metric in METRICS for dtype in DTYPES),
+    *((metric, PACKED) for metric in BIT_METRICS),
+]
 
 # Part of the sum of absolute terms by which a float32 sum may differ from a float64 one: ten times
 # the most that was seen up to 65,536 dimensions, and far below one lost element of 1,025.
@@ -182,10 +185,13 @@ def _reference(
 
     Vectors of a float dtype are taken to have unit length for cosine if `normalise` is false.
     """
-    if metric == HAMMING:
+    if metric in BIT_METRICS:
         one, many = (np.unpackbits(each.astype(np.uint8), axis=-1) for each in (query, rows))
         different: Vectors = np.sum(one != many, axis=-1).astype(np.float64)
-        return different, np.zeros(len(rows))
+        if metric == "hamming":
+            return different, np.zeros(len(rows))
+        either = np.maximum(np.sum(one | many, axis=-1), 1)
+        return different / either, np.full(len(rows), 1e-7)
     if metric == "cosine" and (normalise or dtype in INTEGERS):
         query, rows = _unit(query), _unit(rows)
     terms = {"l2": (query - rows) ** 2, "ip": query * rows, "cosine": query * rows}[metric]

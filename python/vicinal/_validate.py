@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from vicinal._threads import default_threads
 
 __all__ = [
+    "BIT_METRICS",
     "DTYPES",
-    "HAMMING",
     "METRICS",
     "PACKED",
     "STORED_DTYPES",
@@ -52,9 +52,9 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Positions in METRICS and DTYPES are the codes of the native module. Any of the one goes with any
-# of the other, but "hamming" with packed bits alone, which are uint8 to the native module.
+# of the other, but these of packed bits with them alone, which are uint8 to the native module.
 METRICS = ("l2", "ip", "cosine")
-HAMMING, PACKED = "hamming", "b1"
+BIT_METRICS, PACKED = ("hamming", "jaccard"), "b1"
 STORED_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
@@ -82,9 +82,12 @@ _OTHER_NAMES = {
     "hammingdistance bithamming binaryhamming binary": (
         "; of packed bits (np.packbits) the distance is 'hamming', with dtype='b1'"
     ),
-    "jaccard tanimoto binjaccard bitjaccard jaccarddistance dice sorensen sorensendice": (
-        "; no metric compares sets; 'cosine' of one value for each bit "
-        "(np.unpackbits, dtype 'uint8') is near to it but not the same order"
+    "tanimoto binjaccard bitjaccard jaccarddistance jaccardindex binaryjaccard": (
+        "; of packed bits (np.packbits) the distance is 'jaccard', with dtype='b1'"
+    ),
+    "dice sorensen sorensendice": (
+        "; of packed bits (np.packbits) 'jaccard' with dtype='b1' has the same order: dice is "
+        "j / (2 - j)"
     ),
 }
 QUANTIZATIONS = ("auto", None, "u8", "sq8", "rabitq4")
@@ -163,10 +166,10 @@ def real_number(value: object, name: str) -> float:
 
 def metric_name(metric: object) -> str:
     """Return a metric's name; TypeError if it is no string, ValueError if it is unknown."""
-    if isinstance(metric, str) and (metric in METRICS or metric == HAMMING):
+    if isinstance(metric, str) and metric in (*METRICS, *BIT_METRICS):
         return metric
     kind = ValueError if isinstance(metric, str) else TypeError
-    known = (*METRICS, HAMMING)
+    known = (*METRICS, *BIT_METRICS)
     hint = ""
     if isinstance(metric, str):
         plain = "".join(letter for letter in metric.lower() if letter.isalnum())
@@ -176,20 +179,20 @@ def metric_name(metric: object) -> str:
 
 def native_codes(metric: str, dtype: str) -> tuple[int, int]:
     """Return the codes of a metric and a dtype; ValueError if they do not go together."""
-    if (metric == HAMMING) != (dtype == PACKED):
+    if (metric in BIT_METRICS) != (dtype == PACKED):
         raise ValueError(
-            f"dtype: expected {PACKED!r} with metric {HAMMING!r}, and only with that, got "
-            f"{dtype!r} with {metric!r}"
+            f"dtype: expected {PACKED!r} with metric {_listed(BIT_METRICS)}, and only with these, "
+            f"got {dtype!r} with {metric!r}"
         )
-    if metric == HAMMING:
-        return len(METRICS), DTYPES.index("uint8")
+    if metric in BIT_METRICS:
+        return len(METRICS) + BIT_METRICS.index(metric), DTYPES.index("uint8")
     return METRICS.index(metric), DTYPES.index(dtype)
 
 
 def names_of(metric: int, dtype: int) -> tuple[str, str]:
     """Invert `native_codes`."""
-    if metric == len(METRICS):
-        return HAMMING, PACKED
+    if metric >= len(METRICS):
+        return BIT_METRICS[metric - len(METRICS)], PACKED
     # what lies behind the stored types are codes alone of float32: see _storage.py
     return METRICS[metric], DTYPES[dtype] if dtype < len(DTYPES) else "float32"
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate, _verbs
-from vicinal._compared import as_compared, stored_present
+from vicinal._compared import alike, as_compared, stored_present
 from vicinal._float_queries import as_queries
 from vicinal.index import Index
 from vicinal.result import SearchResult
@@ -71,7 +71,8 @@ def mmr(
         (1 - diversity) * similarity(query) - diversity * max(similarity(chosen))
 
     is largest, of equal ones the nearest. Similarities are the cosine for "cosine", the inner
-    product for "ip" and less the Euclidean distance for "l2"; those of rows are of the vectors as
+    product for "ip", less the Euclidean distance for "l2" and "hamming", and for "jaccard" 1 less
+    the distance; those of rows are of the vectors as
     stored, and all of them estimates with `keep_vectors=False`.
     Takes k times `candidates` distances for each query besides the search.
 
@@ -130,13 +131,13 @@ def _chosen(
     far[~present.reshape(n, m)] = np.inf
     vectors = as_compared(index, stored).reshape(n, m, -1)
     open_ = np.isfinite(far)
-    alike = _alike_query(index, far)
+    near = _alike_query(index, far)
     closest = np.full((n, m), -np.inf, np.float32)
     squares = np.einsum("nmd,nmd->nm", vectors, vectors)
     places = np.empty((n, min(k, m)), np.int64)
     every = np.arange(n)
     for j in range(places.shape[1]):
-        score = (1 - weight) * alike
+        score = (1 - weight) * near
         if j:
             score = score - weight * closest
         # of rows that are taken or not there, one that is not there
@@ -145,11 +146,9 @@ def _chosen(
         open_[every, place] = False
         last = vectors[every, place]
         products = np.einsum("nmd,nd->nm", vectors, last)
-        if index._metric in ("cosine", "ip"):
-            similar = products
-        else:
-            apart = squares + squares[every, place][:, None] - 2 * products
-            similar = -np.sqrt(np.maximum(apart, 0))
+        similar = alike(index._metric, products, squares, squares[every, place][:, None])
+        if index._metric in ("l2", "hamming"):
+            similar = -np.sqrt(np.maximum(-similar, 0))
         np.maximum(closest, similar, out=closest)
     return places
 
@@ -157,7 +156,7 @@ def _chosen(
 def _alike_query(index: Index, far: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return similarities to the query, on the scale of those among rows; 0 where there is none."""
     known = np.where(np.isfinite(far), far, np.float32(0))
-    alike: NDArray[np.float32] = 1 - known
-    if index._metric not in ("cosine", "ip"):
-        alike = -np.sqrt(np.maximum(known, 0))
-    return alike
+    similar: NDArray[np.float32] = 1 - known
+    if index._metric in ("l2", "hamming"):
+        similar = -np.sqrt(np.maximum(known, 0))
+    return similar

@@ -48,7 +48,7 @@ def exact_search(
         Converted to float32, for int8 and uint8 rows to those (values must fit exactly).
     k : int, >= 1
         Neighbours wanted.
-    metric : {"l2", "ip", "cosine", "hamming"}
+    metric : {"l2", "ip", "cosine", "hamming", "jaccard"}
         Squared Euclidean distance, 1 - dot product, 1 - cosine, or the bits that differ of uint8
         rows, each value of which holds eight. Smaller is nearer for each.
     num_threads : int, >= 1, optional
@@ -108,7 +108,7 @@ def exact_search(
     if len(given) > _validate.MAX_COUNT:
         raise ValueError(f"base: expected at most {_validate.MAX_COUNT} rows, got {len(given)}")
     name = _stored_dtype(given, dtype)
-    if metric == _validate.HAMMING and name == "uint8":
+    if metric in _validate.BIT_METRICS and name == "uint8":
         name = _validate.PACKED
     codes = _validate.native_codes(metric, name)
     rows, given_queries = _validate.as_rows(queries, "queries", given.shape[1], name, queries=True)

@@ -83,12 +83,12 @@ class Index(State):
     ----------
     dim : int
         Dimension of the vectors, 1 to 65536.
-    metric : {"l2", "ip", "cosine", "hamming"}
+    metric : {"l2", "ip", "cosine", "hamming", "jaccard"}
         Distance; see Notes. Smaller is nearer for each.
     dtype : {"float32", "float16", "bfloat16", "int8", "uint8", "b1"} or dtype
         What a value is stored as; NumPy dtypes and `ml_dtypes.bfloat16` are taken too. "b1" is for
-        "hamming" and only for it: bits, packed by eight as `numpy.packbits` does. Vectors are
-        uint8 of dim / 8 values then; `dim` counts bits and is a multiple of 8.
+        "hamming" and "jaccard" and only for them: bits, packed by eight as `numpy.packbits` does.
+        Vectors are uint8 of dim / 8 values then; `dim` counts bits and is a multiple of 8.
     M : int
         Links per row in the graph, 2 to 128; layer 0 has room for twice as many. More links find
         more and take more memory. What is no multiple of 8 works as the next one, whose blocks of
@@ -134,6 +134,7 @@ class Index(State):
     "cosine"   1 - sum(a * b) / (|a| |b|)   0 to 2; zero vectors are refused. Float vectors
                                             are stored at unit length
     "hamming"  bits that differ             exact
+    "jaccard"  |a xor b| / |a or b|         of packed bits, 0 to 1; 0 if neither has any
     ========== ============================ ===============================================
 
     Distances are those of the vectors as stored, whatever codes are used; with
@@ -1418,7 +1419,7 @@ with 0 rows, read-only
 
     @property
     def metric(self) -> str:
-        """Name of the distance: "l2", "ip", "cosine" or "hamming"."""
+        """Name of the distance: "l2", "ip", "cosine", "hamming" or "jaccard"."""
         return self._metric
 
     @property

@@ -65,7 +65,7 @@ def knn_graph(
         else is rounded to float32.
     k : int
         Columns of the result, at least 1.
-    metric : {"l2", "ip", "cosine", "euclidean", "hamming"}
+    metric : {"l2", "ip", "cosine", "euclidean", "hamming", "jaccard"}
         As for `Index`, where "l2" is squared; "euclidean" takes the root of it. "hamming" is for
         packed bits, uint8.
     include_self : bool
@@ -128,7 +128,7 @@ def knn_graph(
         raise ValueError(f"X: expected (n, dim) with dim from 1 to 65536, got {given.shape}")
     dtype = given.dtype.name if given.dtype.name in _validate.DTYPES else "float32"
     dim = given.shape[1]
-    if metric == _validate.HAMMING and dtype == "uint8":
+    if metric in _validate.BIT_METRICS and dtype == "uint8":
         dtype, dim = _validate.PACKED, 8 * dim
     measured = "l2" if metric == "euclidean" else metric
     wanted = k if include_self else k + 1

@@ -46,6 +46,7 @@ class SearchResult(_Found):
         "l2"      1 / (1 + Euclidean distance), above 0 and at most 1: no metric of the
                   vectors, but of the same order
         "hamming" the share of the bits that are equal: 1 - distance / dim
+        "jaccard" of the bits set in either the share set in both: 1 - distance
         ========= =====================================================================
 
         Minus infinity ("l2": 0) where there is no neighbour. ValueError for a result that no search
@@ -59,13 +60,13 @@ class SearchResult(_Found):
 
         The root of the distance for "l2", and for "hamming", whose vectors are bits; for "cosine"
         that between the vectors at unit length, the root of twice the distance. Infinity where
-        there is no neighbour. ValueError for "ip", which does not tell it, and for a result that no
-        search has made.
+        there is no neighbour. ValueError for "ip" and "jaccard", which do not tell it, and for a
+        result that no search has made.
         """
         metric = self._known_metric("euclidean")
-        if metric == "ip":
+        if metric in ("ip", "jaccard"):
             raise ValueError(
-                "euclidean: expected the result of metric 'l2' or 'cosine', got 'ip', whose "
+                f"euclidean: expected the result of another metric, got {metric!r}, whose "
                 "distances do not tell how far vectors are from each other"
             )
         scale = np.float32(2 if metric == "cosine" else 1)

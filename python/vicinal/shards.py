@@ -71,7 +71,7 @@ class Shards:
 
     @property
     def metric(self) -> str:
-        """Name of the distance: "l2", "ip", "cosine" or "hamming"."""
+        """Name of the distance: "l2", "ip", "cosine", "hamming" or "jaccard"."""
         return self.shards[0].metric
 
     @property

@@ -155,9 +155,13 @@ BASE = np.ones((5, 8), np.float32)
         (
             {"metric": "euclid"},
             ValueError,
-            "metric: expected 'l2', 'ip', 'cosine' or 'hamming', got 'euclid'",
+            "metric: expected 'l2', 'ip', 'cosine', 'hamming' or 'jaccard', got 'euclid'",
         ),
-        ({"metric": 1}, TypeError, "metric: expected 'l2', 'ip', 'cosine' or 'hamming', got 1"),
+        (
+            {"metric": 1},
+            TypeError,
+            "metric: expected 'l2', 'ip', 'cosine', 'hamming' or 'jaccard', got 1",
+        ),
         ({"num_threads": 0}, ValueError, "num_threads: expected a whole number from 1"),
         ({"num_threads": "2"}, TypeError, "num_threads: expected a whole number"),
         ({"max_memory": 0}, ValueError, "max_memory: expected a whole number from 1"),

@@ -157,7 +157,9 @@ def test_limits_of_parameters(name: str) -> None:
     [("l3", ValueError), ("manhattan", ValueError), (0, TypeError), (None, TypeError)],
 )
 def test_metric(value: Any, kind: type[Exception]) -> None:
-    with raises(kind, f"metric: expected 'l2', 'ip', 'cosine' or 'hamming', got {value!r}"):
+    with raises(
+        kind, f"metric: expected 'l2', 'ip', 'cosine', 'hamming' or 'jaccard', got {value!r}"
+    ):
         vicinal.Index(DIM, value)
 
 

@@ -211,7 +211,8 @@ def test_an_empty_list_is_an_empty_batch(dtype: str) -> None:
     ],
 )
 def test_other_names_of_metrics(name: str, meant: str) -> None:
-    message = f"^metric: expected 'l2', 'ip', 'cosine' or 'hamming', got '{name}'; .* is '{meant}'"
+    known = "'l2', 'ip', 'cosine', 'hamming' or 'jaccard'"
+    message = f"^metric: expected {known}, got '{name}'; .* is '{meant}'"
     with pytest.raises(ValueError, match=message):
         vicinal.Index(4, name)
     with pytest.raises(ValueError, match=message):
@@ -223,11 +224,14 @@ def test_another_name_of_hamming() -> None:
         vicinal.Index(4, "bit_hamming")
 
 
-@pytest.mark.parametrize("name", ["Jaccard", "tanimoto"])
-def test_metrics_of_bits(name: str) -> None:
-    """The message says what to do instead."""
-    with pytest.raises(ValueError, match=rf"got '{name}'; no metric .*np\.unpackbits"):
-        vicinal.Index(4, name)
+@pytest.mark.parametrize("name", ["Tanimoto", "jaccard_distance", "dice"])
+def test_metrics_of_sets(name: str) -> None:
+    """The message says what to take instead."""
+    with pytest.raises(ValueError, match=rf"got '{name}'; .*np\.packbits.* 'jaccard'"):
+        vicinal.Index(8, name)
+
+
+def test_hamming_is_l2_of_bits_apart() -> None:
     bits = np.random.default_rng(3).integers(0, 256, (60, 5)).astype(np.uint8)
     values = np.unpackbits(bits, axis=1)
     found = vicinal.exact_search(values, values[:4], 60)
@@ -238,7 +242,8 @@ def test_metrics_of_bits(name: str) -> None:
 @pytest.mark.parametrize("name", ["manhattan", "", "l"])
 def test_unknown_metrics(name: str) -> None:
     with pytest.raises(
-        ValueError, match=f"^metric: expected 'l2', 'ip', 'cosine' or 'hamming', got '{name}'$"
+        ValueError,
+        match=f"^metric: expected 'l2', 'ip', 'cosine', 'hamming' or 'jaccard', got '{name}'$",
     ):
         vicinal.Index(4, name)
 

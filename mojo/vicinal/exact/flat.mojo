@@ -61,7 +61,7 @@ struct Chunk(TrivialRegisterPassable):
 def plan[S: Space](dim: Int, num_queries: Int, k: Int, workers: Int, max_bytes: Int) -> Chunk:
     """Fits a chunk of queries and all scratch into `max_bytes`; one query is the least."""
     var words = words_of[S.T](dim)
-    comptime if S.metric == HAMMING or S.bits != 0:  # tiles hold products of what is stored
+    comptime if S.metric >= HAMMING or S.bits != 0:  # tiles hold products of what is stored
         var one = 64 + workers * (16 + TopK.bytes(k))
         return Chunk(max(1, min(num_queries, BITS_QUERIES, max_bytes // one)), False, 0)
     var each = 64 + workers * (16 + TopK.bytes(k)) + (dim * 4 if S.Q == DType.float32 else 0)
@@ -330,7 +330,7 @@ struct _Search[S: Space, V: Watch, raw: Bool](TrivialRegisterPassable):
         # enough pieces that no worker waits long for the last
         piece = min(piece, source.count // (team.size() * 16))
         var finished: Bool
-        comptime if Self.S.metric == HAMMING or Self.S.bits != 0:
+        comptime if Self.S.metric >= HAMMING or Self.S.bits != 0:
             finished = team.run(
                 source.count, max(16, piece), FewQueries[Self.S, Self.raw](scan), watch
             )

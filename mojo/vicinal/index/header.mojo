@@ -3,7 +3,7 @@ from vicinal.file.format import BAD_FIELD, FileFields, name_of
 from vicinal.file.mapped import Mapped
 from vicinal.file.posix import Status
 from vicinal.kernels.distance import MAX_DIM
-from vicinal.kernels.space import HAMMING
+from vicinal.kernels.space import HAMMING, JACCARD
 from vicinal.kernels.stored_type import CODED_4, PACKED, STORED_TYPES, is_coded
 from vicinal.quantization.code_table import KINDS_OF_CODES
 
@@ -63,8 +63,8 @@ struct Header(FileFields):
     def problem(self) -> Status:
         """Returns the first field that no index can have, or success."""
         var status = Status.done()
-        _limit(status, "metric", self.metric, 0, HAMMING)
-        var packed = self.metric == HAMMING
+        _limit(status, "metric", self.metric, 0, JACCARD)
+        var packed = self.metric >= HAMMING
         _limit(
             status,
             "dtype",

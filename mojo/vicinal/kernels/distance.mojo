@@ -81,6 +81,39 @@ def different_bits(a: Ptr[UInt8], b: Ptr[UInt8], bytes: Int) -> UInt32:
 
 
 @always_inline
+def jaccard_distance(a: Ptr[UInt8], b: Ptr[UInt8], bytes: Int) -> Float32:
+    """Returns, of the bits set in either of two rows of packed bits, the share set in one only; 0 if none is set.
+
+    Both counts are exact in float32, so that equal shares give equal distances.
+
+    Safety:
+        Both rows must have `bytes` bytes.
+    """
+    var different = UInt64(0)
+    var either = UInt64(0)
+    var i = 0
+    while i + 16 <= bytes:
+        var x = bitcast[DType.uint64, 2](a.unsafe_load[width=16](i))
+        var y = bitcast[DType.uint64, 2](b.unsafe_load[width=16](i))
+        different += pop_count(x[0] ^ y[0]) + pop_count(x[1] ^ y[1])
+        either += pop_count(x[0] | y[0]) + pop_count(x[1] | y[1])
+        i += 16
+    while i + 8 <= bytes:
+        var x = bitcast[DType.uint64, 1](a.unsafe_load[width=8](i))
+        var y = bitcast[DType.uint64, 1](b.unsafe_load[width=8](i))
+        different += pop_count(x ^ y)
+        either += pop_count(x | y)
+        i += 8
+    while i < bytes:
+        var x = UInt64(a[unsafe_offset=i])
+        var y = UInt64(b[unsafe_offset=i])
+        different += pop_count(x ^ y)
+        either += pop_count(x | y)
+        i += 1
+    return Float32(different) / Float32(max(either, 1))
+
+
+@always_inline
 def sum_floats[
     Rule: Metric, A: DType, B: DType
 ](a: Ptr[Scalar[A]], b: Ptr[Scalar[B]], dim: Int) -> Float32:

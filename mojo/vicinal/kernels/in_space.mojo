@@ -2,7 +2,7 @@
 from std.sys.defines import get_defined_string
 
 from vicinal.kernels.coded_space import CodedSpace
-from vicinal.kernels.space import COSINE, HAMMING, L2, METRICS, MetricSpace, Space
+from vicinal.kernels.space import COSINE, HAMMING, JACCARD, L2, METRICS, MetricSpace, Space
 from vicinal.kernels.stored_type import CODED_4, CODED_8, PACKED, STORED, STORED_TYPES
 
 comptime SPACES = get_defined_string["SPACES", "all"]()
@@ -33,7 +33,7 @@ def is_compiled(metric: Int, dtype: Int) -> Bool:
 
 def is_space(metric: Int, dtype: Int) -> Bool:
     """Tells whether two codes name a space whose rows are stored as they are given."""
-    if metric == HAMMING:
+    if metric == HAMMING or metric == JACCARD:
         return dtype == PACKED
     return 0 <= metric < METRICS and 0 <= dtype < STORED_TYPES
 
@@ -69,3 +69,5 @@ def in_given_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
     comptime if is_compiled(HAMMING, PACKED):
         if metric == HAMMING:
             task.run[MetricSpace[HAMMING, DType.uint8]]()
+        elif metric == JACCARD:
+            task.run[MetricSpace[JACCARD, DType.uint8]]()

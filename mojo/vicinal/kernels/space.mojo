@@ -6,7 +6,7 @@ beam serves float and integer types, and integer distances are compared exactly.
 from std.memory import bitcast
 
 from vicinal.kernels.convert import to_float
-from vicinal.kernels.distance import different_bits, sum_floats, sum_ints
+from vicinal.kernels.distance import different_bits, jaccard_distance, sum_floats, sum_ints
 from vicinal.kernels.metric import Product, SquaredDifference
 from vicinal.kernels.stored_type import dtype_code
 from vicinal.system.memory import Ptr, at
@@ -19,6 +19,8 @@ comptime METRICS = 3
 """Metrics over every stored type."""
 comptime HAMMING = 3
 """Bits that differ, over uint8 alone, each of which holds eight: the squared distance of vectors of bits, and handled as that."""
+comptime JACCARD = 4
+"""Over packed bits, too: the share of the bits set in either of two rows that are set in one only."""
 comptime KEY_MAX: Int32 = 0x7FFFFFFF
 comptime SQUARED_ALPHA = 7
 """In fifths: a link may stay if it is not nearer to another link than to the centre by a factor of 1.4 (squared distances).
@@ -227,6 +229,12 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
                 return key_of_float(0 - sum_floats[Product, Self.Q, Self.T](a, b, rows.dim))
         else:
             var other = a.unsafe_bitcast[Scalar[Self.T]]()
+            comptime if Self.metric == JACCARD:
+                return key_of_float(
+                    jaccard_distance(
+                        other.unsafe_bitcast[UInt8](), b.unsafe_bitcast[UInt8](), rows.dim
+                    )
+                )
             comptime if Self.metric == HAMMING:
                 var bits = different_bits(
                     other.unsafe_bitcast[UInt8](), b.unsafe_bitcast[UInt8](), rows.dim
@@ -314,7 +322,10 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
     @staticmethod
     @always_inline
     def value(key: Int32) -> Float32:
-        """Returns the distance that a key stands for: squared L2, 1 - dot, 1 - cosine, or bits."""
+        """Returns the distance that a key stands for: squared L2, 1 - dot, 1 - cosine, bits, or a share of them.
+        """
+        comptime if Self.metric == JACCARD:
+            return float_of_key(key)
         comptime if Self.T.is_floating_point() or Self.needs_norms:
             comptime if Self.metric == L2:
                 return float_of_key(key)

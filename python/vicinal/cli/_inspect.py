@@ -84,7 +84,9 @@ def doctor(level: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("rows", type=int)
 @click.argument("dim", type=int)
-@click.option("--metric", default="l2", show_default=True, help="l2, ip, cosine or hamming.")
+@click.option(
+    "--metric", default="l2", show_default=True, help="l2, ip, cosine, hamming or jaccard."
+)
 @click.option("--dtype", default="float32", show_default=True, help="What a value is stored as.")
 @click.option("-M", "M", type=int, default=16, show_default=True, help="Links of a row.")
 @click.option("--time", "as_time", is_flag=True, help="Also measure how long a build takes here.")

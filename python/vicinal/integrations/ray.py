@@ -331,7 +331,7 @@ class ShardedIndex:
 
     @property
     def metric(self) -> str:
-        """Name of the distance: "l2", "ip", "cosine" or "hamming"."""
+        """Name of the distance: "l2", "ip", "cosine", "hamming" or "jaccard"."""
         return str(self._kind["metric"])
 
     @property

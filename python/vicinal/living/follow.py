@@ -152,7 +152,7 @@ class Follower:
 
     @property
     def metric(self) -> str:
-        """Name of the distance: "l2", "ip", "cosine" or "hamming"."""
+        """Name of the distance: "l2", "ip", "cosine", "hamming" or "jaccard"."""
         return self._tail.base.metric
 
     @property

@@ -233,7 +233,7 @@ def _contrast(
     every = scan(index, some, queries, threads).distances
     far = np.maximum(np.median(every, axis=1), 0).astype(np.float64)
     near = np.maximum(nearest[: len(far), 0], 0).astype(np.float64)
-    if index.metric != "hamming":
+    if index.metric not in _validate.BIT_METRICS:
         near, far = np.sqrt(near), np.sqrt(far)
     return float(np.median(1 - near / np.maximum(far, 1e-30)))
 

@@ -50,7 +50,7 @@ def build(
         The index file to write; one of that name is replaced once the new one is whole.
     vectors, ids
         As for `read_vectors`. String ids make an index of string ids.
-    metric : {"l2", "ip", "cosine", "hamming"}, optional
+    metric : {"l2", "ip", "cosine", "hamming", "jaccard"}, optional
         By default what the file names (HDF5 files of ann-benchmarks), else "l2".
     dtype : str or dtype, optional
         What a value is stored as; by default the source's own type if an index can store it, else
