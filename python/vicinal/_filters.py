@@ -120,7 +120,8 @@ def as_filter(
     if isinstance(given, (str, bytes)) or array.ndim != 1:
         kind = ValueError if isinstance(given, np.ndarray) or array.ndim > 1 else TypeError
         what = f"shape {array.shape}" if kind is ValueError else type(given).__name__
-        raise kind(f"{wanted}{what}")
+        hint = "; index.filter(function) makes a filter of it" if callable(given) else ""
+        raise kind(f"{wanted}{what}{hint}")
     if array.dtype.kind == "b":
         if len(array) != rows:
             raise ValueError(f"{wanted}{len(array)} booleans")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import reprlib
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -24,33 +25,35 @@ class Labels:
     ----------
     index : State
         The index.
-    given : array_like of int or str, shape (len(index),)
-        Labels in the order of `index.ids`.
+    given : array_like of int or str, shape (len(index),), callable or mapping
+        Labels in the order of `index.ids`; or what gives the labels of ids, and is asked about
+        those that are met only.
     name : str
         Argument's name for messages.
     """
 
-    def __init__(self, index: State, given: ArrayLike, name: str) -> None:
-        self._index = index
-        labels = _validate.as_array(given, name, "integers or strings")
-        _validate.refuse_unordered(given, labels, name, "integers or strings")
-        if labels.size == 0:
-            labels = labels.astype(np.int64)
-        kind = labels.dtype.kind
-        if kind not in "iubUTO":
-            raise TypeError(f"{name}: expected integers or strings, got dtype {labels.dtype}")
+    def __init__(self, index: State, given: Any, name: str) -> None:
+        self._index, self._name = index, name
         self._moment = index._moment()
+        self._numbers: Codes | None = None
+        self._code_of: dict[Any, int] = {}
+        self._label_of: list[Any] = []
+        self._function: Callable[[NDArray[Any]], ArrayLike] | None = None
+        if isinstance(given, Mapping):
+            self._function = lambda ids: _looked_up(given, ids, name)
+            return
+        if callable(given):
+            self._function = given
+            return
+        labels = self._checked(given)
         if labels.shape != (len(index),):
             raise ValueError(
                 f"{name}: expected one for each row, of shape ({len(index)},), got {labels.shape}"
             )
-        self._numbers: Codes | None = None
+        kind = labels.dtype.kind
         if kind in "ib" or (kind == "u" and labels.dtype.itemsize < 8):
             self._numbers = labels.astype(np.int64, copy=False)
         self._labels: NDArray[Any] = labels
-        self._code_of: dict[Any, int] = {}
-        self._label_of: list[Any] = []
-        self._name = name
         # Rows and their places in `index.ids` are the same numbers until one is removed.
         self._in_place = _info.number(index._handle, _info.REMOVED) == 0
 
@@ -60,6 +63,8 @@ class Labels:
         Of ids that have come since the labels were given it may be that of another label.
         """
         flat = internal.reshape(-1)
+        if self._function is not None:
+            return self._asked(flat).reshape(internal.shape)
         if self._in_place and self._index._moment() == self._moment:
             places = self._index._find_rows(flat)
         else:
@@ -81,7 +86,7 @@ class Labels:
         if self._numbers is not None:
             return np.where(valid, codes, -1)
         labels = np.full(codes.shape, None, object)
-        for place in zip(*np.nonzero(valid), strict=True):
+        for place in zip(*np.nonzero(valid & (codes >= 0)), strict=True):
             labels[place] = self._label_of[codes[place]]
         return labels
 
@@ -89,7 +94,8 @@ class Labels:
     def internal(self) -> NDArray[np.int64]:
         """Internal ids of the rows that have labels, in their order."""
         ids = self._index._internal_ids()
-        if len(ids) != len(self._labels) or self._index._moment() != self._moment:
+        given = len(ids) if self._function is not None else len(self._labels)
+        if len(ids) != given or self._index._moment() != self._moment:
             raise ValueError(
                 f"{self._name}: expected one for each row, but the index was changed meanwhile"
             )
@@ -102,13 +108,45 @@ class Labels:
 
     @cached_property
     def _all_codes(self) -> Codes:
+        if self._function is not None:
+            return self._asked(self.internal)
         return self._codes(np.arange(len(self._labels)))
+
+    def _checked(self, given: Any) -> NDArray[Any]:
+        """Return labels as an array."""
+        labels = _validate.as_array(given, self._name, "integers or strings")
+        _validate.refuse_unordered(given, labels, self._name, "integers or strings")
+        if labels.size == 0:
+            labels = labels.astype(np.int64)
+        if labels.dtype.kind not in "iubUTO":
+            raise TypeError(f"{self._name}: expected integers or strings, got dtype {labels.dtype}")
+        return labels
+
+    def _asked(self, internal: NDArray[np.int64]) -> Codes:
+        """Return numbers for what the function says of ids; -1 for ids that no row has."""
+        assert self._function is not None
+        each, back = np.unique(internal, return_inverse=True)
+        there = self._index._find_rows(each) >= 0
+        codes = np.full(len(each), -1, np.int64)
+        known = each[there]
+        if len(known):
+            labels = self._checked(self._function(self._index._to_external(known)))
+            if labels.shape != known.shape:
+                raise ValueError(
+                    f"{self._name}: expected a function that returns one label for each of "
+                    f"{len(known)} ids, got shape {labels.shape}"
+                )
+            codes[there] = self._numbered(labels)
+        return codes[back.reshape(-1)]
 
     def _codes(self, places: NDArray[np.int64]) -> Codes:
         if self._numbers is not None:
             return self._numbers[places]
-        codes = np.empty(len(places), np.int64)
-        for i, label in enumerate(self._labels[places].tolist()):
+        return self._numbered(self._labels[places])
+
+    def _numbered(self, labels: NDArray[Any]) -> Codes:
+        codes = np.empty(len(labels), np.int64)
+        for i, label in enumerate(labels.tolist()):
             try:
                 code = self._code_of.get(label)
             except TypeError:
@@ -120,3 +158,15 @@ class Labels:
                 self._label_of.append(label)
             codes[i] = code
         return codes
+
+
+def _looked_up(mapping: Mapping[Any, Any], ids: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return the labels that a mapping has for ids."""
+    labels = np.empty(len(ids), object)
+    for i, id in enumerate(ids.tolist()):
+        if id not in mapping:
+            raise ValueError(
+                f"{name}: expected a label for each id, got none for {reprlib.repr(id)}"
+            )
+        labels[i] = mapping[id]
+    return labels

@@ -65,7 +65,7 @@ def add(
         check_conflict(on_conflict)
     threads = _validate.thread_count(num_threads)
     mode = copy if copy is True else copy_mode(copy)
-    stored = _scale.as_stored(index, vectors)
+    stored = vectors if index._scale is None else _scale.as_stored(index, vectors)
     rows, given = _validate.as_rows(stored, "vectors", index._dim, index._dtype)
     new_ids = _ids_of_new_rows(index, ids)
     if new_ids is not None and new_ids.ndim == 0 and len(rows) == 1:
@@ -113,7 +113,7 @@ def update(
     """See `Index.update`."""
     index._require_writable()
     threads = _validate.thread_count(num_threads)
-    stored = _scale.as_stored(index, vectors)
+    stored = vectors if index._scale is None else _scale.as_stored(index, vectors)
     rows, given = _validate.as_rows(stored, "vectors", index._dim, index._dtype)
     known = _ids_of_present_rows(index, ids)
     if len(known) != len(rows):

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Index", "merge"]
 
 Filters = ArrayLike | Filter | Sequence[ArrayLike | Filter | None] | None
+Groups = ArrayLike | Mapping[Any, Any] | Callable[[NDArray[Any]], ArrayLike]
 Examples = ArrayLike | Mapping[Any, float] | Sequence[ArrayLike | Mapping[Any, float]]
 
 # Below this many rows a scan of all of them beats the graph, and is exact.
@@ -528,7 +529,7 @@ class Index(State):
         filter: Filters = None,
         num_threads: int | None = None,
         exclude: Filters = None,
-        groups: ArrayLike | None = None,
+        groups: Groups | None = None,
         per_group: int | None = None,
         exact: bool | None = None,
     ) -> SearchResult: ...
@@ -545,7 +546,7 @@ class Index(State):
         filter: Filters = None,
         num_threads: int | None = None,
         exclude: Filters = None,
-        groups: ArrayLike | None = None,
+        groups: Groups | None = None,
         per_group: int | None = None,
         exact: bool | None = None,
     ) -> SearchResult: ...
@@ -562,7 +563,7 @@ class Index(State):
         filter: Filters = None,
         num_threads: int | None = None,
         exclude: Filters = None,
-        groups: ArrayLike | None = None,
+        groups: Groups | None = None,
         per_group: int | None = None,
         exact: bool | None = None,
         like: Examples | None = None,
@@ -597,9 +598,11 @@ class Index(State):
             as `vicinal.get_num_threads` tells. Results do not depend on it.
         exclude : as filter, optional
             Which rows may not be found, such as those that were shown before.
-        groups : array_like of int or str, shape (len(index),), optional
+        groups : array_like of int or str, shape (len(index),), callable or mapping, optional
             What each row is a part of, in the order of `index.ids`: then k groups are found, not k
-            rows, and of each its `per_group` best rows. A group is as near as its nearest row.
+            rows, and of each its `per_group` best rows. A group is as near as its nearest row. A
+            function is called with arrays of ids that were met, and returns their labels; a mapping
+            has a label for each id.
         per_group : int, optional
             Rows of each group, at least 1; 1 by default.
         exact : bool, optional
@@ -767,7 +770,7 @@ class Index(State):
     def search_multi(
         self,
         tokens: ArrayLike | Sequence[ArrayLike],
-        owners: ArrayLike,
+        owners: Groups,
         k: int = 10,
         *,
         candidates: int | None = None,
@@ -782,8 +785,8 @@ class Index(State):
         ----------
         tokens : array_like of shape (t, dim) or (n, t, dim), or list of arrays of shape (t, dim)
             The vectors of one query, or of each.
-        owners : array_like of int or str, shape (len(index),)
-            The document that each row is a vector of, in the order of `index.ids`.
+        owners : array_like of int or str, shape (len(index),), callable or mapping
+            The document that each row is a vector of, as `groups` of `search`.
         k : int
             Documents wanted, at least 1.
         candidates : int, optional

@@ -102,6 +102,66 @@ def test_one_large_group_around_the_query_hides_no_other(per_group: int) -> None
     assert (np.isfinite(many.distances).sum(axis=1) == 21).all()
 
 
+@pytest.mark.parametrize("names", [False, True])
+def test_functions_and_mappings(names: bool) -> None:
+    """They are asked about ids, so that no array has to keep up with the rows."""
+    n = 1500  # walked
+    index = vicinal.Index(DIM, ids="str" if names else "int64", M=8, ef_construction=40)
+    index.add(rows(n), ids=[f"{i % 97}/{i}" for i in range(n)] if names else np.arange(n) - 700)
+    queries = rows(6, seed=2)
+    asked: list[int] = []
+
+    def label(id: Any) -> Any:
+        return id.split("/")[0] if names else id % 97
+
+    def function(ids: Array) -> Any:
+        asked.append(len(ids))
+        return [label(id) for id in ids.tolist()]
+
+    mapping = {id: label(id) for id in index.ids.tolist()}
+    for change in (lambda: None, lambda: index.remove(index.ids[::9]), index.compact):
+        change()
+        array = [label(id) for id in index.ids.tolist()]
+        for per_group in (1, 3):
+            for more in ({}, {"filter": np.arange(len(index)) % 3 > 0, "exclude": index.ids[:5]}):
+                wanted = index.search(queries, 7, groups=array, per_group=per_group, **more)
+                for groups in (function, mapping):
+                    found = index.search(queries, 7, groups=groups, per_group=per_group, **more)
+                    assert_same(found, wanted)
+        asked.clear()
+        index.search(queries[0], 3, groups=function)
+        assert sum(asked) < 100
+        best = index.search_multi(queries, owners=array, k=4)
+        for owners in (function, mapping):
+            found = index.search_multi(queries, owners=owners, k=4)
+            assert found.owners.tolist() == best.owners.tolist()
+            np.testing.assert_array_equal(found.scores, best.scores)
+    # more groups than there are, a group that hides others, no rows
+    same = index.search(queries, 200, groups=function)
+    assert (np.isfinite(same.distances).sum(axis=1) == 97).all()
+    heavy = index.search(queries, 2, groups=lambda ids: [label(i) == label(ids[0]) for i in ids])
+    assert heavy.ids.shape == (6, 2)
+    empty = vicinal.Index(DIM)
+    assert (empty.search(queries, 3, groups=function).ids == -1).all()
+
+
+def test_functions_that_are_wrong() -> None:
+    index = vicinal.Index(DIM)
+    index.add(rows(5))
+    query = rows(1)[0]
+    for groups, error, said in (
+        (lambda ids: ids[:-1], ValueError, "groups: expected a function that returns one label"),
+        (lambda ids: 7, ValueError, "groups: expected a function that returns one label"),
+        (lambda ids: ids * 0.5, TypeError, "groups: expected integers or strings, got dtype float"),
+        (lambda ids: None, (TypeError, ValueError), "groups: expected"),
+        (lambda ids: 1 / 0, ZeroDivisionError, "division"),
+        ({0: 1, 1: 1}, ValueError, "groups: expected a label for each id, got none for"),
+        ({i: [i] for i in range(5)}, TypeError, "groups: expected integers or strings, got list"),
+    ):
+        with pytest.raises(error, match=said):
+            index.search(query, groups=groups)
+
+
 def test_lists_and_small_cases() -> None:
     index = vicinal.Index(DIM)
     index.add(rows(5))
