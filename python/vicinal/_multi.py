@@ -20,6 +20,8 @@ __all__ = ["MultiResult", "search_multi"]
 
 _CANDIDATES = 8  # documents for each one wanted that every token brings in
 _LEAST = 64
+_FIRST = 16  # documents measured at first, and twice k
+_ROUNDING = 1e-5
 
 
 class MultiResult(NamedTuple):
@@ -70,8 +72,8 @@ def search_multi(
     scores = np.full((len(parts), k), -np.inf, np.float32)
     for i in range(len(parts)):
         part = slice(ends[i], ends[i + 1])
-        near = np.unique(labels.of(found[part][np.isfinite(far[part])]))
-        best, score = _max_sim(index, labels, exact_parts[i], near, allowed, k)
+        near, most = _candidates(index, labels, found[part], far[part])
+        best, score = _max_sim(index, labels, exact_parts[i], near, most, allowed, k)
         codes[i, : len(best)], scores[i, : len(best)] = best, score
     named = labels.values(codes, np.isfinite(scores))
     return MultiResult(named[0], scores[0]) if single else MultiResult(named, scores)
@@ -97,30 +99,82 @@ def _queries(
     return single, parts, exact, FloatQueries(index, np.concatenate(on_scale)) if lost else None
 
 
+def _candidates(
+    index: State, labels: Labels, found: NDArray[np.int64], far: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the documents that some vector has found, and what each can score at most.
+
+    Most first. By each vector a document scores what was found of it, or if it was not found no
+    more than the last that was.
+    """
+    there = np.isfinite(far)
+    similar = np.where(there, similarity(far, index._metric), np.inf).astype(np.float64)
+    last = np.where(there.any(axis=1), similar.min(axis=1, initial=np.inf), 0)
+    near, at = np.unique(labels.of(found[there]), return_inverse=True)
+    more = (similar - last[:, None])[there]
+    most = last.sum() + np.bincount(at.reshape(-1), more, minlength=len(near))
+    known = near >= 0  # others were removed meanwhile
+    order = np.argsort(-most[known], kind="stable")
+    return near[known][order], most[known][order]
+
+
+def similarity(far: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+    """Return what `_compared.alike` gives of distances."""
+    return -far if metric in ("l2", "hamming") else 1 - far
+
+
 def _max_sim(
     index: State,
     labels: Labels,
     tokens: NDArray[Any],
     near: NDArray[np.int64],
+    most: NDArray[np.float64],
     allowed: NDArray[np.bool_] | None,
     k: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the best k of some documents, numbers of labels, with their scores."""
+    """Return the best k of some documents, numbers of labels, with their scores.
+
+    Documents are measured in the order of what they can score at most, until k have more than all
+    that are left (the threshold algorithm of Fagin, Lotem and Naor, PODS 2001).
+    """
     mask = labels.rows_with(near.tolist())
     internal = labels.internal[mask if allowed is None else mask & allowed]
-    stored, present = stored_present(index, internal)
-    internal, stored = internal[present], stored[present]
-    if not len(internal):
-        return np.empty(0, np.int64), np.empty(0, np.float32)
     codes = labels.of(internal)
     order = np.argsort(codes, kind="stable")
-    codes = codes[order]
-    vectors = as_compared(index, stored[order])
+    internal, codes = internal[order], codes[order]
+    begins = np.searchsorted(codes, near)
+    ends = np.searchsorted(codes, near, side="right")
     asked = as_compared(index, tokens, queries=True)
-    squares = np.einsum("ij,ij->i", vectors, vectors)[:, None]
-    others = np.einsum("ij,ij->i", asked, asked)
+    best, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    done, count = 0, 2 * k + _FIRST
+    while done < len(near):
+        if len(scores) == k and scores[-1] > most[done] + _ROUNDING * (1 + abs(most[done])):
+            break
+        part = slice(done, done + count)
+        sizes = ends[part] - begins[part]
+        rows = np.repeat(begins[part] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+        more, score = _scores(index, internal[rows], codes[rows], asked)
+        best, scores = np.concatenate([best, more]), np.concatenate([scores, score])
+        order = np.lexsort((best, -scores))[:k]
+        best, scores = best[order], scores[order]
+        done, count = done + count, 2 * count
+    return best, scores
+
+
+def _scores(
+    index: State, internal: NDArray[np.int64], codes: NDArray[np.int64], asked: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the documents of rows, whose `codes` stand together, and their exact scores."""
+    stored, present = stored_present(index, internal)
+    if not present.all():
+        stored, codes = stored[present], codes[present]
+    if not len(codes):
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    vectors = as_compared(index, stored)
+    squares = others = np.empty(0)
+    if index._metric not in ("cosine", "ip"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)[:, None]
+        others = np.einsum("ij,ij->i", asked, asked)
     similar = alike(index._metric, vectors @ asked.T, squares, others)
     begins = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
-    scores = np.maximum.reduceat(similar, begins, axis=0).sum(axis=1)
-    best = np.argsort(-scores, kind="stable")[:k]
-    return codes[begins][best], scores[best]
+    return codes[begins], np.maximum.reduceat(similar, begins, axis=0).sum(axis=1)
