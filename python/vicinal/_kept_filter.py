@@ -258,9 +258,17 @@ def belong(index: State, given: Any, name: str = "filter") -> bool:
     return bool(kept)
 
 
-def combined(index: State, filter: Any, exclude: Any) -> Any:
-    """Return what one filter allows and another does not; either may be None."""
+def combined(
+    index: State, filter: Any, exclude: Any, numbers: NDArray[np.int64] | None = None
+) -> Any:
+    """Return what one filter allows and another does not; either may be None.
+
+    `numbers` are the internal ids of the other, each once and ascending, where they are known.
+    """
     if exclude is None:
         return filter
-    rest = ~prepare(index, exclude, "exclude")
+    if numbers is None or index._strings is not None:
+        rest = ~prepare(index, exclude, "exclude")
+    else:
+        rest = ~Filter._make(index, numbers=numbers)
     return rest if filter is None else prepare(index, filter, "filter") & rest
