@@ -439,7 +439,8 @@ def _to_integers(given: Array, target: np.dtype[Any], name: str) -> Array:
             if not np.isfinite(value):
                 raise ValueError(f"{name}: row {start + row} holds NaN or infinity")
             limits = np.iinfo(target)
-            hint = "; Index(..., scale=) stores floats" if value != np.rint(value) else ""
+            told = name == "vectors" and value != np.rint(value)
+            hint = "; Index(..., scale=) takes floats" if told else ""
             raise ValueError(
                 f"{name}: row {start + row} holds {value}, expected whole numbers from "
                 f"{limits.min} to {limits.max} for {target}{hint}"

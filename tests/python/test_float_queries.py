@@ -48,6 +48,13 @@ def test_against_brute_force(metric: str, dtype: str, n: int) -> None:
     one = index.search(queries[4], 10)
     assert one.ids.shape == (10,)
     np.testing.assert_array_equal(one.ids, index.search(queries, 10).ids[4])
+    radius = float(np.quantile(every, 0.02))
+    within = index.range_search(queries, radius, ef_search=2**31 - 1)
+    for i in range(len(queries)):
+        slack = 1e-5 * abs(radius) + 1e-6
+        ids = set(within.of(i).ids.tolist())
+        assert set(np.flatnonzero(every[i] <= radius - slack)) <= ids
+        assert ids <= set(np.flatnonzero(every[i] <= radius + slack))
     grouped = index.search(queries, 5, groups=np.arange(n) // 3, exclude=[0, 1])
     assert (np.diff(grouped.distances, axis=1) >= 0).all()
 
