@@ -243,8 +243,9 @@ class Index(State):
             while others may change the index, then added as if they had come in one array; an
             exception in it leaves the index as it was. Arrays are stored as they are if of the
             stored dtype. Other numbers are converted once: to a float dtype by rounding to nearest,
-            to an integer dtype only if every value fits exactly. A bfloat16 index takes uint16 as
-            the bits of bfloat16 values, and other dtypes by value (through float32).
+            to an integer dtype only if every value fits exactly, or by the `scale` of the index. A
+            bfloat16 index takes uint16 as the bits of bfloat16 values, and other dtypes by value
+            (through float32).
         ids : int or array_like of int, shape (n,), optional
             Any distinct int64 values that are not in the index; negative ones are allowed. By
             default the n numbers from `max(len(index), largest id + 1)` on, so that an index that
@@ -576,8 +577,9 @@ class Index(State):
         queries : array_like of shape (dim,) or (n, dim)
             Converted to float32 for float indexes (rounded to nearest); C-contiguous arrays of that
             dtype are used without a copy. uint16 queries of a bfloat16 index are taken as bits.
-            Integer indexes take the stored dtype, and floats: rounded they find 2 k + 16 rows,
-            whose distances are then those of the query as it is (docs/guide/quantization.md).
+            Integer indexes take the stored dtype, and floats, on the `scale` of the index if it has
+            one: rounded they find 2 k + 16 rows, whose distances are then those of the query as it
+            is (docs/guide/quantization.md).
         k : int
             Neighbours wanted, at least 1.
         ef_search : int, optional
@@ -1001,8 +1003,9 @@ class Index(State):
         -------
         ndarray of shape (dim,) for one id, (n, dim) for several
             New array of the stored dtype; bfloat16 values as their bits in uint16. With metric
-            "cosine" float vectors come back at unit length, as they are stored. With
-            `keep_vectors=False` what the codes decode to, near the vectors that were added.
+            "cosine" float vectors come back at unit length, as they are stored. With a `scale` they
+            stand for `get(ids) * index.scale`. With `keep_vectors=False` what the codes decode to,
+            near the vectors that were added.
 
         Raises
         ------
