@@ -6,6 +6,7 @@
 Bits are signs of embeddings that lie in fewer dimensions, around 1,000 centres. One thread; times
 are CPU times, so that other programs hardly disturb them. vicinal goes first: its exact scan finds
 the truth, which is kept beside `--out`. All get M = 16 and ef_construction = 100.
+`--metric jaccard` is for vicinal and usearch, which calls it tanimoto.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def adapter(
-    library: str, bits: int
+    library: str, bits: int, metric: str
 ) -> tuple[Callable[[Array], Any], Callable[[Array, int], Array], str]:
     """Return what adds rows, what searches with a width, and the version."""
     if library == "vicinal":
         import vicinal
 
         vicinal.set_num_threads(1)
-        index = vicinal.Index(bits, "hamming", dtype="b1", M=M, ef_construction=EF_CONSTRUCTION)
+        index = vicinal.Index(bits, metric, dtype="b1", M=M, ef_construction=EF_CONSTRUCTION)
         return (
             index.add,
             lambda queries, width: index.search(queries, K, ef_search=width).distances,
@@ -78,8 +79,9 @@ def adapter(
     import usearch
     from usearch.index import Index
 
+    named = "tanimoto" if metric == "jaccard" else metric
     other = Index(
-        ndim=bits, metric="hamming", dtype="b1", connectivity=M, expansion_add=EF_CONSTRUCTION
+        ndim=bits, metric=named, dtype="b1", connectivity=M, expansion_add=EF_CONSTRUCTION
     )
 
     def look(queries: Array, width: int) -> Array:
@@ -99,20 +101,26 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--bits", type=int, default=256)
     parser.add_argument("--library", choices=("vicinal", "faiss", "usearch"), required=True)
+    parser.add_argument("--metric", choices=("hamming", "jaccard"), default="hamming")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.metric == "jaccard" and options.library == "faiss":
+        parser.error("--library: faiss has no graph for --metric jaccard")
     base, queries = made(options.rows, options.bits, 1), made(QUERIES, options.bits, 2)
-    truth = options.out.with_name(f"truth-{options.rows}-{options.bits}.npy")
+    name = "" if options.metric == "hamming" else f"-{options.metric}"
+    truth = options.out.with_name(f"truth-{options.rows}-{options.bits}{name}.npy")
     if options.library == "vicinal":
         import vicinal
 
         seconds, exact = timed(
-            lambda: vicinal.exact_search(base, queries, K, "hamming", num_threads=1)
+            lambda: vicinal.exact_search(base, queries, K, options.metric, num_threads=1)
         )
         np.save(truth, exact.distances)
         print(f"exact scan: {seconds:.2f} s for {QUERIES} queries")
-    bound = np.load(truth)[:, -1:]
-    add, search, version = adapter(options.library, options.bits)
+    bound = np.load(truth)[:, -1:] + np.float32(
+        1e-6
+    )  # distances of others may be rounded otherwise
+    add, search, version = adapter(options.library, options.bits, options.metric)
     built, _ = timed(lambda: add(base))
     line: dict[str, Any] = {
         "kind": "bits",
@@ -120,6 +128,7 @@ def main() -> None:
         "version": version,
         "rows": options.rows,
         "bits": options.bits,
+        "metric": options.metric,
         "build_cpu_s": built,
         "cpus": os.cpu_count(),
         "curve": [],
