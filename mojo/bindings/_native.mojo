@@ -43,13 +43,21 @@ from bindings.search_api import (
     index_trace,
     range_take,
 )
+from bindings.self_join_api import (
+    join_groups,
+    join_neighbours,
+    join_new,
+    join_order,
+    join_pairs,
+    join_take,
+)
 from bindings.update_api import index_add, index_compact, index_must_copy, index_new, index_remove
 
 
 @export
 def PyInit__native() abi("C") -> Obj:
     """Makes the module `_native`; takes well under a millisecond and starts nothing."""
-    var methods = Methods(51)
+    var methods = Methods(57)
     methods.add[index_new](
         "index_new",
         "index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle",
@@ -156,6 +164,25 @@ def PyInit__native() abi("C") -> Obj:
         (
             "exact_search(metric, dtype, base, queries, k, threads, max_bytes, out_ids,"
             " out_distances, shared_map=0) -> 0 or what was refused"
+        ),
+    )
+    methods.add[join_new](
+        "join_new",
+        "join_new(metric, dtype, rows, keep, threads) -> handle or what was refused",
+    )
+    methods.add[join_groups](
+        "join_groups", "join_groups(handle, wanted, overlap, seed, threads) -> None"
+    )
+    methods.add[join_neighbours](
+        "join_neighbours", "join_neighbours(handle, width, threads) -> how many were new"
+    )
+    methods.add[join_pairs]("join_pairs", "join_pairs(handle) -> pairs compared so far")
+    methods.add[join_order]("join_order", "join_order(handle, out) -> None")
+    methods.add[join_take](
+        "join_take",
+        (
+            "join_take(handle, metric, dtype, rows, chosen, places, threads, progress, out_ids,"
+            " out_distances) -> None"
         ),
     )
     methods.add[distance]("distance", "distance(metric, dtype, query, row) -> float")

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from vicinal import _validate
 from vicinal._logging import DEBUG, log
 from vicinal._progress import Report, reporting
+from vicinal._self_join import can_join, self_join, without
 from vicinal.exact import exact_search
 from vicinal.index import Index
 from vicinal.result import SearchResult
@@ -73,14 +74,17 @@ def knn_graph(
         any equal row; the k - 1 nearest others follow. This is what UMAP takes.
     recall : float
         Share of the true neighbours to find on average, above 0, at most 1. Below 4,096 rows, and
-        for 1, all pairs are measured. Otherwise the search width is chosen from 400 rows whose true
-        neighbours are looked up.
+        for 1, all pairs are measured. Otherwise some rows whose true neighbours are looked up tell
+        when enough is done.
     ef_search : int, optional
-        Search width to use in place of `recall`, at least 1. All pairs are measured below 1,000
-        rows only.
-    M, ef_construction, quantization, seed
-        As for `Index`. To find rows that are in the index themselves needs less care in building it
-        than to find them for others: `ef_construction` is less by default.
+        Search an index of the rows with this width, at least 1, in place of reaching `recall`. All
+        pairs are measured below 1,000 rows only.
+    M, ef_construction, quantization
+        As for `Index`; used where there is one, see Notes. To find rows that are in the index
+        themselves needs less care in building it than to find them for others: `ef_construction`
+        is less by default.
+    seed : int
+        From 0 to 2**63 - 1: what is chosen at random.
     num_threads : int, optional
         Threads to use, at least 1; by default as many as `vicinal.get_num_threads` tells.
     progress : bool or callable, optional
@@ -103,8 +107,15 @@ def knn_graph(
     Notes
     -----
     The same call gives the same result, with any number of threads. No row is its own neighbour,
-    whatever equal rows there are, but in column 0 where asked. Takes memory for an index of the
-    rows, without the rows themselves where the index can read them in `X`.
+    whatever equal rows there are, but in column 0 where asked.
+
+    With "l2", "euclidean" and "cosine", up to 128 neighbours and 32,768 dimensions, rows meet each
+    other in groups of near ones, as codes of one byte for an element; what is left is measured
+    exactly. Besides the result it takes a byte for each element, some 8 k + 250 bytes for each row
+    and a few MB for each thread; X is copied if it is not C-contiguous or not of a stored dtype.
+    Otherwise, with `ef_search`, and where groups do not reach `recall`, an index is made of the
+    rows and searched for each, which takes memory for that index.
+
     Threads: safe from many at once, as long as nobody writes to `X`.
 
     Examples
@@ -122,6 +133,7 @@ def knn_graph(
         metric = _validate.metric_name(metric)
     k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT - 1)
     target = _recall(recall)
+    seed = _validate.whole_number(seed, "seed", 0, 2**63 - 1)
     threads = _validate.thread_count(num_threads)
     given = X if isinstance(X, np.ndarray) else _validate.as_numbers(X, "X")
     if given.ndim != 2 or not 1 <= given.shape[1] <= 65536:
@@ -139,24 +151,33 @@ def knn_graph(
                 found = exact_search(given, given, wanted, measured, num_threads=threads)
                 if report is not None:
                     report(len(given), len(given))
+            graph = without_self(*found)
         else:
-            index = Index(
-                dim,
-                measured,
-                dtype=dtype,
-                M=M,
-                ef_construction=ef_construction,
-                quantization=quantization,
-                seed=seed,
-            )
-            index.add(given, copy=None, num_threads=threads)
-            width = ef_search
-            if width is None:
-                width = least_width(index, given, target, k, threads)
-                log(DEBUG, "knn_graph: search width %d for recall %g", width, target)
-            with reporting(progress, len(given)) as report:
-                found = search_all(index, given, wanted, width, threads, report)
-    graph = without_self(*found)
+            joined = None
+            if ef_search is None and can_join(len(given), dim, wanted - 1, measured, dtype):
+                with reporting(progress, len(given)) as report:
+                    joined = self_join(
+                        given, wanted - 1, measured, dtype, target, seed, threads, report
+                    )
+            if joined is not None:
+                graph = NeighbourGraph(*joined)
+            else:
+                index = Index(
+                    dim,
+                    measured,
+                    dtype=dtype,
+                    M=M,
+                    ef_construction=ef_construction,
+                    quantization=quantization,
+                    seed=seed,
+                )
+                index.add(given, copy=None, num_threads=threads)
+                width = ef_search
+                if width is None:
+                    width = least_width(index, given, target, k, threads)
+                    log(DEBUG, "knn_graph: search width %d for recall %g", width, target)
+                with reporting(progress, len(given)) as report:
+                    graph = without_self(*search_all(index, given, wanted, width, threads, report))
     if include_self:
         graph = _self_first(graph, given, measured)
     if measured != "ip":
@@ -217,13 +238,8 @@ def without_self(
 
     Where many rows are equal, or a walk went by it, a row need not find itself.
     """
-    n, width = ids.shape
-    keep = ids != (np.arange(n) if own is None else own)[:, None]
-    keep[keep.all(axis=1), -1] = False
-    return NeighbourGraph(
-        ids[keep].reshape(n, width - 1),
-        distances[keep].reshape(n, width - 1),
-    )
+    rows = np.arange(len(ids)) if own is None else own
+    return NeighbourGraph(*without(ids, distances, rows))
 
 
 def search_all(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import vicinal
+from vicinal import _self_join
 
 DIM = 32
 FEW = 70  # rows without a graph
@@ -211,6 +212,16 @@ def _cases() -> list[Case]:
         Case("get strings", opened(strings, "r"), lambda i, f: (i.get(["row 3"]), "x" in i)),
         Case("ids", strings, lambda i, f: i.ids),
         Case("check", many, lambda i, f: i.check()),
+        Case(
+            "join rows",
+            few,
+            lambda i, f: _self_join.self_join(rows(ROWS), 5, "l2", "float32", 0.9, 0, 1),
+        ),
+        Case(
+            "join rows, threads",
+            few,
+            lambda i, f: _self_join.self_join(rows(ROWS), 5, "cosine", "float32", 0.9, 0, 2),
+        ),
         Case("exact", few, lambda i, f: vicinal.exact_search(rows(ROWS), batch, 7, **ONE)),
         Case(
             "exact all",

@@ -21,6 +21,7 @@ LAYERS = {
     "exact": 6,
     "file": 6,
     "index": 7,
+    "self_join": 7,
     "search": 8,
     "update": 8,
     "parts": 9,
@@ -31,6 +32,7 @@ NEVER = {
     "construct": {"quantization"},
     "quantization": {"graph", "walk"},
     "exact": {"graph", "walk"},
+    "self_join": {"graph", "walk", "index"},
     "file": {"kernels", "rows", "graph", "walk"},
     "search": {"construct"},
 }
