@@ -5,6 +5,7 @@ Needs the extra `sklearn`: pip install 'vicinal[sklearn]'.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _validate
 from vicinal.index import Index
-from vicinal.knn_graph import SAMPLE, least_width, search_all, without_self
+from vicinal.knn_graph import SAMPLE, knn_graph, least_width, search_all, without_self
 
 try:
     from scipy.sparse import csr_matrix
@@ -38,6 +39,7 @@ METRICS = {
     "ip": ("ip", False),
 }
 MODES = ("distance", "connectivity")
+_BUILDING = threading.Lock()
 # Rows of a part of a graph from which a bridge to the rest is looked for.
 _BRIDGEHEADS = 64
 
@@ -60,10 +62,11 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     M, ef_construction, quantization
         As for `vicinal.Index`.
     ef_search : int, optional
-        Search width; by default the least that reaches `recall` on a sample.
+        Search width of the index, for the fitted rows as well; by default what reaches `recall`.
     recall : float
-        Share of the true neighbours to find on average, above 0, at most 1. Below 1,000 rows all
-        are found. For rows from elsewhere the width is that of `vicinal.Index.tune`.
+        Share of the true neighbours to find on average, above 0, at most 1, by `vicinal.knn_graph`
+        for the fitted rows themselves. For rows from elsewhere the search width is that of
+        `vicinal.Index.tune`. Below 1,000 rows all are found.
     n_jobs : int, optional
         Threads; None and -1 are as many as `vicinal.get_num_threads` tells, -2 one less.
     random_state : int, RandomState or None
@@ -72,7 +75,8 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     Attributes
     ----------
     index_ : vicinal.Index
-        The rows it was fitted to, as float32, under their row numbers.
+        The rows it was fitted to, as float32, under their row numbers. After `fit_transform` it is
+        built when it is first needed, for rows from elsewhere.
     n_samples_fit_ : int
     n_features_in_ : int
     feature_names_in_ : ndarray of str, shape (n_features_in_,)
@@ -133,6 +137,7 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def fit(self, X: ArrayLike, y: object = None) -> VicinalTransformer:
         """Build the index of the rows of X, shape (n, features), real numbers; y is ignored."""
         self._fit(X)
+        self._held.build(self._threads())
         return self
 
     def transform(self, X: ArrayLike) -> Any:
@@ -219,6 +224,15 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _n_features_out(self) -> int:
         return int(self.n_samples_fit_)
 
+    @property
+    def index_(self) -> Index:
+        """The index of the rows it was fitted to; built now if it was not needed before."""
+        try:
+            held = self._held
+        except AttributeError:
+            raise AttributeError("index_: there is none before fit") from None
+        return held.build(self._threads())
+
     # ---- inside
 
     def _fit(self, X: ArrayLike) -> tuple[NDArray[np.float32], Any]:
@@ -234,16 +248,16 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             self.shift_ = given.mean(axis=0)
             rows = (given - self.shift_).astype(np.float32)
         random = self.random_state
-        seed = 0 if random is None else int(check_random_state(random).randint(2**31 - 1))
-        self.index_ = Index(
+        self._seed = 0 if random is None else int(check_random_state(random).randint(2**31 - 1))
+        index = Index(
             given.shape[1],
             metric,
             M=self.M,
             ef_construction=self.ef_construction,
             quantization=self.quantization,
-            seed=seed,
+            seed=self._seed,
         )
-        self.index_.add(rows, num_threads=self._threads())
+        self._held = _Held(index, rows)
         self.n_samples_fit_ = len(rows)
         self._fit_dtype = given.dtype
         return rows, given.dtype
@@ -257,7 +271,7 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return (given - self.shift_).astype(np.float32), given.dtype
 
     def _fitted_rows(self) -> NDArray[np.float32]:
-        return self.index_.get(np.arange(self.n_samples_fit_))
+        return self._held.all_rows()
 
     def _threads(self) -> int | None:
         if self.n_jobs is None or self.n_jobs > 0:
@@ -298,7 +312,23 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self, rows: NDArray[np.float32], k: int, dtype: Any
     ) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Find the k nearest other rows of each row."""
+        if k == 0:
+            return np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), dtype)
         width = self._width_asked_for()
+        metric, _ = METRICS[self.metric]
+        if width is None and metric != "ip":
+            graph = knn_graph(
+                rows,
+                k,
+                metric,
+                recall=self.recall,
+                M=self.M,
+                ef_construction=self.ef_construction,
+                quantization=self.quantization,
+                seed=self._seed,
+                num_threads=self._threads(),
+            )
+            return graph.indices, self._scaled(graph.distances, dtype)
         if width is None:
             width = least_width(self.index_, rows, self.recall, k, self._threads())
         found = search_all(self.index_, rows, k + 1, width, self._threads())
@@ -363,6 +393,28 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 np.concatenate([graph.data, bridges]),
                 self.n_samples_fit_,
             )
+
+
+class _Held:
+    """The rows fitted to, and the index of them once it has been asked for."""
+
+    def __init__(self, index: Index, rows: NDArray[np.float32]) -> None:
+        self.index = index
+        # the caller may write to them before the index is made
+        self.rows: NDArray[np.float32] | None = rows.copy()
+
+    def build(self, threads: int | None) -> Index:
+        """Return the index, with all rows in it."""
+        with _BUILDING:
+            if self.rows is not None:
+                self.index.add(self.rows, num_threads=threads)
+                self.rows = None
+        return self.index
+
+    def all_rows(self) -> NDArray[np.float32]:
+        """Return the rows."""
+        rows = self.rows
+        return self.index.get(np.arange(len(self.index))) if rows is None else rows
 
 
 def symmetric_graph(indices: ArrayLike, distances: ArrayLike) -> Any:

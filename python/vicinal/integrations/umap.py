@@ -129,7 +129,8 @@ def precomputed_knn(
     """
     if metric not in ("euclidean", "cosine"):
         raise ValueError(f"metric: expected 'euclidean' or 'cosine', got {metric!r}")
-    transformer = VicinalTransformer(n_neighbors, metric=metric, **options).fit(X)
+    transformer = VicinalTransformer(n_neighbors, metric=metric, **options)
+    transformer._fit(X)  # the index is made when UMAP first asks it
     return *_with_self(transformer), VicinalNNDescent(transformer)
 
 

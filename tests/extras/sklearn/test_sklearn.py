@@ -149,6 +149,26 @@ def test_the_recall_asked_for() -> None:
     assert (wide.data.reshape(-1, 11)[:, 1:] <= truth.distances[:, -1:] * (1 + 1e-6)).mean() > 0.999
 
 
+def test_the_index_is_made_when_it_is_needed() -> None:
+    """The graph of the fitted rows needs none; rows from elsewhere do."""
+    given = make_blobs(5000, 12, centers=60, cluster_std=2.0, random_state=4)[0].astype(np.float32)
+    rows = given.copy()
+    transformer = VicinalTransformer(n_neighbors=8, random_state=5)
+    graph = transformer.fit_transform(rows)
+    assert len(transformer._held.index) == 0
+    rows[:] = 7  # whatever the caller does with them
+    wanted = vicinal.knn_graph(given, 8, "euclidean", recall=1).distances[:, -1:]
+    near = graph.data.reshape(-1, 9)[:, 1:] <= wanted * (1 + 1e-6)
+    assert near.mean() >= 0.985
+    again = pickle.loads(pickle.dumps(transformer))
+    asked = given[:40] + np.float32(0.01)
+    elsewhere = VicinalTransformer(n_neighbors=8, random_state=5).fit(given).transform(asked)
+    for made in (transformer, again):
+        assert (made.transform(asked) != elsewhere).nnz == 0
+        assert len(made._held.index) == 5000 and made._held.rows is None
+        np.testing.assert_array_equal(made.index_.get([4999])[0], given[4999])
+
+
 def test_pickles_and_clones() -> None:
     fitted = VicinalTransformer(n_neighbors=4, metric="cosine").fit(SOME + 1)
     again = pickle.loads(pickle.dumps(fitted))
