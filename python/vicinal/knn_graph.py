@@ -111,8 +111,10 @@ def knn_graph(
 
     With "l2", "euclidean" and "cosine", up to 128 neighbours and 32,768 dimensions, rows meet each
     other in groups of near ones, as codes of one byte for an element; what is left is measured
-    exactly. Besides the result it takes a byte for each element, some 8 k + 250 bytes for each row
-    and a few MB for each thread; X is copied if it is not C-contiguous or not of a stored dtype.
+    exactly. Besides the result that takes a byte for each element, some 8 k + 420 for each row, and
+    for each thread a few for each element of 10 sqrt(n) rows; X is copied if it is not C-contiguous
+    or of a dtype that has to be converted.
+
     Otherwise, with `ef_search`, and where groups do not reach `recall`, an index is made of the
     rows and searched for each, which takes memory for that index.
 

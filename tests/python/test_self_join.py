@@ -88,6 +88,17 @@ def test_real_rows(sift: Any, metric: str, dtype: str, joined: list[Any]) -> Non
     assert 0 < joined[-1] < 3000 * 2999 // 2 * 0.9
 
 
+def test_bits_of_bfloat16(joined: list[Any]) -> None:
+    rows = heaps(700, 16)
+    bits = (rows.view(np.uint32) >> 16).astype(np.uint16)
+    found = _self_join.self_join(bits, 6, "l2", "bfloat16", 0.95, 0, 2)
+    assert found is not None
+    rounded = (bits.astype(np.uint32) << 16).view(np.float32)
+    truth = knn_graph(rounded, 6, recall=1)
+    check(MODULE.NeighbourGraph(*found), truth)
+    assert (found[0] == truth.indices).mean() > 0.94
+
+
 def test_sentences(minilm: Any, joined: list[Any]) -> None:
     truth = knn_graph(minilm.base, 10, "cosine", recall=1)
     found = knn_graph(minilm.base, 10, "cosine", recall=0.95)
