@@ -2,6 +2,7 @@
 
     python bench/read_files.py --formats fbin,parquet --gigabytes 2
     python bench/read_files.py --formats fbin --gigabytes 0.05 --build
+    python bench/read_files.py --formats fbin --gigabytes 2 --dim 1024 --build --m 8 --ef 24
 
 A line of JSON for each file: rows per second, and the most memory that reading took beyond what the
 process had before, or beyond the index with --build. Each is measured in a process of its own, on a
@@ -37,7 +38,7 @@ class Random(SeekableSource):
         return rng.standard_normal((stop - start, self.shape[1]), dtype=np.float32), None
 
 
-def measure(path: str, build: bool, results: multiprocessing.SimpleQueue) -> None:
+def measure(path: str, build: bool, m: int, ef: int, results: multiprocessing.SimpleQueue) -> None:
     """Read a file, or build an index of it."""
     warm = np.ones((10, 8), np.float32)
     small = f"{path}.small.{path.rpartition('.')[2]}"
@@ -48,7 +49,7 @@ def measure(path: str, build: bool, results: multiprocessing.SimpleQueue) -> Non
     source = vicinal.read_vectors(path)
     index_bytes = 0
     if build:
-        index = vicinal.build(source)
+        index = vicinal.build(source, M=m, ef_construction=ef)
         index_bytes = index.memory_usage()["total"]
     else:
         for batch in source.batches():
@@ -60,6 +61,8 @@ def measure(path: str, build: bool, results: multiprocessing.SimpleQueue) -> Non
             "dim": source.shape[1],
             "file_bytes": os.stat(path).st_size,
             "build": build,
+            "M": m if build else None,
+            "ef_construction": ef if build else None,
             "seconds": round(seconds, 3),
             "rows_per_second": round(len(source) / seconds),
             "index_bytes": index_bytes,
@@ -75,6 +78,8 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--build", action="store_true")
+    parser.add_argument("--m", type=int, default=16)
+    parser.add_argument("--ef", type=int, default=200)
     options = parser.parse_args()
     rows = int(options.gigabytes * 1e9 / (4 * options.dim))
     context = multiprocessing.get_context("spawn")
@@ -83,7 +88,9 @@ def main() -> None:
             path = os.path.join(folder, f"vectors.{format}")
             vicinal.write_vectors(path, Random("random", rows, options.dim, np.dtype("f4")))
             results = context.SimpleQueue()
-            process = context.Process(target=measure, args=(path, options.build, results))
+            process = context.Process(
+                target=measure, args=(path, options.build, options.m, options.ef, results)
+            )
             process.start()
             found = results.get()
             process.join()
