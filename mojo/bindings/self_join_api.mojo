@@ -1,13 +1,11 @@
 """The neighbours of all rows of an array among themselves, step by step."""
+from bindings.arrays import INT64, UINT32, View
 from bindings.exact_api import need_space
+from bindings.gil import PythonWatch
 from bindings.python_api import (
-    INT64,
-    UINT32,
     Args,
     Fail,
     Obj,
-    PythonWatch,
-    View,
     as_int,
     capsule_get,
     capsule_new,
@@ -18,12 +16,14 @@ from bindings.python_api import (
     no_memory,
     none,
 )
-from vicinal.kernels.space import Rows, Space, SpaceTask, in_given_space, is_space
+from vicinal.kernels.in_space import SpaceTask, in_given_space, is_space
+from vicinal.kernels.space import Rows, Space
 from vicinal.kernels.stored_type import item_bytes
-from vicinal.self_join.codes import DONE, MOST_ELEMENTS, NO_MEMORY, STOPPED
+from vicinal.self_join.codes import MOST_ELEMENTS
 from vicinal.self_join.partition import MOST_OVERLAP, MOST_ROWS
 from vicinal.self_join.state import SelfJoin
 from vicinal.system.memory import Ptr, at
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team
 
 comptime TAG = "vicinal.SelfJoin"
@@ -38,7 +38,7 @@ struct EncodeRows(SpaceTask):
     var rows: Rows
     var threads: Int
     var watch: Ptr[PythonWatch]
-    var status: Int
+    var status: Outcome
 
     def run[S: Space](mut self):
         """Does it in one space."""
@@ -60,7 +60,7 @@ struct TakeRows(SpaceTask):
     var distances: Ptr[Float32]
     var threads: Int
     var watch: Ptr[PythonWatch]
-    var status: Int
+    var status: Outcome
 
     def run[S: Space](mut self):
         """Does it in one space."""
@@ -92,7 +92,7 @@ def _check(metric: Int, dtype: Int, rows: View) raises Fail:
         )
 
 
-def _end(status: Int) raises Fail:
+def _end(status: Outcome) raises Fail:
     """Raises what ended a step."""
     if status == STOPPED:
         raise Fail()  # the watch has set the exception
@@ -131,7 +131,7 @@ def join_new(args: Args, count: Int) raises Fail -> Obj:
     _end(task.status)
     if task.status != DONE:
         _ = join^
-        return from_int(task.status)
+        return from_int(task.status.code)
     return capsule_new[SelfJoin, TAG](join^)
 
 

@@ -8,11 +8,12 @@ from std.math import floor
 
 from vicinal.kernels.convert import to_float
 from vicinal.kernels.distance import load_head
-from vicinal.kernels.inspect_row import FINE, inspect_row, to_unit
+from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.products import LIKE_SIGNS, QUADS, W
 from vicinal.kernels.space import COSINE, Rows, Space
 from vicinal.quantization.code_centre import find_centre
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
+from vicinal.system.outcome import DONE, FINE, NO_MEMORY, STOPPED, Outcome
 from vicinal.system.pages import ask_for_huge_pages
 from vicinal.system.prefetch import CACHE_LINE, prefetch_line
 from vicinal.system.parallel import Body, Team, Watch
@@ -29,9 +30,6 @@ comptime BINS = 1024
 comptime STEPS_TRIED = 40
 """Each 10 % less than the one before."""
 comptime PIECE = 256
-comptime DONE = 0
-comptime STOPPED = -1
-comptime NO_MEMORY = -2
 
 
 struct Codes(Movable):
@@ -106,7 +104,7 @@ struct Codes(Movable):
         else:
             self.raised[unsafe_offset=row] = squared
 
-    def encode[S: Space, V: Watch](mut self, rows: Rows, team: Team, mut watch: V) -> Int:
+    def encode[S: Space, V: Watch](mut self, rows: Rows, team: Team, mut watch: V) -> Outcome:
         """Checks all rows and writes their codes.
 
         Args:
@@ -124,7 +122,7 @@ struct Codes(Movable):
         if not team.run(self.count, PIECE, inspect, watch):
             status = STOPPED
         elif verdict != Int64.MAX:
-            status = Int(verdict)
+            status = Outcome(Int(verdict))
         else:
             var scale = Scale.of_sample[S](rows, self.norms, self.count)
             if scale.failed:

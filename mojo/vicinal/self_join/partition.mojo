@@ -6,11 +6,12 @@ not depend on the workers.
 from vicinal.exact.tile import PANEL_QUERIES, PANEL_ROWS
 from vicinal.kernels.products import W
 from vicinal.kernels.space import KEY_MAX
-from vicinal.self_join.codes import DONE, NO_MEMORY, STOPPED, Codes
+from vicinal.self_join.codes import Codes
 from vicinal.self_join.tiles import RowPanel, pack, packed_words, panels_of
 from vicinal.system.array import GrowableArray
 from vicinal.system.hash import mix
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
+from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED, Outcome
 from vicinal.system.parallel import Body, Team, Watch
 
 comptime MOST_OVERLAP = 4
@@ -154,7 +155,7 @@ struct Partition(Movable):
         seed: Int,
         team: Team,
         mut watch: V,
-    ) -> Int:
+    ) -> Outcome:
         """Makes the groups.
 
         Args:

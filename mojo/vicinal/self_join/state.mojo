@@ -1,12 +1,13 @@
 """A join of rows with themselves, step by step; whoever has begun it decides how many steps it takes."""
 from vicinal.kernels.space import COSINE, Rows, Space
-from vicinal.self_join.codes import DONE, NO_MEMORY, STOPPED, Codes
+from vicinal.self_join.codes import Codes
 from vicinal.self_join.join_groups import GroupScratch, JoinGroups
 from vicinal.self_join.join_neighbours import MOST, Invite, JoinNeighbours, OfferBack
 from vicinal.self_join.nearest_lists import NearestLists
 from vicinal.self_join.order_exactly import OrderExactly
 from vicinal.self_join.partition import Partition
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
+from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED, Outcome
 from vicinal.system.parallel import Team, Unwatched, Watch
 
 comptime PIECE = 64
@@ -41,7 +42,7 @@ struct SelfJoin(Movable):
 
     def join_groups[
         V: Watch
-    ](mut self, wanted: Int, overlap: Int, seed: Int, team: Team, mut watch: V) -> Int:
+    ](mut self, wanted: Int, overlap: Int, seed: Int, team: Team, mut watch: V) -> Outcome:
         """Makes groups of about `wanted` rows, each row in `overlap` of them, and compares all pairs of each.
 
         Returns:
@@ -81,7 +82,7 @@ struct SelfJoin(Movable):
 
     def join_neighbours[
         V: Watch
-    ](mut self, width: Int, team: Team, mut watch: V, mut fresh: Int64) -> Int:
+    ](mut self, width: Int, team: Team, mut watch: V, mut fresh: Int64) -> Outcome:
         """Compares, once there were groups, rows that have a neighbour in common.
 
         Args:
@@ -138,7 +139,7 @@ struct SelfJoin(Movable):
         distances: Ptr[Float32],
         team: Team,
         mut watch: V,
-    ) -> Int:
+    ) -> Outcome:
         """Writes the nearest k that some rows have kept, by their distances in the space.
 
         Args:
