@@ -210,6 +210,7 @@ def test_every_row_is_in_its_groups() raises:
     for row in range(count):
         assert_equal(seen[row], 1)
         assert_true(times[row] <= 3 and times[row] >= 2)  # a group of one is none
+    _ = join^
 
 
 def test_neighbours_of_neighbours_meet() raises:
@@ -303,6 +304,7 @@ def test_lists_keep_the_least_whatever_the_order() raises:
     merged.merge(0, lists.list(0))
     for i in range(16):
         assert_equal(merged.list(0)[unsafe_offset=i] & ~1, taken[i])
+    _ = lists^
 
 
 struct Never(Watch):
