@@ -20,8 +20,9 @@ from vicinal.construct.round import LARGEST_ROUND, Members, Round
 from vicinal.construct.work import LinkWork, NewRows
 from vicinal.graph.links import EMPTY
 from vicinal.graph.undo import STRIPES
+from vicinal.kernels.any_distance import AnyRowDistance
 from vicinal.kernels.candidates import entry_of
-from vicinal.kernels.space import SymmetricDistance, Query, prefetch_row
+from vicinal.kernels.space import Query, Rows, SymmetricDistance, prefetch_row
 from vicinal.system.atomics import store_release, publish
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr
@@ -55,6 +56,8 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
     comptime State = Int
 
     var round: Round
+    var measured: Rows
+    """The same rows, measured through a pointer: for levels above 0, where few rows are."""
     var done: Int
     """Rows linked by this call in rounds before."""
     var seeds: StartNodes
@@ -109,9 +112,9 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             highest,
         )
         for level in range(highest, 0, -1):
-            search_level[Self.S, False](
+            search_level[AnyRowDistance, False](
                 graph,
-                round.work.rows,
+                self.measured,
                 query,
                 scratch[],
                 level,
@@ -358,6 +361,7 @@ def link_rows[
     var members = Members(min(new.count, LARGEST_ROUND), most_links)
     if passes.failed or members.failed() or work.log[].failed():
         return NO_MEMORY
+    var measured = work.scratch(0)[].between.rows[S](work.rows)
     var ordinals = graph.ordinals
     if not graph.reserve(new.until, new.levels, graph.linked):
         return NO_MEMORY
@@ -380,7 +384,7 @@ def link_rows[
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
             var walked = present * (work.rows.stride + graph.slots_at(0) * 4)
             var find = FindNeighbors[S](
-                round, done, new.seeds, searches_in_flight(walked), upper_only
+                round, measured, done, new.seeds, searches_in_flight(walked), upper_only
             )
             if not team.run(size, piece, find, watch):
                 return STOPPED

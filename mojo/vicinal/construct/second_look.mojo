@@ -17,8 +17,9 @@ from vicinal.construct.replaced_blocks import (
 from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY
 from vicinal.graph.undo import STRIPES
+from vicinal.kernels.any_distance import AnyRowDistance
 from vicinal.kernels.candidates import entry_of
-from vicinal.kernels.space import SymmetricDistance
+from vicinal.kernels.space import Rows, SymmetricDistance
 from vicinal.rows.row_states import stays
 from vicinal.system.hash import mix
 from vicinal.system.memory import Ptr, missing
@@ -34,6 +35,8 @@ struct LookAgain[S: SymmetricDistance](Body):
     """
 
     var work: LinkWork
+    var measured: Rows
+    """The same rows, measured through a pointer: few rows look again."""
     var nodes: Ptr[UInt32]
     """The ordinals, each once."""
     var count: Int
@@ -69,9 +72,9 @@ struct LookAgain[S: SymmetricDistance](Body):
             highest,
         )
         for level in range(highest, 0, -1):
-            search_level[Self.S, False](
+            search_level[AnyRowDistance, False](
                 graph,
-                self.work.rows,
+                self.measured,
                 query,
                 scratch,
                 level,
@@ -83,9 +86,9 @@ struct LookAgain[S: SymmetricDistance](Body):
                 return
             start = scratch.beam.node(0)
             self.choose[False](level, node, part, scratch)
-        search_level[Self.S, True](
+        search_level[AnyRowDistance, True](
             graph,
-            self.work.rows,
+            self.measured,
             query,
             scratch,
             0,
@@ -178,7 +181,8 @@ def look_again[S: SymmetricDistance](work: LinkWork, nodes: Ptr[UInt32], count: 
         log.fail()
         return NO_MEMORY
     var unwatched = Unwatched()
-    _ = team.run(STRIPES, 1, LookAgain[S](work, nodes, count, patches), unwatched)
+    var measured = work.scratch(0)[].between.rows[S](work.rows)
+    _ = team.run(STRIPES, 1, LookAgain[S](work, measured, nodes, count, patches), unwatched)
     if not lacks_any(work, patches):
         _ = team.run(STRIPES, 1, WriteReplacements(work, patches), unwatched)
     if not log.failed():
