@@ -5,12 +5,14 @@ from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import Candidates
 from vicinal.kernels.space import IP, QueryDistance, Query, Rows
+from vicinal.kernels.stored_type import is_coded
 from vicinal.search.remeasure import ask_for_first, expanded_for, kept_for
 from vicinal.search.stored_space import (
     ON_ROWS,
     StoredSpace,
     WalkTask,
     estimates,
+    measured,
     on_way,
 )
 from vicinal.system.atomics import load_acquire
@@ -85,7 +87,10 @@ struct Answer(Body):
                 last,
                 scratches,
             )
-            on_way(way, self.stored.metric, self.stored.dtype, walks)
+            if way == ON_ROWS and is_coded(self.stored.dtype):
+                walks.run_coded()
+            else:
+                on_way[coded=False](way, self.stored.metric, self.stored.dtype, walks)
             first = last
 
     @always_inline
@@ -114,6 +119,90 @@ struct Answer(Body):
     def way(self, i: Int, snapshot: Snapshot, mut scratch: Scratch) -> Int:
         """Decides what the walk of query i measures."""
         return self.stored.way(self.given(i), self.index[].dim, snapshot, scratch)
+
+    # what follows is once a query, and the same whatever its walk measures
+
+    @no_inline
+    def prepare(
+        self, number: Int, way: Int, snapshot: Snapshot, mut scratch: Scratch
+    ) -> QueryState:
+        """Prepares a query for its walk; worth nothing if the scratch has failed."""
+        var query = self.query(number, scratch)
+        var prepared = query
+        if way != ON_ROWS and not scratch.failed():
+            prepared = self.stored.prepare(snapshot.codes[], query, self.index[].dim, scratch)
+        return QueryState(number, query, prepared)
+
+    @no_inline
+    def end_early(self, way: Int, snapshot: Snapshot, mut scratch: Scratch):
+        """Lets a walk that begins end before its last candidate where distances tell that nothing nearer is to come.
+        """
+        # products have no zero to be near to; rows that are not seen would pass for the nearest; codes of the first
+        # elements tell little about how far the others are
+        var whole = way == ON_ROWS or snapshot.codes[].walked == self.index[].dim
+        if self.stored.metric != IP and whole and not snapshot.hides():
+            scratch.beam.end_early(self.request.k)
+
+    @no_inline
+    def finish(self, task: QueryState, way: Int, snapshot: Snapshot, mut scratch: Scratch):
+        """Writes the result of a walk that is done; estimated candidates are measured again first.
+        """
+        if scratch.failed():
+            return  # who made the call looks for it, too
+        var found = not snapshot.hides() or self.drop_invisible(task, way, snapshot, scratch)
+        if found:
+            if estimates(way):
+                _ = self.stored.remeasure(
+                    snapshot.rows, snapshot.rows_on_disk, task.query, scratch, self.request.k
+                )
+                found = self.write_found(
+                    task.number, scratch.pruning_candidates, scratch.beam, ON_ROWS, snapshot
+                )
+            else:
+                found = self.write_found(
+                    task.number, scratch.beam, scratch.pruning_candidates, way, snapshot
+                )
+        if not found:
+            self.scan_for(task.number, task.query, snapshot, scratch)
+
+    @no_inline
+    def drop_invisible(
+        self, task: QueryState, way: Int, snapshot: Snapshot, mut scratch: Scratch
+    ) -> Bool:
+        """Takes rows that are not seen out of a walk's result, and walks again if they have taken the places of others.
+
+        In the end the beam holds as many rows that are seen as one of the width asked for would, were the others not there.
+
+        Returns:
+            False if a scan of all rows is cheaper than to walk again.
+        """
+        ref index = self.index[]
+        var known = snapshot.known(way != ON_ROWS)
+        var wanted = self.kept(not estimates(way))
+        var spare = wanted - self.width(not estimates(way))
+        while True:
+            var limit = scratch.beam.limit
+            var full = scratch.beam.size == limit
+            index.duplicates.sweep(snapshot.visible, scratch.beam)
+            var found = scratch.beam.size
+            var most = min(wanted + load_acquire(index.states.shaded), known)
+            if found >= wanted or not full or limit >= most:
+                return True
+            # as many as there would be wanted ones among if their share is what it was so far, and some
+            limit = min(max(2 * limit, limit * wanted * 5 // (4 * max(found, 1))), most)
+            if snapshot.exact(limit):
+                return False
+            var walk = start_beam_search[AnyDistance](
+                snapshot.graph,
+                measured(way, self.stored, snapshot.walked(way != ON_ROWS), scratch.walked),
+                known,
+                task.prepared,
+                Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+                limit - spare,
+                limit,
+            )
+            while walk.collect():
+                walk.measure_apart()
 
     @no_inline
     def scan_for(self, i: Int, query: Query, snapshot: Snapshot, mut scratch: Scratch):
@@ -181,6 +270,14 @@ struct _Walks(WalkTask):
             self.answer[].lanes,
         )
 
+    def run_coded(mut self):
+        """Answers them on rows of which codes alone are kept, measured through a pointer: to decode a row takes longer.
+        """
+        ref answer = self.answer[]
+        var searches = PlainSearches[AnyDistance].on(self.answer, self.snapshot, self.way)
+        searches.rows = measured(self.way, answer.stored, searches.rows, self.scratches[][].stored)
+        run_interleaved(searches, self.begin, self.end, self.scratches, answer.lanes)
+
 
 @fieldwise_init
 struct PlainSearches[M: QueryDistance](InterleavedSearches):
@@ -216,36 +313,26 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
             self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0
         )
 
-    @always_inline
     def start(
         self, number: Int, scratch: Ptr[Scratch], mut task: QueryState
     ) -> BeamSearch[Self.S, True]:
         """Prepares a query and starts its walk."""
         ref answer = self.answer[]
-        ref index = answer.index[]
-        var query = answer.query(number, scratch[])
-        var prepared = query
-        if self.way != ON_ROWS and not scratch[].failed():
-            prepared = answer.stored.prepare(self.snapshot.codes[], query, index.dim, scratch[])
+        task = answer.prepare(number, self.way, self.snapshot, scratch[])
         if scratch[].failed():
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
-        task = QueryState(number, query, prepared)
-        var extra = index.states.extra_width()
+        var extra = answer.index[].states.extra_width()
         var walk = start_beam_search[Self.S](
             self.snapshot.graph,
             self.rows,
             self.known,
-            prepared,
+            task.prepared,
             scratch,
             answer.width(not estimates(self.way)) + extra,
             answer.kept(not estimates(self.way)) + extra,
         )
-        # products have no zero to be near to; rows that are not seen would pass for the nearest; codes of the first
-        # elements tell little about how far the others are
-        var whole = self.way == ON_ROWS or self.snapshot.codes[].walked == index.dim
-        if answer.stored.metric != IP and whole and not self.snapshot.hides():
-            scratch[].beam.end_early(answer.request.k)
+        answer.end_early(self.way, self.snapshot, scratch[])
         return walk
 
     @always_inline
@@ -267,64 +354,5 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
 
     @always_inline
     def finish(self, task: QueryState, mut scratch: Scratch):
-        """Writes the result of a walk that is done; estimated candidates are measured again first.
-        """
-        ref answer = self.answer[]
-        if scratch.failed():
-            return  # who made the call looks for it, too
-        var found = not self.snapshot.hides() or self.drop_invisible(task, scratch)
-        if found:
-            if estimates(self.way):
-                _ = answer.stored.remeasure(
-                    self.snapshot.rows,
-                    self.snapshot.rows_on_disk,
-                    task.query,
-                    scratch,
-                    answer.request.k,
-                )
-                found = answer.write_found(
-                    task.number, scratch.pruning_candidates, scratch.beam, ON_ROWS, self.snapshot
-                )
-            else:
-                found = answer.write_found(
-                    task.number, scratch.beam, scratch.pruning_candidates, self.way, self.snapshot
-                )
-        if not found:
-            answer.scan_for(task.number, task.query, self.snapshot, scratch)
-
-    @no_inline
-    def drop_invisible(self, task: QueryState, mut scratch: Scratch) -> Bool:
-        """Takes rows that are not seen out of a walk's result, and walks again if they have taken the places of others.
-
-        In the end the beam holds as many rows that are seen as one of the width asked for would, were the others not there.
-
-        Returns:
-            False if a scan of all rows is cheaper than to walk again.
-        """
-        ref answer = self.answer[]
-        ref index = answer.index[]
-        var wanted = answer.kept(not estimates(self.way))
-        var spare = wanted - answer.width(not estimates(self.way))
-        while True:
-            var limit = scratch.beam.limit
-            var full = scratch.beam.size == limit
-            index.duplicates.sweep(self.snapshot.visible, scratch.beam)
-            var found = scratch.beam.size
-            var most = min(wanted + load_acquire(index.states.shaded), self.known)
-            if found >= wanted or not full or limit >= most:
-                return True
-            # as many as there would be wanted ones among if their share is what it was so far, and some
-            limit = min(max(2 * limit, limit * wanted * 5 // (4 * max(found, 1))), most)
-            if self.snapshot.exact(limit):
-                return False
-            var walk = start_beam_search[AnyDistance](
-                self.snapshot.graph,
-                scratch.walked.rows[Self.M](self.rows),
-                self.known,
-                task.prepared,
-                Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
-                limit - spare,
-                limit,
-            )
-            while walk.collect():
-                walk.measure_apart()
+        """Writes the result of a walk that is done."""
+        self.answer[].finish(task, self.way, self.snapshot, scratch)

@@ -5,7 +5,7 @@ All of it happens once a query, so that walks are compiled for what they measure
 from vicinal.index.snapshot import Snapshot
 from vicinal.kernels.any_distance import Measure
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.in_space import SpaceTask, in_space
+from vicinal.kernels.in_space import SpaceTask, in_given_space, in_space
 from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.space import COSINE, IP, L2, MetricSpace, Query, QueryDistance, Rows, Space
 from vicinal.kernels.stored_type import dtype_code, is_float
@@ -142,15 +142,21 @@ trait WalkTask:
         ...
 
 
-def on_way[Task: WalkTask](way: Int, metric: Int, dtype: Int, mut task: Task):
-    """Runs a task with the way of measuring that `StoredSpace.way` has named."""
+def on_way[
+    Task: WalkTask, *, coded: Bool = True
+](way: Int, metric: Int, dtype: Int, mut task: Task):
+    """Runs a task with the way of measuring that `StoredSpace.way` has named; without `coded` never on rows of which codes alone are kept.
+    """
     if way == ON_4_BITS:
         task.run[Estimate[4]]()
     elif way == ON_8_BITS:
         task.run[Estimate[8]]()
     elif way == ON_ROWS:
         var on_rows = _OnRows(Pointer(to=task).unsafe_origin_cast[MutUntrackedOrigin]())
-        in_space(metric, dtype, on_rows)
+        comptime if coded:
+            in_space(metric, dtype, on_rows)
+        else:
+            in_given_space(metric, dtype, on_rows)
     elif metric == L2:
         if dtype == dtype_code[DType.int8]():
             task.run[U8Codes[L2, True]]()
