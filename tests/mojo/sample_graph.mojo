@@ -134,7 +134,7 @@ struct Sample(Movable):
         assert_equal(self.link(until, ef, 1, log, watch), DONE)
 
     def repair[V: Watch](mut self, log: UndoLog, mut watch: V) -> Bool:
-        var team = Team(1)
+        var team = Team(3)
         var outcome = repair[Stored](self.work(team, log, 20), watch)
         _ = team^
         return outcome == DONE

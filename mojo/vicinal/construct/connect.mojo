@@ -22,7 +22,7 @@ comptime ROUNDS = 16
 
 @no_inline
 def repair[S: RowDistance, V: Watch](work: LinkWork, mut watch: V) -> Outcome:
-    """Links every row that stays and cannot be reached from the entry point; one thread does it.
+    """Links every row that stays and cannot be reached from the entry point; all workers look for such rows, one links them.
 
     Args:
         work: What it is done with.
@@ -33,6 +33,7 @@ def repair[S: RowDistance, V: Watch](work: LinkWork, mut watch: V) -> Outcome:
     """
     ref graph = work.graph[]
     ref log = work.log[]
+    ref team = work.team[]
     ref scratch = work.scratch(0)[]
     var states = work.states
     var measured = scratch.between.rows[S](work.rows)
@@ -42,9 +43,12 @@ def repair[S: RowDistance, V: Watch](work: LinkWork, mut watch: V) -> Outcome:
         if flood.failed():
             log.fail()
             return NO_MEMORY
-        if not flood.flood(graph, entry, watch):
+        if not flood.flood(graph, entry, team, watch):
             return STOPPED
-        if flood.all_unreached(graph, states) == 0:
+        var missed = flood.all_unreached(graph, states, team, watch)
+        if missed < 0:
+            return STOPPED
+        if missed == 0:
             break
         for row in range(graph.linked):
             if not flood.unreached(graph, states, row):
@@ -68,13 +72,13 @@ def repair[S: RowDistance, V: Watch](work: LinkWork, mut watch: V) -> Outcome:
             if log.failed() or scratch.failed():
                 log.fail()
                 return NO_MEMORY
-            if not flood.flood(graph, row, watch):
+            if not flood.flood(graph, row, team, watch):
                 return STOPPED
     return DONE
 
 
 def _attach(
-    graph: Graph, row: Int, states: Int, log: UndoLog, flood: Reachability, scratch: Scratch
+    graph: Graph, row: Int, states: Int, log: UndoLog, mut flood: Reachability, scratch: Scratch
 ):
     """Links a row from the nearest candidate with a free slot, else in place of a link whose row has others.
 
@@ -94,6 +98,9 @@ def _attach(
             free -= 1
         if log.keep(graph, 0, from_row, from_row % STRIPES):
             publish(block.unsafe_offset(free), row)
+        return
+    if not flood.know_links(graph):
+        log.fail()
         return
     for i in range(scratch.beam.size):
         var from_row = scratch.beam.node(i)

@@ -7,7 +7,7 @@ from vicinal.index.vector_index import Index
 from vicinal.rows.row_states import FREE, LIVE, PENDING, stays
 from vicinal.system.memory import at
 from vicinal.system.outcome import NO_MEMORY, STOPPED
-from vicinal.system.parallel import Unwatched, Watch
+from vicinal.system.parallel import Team, Unwatched, Watch
 
 comptime SOUND = 0
 comptime TOO_MANY_LINKS = 1
@@ -119,10 +119,12 @@ def check_graph_watched[
         var flood = Reachability(graph.linked)
         if flood.failed():
             return NO_MEMORY.code
-        if not flood.flood(graph, graph.row_of(graph.entry), watch):
+        var alone = Team(1)
+        if not flood.flood(graph, graph.row_of(graph.entry), alone, watch):
             return STOPPED.code
-        if flood.all_unreached(graph, states) != 0:
-            return UNREACHABLE
+        var missed = flood.all_unreached(graph, states, alone, watch)
+        if missed != 0:
+            return UNREACHABLE if missed > 0 else STOPPED.code
     return SOUND
 
 

@@ -192,7 +192,7 @@ struct JoinParts[V: Watch](SpaceTask):
         if self.status != DONE:
             return
         var new = SplitDuplicates(index, change)
-        self.status = new.split_off_duplicates(index, change, watch)
+        self.status = new.split_off_duplicates(index, change, team, watch)
         _ = index.build_statistics.add_elapsed(SORT, time)
         if self.status != DONE:
             return

@@ -195,7 +195,7 @@ struct Duplicates(Movable):
 
     def _put(mut self, stored: Rows, row: Int, hash: UInt32) -> Int:
         """Does what `representative` does, but that the row need not count as `seen`."""
-        if not self._make_room(self.held + 1):
+        if not self.make_room(self.held + 1):
             return NO_ROOM
         var place = self._home(hash)
         while True:
@@ -371,10 +371,34 @@ struct Duplicates(Movable):
     def _home(self, hash: UInt32) -> Int:
         return Int(hash) & (self.room - 1)
 
-    def _make_room(mut self, rows: Int) -> Bool:
+    def make_room(mut self, rows: Int) -> Bool:
+        """Makes room for so many rows in the table; returns False when memory is out."""
         if 2 * rows <= self.room:
             return True
         var room = max(64, 2 * self.room)
+        while room < 2 * rows:
+            room *= 2
+        return self._resize(room)
+
+    def shrink(mut self) -> Bool:
+        """Gives back what of the table many copies have left free; returns False when memory is out.
+        """
+        if self.room <= 64 or 8 * self.held >= self.room:
+            return True
+        var room = 64
+        while room < 2 * (self.held + 1):
+            room *= 2
+        return self._resize(room)
+
+    def drop_table(mut self):
+        """Forgets which rows hold what; `catch_up` finds it out again."""
+        release(self.table)
+        self.table = no_block[UInt64]()
+        self.room = 0
+        self.held = 0
+        self.seen = 0
+
+    def _resize(mut self, room: Int) -> Bool:
         var table = allocate[UInt64](room)
         if missing(table):
             return False

@@ -148,7 +148,7 @@ def walk_two_hop(
     walk.measure_apart()
     var node = start
     while node >= 0:
-        walk.count = _gather(graph[], scratch[], filter, linked, node)
+        walk.count = _gather_any(graph[], scratch[], filter, linked, node)
         for i in range(min(walk.count, LOOK_AHEAD)):
             walk.fetch(scratch[].unvisited, i)
         scratch[].distances += walk.count
@@ -169,7 +169,17 @@ def _seed(mut scratch: Scratch, filter: Filter, linked: Int) -> Int:
 
 
 @always_inline
-def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, node: Int) -> Int:
+def _gather_any(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, node: Int) -> Int:
+    """Does `_gather` for the kind of set that the walk has at the moment."""
+    if scratch.visited.sparse:
+        return _gather[True](graph, scratch, filter, linked, node)
+    return _gather[False](graph, scratch, filter, linked, node)
+
+
+@no_inline
+def _gather[
+    sparse: Bool
+](graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, node: Int) -> Int:
     """Finds the unvisited allowed rows that a row leads to, straight or through a neighbour that is not allowed.
 
     Returns:
@@ -190,14 +200,20 @@ def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, nod
     var closed = 0
     for i in range(used):
         var id = Int(links[unsafe_offset=i])
-        var unseen = states[unsafe_offset=id] != epoch
         var allowed = allows(words, id)
+        var unseen: Bool
+        comptime if sparse:
+            unseen = not scratch.visited.has_seen(id)
+            if allowed:
+                _ = scratch.visited.first_visit(id)
+        else:
+            unseen = states[unsafe_offset=id] != epoch
+            if allowed:
+                states[unsafe_offset=id] = epoch
         fresh[unsafe_offset=count] = Int64(id)
         through[unsafe_offset=closed] = UInt32(id)
         count += Int(unseen and allowed)
         closed += Int(unseen and not allowed)
-        if allowed:
-            states[unsafe_offset=id] = epoch
     var most = min(closed, LOOKS)
     for i in range(min(most, BLOCKS_AHEAD)):
         prefetch_links(graph, 0, Int(through[unsafe_offset=i]))
@@ -207,14 +223,25 @@ def _gather(graph: Graph, mut scratch: Scratch, filter: Filter, linked: Int, nod
         if i + BLOCKS_AHEAD < most:
             prefetch_links(graph, 0, Int(through[unsafe_offset=i + BLOCKS_AHEAD]))
         var closed_row = Int(through[unsafe_offset=i])
-        states[unsafe_offset=closed_row] = epoch  # looked through once in a search
+        # looked through once in a search
+        comptime if sparse:
+            _ = scratch.visited.first_visit(closed_row)
+        else:
+            states[unsafe_offset=closed_row] = epoch
         var block = graph.links(0, closed_row)
         for j in range(0, width, SLOTS_PER_LINE):
             links.unsafe_store(j, min(block.unsafe_load[width=SLOTS_PER_LINE](j), limit))
         for j in range(width):
             var id = Int(links[unsafe_offset=j])
-            if allows(words, id) and states[unsafe_offset=id] != epoch:
+            if not allows(words, id):
+                continue
+            comptime if sparse:
+                if not scratch.visited.first_visit(id):
+                    continue
+            else:
+                if states[unsafe_offset=id] == epoch:
+                    continue
                 states[unsafe_offset=id] = epoch
-                fresh[unsafe_offset=count] = Int64(id)
-                count += 1
+            fresh[unsafe_offset=count] = Int64(id)
+            count += 1
     return count

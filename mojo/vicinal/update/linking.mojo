@@ -365,7 +365,7 @@ def link_change[
     """
     var time = now()
     var new = SplitDuplicates(index, change)
-    var status = new.split_off_duplicates(index, change, watch)
+    var status = new.split_off_duplicates(index, change, team, watch)
     _ = index.build_statistics.add_elapsed(SORT, time)
     if status != DONE:
         new.forget(index)

@@ -4,10 +4,12 @@ from vicinal.graph.links import Graph, random_level
 from vicinal.index.first_use import CHUNK, catch_up
 from vicinal.index.vector_index import Index
 from vicinal.rows.duplicates import NO_ROOM, hash_row
+from vicinal.rows.equal_rows import ABSENT, BEYOND, MANY_ROWS, SINGLE, EqualRows
 from vicinal.rows.row_states import was_live, stays
+from vicinal.rows.row_targets import TargetRows
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
-from vicinal.system.parallel import Watch
+from vicinal.system.parallel import Team, Watch
 from vicinal.update.transaction import Change
 
 
@@ -44,7 +46,7 @@ struct SplitDuplicates(Movable):
 
     def split_off_duplicates[
         V: Watch
-    ](mut self, mut index: Index, change: Change, mut watch: V) -> Outcome:
+    ](mut self, mut index: Index, change: Change, team: Team, mut watch: V) -> Outcome:
         """Goes through the rows, which are put into the index's table of rows unless they are copies.
 
         Returns:
@@ -55,10 +57,14 @@ struct SplitDuplicates(Movable):
         var status = catch_up(index, watch)
         if status != DONE:
             return status
+        var whole = self.first == 0
+        var count = change.until() if whole else change.added
+        # rows that leave are taken back one by one if the change ends early
+        if count >= MANY_ROWS and change.num_leaving == 0:
+            return self._split_off_many(index, change, count, team, watch)
         var stored = index.rows()
         var states = index.states.address()
-        var whole = self.first == 0
-        for i in range(change.until() if whole else change.added):
+        for i in range(count):
             if i % CHUNK == 0 and not watch.proceed(0):
                 return STOPPED
             var row = i if whole else change.places().row(i)
@@ -70,18 +76,64 @@ struct SplitDuplicates(Movable):
             var representative = index.duplicates.representative(stored, row, hash)
             if representative == NO_ROOM:
                 return NO_MEMORY
-            if representative >= 0:
-                self.duplicates[unsafe_offset=2 * self.num_duplicates] = UInt32(row)
-                self.duplicates[unsafe_offset=2 * self.num_duplicates + 1] = UInt32(representative)
-                self.num_duplicates += 1
-                continue
-            if row >= self.first:
-                self.levels[unsafe_offset=row - self.first] = UInt8(
-                    random_level(index.seed, row, index.graph[].M)
-                )
-            self.places[unsafe_offset=self.count] = UInt32(row)
-            self.count += 1
+            self._take(index, row, representative)
         return DONE
+
+    @always_inline
+    def _take(mut self, index: Index, row: Int, representative: Int):
+        """Notes a row and the one that it is a copy of, -1 if there is none."""
+        if representative >= 0:
+            self.duplicates[unsafe_offset=2 * self.num_duplicates] = UInt32(row)
+            self.duplicates[unsafe_offset=2 * self.num_duplicates + 1] = UInt32(representative)
+            self.num_duplicates += 1
+            return
+        if row >= self.first:
+            self.levels[unsafe_offset=row - self.first] = UInt8(
+                random_level(index.seed, row, index.graph[].M)
+            )
+        self.places[unsafe_offset=self.count] = UInt32(row)
+        self.count += 1
+
+    def _split_off_many[
+        V: Watch
+    ](mut self, mut index: Index, change: Change, count: Int, team: Team, mut watch: V) -> Outcome:
+        """Does the same for many rows, most of it by all workers."""
+        var whole = self.first == 0
+        var targets = TargetRows.from_row(0) if whole else change.places()
+        var stored = index.rows()
+        var equal = EqualRows(
+            index.duplicates,
+            stored,
+            targets,
+            count,
+            index.states.address() if whole else 0,
+            change.hashes,
+            team,
+            watch,
+        )
+        var status = NO_MEMORY if equal.failed else (STOPPED if equal.ended else DONE)
+        for i in range(count if status == DONE else 0):
+            var answer = equal.answers[unsafe_offset=i]
+            if answer == ABSENT:
+                continue
+            var row = targets.row(i)
+            var representative = -1 if answer == SINGLE else Int(answer)
+            if answer == BEYOND:
+                representative = index.duplicates.representative(
+                    stored, row, equal.hashes[unsafe_offset=i]
+                )
+                if representative == NO_ROOM:
+                    status = NO_MEMORY
+                    break
+            index.duplicates.seen = max(index.duplicates.seen, row + 1)
+            self._take(index, row, representative)
+        _ = equal^
+        if status == DONE and not index.duplicates.shrink():
+            status = NO_MEMORY
+        if status != DONE:  # which of the rows are in the table is not known
+            index.duplicates.drop_table()
+            self.count = 0
+        return status
 
     def __init__(out self, index: Index, anew: Bool):
         """Lists the rows that take part in the graph and stay, if they are to be linked anew; else none.

@@ -239,11 +239,14 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
         # node number `nodes` counts as visited
         var used = clamp_links(self.graph[], level, node, self.nodes, links)
         var count = 0
-        for i in range(used):
-            var id = Int(links[unsafe_offset=i])
-            fresh[unsafe_offset=count] = Int64(id)
-            count += Int(states[unsafe_offset=id] != epoch)
-            states[unsafe_offset=id] = epoch
+        if scratch.visited.sparse:
+            count = scratch.visited.keep_first_visits(links, used, fresh)
+        else:
+            for i in range(used):
+                var id = Int(links[unsafe_offset=i])
+                fresh[unsafe_offset=count] = Int64(id)
+                count += Int(states[unsafe_offset=id] != epoch)
+                states[unsafe_offset=id] = epoch
         if scratch.disk == self.rows.base:
             ask_for_nodes[Self.base_layer](self.graph[], self.rows, scratch, fresh, count)
         for i in range(min(count, LOOK_AHEAD)):
@@ -277,10 +280,13 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
             self.graph[], 0 if Self.base_layer else self.level, node, self.nodes, links
         )
         var count = 0
-        for i in range(used):
-            var id = links[unsafe_offset=i]
-            fresh[unsafe_offset=count] = id
-            count += Int(states[unsafe_offset=Int(id)] != epoch)
+        if scratch.visited.sparse:
+            count = scratch.visited.keep_unseen(links, used, fresh)
+        else:
+            for i in range(used):
+                var id = links[unsafe_offset=i]
+                fresh[unsafe_offset=count] = id
+                count += Int(states[unsafe_offset=Int(id)] != epoch)
         for i in range(count):
             prefetch_measured[Self.S](
                 self.rows, row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i]))

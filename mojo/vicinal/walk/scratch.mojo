@@ -180,7 +180,7 @@ struct Scratch(Movable):
         self.asked = 0
         self.beam.failed = False
         self.pruning_candidates.failed = False
-        self.visited.failed = False
+        self.visited.trim()
         Atomic[Int64].store[ordering=Ordering.RELAXED](self.bytes_address(), Int64(self.bytes()))
 
     @always_inline
@@ -190,7 +190,7 @@ struct Scratch(Movable):
             size_of[Scratch]()
             + HOP_ROOM * (4 + 8 + 4 + size_of[Query]())
             + 8 * (self.beam.allocated + self.pruning_candidates.allocated)
-            + self.visited.room
+            + self.visited.bytes()
             + self.query_room
             + self.row_query_room
             + 4 * self.floats_room

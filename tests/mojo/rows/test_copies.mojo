@@ -5,9 +5,12 @@ from std.testing import TestSuite, assert_equal, assert_true
 from vicinal.kernels.candidates import Candidates, entry_of, node_of
 from vicinal.kernels.space import Rows
 from vicinal.rows.duplicates import REPRESENTATIVE, Duplicates, same_row
+from vicinal.rows.equal_rows import ABSENT, BEYOND, SINGLE, EqualRows
 from vicinal.rows.row_states import PENDING
+from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.visibility import NEVER_VISIBLE, RowStates, Visibility
-from vicinal.system.memory import Ptr, allocate_zeroed, release
+from vicinal.system.memory import Ptr, allocate_zeroed, no_block, release
+from vicinal.system.parallel import Team, Unwatched
 
 comptime ROWS = 700
 
@@ -51,6 +54,54 @@ def test_table_finds_equal_rows() raises:
                     var gone = Int(random_ui64(0, UInt64(row)))
                     duplicates.forget(sample.rows, gone)
                     present[gone] = False
+
+
+def test_all_workers_find_what_one_finds() raises:
+    seed(3)
+    var unwatched = Unwatched()
+    var beyond = 0
+    for kinds in [1, 30, 3000]:
+        for workers in [1, 3]:
+            var sample = Bytes(16, kinds)
+            var states = RowStates()
+            assert_true(states.prepare(ROWS, 0))
+            for row in range(100, ROWS, 7):
+                states.set(row, PENDING)  # goes, and takes no part
+            var one = Duplicates()
+            var all = Duplicates()
+            for row in range(100):  # there before
+                assert_equal(
+                    one.representative(sample.rows, row), all.representative(sample.rows, row)
+                )
+            var equal = EqualRows(
+                all,
+                sample.rows,
+                TargetRows.from_row(100),
+                ROWS - 100,
+                states.address(),
+                no_block[UInt32](),
+                Team(workers),
+                unwatched,
+            )
+            assert_false(equal.failed or equal.ended)
+            for i in range(ROWS - 100):
+                var row = 100 + i
+                var answer = equal.answers[unsafe_offset=i]
+                if states.of(row) == PENDING:
+                    assert_equal(answer, ABSENT)
+                    continue
+                beyond += Int(answer == BEYOND)
+                var found = -1 if answer == SINGLE else Int(answer)
+                if answer == BEYOND:
+                    found = all.representative(sample.rows, row)
+                assert_equal(found, one.representative(sample.rows, row))
+            assert_equal(all.held, one.held)
+            assert_true(all.shrink())
+            for row in range(ROWS):
+                assert_equal(all.find(sample.rows, row), one.find(sample.rows, row))
+            _ = equal^
+            _ = states^
+    assert_true(beyond > 0, "some rows leave their region, or that was not tried")
 
 
 def test_failed_additions_are_forgotten() raises:

@@ -1,11 +1,12 @@
 """A search of one level beside a plain best-first walk over lists: the same result, hops and distances."""
 from std.random import random_si64, random_ui64, seed
-from std.testing import TestSuite, assert_equal, assert_true
+from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import DIM, Sample, Stored
 from vicinal.kernels.space import Query
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.walk.beam_search import search_level, start_beam_search
+from vicinal.walk.visited import Visited
 
 comptime ROWS = 700
 
@@ -87,6 +88,12 @@ def made(M: Int) raises -> Sample:
     return sample^
 
 
+def sparse(mut sample: Sample):
+    """Makes searches note what they have seen in a table, as among millions of rows."""
+    for i in range(Sample.WORKERS):
+        sample.scratches[unsafe_offset=i][].visited.dense_nodes = 0
+
+
 def ask(sample: Sample, into: Ptr[Int8], row: Int) -> Query:
     """Makes a query: a row if there is one of that number, else random values."""
     for i in range(DIM):
@@ -110,8 +117,10 @@ def compare(mut sample: Sample, wanted: GrowableArray) raises:
 def test_level_0_agrees_with_the_reference() raises:
     seed(11)
     var values = allocate[Int8](DIM)
-    for M in [2, 8]:
-        var sample = made(M)
+    for M in [2, 8, -8]:
+        var sample = made(abs(M))
+        if M < 0:
+            sparse(sample)
         for width in [1, 2, 7, 64, 2 * ROWS]:
             for bound in [ROWS, ROWS // 2]:  # rows that the search may know of
                 for number in range(12):
@@ -186,7 +195,10 @@ def test_a_whole_walk_agrees_with_the_reference() raises:
     var values = allocate[Int8](2 * DIM)
     var sample = made(6)
     var graph = Pointer(to=sample.graph).unsafe_origin_cast[MutUntrackedOrigin]()
-    for width in [1, 10, 100]:
+    for turn in range(6):
+        var width = [1, 10, 100][turn % 3]
+        if turn == 3:
+            sparse(sample)
         for _ in range(10):
             var first = ask(sample, values, -1)
             var second = ask(sample, values.unsafe_offset(DIM), -1)
@@ -212,6 +224,58 @@ def test_a_whole_walk_agrees_with_the_reference() raises:
             compare(sample, wanted)
     _ = sample^
     release(values)
+
+
+def test_a_set_of_visited_nodes_agrees_with_a_list() raises:
+    """Few nodes seen among many lie in a table, many in bytes; one search passes from the one to the other.
+    """
+    seed(15)
+    var count = 200_000
+    var visited = Visited()
+    visited.dense_nodes = 1000
+    var links = allocate[UInt32](64)
+    var fresh = allocate[Int64](64)
+    var unseen = allocate[UInt32](64)
+    for steps in [10, 40, 400, 10, 3000, 100]:
+        var seen = List[Bool](length=count + 1, fill=False)
+        seen[count] = True
+        visited.reset(count)
+        assert_true(visited.sparse)
+        for step in range(steps):
+            for i in range(64):
+                links[unsafe_offset=i] = UInt32(Int(random_ui64(0, UInt64(count))))
+            links[unsafe_offset=5] = links[unsafe_offset=3]
+            if visited.sparse:
+                var wanted = List[Int]()
+                for i in range(64):
+                    if not seen[Int(links[unsafe_offset=i])]:
+                        wanted.append(Int(links[unsafe_offset=i]))
+                assert_equal(visited.keep_unseen(links, 64, unseen), len(wanted))
+                for i in range(len(wanted)):
+                    assert_equal(Int(unseen[unsafe_offset=i]), wanted[i])
+            if visited.sparse and step % 2 == 0:
+                var wanted = List[Int]()
+                for i in range(64):
+                    if not seen[Int(links[unsafe_offset=i])]:
+                        wanted.append(Int(links[unsafe_offset=i]))
+                        seen[Int(links[unsafe_offset=i])] = True
+                assert_equal(visited.keep_first_visits(links, 64, fresh), len(wanted))
+                for i in range(len(wanted)):
+                    assert_equal(Int(fresh[unsafe_offset=i]), wanted[i])
+            else:
+                for i in range(64):
+                    var node = Int(links[unsafe_offset=i])
+                    assert_equal(visited.has_seen(node), seen[node])
+                    assert_equal(visited.first_visit(node), not seen[node])
+                    seen[node] = True
+        assert_equal(visited.sparse, steps <= 100)
+        visited.trim()
+        assert_false(visited.failed)
+        # bytes of the one, or places of the other, for the next search
+        assert_true(visited.bytes() < 1 << 20)
+    release(links)
+    release(fresh)
+    release(unseen)
 
 
 def test_a_walk_that_ends_early_agrees_with_the_reference() raises:
