@@ -21,19 +21,19 @@ import vicinal
 DIM, CLUSTERS, DIRECTIONS, NOISE, K = 128, 200, 24, 0.05, 100
 
 
-def draw(rows: int, queries: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw(rows: int, queries: int, seed: int, dim: int = DIM) -> tuple[np.ndarray, np.ndarray]:
     """Return rows and queries, float32."""
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((CLUSTERS, DIM))
+    centres = rng.standard_normal((CLUSTERS, dim))
     spread = np.linspace(1.0, 0.2, DIRECTIONS)[:, None]
-    directions = rng.standard_normal((CLUSTERS, DIRECTIONS, DIM)) * spread
+    directions = rng.standard_normal((CLUSTERS, DIRECTIONS, dim)) * spread
     count = rows + queries
     which = rng.integers(0, CLUSTERS, count)
-    out = np.empty((count, DIM), dtype=np.float32)
+    out = np.empty((count, dim), dtype=np.float32)
     for cluster in range(CLUSTERS):
         members = np.flatnonzero(which == cluster)
         along = rng.standard_normal((len(members), DIRECTIONS))
-        noise = NOISE * rng.standard_normal((len(members), DIM))
+        noise = NOISE * rng.standard_normal((len(members), dim))
         out[members] = centres[cluster] + along @ directions[cluster] + noise
     return out[:rows], out[rows:]
 

@@ -79,7 +79,9 @@ def PyInit__native() abi("C") -> Obj:
         "index_compact", "index_compact(handle, threads, progress) -> new handle"
     )
     methods.add[index_links]("index_links", "index_links(handle, out) -> None")
-    methods.add[index_join]("index_join", "index_join(handle, parts, threads, progress) -> None")
+    methods.add[index_join](
+        "index_join", "index_join(handle, parts, threads, progress, exact_below) -> None"
+    )
     methods.add[index_give_back]("index_give_back", "index_give_back(handle) -> None")
     methods.add[index_search](
         "index_search",

@@ -45,12 +45,13 @@ def index_links(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_join(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_join(handle, parts, threads, progress or None) -> None.
+    """Implements index_join(handle, parts, threads, progress or None, exact_below) -> None.
 
     The index has rows and no graph, and nobody else uses it; after an exception it is of no use. `parts` is a tuple that holds, for each
-    part, its rows as uint32[n] and their blocks as uint32[n, slots], one after the other.
+    part, its rows as uint32[n] and their blocks as uint32[n, slots], one after the other. From `exact_below` rows on the index
+    makes a graph by itself from now on.
     """
-    need(count, 4)
+    need(count, 5)
     var index = handle_of(args[unsafe_offset=0])
     var arrays = args[unsafe_offset=1]
     var threads = as_int(args[unsafe_offset=2])
@@ -96,6 +97,7 @@ def index_join(args: Args, count: Int) raises Fail -> Obj:
         raise fail("ValueError", "parts: a part names a row that does not exist, or one twice")
     if status != DONE:
         raise no_memory()
+    index[].exact_below = as_int(args[unsafe_offset=4])
     return none()
 
 

@@ -57,6 +57,7 @@ def index_join(
     parts: tuple[NDArray[np.uint32], ...],
     threads: int,
     progress: Callable[[int, int], object] | None,
+    exact_below: int,
     /,
 ) -> None: ...
 def index_give_back(handle: Handle, /) -> None: ...

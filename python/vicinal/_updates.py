@@ -37,6 +37,7 @@ __all__ = [
 _DUPLICATE_ID = 4  # of native.index_add, beside the kinds of _validate.refuse_rows
 _MISSING = ("error", "ignore")
 _CONFLICTS = ("error", "update", "skip")
+_MANY_ROWS = 1 << 16  # fewer are never linked in parts; see parts/_sizes.py
 _UNNOTED: AbstractContextManager[None] = nullcontext()
 
 
@@ -217,21 +218,30 @@ def write_rows(
     else:
         only = None
 
+    at_once = False
+    if len(written) >= _MANY_ROWS and not (replace or borrow or origin or only is not None):
+        from vicinal.parts._at_once import add_at_once, comes_first
+
+        at_once = comes_first(index, len(written))
+
     def written_by(numbers: NDArray[np.int64] | None, report: Report | None) -> NDArray[np.int64]:
         internal = np.empty(len(rows), np.int64) if numbers is None else numbers.copy()
         names = internal if written_ids is None else written_ids
         with _noted(index, lambda log: log.wrote(names, written)):
-            status = native.index_add(
-                index._handle,
-                written,
-                internal,
-                numbers is not None,
-                replace,
-                threads,
-                report,
-                2 if borrow and on_disk(written) else int(borrow),
-                *(origin or (None, internal)),
-            )
+            if at_once:
+                status = add_at_once(index, written, internal, numbers is not None, threads, report)
+            else:
+                status = native.index_add(
+                    index._handle,
+                    written,
+                    internal,
+                    numbers is not None,
+                    replace,
+                    threads,
+                    report,
+                    2 if borrow and on_disk(written) else int(borrow),
+                    *(origin or (None, internal)),
+                )
         if status:
             position, kind = divmod(status, 8)
             if only is not None:

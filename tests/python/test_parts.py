@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def test_links_are_selected_from_all_lists_of_a_row(tmp_path: Path, quantization
             lists[row] |= set(links[links < len(rows)].tolist())
     parts.join(plan, tmp_path / "index")
     index = vicinal.open(tmp_path / "index")
-    links = links_of(index)
+    links = links_of(index._handle)
     wrong = 0
     for row, chosen in enumerate(reference(rows, lists, 30)):
         wrong += links[row][links[row] < len(rows)].tolist() != chosen
@@ -195,6 +196,38 @@ def test_one_part_is_what_add_makes(tmp_path: Path) -> None:
     index.add(ROWS)
     index.save(tmp_path / "b")
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+
+@pytest.mark.parametrize("parts", [None, 1])
+def test_an_iterator_of_few_rows_makes_what_add_makes(parts: Any, tmp_path: Path) -> None:
+    buffer = np.empty((700, 16), ROWS.dtype)  # one array for all batches
+
+    def batches() -> Iterator[Any]:
+        for start in range(0, len(ROWS), 700):
+            block = buffer[: len(ROWS[start : start + 700])]
+            block[:] = ROWS[start : start + 700]
+            yield block, [f"row {start + i}" for i in range(len(block))]
+
+    vicinal.build(batches(), tmp_path / "a", parts=parts)
+    names = [f"row {i}" for i in range(len(ROWS))]
+    vicinal.build(ROWS, tmp_path / "b", ids=names)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+
+def test_an_iterator_of_many_rows_is_written_to_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before that was known comes first."""
+    monkeypatch.setattr(_sizes, "FEWEST_ROWS", 1500)
+    monkeypatch.setattr(_sizes, "ROWS_OF_A_PART", 1500)
+    vicinal.build((ROWS[i : i + 700] for i in range(0, 6000, 700)), tmp_path / "a")
+    vicinal.build(ROWS, tmp_path / "b")
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    bound = _sizes.least_memory(6000, 16, "float32", 16, 1)
+    rows = (ROWS[i : i + 700] for i in range(0, 6000, 700))
+    vicinal.build(rows, tmp_path / "c", memory=bound, num_threads=1)
+    vicinal.build(ROWS, tmp_path / "d", memory=bound, num_threads=1)
+    assert digest(tmp_path / "c") == digest(tmp_path / "d")
 
 
 def test_command_line_builds_parts(tmp_path: Path) -> None:
@@ -429,14 +462,14 @@ def test_native_join_refuses_what_cannot_be(tmp_path: Path) -> None:
     for rows in ([3, 3], [1, 1500], [5, 4]):
         index = vicinal.open(plan.rows_path())
         with pytest.raises(ValueError, match="a part names a row"):
-            native.index_join(index._handle, (np.array(rows, np.uint32), links), 1, None)
+            native.index_join(index._handle, (np.array(rows, np.uint32), links), 1, None, 0)
     index = vicinal.open(plan.rows_path())
     with pytest.raises(ValueError, match="expected blocks"):
-        native.index_join(index._handle, (np.arange(3, dtype=np.uint32), links), 1, None)
+        native.index_join(index._handle, (np.arange(3, dtype=np.uint32), links), 1, None, 0)
     # links to rows that do not exist are passed over, and rows without any are linked anew
     index = vicinal.open(plan.rows_path())
     links[:] = np.arange(5000, 5032)
-    native.index_join(index._handle, (np.arange(2, dtype=np.uint32), links), 1, None)
+    native.index_join(index._handle, (np.arange(2, dtype=np.uint32), links), 1, None, 0)
     assert native.index_check(index._handle) == 0
     assert recall(index, ROWS[:1500], QUERIES, 64) > 0.95
 

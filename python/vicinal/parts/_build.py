@@ -7,9 +7,12 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vicinal import _persistence
 from vicinal._progress import Report, reporting
@@ -20,7 +23,7 @@ from vicinal.parts._plan import Plan, make_plan
 from vicinal.parts._rows import Batches, Parameters
 from vicinal.vectors_io._source import VectorSource
 
-__all__ = ["build_file", "check_executor"]
+__all__ = ["Share", "build_file", "check_executor", "in_threads"]
 
 _SUFFIX = ".parts"  # of the folder beside the target
 
@@ -53,6 +56,9 @@ def build_file(
     from vicinal.index import Index
 
     _check_target(path)
+    if isinstance(source, Batches) and (parts is None or parts == 1):
+        shape = parameters["dim"], parameters["dtype"], parameters["M"]
+        source = source.hold(lambda rows: parts == 1 or _sizes.is_held(rows, *shape, memory=memory))
     if parts is None and not isinstance(source, Batches):
         parts = _sizes.number_of_parts(
             len(source), parameters["dim"], parameters["dtype"], parameters["M"], memory, threads
@@ -124,11 +130,11 @@ def _clear(plan: Plan) -> None:
             os.unlink(name)
 
 
-class _Share:
+class Share:
     """How much of a build is done, as rows."""
 
-    def __init__(self, plan: Plan, report: Report | None) -> None:
-        self.sizes, self.rows, self.report = plan.sizes(), plan.rows, report
+    def __init__(self, sizes: NDArray[np.int64], rows: int, report: Report | None) -> None:
+        self.sizes, self.rows, self.report = sizes, rows, report
         self.done = 0
 
     def add(self, part: int) -> None:
@@ -142,7 +148,7 @@ class _Share:
 def _build_parts(
     plan: Plan, executor: Any, memory: int | None, threads: int, report: Report | None
 ) -> None:
-    share = _Share(plan, report)
+    share = Share(plan.sizes(), plan.rows, report)
     missing = []
     for part in range(plan.parts):
         if is_built(plan, part):
@@ -158,31 +164,40 @@ def _build_parts(
             build_part(plan.path, part, num_threads=threads)
             share.add(part)
     else:
-        _in_threads(plan, missing, threads, share)
+
+        def task(part: int, look: Report) -> None:
+            build_part(plan.path, part, num_threads=1, progress=look)
+
+        in_threads(task, missing, threads, share)
 
 
-def _in_threads(plan: Plan, missing: list[int], threads: int, share: _Share) -> None:
-    """Build parts side by side, each by one thread."""
+def in_threads(
+    task: Callable[[int, Report], None], parts: list[int], threads: int, share: Share
+) -> None:
+    """Do a task for each part, as many side by side as there are threads, one thread each.
+
+    A task is given the part and a report that may end it.
+    """
     stop = threading.Event()
 
     def look(done: int, total: int) -> None:
         if stop.is_set():
             raise _Stopped
 
-    def task(part: int) -> str:
+    def start(part: int) -> None:
         if stop.is_set():
             raise _Stopped
-        return build_part(plan.path, part, num_threads=1, progress=look)
+        task(part, look)
 
-    with ThreadPoolExecutor(min(threads, max(len(missing), 1))) as pool:
+    with ThreadPoolExecutor(min(threads, max(len(parts), 1))) as pool:
         try:
-            _collect({pool.submit(task, part): part for part in missing}, share)
+            _collect({pool.submit(start, part): part for part in parts}, share)
         except BaseException:
             stop.set()
             raise
 
 
-def _elsewhere(plan: Plan, missing: list[int], executor: Any, share: _Share) -> None:
+def _elsewhere(plan: Plan, missing: list[int], executor: Any, share: Share) -> None:
     if hasattr(executor, "submit"):
         futures = {executor.submit(build_part, plan.path, part): part for part in missing}
         _collect(futures, share)
@@ -207,7 +222,7 @@ class _Part:
         return build_part(self.plan, part)
 
 
-def _collect(futures: dict[Any, int], share: _Share) -> None:
+def _collect(futures: dict[Any, int], share: Share) -> None:
     """Wait for all tasks; the first exception is raised once the others are told to stop."""
     if not all(isinstance(future, Future) for future in futures):  # of another library
         for future, part in futures.items():

@@ -56,7 +56,7 @@ def join(
     MemoryError
         If memory runs out.
     """
-    from vicinal.index import Index
+    from vicinal.index import EXACT_BELOW, Index
 
     known = Plan(plan)
     known.check()
@@ -71,7 +71,7 @@ def join(
     index = _persistence.open_index(Index, known.rows_path(), "r", not known.give_back)
     giving = _giving_back(index, arrays) if known.give_back else contextlib.nullcontext()
     with giving, reporting(progress, known.rows) as report:
-        native.index_join(index._handle, tuple(arrays), threads, report)
+        native.index_join(index._handle, tuple(arrays), threads, report, EXACT_BELOW)
         _persistence.save(index, path)
 
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from vicinal import _validate
+from vicinal import _info, _validate
+from vicinal._borrowed import can_borrow
 from vicinal._cpu import native
-from vicinal._progress import Report
+from vicinal._progress import Report, reporting
+from vicinal.parts import _sizes
 from vicinal.parts._file import ArrayFile, write_arrays
 from vicinal.parts._plan import FORMAT, Plan
 from vicinal.parts._rows import RowsFile, new_index
 from vicinal.vectors_io._source import Array
 
-__all__ = ["build_part", "is_built", "links_of", "part_digest"]
+__all__ = ["build_part", "is_built", "linked_alone", "links_of", "part_digest"]
 
 _EMPTY = np.uint32(0xFFFFFFFF)
 
@@ -77,25 +79,47 @@ def build_part(
         return path
     members = known.members(number)
     rows = RowsFile(known.rows_path()).take(members)
-    index = new_index({**known.parameters, "ids": "int64"}, 2)
-    index.add(rows, copy=None, num_threads=threads, progress=progress)
-    links = links_of(index)
-    _number_anew(links, members)
+    width = _sizes.part_width(known.parameters["ef_construction"], known.parts)
+    index = new_index({**known.parameters, "ids": "int64", "ef_construction": width}, 2)
+    with reporting(progress, len(members)) as report:
+        links = linked_alone(index._handle, rows, members, threads, report)
     header = {"kind": "part", "format": FORMAT, "part": number}
     header["digest"] = part_digest(known, number)
     write_arrays(path, header, {"rows": members, "links": links})
     return path
 
 
-def links_of(index: Any) -> Array:
+def linked_alone(
+    handle: Any, rows: Array, members: Array, threads: int, progress: Report | None
+) -> Array:
+    """Add rows to an empty native index and return their links as rows of the whole.
+
+    Parameters
+    ----------
+    rows : ndarray
+        The rows, as `StoredRows.take` returned them.
+    members : ndarray of uint32
+        Their numbers in the whole.
+    """
+    room = np.empty(len(rows), np.int64)
+    lent = int(can_borrow(None, handle, rows, rows))
+    status = native.index_add(handle, rows, room, False, False, threads, progress, lent, None, room)
+    if status:
+        raise RuntimeError(f"part: row {members[status // 8]} could not be added")
+    links = links_of(handle)
+    _number_anew(links, members)
+    return links
+
+
+def links_of(handle: Any) -> Array:
     """Return the links of an index on level 0, shape (rows, slots); empty slots are 2**32 - 1."""
-    width = (2 * ((index._M + 7) // 8 * 8) + 15) // 16 * 16
-    linked = len(index) if native.index_info(index._handle, 7) else 0
-    links = np.empty((linked, width), np.uint32)
-    native.index_links(index._handle, links)
-    if linked:
-        return links
-    return np.full((len(index), width), _EMPTY)
+    M, count = _info.number(handle, _info.M), _info.number(handle, _info.COUNT)
+    width = (2 * ((M + 7) // 8 * 8) + 15) // 16 * 16
+    if not _info.number(handle, _info.IN_GRAPH):
+        return np.full((count, width), _EMPTY)
+    links = np.empty((count, width), np.uint32)
+    native.index_links(handle, links)
+    return links
 
 
 def _number_anew(links: Array, members: Array) -> None:

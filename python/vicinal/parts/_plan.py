@@ -16,12 +16,12 @@ from vicinal.errors import FormatError
 from vicinal.parts import _sizes
 from vicinal.parts._clusters import MOST_COPIES, Clusters, mixed
 from vicinal.parts._file import ArrayFile, write_arrays
-from vicinal.parts._rows import Batches, Parameters, RowsFile, opened, write_rows_file
+from vicinal.parts._rows import Batches, Parameters, RowsFile, StoredRows, opened, write_rows_file
 from vicinal.vectors_io._source import VectorSource, buffer
 
-__all__ = ["Plan", "make_plan", "plan"]
+__all__ = ["Plan", "assign", "make_plan", "plan"]
 
-FORMAT = 1  # of plans and parts; other numbers are other files
+FORMAT = 2  # of plans and parts; other numbers are other files
 _SAMPLE = 256  # rows for each part, to find clusters from
 _LEAST_SAMPLE, _SAMPLE_VALUES = 4096, 1 << 24
 _NONE = 65_535  # no part
@@ -224,7 +224,7 @@ def make_plan(
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
-    starts, members = _assign(RowsFile(rows_path), parts, parameters["seed"])
+    starts, members = assign(RowsFile(rows_path), parts, parameters["seed"])
     digest = hashlib.sha256(given.encode() + starts.tobytes())
     digest.update(buffer(members))
     header = {
@@ -249,7 +249,7 @@ def _digest_of_rows(path: str, parameters: Parameters) -> str:
     return hashlib.sha256(head + text.encode()).hexdigest()
 
 
-def _assign(rows: RowsFile, parts: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+def assign(rows: StoredRows, parts: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """Return where each part begins in the list of members, and the list."""
     count = rows.count
     if parts == 1:

@@ -9,23 +9,35 @@ from __future__ import annotations
 import itertools
 import mmap
 import struct
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from vicinal import _persistence, _validate
+from vicinal import _info, _persistence, _validate
 from vicinal._cpu import native
 from vicinal.vectors_io._open import read_vectors
 from vicinal.vectors_io._source import Array, VectorSource, buffer, own_ids
 from vicinal.vectors_io._to_index import _placed
 
-__all__ = ["Batches", "Parameters", "RowsFile", "new_index", "opened", "write_rows_file"]
+__all__ = [
+    "NEVER",
+    "Batches",
+    "HeldRows",
+    "Parameters",
+    "RowsFile",
+    "StoredRows",
+    "new_index",
+    "opened",
+    "write_rows_file",
+]
 
 _PAGE, _BLOCK = 4096, 65536
 _AT_FIELDS, _FIELDS, _AT_TABLE, _ENTRY = 32, 19, 256, 64
 _COUNT = 3  # the field that counts rows
-_NEVER = 2**62  # more rows than there can be: no graph is made
+NEVER = 2**62  # more rows than there can be: no graph is made
 _CHUNK = 1 << 22  # bytes read before pages are given back
 _AROUND = 1 << 16  # bytes that the system maps where one is read
 
@@ -75,11 +87,18 @@ class Batches(VectorSource):
             has_ids=self._named,
         )
         self._batches = itertools.chain([first], batches)
+        self._read = self._pieces()
+        self._held: deque[Any] = deque()  # read already
 
     def _stream(self, start: int, stop: int, rows: int) -> Iterator[Any]:
         raise TypeError("source: batches of an iterator can be read once only")
 
     def _exact(self, size: int) -> Iterator[Any]:
+        while self._held:
+            yield self._held.popleft()
+        yield from self._read
+
+    def _pieces(self) -> Iterator[Any]:
         for number, batch in enumerate(self._batches):
             if isinstance(batch, tuple) != self._named:
                 raise TypeError(f"source: batch {number} and the first differ in having ids")
@@ -89,7 +108,39 @@ class Batches(VectorSource):
                     f"source: expected batches of {self.shape[1]} columns, batch {number} has "
                     f"{part.shape[1]}"
                 )
-            yield from part.pieces(size)
+            yield from part.pieces()
+
+    def hold(self, fits: Callable[[int], bool]) -> VectorSource:
+        """Return all rows as a source in memory if so many fit there, else these batches.
+
+        Rows are copied: an iterator may give the same array again and again.
+        """
+        rows = 0
+        for vectors, ids in self._read:
+            self._held.append((np.array(vectors), None if ids is None else np.array(ids)))
+            rows += len(vectors)
+            if not fits(rows):
+                return self
+        return _Held(self, rows, self._held)
+
+
+class _Held(VectorSource):
+    """All rows of batches, read once and given up meanwhile, in pieces as those of an array."""
+
+    def __init__(self, batches: Batches, rows: int, pieces: deque[Any]) -> None:
+        super().__init__(
+            batches.name,
+            rows,
+            batches.shape[1],
+            batches.dtype,
+            index_dtype=batches.index_dtype,
+            has_ids=batches.has_ids,
+        )
+        self._held = pieces
+
+    def _stream(self, start: int, stop: int, rows: int) -> Iterator[Any]:
+        while self._held:
+            yield self._held.popleft()
 
 
 def opened(source: Any, vectors: str | None = None, ids: Any = None) -> VectorSource:
@@ -173,14 +224,14 @@ def write_rows_file(path: str, source: VectorSource, parameters: Parameters) -> 
     """
     template = _persistence.to_bytes(new_index(parameters))
     names = new_index({**parameters, "dim": 1, "metric": "l2", "dtype": "uint8",
-                       "quantization": "auto"}, _NEVER)  # fmt: skip
+                       "quantization": "auto"}, NEVER)  # fmt: skip
     count = 0
     norms: list[bytes] = []
     with open(path, "wb") as file:
         writer = _Writer(file)
         size = max(1, _CHUNK // (source.shape[1] * source.dtype.itemsize))
         for vectors, ids in source.pieces(size):
-            batch = new_index({**parameters, "ids": "int64"}, _NEVER)
+            batch = new_index({**parameters, "ids": "int64"}, NEVER)
             try:
                 batch.add(vectors)
                 if ids is not None:
@@ -245,7 +296,61 @@ def _finish(
     return sections
 
 
-class RowsFile:
+class StoredRows(ABC):
+    """Rows as an index stores them.
+
+    Attributes
+    ----------
+    metric, dtype : str
+    dim : int
+        Items of a row.
+    values : int
+        Numbers of a row: packed bits are eight to an item.
+    count : int
+        Rows.
+    """
+
+    metric: str
+    dtype: str
+    dim: int
+    values: int
+    count: int
+
+    @abstractmethod
+    def take(self, rows: Array | slice) -> Array:
+        """Return rows as the index stores them, without padding."""
+
+    def numbers(self, rows: Array | slice) -> Array:
+        """Return rows as numbers that NumPy can compute with, `values` of them each."""
+        found = self.take(rows)
+        if self.dtype == _validate.PACKED:
+            found = np.unpackbits(found, axis=1)
+        if self.dtype == "bfloat16":
+            wide: Array = found.astype(np.uint32) << np.uint32(16)
+            found = wide.view(np.float32)
+        return found
+
+
+class HeldRows(StoredRows):
+    """The rows of a native index under ids of their own, in the order of these."""
+
+    def __init__(self, handle: Any, ids: Array) -> None:
+        self._handle, self._ids, self.count = handle, ids, len(ids)
+        self.metric, self.dtype = _validate.names_of(
+            _info.number(handle, _info.METRIC), _info.number(handle, _info.DTYPE)
+        )
+        self.dim = _info.number(handle, _info.DIM)
+        self.values = self.dim * 8 if self.dtype == _validate.PACKED else self.dim
+
+    def take(self, rows: Array | slice) -> Array:
+        """Return rows as the index stores them, without padding."""
+        ids = np.ascontiguousarray(self._ids[rows])
+        found: Array = np.empty((len(ids), self.dim), _validate.STORED_DTYPES[self.dtype])
+        native.index_get(self._handle, ids, found)
+        return found
+
+
+class RowsFile(StoredRows):
     """The rows of such a file, read without keeping its pages in memory."""
 
     def __init__(self, path: str) -> None:
@@ -273,16 +378,6 @@ class RowsFile:
         for start in range(0, len(rows), step):
             found[start : start + step] = self._table[rows[start : start + step], : self.dim]
             self.give_back()
-        return found
-
-    def numbers(self, rows: Array | slice) -> Array:
-        """Return rows as numbers that NumPy can compute with, `values` of them each."""
-        found = self.take(rows)
-        if self.dtype == _validate.PACKED:
-            found = np.unpackbits(found, axis=1)
-        if self.dtype == "bfloat16":
-            wide: Array = found.astype(np.uint32) << np.uint32(16)
-            found = wide.view(np.float32)
         return found
 
     def give_back(self) -> None:

@@ -10,7 +10,7 @@ from vicinal import _validate
 __all__ = ["as_bytes", "join_bytes", "least_memory", "number_of_parts", "part_bytes"]
 
 # Of fewer rows a graph is made in one piece: docs/guide/building.md has the measurements.
-FEWEST_ROWS = 400_000
+FEWEST_ROWS = 200_000
 # Rows of a part, those that it shares with others included, where memory does not ask for fewer.
 ROWS_OF_A_PART = 25_000
 LEAST_ROWS_OF_A_PART = 4_000
@@ -18,6 +18,7 @@ MOST_PARTS = 65_534
 COPIES = 2.4  # of a row, about: docs/guide/building.md
 # Python, NumPy and the native code themselves, and blocks of rows under way.
 _PROCESS = 60 << 20
+_LEAST_WIDTH = 64  # fewer candidates are taken for so many by every addition
 _SAMPLED = 4096  # rows at least that codes are chosen from, less than twice as many
 _AROUND = 1 << 16  # bytes of a map that the system brings where one is read
 _UNEVEN = 1.3  # the largest part over the mean
@@ -50,6 +51,15 @@ def _links(M: int) -> int:
     return 4 * ((2 * ((M + 7) // 8 * 8) + 15) // 16 * 16)
 
 
+def part_width(ef_construction: int, parts: int) -> int:
+    """Return the candidates that a row of a part is linked from.
+
+    A walk among the rows of a part comes as far with fewer, and the lists of two or three parts are
+    united: docs/measurements/building.md has what that costs and finds.
+    """
+    return ef_construction if parts == 1 else max(_LEAST_WIDTH, ef_construction // 2)
+
+
 def part_bytes(rows: int, dim: int, dtype: str, M: int) -> int:
     """Return what building a part takes at most."""
     # rows gathered and copied; links in the graph, handed out and numbered anew
@@ -71,6 +81,23 @@ def least_memory(rows: int, dim: int, dtype: str, M: int, threads: int) -> int:
     return max(join_bytes(rows, dim, dtype, M, threads), part_bytes(smallest, dim, dtype, M))
 
 
+def is_one_piece(rows: int) -> bool:
+    """Tell whether so few rows are linked in one piece where memory does."""
+    return rows < FEWEST_ROWS
+
+
+def parts_of_rows(rows: int) -> int:
+    """Return the number of parts where memory does."""
+    return 1 if is_one_piece(rows) else min(math.ceil(COPIES * rows / ROWS_OF_A_PART), MOST_PARTS)
+
+
+def is_held(rows: int, dim: int, dtype: str, M: int, memory: int | None) -> bool:
+    """Tell whether so few rows are linked in one piece, in memory."""
+    if not is_one_piece(rows):
+        return False
+    return memory is None or part_bytes(rows, dim, dtype, M) <= memory
+
+
 def number_of_parts(
     rows: int, dim: int, dtype: str, M: int, memory: int | None, threads: int
 ) -> int:
@@ -82,16 +109,14 @@ def number_of_parts(
         If the bound cannot be kept, naming one that can.
     """
     if memory is None:
-        return (
-            1 if rows < FEWEST_ROWS else min(math.ceil(COPIES * rows / ROWS_OF_A_PART), MOST_PARTS)
-        )
+        return parts_of_rows(rows)
     least = least_memory(rows, dim, dtype, M, threads)
     if memory < least:
         raise ValueError(
             f"memory: expected at least {least} bytes for {rows} rows of {dim} values, "
             f"M={M} and {threads} threads, got {memory}"
         )
-    if rows < FEWEST_ROWS and part_bytes(rows, dim, dtype, M) <= memory:
+    if is_held(rows, dim, dtype, M, memory):
         return 1
     a_row = part_bytes(1, dim, dtype, M) - _PROCESS
     held = int((memory - _PROCESS) / a_row / _UNEVEN)

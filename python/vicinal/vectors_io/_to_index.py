@@ -44,8 +44,8 @@ def build(
     ----------
     source : str, path-like or object
         What `read_vectors` takes, or what it returned. With `path` also an iterator of batches,
-        arrays or (vectors, ids), which is written to disk first; its file then has other bytes than
-        the same rows as an array.
+        arrays or (vectors, ids): the same rows make the same file. Fewer than 200,000 rows of it
+        are held in memory, if `memory` allows, more are written to disk first.
     path : str or path-like, optional
         The index file to write; one of that name is replaced once the new one is whole.
     vectors, ids
@@ -62,7 +62,7 @@ def build(
         keeps below; with `path` only. Vectors then stay on disk.
     parts : int, optional
         Parts that are linked each alone and then joined, 1 to 65,534; with `path` only. By default
-        1 below 400,000 rows, else, and where `memory` asks for it, as many as the rows and `memory`
+        1 below 200,000 rows, else, and where `memory` asks for it, as many as the rows and `memory`
         say; never a matter of threads, workers or machines.
     executor : object, optional
         Builds the parts: anything with `submit` (concurrent.futures, and what looks like it) or
