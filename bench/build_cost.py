@@ -102,7 +102,8 @@ def summed(stats: list[Record]) -> Record:
 
 
 def add(folder: Path, options: argparse.Namespace) -> Record:
-    """Build in one piece."""
+    """Build in one piece, however many rows there are."""
+    _sizes.FEWEST_ROWS = sys.maxsize
     rows = np.load(folder / "rows.npy", mmap_mode="r")
     index = vicinal.Index(rows.shape[1], options.metric, seed=options.seed)
     index.add(rows, num_threads=1)
