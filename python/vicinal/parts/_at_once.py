@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["add_at_once", "comes_first"]
 
+_METRICS = ("l2", "ip", "cosine", "hamming")
+
 
 def comes_first(index: State, rows: int) -> bool:
     """Tell whether so many rows, the first of an index, are linked in parts.
 
-    Where strings name rows, a living file takes note or codes are all there is, they are not.
+    Where strings name rows, a living file takes note, codes are all there is, or the metric is one
+    that clusters were not measured for, they are not.
     """
     handle = index._handle
     return (
@@ -39,6 +42,7 @@ def comes_first(index: State, rows: int) -> bool:
         and not index._path
         and index._strings is None
         and index._log is None
+        and index._metric in _METRICS
         and _storage.alone(handle) is None
         and _info.number(handle, _info.WALK_DIM) == 0
         and _info.number(handle, _info.EXACT_BELOW) == native.exact_below()
