@@ -31,15 +31,18 @@ SAMPLE = 256
 OVERLAP = 4
 OVERLAP_FOR_LITTLE = 2
 LITTLE = 0.9
-# Rows of a group, in roots of n: to compare rows with centres then takes as long as with each other
-GROUP = 2.5
+# Rows of a group, in roots of n, so that to compare rows with centres does not take longer than
+# with each other; more of short rows, whose pairs take less time than to bring them together.
+GROUP = 2.0
+GROUP_BY_DIM = 448
+SHORT = 128
 LEAST_GROUP = 500
 # Neighbours kept besides those wanted, since codes may have them in another order.
 MORE = 8
 # Neighbours of a row, and rows that it is a neighbour of, which are brought together.
 TOGETHER = 10
 MOST_STEPS = 40
-# What two steps have to leave of what was missing, at most, or there will be no other.
+# What three steps have to leave of what was missing, at most, or there will be no other.
 PAYS = 0.8
 
 
@@ -136,13 +139,14 @@ def _reached(
     """Take steps until the share is reached; False if it will not be for less than all pairs."""
     n = len(rows)
     k = sample.ids.shape[1]
-    wanted = max(LEAST_GROUP, 4 * (k + MORE), round(GROUP * math.sqrt(n)))
+    roots = GROUP + GROUP_BY_DIM / max(SHORT, rows.shape[1])
+    wanted = max(LEAST_GROUP, 4 * (k + MORE), round(roots * math.sqrt(n)))
     overlap = OVERLAP_FOR_LITTLE if recall < LITTLE else OVERLAP
     # a sample may be lucky by about a fifth of what is missed
     aim = recall + (1 - recall) / 5
     missed = [1.0]
     for step in range(MOST_STEPS):
-        if step >= 2 and step % 2 == 0:
+        if step >= 2 and step % 3 != 1:
             native.join_neighbours(handle, TOGETHER, threads)
         else:
             native.join_groups(handle, wanted, overlap, (seed + step) % 2**63, threads)
@@ -152,7 +156,7 @@ def _reached(
         if share >= aim:
             return True
         missed.append(1 - share)
-        if (step > 1 and missed[-1] > PAYS * missed[-3]) or pairs > n * (n - 1) // 2:
+        if (step > 2 and missed[-1] > PAYS * missed[-4]) or pairs > n * (n - 1) // 2:
             return False
     return False
 

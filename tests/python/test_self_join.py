@@ -26,6 +26,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Join however few rows there are, in small groups, and make no index; tells the pairs."""
     monkeypatch.setattr(MODULE, "EXACT_BELOW", 0)
     monkeypatch.setattr(_self_join, "LEAST_GROUP", 100)
+    monkeypatch.setattr(_self_join, "GROUP_BY_DIM", 0)
 
     def no_index(*_: Any, **__: Any) -> None:
         raise AssertionError("an index was made")
