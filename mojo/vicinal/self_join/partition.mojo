@@ -162,7 +162,7 @@ struct Partition(Movable):
             codes: The rows.
             wanted: Rows that a group should have.
             overlap: Groups that each row should be in, 1 to MOST_OVERLAP.
-            seed: Chooses the sample.
+            seed: Chooses the sample, and the rows that are the first centres.
             team: Workers; the groups do not depend on them.
             watch: May end it early.
 
@@ -205,7 +205,10 @@ struct Partition(Movable):
                 var gap = (s + 1) * n // sampled - from_
                 rows[unsafe_offset=s] = UInt32(from_ + Int(mix(seed, s) % UInt64(gap)))
             for c in range(count):
-                copy_code(codes[], Int(rows[unsafe_offset=c * sampled // count]), centres, c)
+                var first = c * sampled // count
+                var of = (c + 1) * sampled // count - first
+                var chosen = first + Int(mix(seed, n + c) % UInt64(of))
+                copy_code(codes[], Int(rows[unsafe_offset=chosen]), centres, c)
             var find = FindCentres(
                 codes,
                 rows,
