@@ -32,6 +32,7 @@ MORE_KINDS = [
     ("hamming", "b1", None),
     *((metric, "float32", codes) for metric in _validate.METRICS for codes in ALONE),
     *(("cosine", "float32", codes) for codes in SHORT),
+    ("jaccard", "b1", None),
 ]
 DIMS = (20, 96, 7, 64, 33)
 GRAPH_FROM = 12

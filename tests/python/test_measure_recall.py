@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import vicinal
+from reference import jaccard
 from support.rows import dims, stored
 from vicinal._self_test import graphs
 from vicinal._tuning import draw, interval
@@ -31,6 +32,8 @@ def measured_by_hand(index: vicinal.Index, queries: np.ndarray) -> np.ndarray:
         )
     if index.metric == "hamming":
         return np.unpackbits(queries[:, None] ^ rows, axis=2).sum(axis=2).astype(np.float64)
+    if index.metric == "jaccard":
+        return jaccard(rows, queries)
     rows, queries = rows.astype(np.float64), queries.astype(np.float64)
     if index.metric == "l2":
         return ((queries[:, None] - rows) ** 2).sum(axis=2)
