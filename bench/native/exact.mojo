@@ -137,7 +137,7 @@ def search_rows[
         distances.ptr[Float32](),
         List[Int](),
         0,
-        0,
+        DONE,
     )
     in_space(metric, dtype, task)
     _ = distances^

@@ -1,7 +1,6 @@
 """Speed of the kernels, every metric over every stored type, out of caches and main memory."""
 from std.benchmark import clobber_memory, keep
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memcpy
 from std.sys import size_of
 from std.time import perf_counter_ns
 
@@ -14,6 +13,7 @@ from vicinal.kernels.products import W
 from vicinal.kernels.space import Query, Rows, Space
 from vicinal.kernels.stored_type import is_float, item_bytes, row_stride
 from vicinal.system.memory import Column, at
+from vicinal.system.pointer import copy_items
 
 comptime PATTERN = 1 << 20
 """Bytes of numbers that are drawn; a larger array repeats them."""
@@ -56,7 +56,7 @@ struct Fill(SpaceTask):
         var filled = first
         while filled < self.bytes:
             var piece = min(filled, self.bytes - filled)
-            unsafe_memcpy(
+            copy_items(
                 dest=at[UInt8](self.address + filled), src=at[UInt8](self.address), count=piece
             )
             filled += piece

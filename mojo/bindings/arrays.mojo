@@ -61,7 +61,7 @@ struct View(Movable):
             raise no_memory()
         var buffer = at[PyBuffer](address)
         var flags = 0x38 | 0x4 | (1 if writable else 0)  # C-contiguous, with format
-        if external_call["PyObject_GetBuffer", c_int](o, buffer, c_int(flags)) != 0:
+        if external_call["PyObject_GetBuffer", c_int](o, Int(buffer), c_int(flags)) != 0:
             release(buffer)
             raise Fail()
         var kind = FLOAT_KIND if type <= 1 else (
@@ -79,7 +79,7 @@ struct View(Movable):
             or buffer[].buf % size != 0
             or _kind_of(buffer[].format) != kind
         ):
-            external_call["PyBuffer_Release", NoneType](buffer)
+            external_call["PyBuffer_Release", NoneType](Int(buffer))
             release(buffer)
             raise fail(
                 "ValueError",
@@ -90,7 +90,7 @@ struct View(Movable):
         self.buffer = buffer
 
     def __deinit__(deinit self):
-        external_call["PyBuffer_Release", NoneType](self.buffer)
+        external_call["PyBuffer_Release", NoneType](Int(self.buffer))
         release(self.buffer)
 
     @always_inline

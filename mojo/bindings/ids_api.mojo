@@ -1,6 +1,5 @@
 """Ids of rows, and the strings that numbers stand for."""
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memcpy
 
 from bindings.handles import TAG, handle_of
 from bindings.python_api import (
@@ -22,6 +21,7 @@ from vicinal.index.vector_index import Index
 from vicinal.rows.string_ids import DAMAGED, NO_NUMBER, NO_ROOM
 from vicinal.system.memory import Ptr, at, missing
 from vicinal.system.outcome import NO_MEMORY, STOPPED
+from vicinal.system.pointer import copy_items
 
 comptime BAD_OFFSETS = NO_ROOM - 1
 comptime BYTE = 4
@@ -192,7 +192,7 @@ def strings_read(args: Args, count: Int) raises Fail -> Obj:
         var begin = Int(ends[unsafe_offset=i])
         var length = Int(ends[unsafe_offset=i + 1]) - begin
         if length != 0:
-            unsafe_memcpy(
+            copy_items(
                 dest=at[UInt8](target + begin),
                 src=at[UInt8](strings.text.address + strings.begin(Int(wanted[unsafe_offset=i]))),
                 count=length,

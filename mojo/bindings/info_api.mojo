@@ -1,6 +1,5 @@
 """What an index tells about itself: numbers, vectors, its graph, its tuned widths."""
 from std.ffi import external_call
-from std.memory import unsafe_memcpy
 
 from bindings.file_api import report, status_view
 from bindings.handles import TAG, handle_of
@@ -32,6 +31,7 @@ from vicinal.kernels.stored_type import CODED_8, given_type, is_coded, item_byte
 from vicinal.system.memory import Column, at, missing
 from vicinal.search.filtered import ASKED_AT_ONCE
 from vicinal.system.outcome import NO_MEMORY, STOPPED
+from vicinal.system.pointer import copy_items
 from vicinal.walk.ask import ask_for_selected
 from vicinal.walk.readers import COUNTS
 
@@ -244,7 +244,7 @@ def copy_row(index: Index, row: Int, target: Int, i: Int):
     var bytes = index.dim * item_bytes(index.dtype)
     var stored = at[UInt8](index.vectors.column.address + row * row_stride(index.dim, index.dtype))
     if not is_coded(index.dtype):
-        unsafe_memcpy(dest=at[UInt8](target + i * bytes), src=stored, count=bytes)
+        copy_items(dest=at[UInt8](target + i * bytes), src=stored, count=bytes)
     elif index.dtype == CODED_8:
         decode_row[8](stored, index.dim, at[Float32](target + i * bytes))
     else:
@@ -313,7 +313,7 @@ def index_set_kept_queries(args: Args, count: Int) raises Fail -> Obj:
     if n != 0 and not column.grow(n):
         raise fail("MemoryError", "no memory for the kept queries; the index is as it was")
     if n != 0:
-        unsafe_memcpy(dest=column.ptr[UInt8](), src=at[UInt8](data.address()), count=n)
+        copy_items(dest=column.ptr[UInt8](), src=at[UInt8](data.address()), count=n)
     index[].notes.query_bytes = n
     index[].notes.queries = column^
     _ = data^
@@ -346,7 +346,7 @@ def index_set_attributes(args: Args, count: Int) raises Fail -> Obj:
     if n != 0 and not column.grow(n):
         raise fail("MemoryError", "no memory for the attributes; the index is as it was")
     if n != 0:
-        unsafe_memcpy(dest=column.ptr[UInt8](), src=at[UInt8](data.address()), count=n)
+        copy_items(dest=column.ptr[UInt8](), src=at[UInt8](data.address()), count=n)
     index[].notes.attribute_bytes = n
     index[].notes.attributes = column^
     _ = data^
@@ -367,7 +367,7 @@ def index_set_tuning(args: Args, count: Int) raises Fail -> Obj:
     if n != 0 and not column.grow(n * TUNING_WORDS * 8):
         raise fail("MemoryError", "no memory for the tuned widths; the index is as it was")
     if n != 0:
-        unsafe_memcpy(
+        copy_items(
             dest=column.ptr[UInt8](), src=at[UInt8](rows.address()), count=n * TUNING_WORDS * 8
         )
     index[].notes.tunings = n

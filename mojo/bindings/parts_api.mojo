@@ -1,6 +1,5 @@
 """Links of one part, the graph of all parts, and memory that is given back meanwhile."""
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memcpy
 
 from bindings.handles import handle_of
 from bindings.python_api import (
@@ -23,6 +22,7 @@ from vicinal.kernels.stored_type import row_stride
 from vicinal.parts.join import join_parts
 from vicinal.system.memory import allocate, at, missing, release
 from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED
+from vicinal.system.pointer import copy_items
 
 
 def index_links(args: Args, count: Int) raises Fail -> Obj:
@@ -33,7 +33,7 @@ def index_links(args: Args, count: Int) raises Fail -> Obj:
     var rows = out.dim(0)
     var width = out.dim(1)
     if rows == graph.linked and width == graph.slots_at(0):
-        unsafe_memcpy(
+        copy_items(
             dest=at[UInt32](out.address()), src=graph.links0.ptr[UInt32](), count=rows * width
         )
     _ = out^

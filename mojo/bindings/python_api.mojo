@@ -5,10 +5,11 @@ Nothing here needs a Modular runtime library. `PyObject*` is a plain Int, 0 bein
 from std.ffi import c_int, external_call
 
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, release
+from vicinal.system.pointer import RawPtr
 
 comptime Obj = Int
 comptime Args = Ptr[Int]
-comptime FastFunction = def(Obj, Args, Int) abi("C") thin -> Obj
+comptime FastFunction = def(Obj, RawPtr[Int], Int) abi("C") thin -> Obj
 
 
 struct Fail(TrivialRegisterPassable):
@@ -35,7 +36,7 @@ def no_memory() -> Fail:
 
 def fast[
     f: def(Args, Int) thin raises Fail -> Obj
-](self_: Obj, args: Args, count: Int) abi("C") -> Obj:
+](self_: Obj, args: RawPtr[Int], count: Int) abi("C") -> Obj:
     """Wraps a raising Mojo function for CPython's METH_FASTCALL."""
     try:
         return f(args, count)
@@ -127,7 +128,7 @@ def capsule_new[T: Movable & Deinitable, tag: StringLiteral](var value: T) raise
         raise no_memory()
     p.unsafe_write(value^)
     var finish: def(Obj) abi("C") thin -> None = _capsule_free[T, tag]
-    var capsule = external_call["PyCapsule_New", Obj](p, tag.ptr(), finish)
+    var capsule = external_call["PyCapsule_New", Obj](Int(p), tag.ptr(), finish)
     if capsule == 0:
         p.unsafe_deinit_pointee()
         release(p)
@@ -214,7 +215,7 @@ struct Methods(Movable):
         definition[unsafe_offset=head] = Int(name.ptr())
         definition[unsafe_offset=head + 2] = -1  # no state per interpreter
         definition[unsafe_offset=head + 3] = Int(self.table)
-        return external_call["PyModule_Create2", Obj](definition, c_int(1013))
+        return external_call["PyModule_Create2", Obj](Int(definition), c_int(1013))
 
 
 def free_threaded() -> Bool:

@@ -188,7 +188,9 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
         """Tells whether a bad row was found before this piece; earlier ones still have to be seen.
         """
         comptime if Self.raw:
-            return Atomic[Int64].load[ordering=Ordering.RELAXED](self.verdict) < Int64(begin * 8)
+            return Atomic[Int64].load[ordering=Ordering.RELAXED](self.verdict.start) < Int64(
+                begin * 8
+            )
         return False
 
     @always_inline
@@ -200,7 +202,7 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
                     self.source.rows.row[Self.S.T](row), self.source.rows.dim, norm
                 )
                 if found != FINE:
-                    Atomic[Int64].min(self.verdict, Int64(Outcome.refusal(row, found).code))
+                    Atomic[Int64].min(self.verdict.start, Int64(Outcome.refusal(row, found).code))
                     return False
         return True
 

@@ -1,6 +1,5 @@
 """A file that takes the place of another only when it is whole and on the disk."""
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memcpy
 from std.sys import CompilationTarget
 
 from vicinal.file.posix import (
@@ -21,6 +20,7 @@ from vicinal.file.posix import (
     sync_file,
 )
 from vicinal.system.memory import Bytes, allocate_zeroed, at, missing, release
+from vicinal.system.pointer import copy_items
 
 comptime AT_SYMLINK_NOFOLLOW = 0x100
 comptime O_WRONLY = 1
@@ -83,7 +83,7 @@ struct AtomicReplacement(Movable):
         if self.file >= 0:
             _ = close_file(self.file)
         if self.named:
-            _ = external_call["unlinkat", c_int](self.folder, self.temporary, c_int(0))
+            _ = external_call["unlinkat", c_int](self.folder, Int(self.temporary), c_int(0))
         if self.folder >= 0:
             _ = close_file(self.folder)
         external_call["free", NoneType](self.target)
@@ -140,7 +140,7 @@ struct AtomicReplacement(Movable):
         if missing(folder):
             return ENOMEM
         folder[] = 46  # "." for a bare name
-        unsafe_memcpy(dest=folder, src=text, count=start)
+        copy_items(dest=folder, src=text, count=start)
         var errno = 0
         self.folder = open_file(AT_FDCWD, Int(folder), O_RDONLY, 0, errno)
         if errno == EACCES:  # a folder that may be written but not listed cannot be synced either
@@ -163,7 +163,7 @@ struct AtomicReplacement(Movable):
         """Writes the path in /proc that leads to the open file into `temporary`; returns its address.
         """
         _ = external_call["snprintf", c_int, num_fixed_args=3](
-            self.temporary, TEMPORARY_ROOM, "/proc/self/fd/%zd".ptr(), Int(self.file)
+            Int(self.temporary), TEMPORARY_ROOM, "/proc/self/fd/%zd".ptr(), Int(self.file)
         )
         return Int(self.temporary)
 
@@ -175,19 +175,19 @@ struct AtomicReplacement(Movable):
         if missing(own_path):
             return ENOMEM
         if made:
-            unsafe_memcpy(dest=own_path, src=at[UInt8](self._own_path()), count=TEMPORARY_ROOM)
+            copy_items(dest=own_path, src=at[UInt8](self._own_path()), count=TEMPORARY_ROOM)
         var pid = Int(external_call["getpid", c_int]())
         var number = 0
         var errno = EEXIST
         while errno == EEXIST:
             _ = external_call["snprintf", c_int, num_fixed_args=3](
-                self.temporary, TEMPORARY_ROOM, ".vicinal-%zd-%zd.tmp".ptr(), pid, number
+                Int(self.temporary), TEMPORARY_ROOM, ".vicinal-%zd-%zd.tmp".ptr(), pid, number
             )
             if made:
                 errno = 0
                 if (
                     external_call["linkat", c_int](
-                        AT_FDCWD, own_path, self.folder, self.temporary, AT_SYMLINK_FOLLOW
+                        AT_FDCWD, own_path, self.folder, Int(self.temporary), AT_SYMLINK_FOLLOW
                     )
                     != 0
                 ):
@@ -209,7 +209,7 @@ struct AtomicReplacement(Movable):
         if (
             errno == 0
             and external_call["renameat", c_int](
-                self.folder, self.temporary, self.folder, self.name
+                self.folder, Int(self.temporary), self.folder, self.name
             )
             != 0
         ):

@@ -262,7 +262,7 @@ struct _Blocks(Body):
         for i in range(begin, end):
             var length = min(BLOCK, self.bytes - i * BLOCK)
             if crc32c(self.start + i * BLOCK, length) != self.sums[unsafe_offset=i]:
-                Atomic[Int64].min[ordering=Ordering.RELAXED](self.first_bad, Int64(i))
+                Atomic[Int64].min[ordering=Ordering.RELAXED](self.first_bad.start, Int64(i))
 
 
 def verify[

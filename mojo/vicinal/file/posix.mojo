@@ -117,7 +117,7 @@ def stat_file(folder: c_int, path: Int, flags: Int) -> FileStatus:
     var answer = allocate_zeroed[UInt8](256)
     if missing(answer):
         return FileStatus(ENOMEM, 0, 0)
-    var rc = external_call["statx", c_int](folder, path, c_int(flags), c_int(0x203), answer)
+    var rc = external_call["statx", c_int](folder, path, c_int(flags), c_int(0x203), Int(answer))
     var errno = last_errno() if rc != 0 else 0
     var mode = Int(answer.unsafe_offset(28).unsafe_bitcast[UInt16]()[])
     var bytes = Int(answer.unsafe_offset(40).unsafe_bitcast[Int64]()[])

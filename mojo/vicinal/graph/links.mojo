@@ -7,12 +7,12 @@ old and new slots is a valid block, so readers never wait for a writer.
 
 Source: Malkov and Yashunin, arXiv:1603.09320.
 """
-from std.memory import unsafe_memcpy
 
 from vicinal.system.atomics import store_release, publish, load_acquire
 from vicinal.system.hash import mix
 from vicinal.system.memory import NO_BLOCK, Column, Ptr, allocate, at, missing, release
 from vicinal.system.point import point
+from vicinal.system.pointer import copy_items
 from vicinal.system.prefetch import CACHE_LINE, prefetch_line
 
 comptime EMPTY: UInt32 = 0xFFFFFFFF
@@ -104,12 +104,16 @@ struct Graph(Movable):
         Above level 0 the block is clamped to those that exist: a damaged file may give a wrong block, never one outside.
         """
         if level == 0:
-            return self.links0.ptr[UInt32]().unsafe_offset(node * slots(2 * self.M))
+            return (
+                self.links0.ptr[UInt32]()
+                .unsafe_offset(node * slots(2 * self.M))
+                .of(slots(2 * self.M))
+            )
         var block = min(
             Int(self.upper_start.ptr[UInt32]()[unsafe_offset=node]) + level - 1,
             load_acquire(self.blocks) - 1,
         )
-        return self.upper_links.ptr[UInt32]().unsafe_offset(block * slots(self.M))
+        return self.upper_links.ptr[UInt32]().unsafe_offset(block * slots(self.M)).of(slots(self.M))
 
     @always_inline
     def row_of(self, ordinal: Int) -> Int:
@@ -239,12 +243,12 @@ struct Graph(Movable):
             return False
         fill_empty(into.links0.ptr[UInt32](), self.linked * slots(2 * self.M))
         fill_empty(into.upper_links.ptr[UInt32](), self.blocks * slots(self.M))
-        unsafe_memcpy(
+        copy_items(
             dest=into.upper_rows.ptr[UInt32](),
             src=self.upper_rows.ptr[UInt32](),
             count=self.ordinals,
         )
-        unsafe_memcpy(
+        copy_items(
             dest=into.upper_start.ptr[UInt32](), src=self.upper_start.ptr[UInt32](), count=start
         )
         into.linked = self.linked

@@ -1,12 +1,12 @@
 """What an interrupted `add` needs to take itself back: the blocks of old rows as they were."""
 from std.atomic import Atomic, Ordering
-from std.memory import unsafe_memcpy
 
 from vicinal.graph.links import EMPTY, Graph, slots
 from vicinal.system.atomics import store_release, publish
 from vicinal.system.array import GrowableArray
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
+from vicinal.system.pointer import copy_items
 
 comptime STRIPES = 16
 """Owners of reverse links: node modulo PARTS. Fixed, so that nothing depends on the number of threads."""
@@ -87,7 +87,8 @@ struct UndoLog(Movable):
         """Tells whether memory was refused for the log or for the work that it is kept of: then all of that is to be undone.
         """
         return (
-            missing(self.lists) or Atomic[Int64].load[ordering=Ordering.RELAXED](self._mark()) != 0
+            missing(self.lists)
+            or Atomic[Int64].load[ordering=Ordering.RELAXED](self._mark().start) != 0
         )
 
     def outcome(self, finished: Bool) -> Outcome:
@@ -99,7 +100,7 @@ struct UndoLog(Movable):
 
     def fail(self):
         """Notes that memory was refused; any thread may."""
-        Atomic[Int64].store[ordering=Ordering.RELAXED](self._mark(), 1)
+        Atomic[Int64].store[ordering=Ordering.RELAXED](self._mark().start, 1)
 
     @always_inline
     def _mark(self) -> Ptr[Int64]:
@@ -135,7 +136,7 @@ struct UndoLog(Movable):
             return False
         record[] = UInt32(mark)
         record[unsafe_offset=1] = UInt32(words)
-        unsafe_memcpy(dest=record.unsafe_offset(2), src=block, count=words)
+        copy_items(dest=record.unsafe_offset(2), src=block, count=words)
         if not self._grow_table(list, part):
             self.fail()
             return False

@@ -3,7 +3,6 @@
 Nothing is ever written there. Before rows are to be written or to follow the last one, all of them are copied into memory of
 the index; searches under way may go on in the array, so whoever lent it must keep it until `returnable`.
 """
-from std.memory import unsafe_memcpy
 
 from vicinal.index.vector_index import Index
 from vicinal.index.vectors import OWN, BORROWED, GIVEN_UP
@@ -14,6 +13,7 @@ from vicinal.system.atomics import store_release
 from vicinal.system.memory import Column, at
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Body, Team, Watch
+from vicinal.system.pointer import copy_items
 
 comptime FREE_TO_STAY = 0
 comptime HAS_ROWS = 1
@@ -75,7 +75,7 @@ struct CopyBytes(Body):
     def run(self, begin: Int, end: Int, worker: Int):
         """Copies pieces begin .. end-1."""
         var first = begin * PIECE
-        unsafe_memcpy(
+        copy_items(
             dest=at[UInt8](self.target + first),
             src=at[UInt8](self.source + first),
             count=min(end * PIECE, self.bytes) - first,

@@ -34,9 +34,11 @@ struct FilterStatistics(Movable):
         """Adds to one of the numbers."""
         if count != 0:
             _ = Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](
-                self.numbers.unsafe_offset(which), Int64(count)
+                self.numbers.unsafe_offset(which).start, Int64(count)
             )
 
     def of(self, which: Int) -> Int:
         """Returns one of the numbers."""
-        return Int(Atomic[Int64].load[ordering=Ordering.RELAXED](self.numbers.unsafe_offset(which)))
+        return Int(
+            Atomic[Int64].load[ordering=Ordering.RELAXED](self.numbers.unsafe_offset(which).start)
+        )

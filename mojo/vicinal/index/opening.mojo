@@ -1,5 +1,4 @@
 """From a file to an index: what it must hold to be searched."""
-from std.memory import unsafe_memcpy
 
 from vicinal.file.format import (
     BAD_CONTENT,
@@ -24,6 +23,7 @@ from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.string_ids import MAX_STRINGS
 from vicinal.system.memory import Column, at, missing
 from vicinal.system.parallel import Watch, usable_cores
+from vicinal.system.pointer import copy_items
 
 comptime MAX_TUNINGS = 4096
 
@@ -208,7 +208,7 @@ def _attach_codes(mapped: IndexFile, mut index: Index, mut status: Status):
     _view(mapped, codes.constants, "code_constants", UINT32_SECTION, header.linked, 2, status)
     var centre = mapped.require(name_of("code_centre"), 0, 1, padded_dim(header.dim), status)
     if status.ok():
-        unsafe_memcpy(dest=codes.centre, src=at[Float32](centre), count=padded_dim(header.dim))
+        copy_items(dest=codes.centre, src=at[Float32](centre), count=padded_dim(header.dim))
         codes.count = header.linked
     # files older than it have none: estimates serve all queries then
     if status.ok() and _rows_of(mapped, "code_reach") != 0:

@@ -1,6 +1,5 @@
 """From an index to a file: which arrays are saved under which names."""
 from std.ffi import c_int
-from std.memory import unsafe_memcpy
 
 from vicinal.file.apart import end_child, fork_child
 from vicinal.file.format import INT64_SECTION, UINT32_SECTION, Section, name_of
@@ -18,6 +17,7 @@ from vicinal.rows.duplicates import ALONE
 from vicinal.system.memory import Column, Ptr, allocate, missing, release
 from vicinal.system.pages import AS_USUAL, RANDOM, advise
 from vicinal.system.parallel import Unwatched, Watch
+from vicinal.system.pointer import copy_items
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
@@ -140,9 +140,7 @@ def _settle_copies(index: Index, mut column: Column) -> Bool:
         return True
     if not column.grow(4 * duplicates.rows):
         return False
-    unsafe_memcpy(
-        dest=column.ptr[UInt32](), src=duplicates.next.ptr[UInt32](), count=duplicates.rows
-    )
+    copy_items(dest=column.ptr[UInt32](), src=duplicates.next.ptr[UInt32](), count=duplicates.rows)
     for i in range(index.unlinked.count):
         if index.unlinked.row(i) < duplicates.rows:
             column.ptr[UInt32]()[unsafe_offset=index.unlinked.row(i)] = ALONE

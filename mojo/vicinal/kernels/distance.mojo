@@ -30,10 +30,12 @@ def load_head[T: DType, N: Int](p: Ptr[Scalar[T]], count: Int) -> SIMD[T, N]:
     """Loads the first `count` < N items, zero in the other lanes, touching no memory past them."""
     comptime if T == DType.float16 or T == DType.bfloat16:  # a masked load of these may be split into library calls
         return bitcast[T, N](
-            masked_load[N](p.unsafe_bitcast[UInt16](), head[N](count), SIMD[DType.uint16, N](0))
+            masked_load[N](
+                p.unsafe_bitcast[UInt16]().start, head[N](count), SIMD[DType.uint16, N](0)
+            )
         )
     else:
-        return masked_load[N](p, head[N](count), SIMD[T, N](0))
+        return masked_load[N](p.start, head[N](count), SIMD[T, N](0))
 
 
 @always_inline

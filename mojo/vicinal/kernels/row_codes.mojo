@@ -9,12 +9,12 @@ With 8 bits the steps divide the range of the row. With 4 bits ranges narrower t
 ones that fit the codes best (least squares). Rows of whole numbers that lie within as many steps lose nothing.
 """
 from std.math import floor, sqrt
-from std.memory import unsafe_memset_zero
 
 from vicinal.kernels.distance import head, load_head
 from vicinal.kernels.metric import Metric
 from vicinal.kernels.products import W
 from vicinal.system.memory import Ptr
+from vicinal.system.pointer import zero_items
 
 comptime V = SIMD[DType.float32, W]
 comptime HEADER = 8
@@ -123,7 +123,7 @@ def encode_row[bits: Int, unit: Bool](values: Ptr[Float32], dim: Int, row: Ptr[U
         high = max(high, x)
         whole = whole and floor(x) == x
     whole = whole and max(abs(low), abs(high)) <= LARGEST_WHOLE and high - low <= Float32(LEVELS)
-    unsafe_memset_zero(row, code_row_stride(dim, bits))
+    zero_items(row, code_row_stride(dim, bits))
     var least = low
     var step = Float32(1) if whole else (high - low) / Float32(LEVELS)
     var fitted = False

@@ -111,12 +111,12 @@ struct FindFractions[S: Space](Body):
     def run(self, begin: Int, end: Int, worker: Int):
         """Looks at places begin .. end-1."""
         for i in range(begin, end):
-            if Atomic[Int64].load[ordering=Ordering.RELAXED](self.found) != 0:
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](self.found.start) != 0:
                 return
             if i == begin:
                 ask_for_places(self.rows, self.places, self.until, begin, end)
             if not is_bytes[Self.S.T](self.rows.row[Self.S.T](self.places.row(i)), self.rows.dim):
-                Atomic[Int64].store[ordering=Ordering.RELAXED](self.found, 1)
+                Atomic[Int64].store[ordering=Ordering.RELAXED](self.found.start, 1)
 
 
 def all_bytes[

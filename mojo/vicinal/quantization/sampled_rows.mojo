@@ -1,9 +1,9 @@
 """Rows of a sample that are looked at many times: where rows are on disk, copies of them in memory."""
-from std.memory import unsafe_memcpy
 
 from vicinal.kernels.space import Rows
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.pages import WANTED, advise
+from vicinal.system.pointer import copy_items
 
 comptime AT_ONCE = 256
 """Rows asked for before the first of them is copied."""
@@ -27,7 +27,7 @@ struct SampledRows(Movable):
                 _ = advise(row, stored.stride, WANTED)
             for i in range(first, until):
                 var row = stored.base + Int(numbers[unsafe_offset=i]) * stored.stride
-                unsafe_memcpy(
+                copy_items(
                     dest=self.copy.unsafe_offset(i * stored.stride),
                     src=at[UInt8](row),
                     count=stored.stride,

@@ -47,5 +47,5 @@ def stays(states: Int, row: Int) -> Bool:
     """Tells whether a row takes part and stays, so that it must be reachable; `states` is 0 if all do.
     """
     return states == 0 or is_live_after(
-        Atomic[UInt8].load[ordering=Ordering.RELAXED](at[UInt8](states).unsafe_offset(row))
+        Atomic[UInt8].load[ordering=Ordering.RELAXED](at[UInt8](states).unsafe_offset(row).start)
     )

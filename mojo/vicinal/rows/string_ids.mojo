@@ -1,10 +1,10 @@
 """Strings that name rows: every string has a number, and the number is the id that the rest of the index knows."""
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memcpy
 
 from vicinal.system.crc import crc32c
 from vicinal.system.hash import mix
 from vicinal.system.memory import Column, Ptr, allocate, at, missing, no_block, release
+from vicinal.system.pointer import copy_items
 
 comptime FREE: UInt32 = 0xFFFFFFFF
 comptime MAX_STRINGS = 0x7FFFFFF0
@@ -105,7 +105,7 @@ struct StringTable(Movable):
             or not self.offsets.grow((number + 2) * 8)
         ):
             return NO_ROOM
-        unsafe_memcpy(dest=at[UInt8](self.text.address + end), src=at[UInt8](address), count=length)
+        copy_items(dest=at[UInt8](self.text.address + end), src=at[UInt8](address), count=length)
         self.offsets.ptr[Int64]()[unsafe_offset=number + 1] = Int64(end + length)
         self.bytes = end + length
         self.count = number + 1

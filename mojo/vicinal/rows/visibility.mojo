@@ -60,7 +60,7 @@ struct Visibility(TrivialRegisterPassable):
         if self.stamps == 0:
             return at[UInt8](self.states)[unsafe_offset=row] == LIVE
         var stamp = Atomic[UInt64].load[ordering=Ordering.RELAXED](
-            at[UInt64](self.stamps).unsafe_offset(row)
+            at[UInt64](self.stamps).unsafe_offset(row).start
         )
         return UInt32(stamp >> 32) <= self.version and self.version < ~UInt32(stamp & NEVER_VISIBLE)
 
@@ -142,7 +142,7 @@ struct RowStates(Movable):
         self.stamps = stamps^
         point["marks come into use"]()
         fence[Ordering.RELEASE]()  # searches use both from the moment they are in use
-        Atomic[UInt8].store[ordering=Ordering.RELEASE](self._in_use(), 1)
+        Atomic[UInt8].store[ordering=Ordering.RELEASE](self._in_use().start, 1)
         return True
 
     @always_inline
@@ -154,7 +154,7 @@ struct RowStates(Movable):
     def set(self, row: Int, mark: UInt8):
         """Sets the state of a row; searches may be reading it."""
         Atomic[UInt8].store[ordering=Ordering.RELAXED](
-            self.bytes.ptr[UInt8]().unsafe_offset(row), mark
+            self.bytes.ptr[UInt8]().unsafe_offset(row).start, mark
         )
 
     @always_inline
@@ -162,7 +162,7 @@ struct RowStates(Movable):
         """Stamps a row."""
         point["stamp a row"]()
         Atomic[UInt64].store[ordering=Ordering.RELEASE](
-            self.stamps.ptr[UInt64]().unsafe_offset(row), stamp
+            self.stamps.ptr[UInt64]().unsafe_offset(row).start, stamp
         )
 
     @always_inline
@@ -216,7 +216,7 @@ struct RowStates(Movable):
         """
         var bound = Int(moment & NEVER_VISIBLE)
         point["look for marks"]()
-        if Atomic[UInt8].load[ordering=Ordering.ACQUIRE](self._in_use()) == 0:
+        if Atomic[UInt8].load[ordering=Ordering.ACQUIRE](self._in_use().start) == 0:
             return Visibility.of_all(bound)
         return Visibility(
             load_acquire(self.bytes.address),

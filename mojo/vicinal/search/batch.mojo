@@ -10,7 +10,7 @@ from vicinal.kernels.space import Space
 from vicinal.search.answer import PIECE, Answer
 from vicinal.search.stored_space import StoredSpace
 from vicinal.system.atomics import load_acquire
-from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
 from vicinal.walk.interleaved import MAX_SEARCHES, searches_in_flight
@@ -57,8 +57,10 @@ struct SearchMany[V: Watch](SpaceTask):
             var walked = Int.MAX if index.vectors.on_disk else index.walked_bytes()
             lanes = min(searches_in_flight(walked), self.request.count)
             index.readers.release(pinned)
-        var few = Array[Int, MAX_SEARCHES](fill=0)  # a list of no more needs no allocation
-        var scratches = (
+        var few = Array[Ptr[Scratch], MAX_SEARCHES](  # a list of no more needs no allocation
+            fill=no_block[Scratch]()
+        )
+        var scratches = Ptr(
             Pointer(to=few).unsafe_bitcast[Ptr[Scratch]]().unsafe_origin_cast[MutUntrackedOrigin]()
         )
         if team.size() * lanes > MAX_SEARCHES:

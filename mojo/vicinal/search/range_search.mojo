@@ -117,7 +117,7 @@ struct AnswerRange(Body):
         """Answers queries begin .. end-1."""
         ref scratch = self.plain.scratches[unsafe_offset=worker][]
         for i in range(begin, end):
-            if Atomic[Int64].load[ordering=Ordering.RELAXED](self.result[].gone()) != 0:
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](self.result[].gone().start) != 0:
                 return
             ref filter = self.choice.of(i)
             ref found = self.result[].distances[unsafe_offset=i]
@@ -125,7 +125,7 @@ struct AnswerRange(Body):
             ref ids = self.result[].ids[unsafe_offset=i]
             self.finish(filter, found, ids)
             if found.full or ids.full or scratch.failed():
-                Atomic[Int64].store[ordering=Ordering.RELAXED](self.result[].gone(), 1)
+                Atomic[Int64].store[ordering=Ordering.RELAXED](self.result[].gone().start, 1)
 
     @always_inline
     def within(self, key: Int32) -> Bool:

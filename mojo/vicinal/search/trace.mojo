@@ -1,5 +1,5 @@
 """A search told step by step: the same walk as in `query`, with a note of every hop written down in between."""
-from std.memory import bitcast, unsafe_memcpy
+from std.memory import bitcast
 
 from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
@@ -13,6 +13,7 @@ from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measure
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome
+from vicinal.system.pointer import copy_items
 from vicinal.walk.beam_search import BeamSearch
 from vicinal.walk.scratch import Scratch
 
@@ -63,7 +64,7 @@ struct Log(Movable):
             if missing(words):
                 self.failed = True
                 return
-            unsafe_memcpy(dest=words, src=self.words, count=self.size)
+            copy_items(dest=words, src=self.words, count=self.size)
             release(self.words)
             self.words = words
             self.room *= 2

@@ -13,7 +13,7 @@ def publish(slot: Ptr[UInt32], node: Int):
     """Writes one slot so that a reader that sees it also sees what was written before: the row and its links.
     """
     point["write a link"]()
-    Atomic[UInt32].store[ordering=Ordering.RELEASE](slot, UInt32(node))
+    Atomic[UInt32].store[ordering=Ordering.RELEASE](slot.start, UInt32(node))
 
 
 @always_inline
@@ -68,4 +68,4 @@ def store_release_at[T: AnyType](mut place: Ptr[T], value: Ptr[T]):
 def slot(block: Ptr[UInt32], i: Int) -> Int:
     """Reads a slot that another thread may be writing, the old value or the new one and what it leads to.
     """
-    return Int(Atomic[UInt32].load[ordering=Ordering.ACQUIRE](block.unsafe_offset(i)))
+    return Int(Atomic[UInt32].load[ordering=Ordering.ACQUIRE](block.unsafe_offset(i).start))

@@ -100,7 +100,7 @@ def _step_byte(state: UInt32, byte: UInt8) -> UInt32:
 @always_inline
 def _word(p: Bytes, offset: Int) -> UInt64:
     """Loads eight bytes from any address."""
-    return p.unsafe_offset(offset).unsafe_bitcast[UInt64]().unsafe_load[alignment=1]()
+    return p.unsafe_offset(offset).start.unsafe_bitcast[UInt64]().unsafe_load[alignment=1]()
 
 
 @always_inline

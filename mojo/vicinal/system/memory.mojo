@@ -4,11 +4,11 @@ The standard library's allocator would pull Modular's runtime into the extension
 """
 from std.atomic import Atomic, Ordering
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memcpy, unsafe_memset_zero
 from std.sys import size_of
 
-comptime Bytes = Pointer[UInt8, MutUntrackedOrigin]
-comptime Ptr[T: AnyType] = Pointer[T, MutUntrackedOrigin]
+from vicinal.system.pointer import Around, Ptr, RawPtr, copy_items, zero_items
+
+comptime Bytes = Ptr[UInt8]
 comptime LINE = 64
 """Bytes of a cache line, and the boundary of every block."""
 comptime NO_BLOCK = 64
@@ -49,7 +49,7 @@ def at[T: AnyType](address: Int) -> Ptr[T]:
 @always_inline
 def no_block[T: AnyType]() -> Ptr[T]:
     """Returns the pointer that stands for no memory at all; nothing can be read there."""
-    return at[T](NO_BLOCK)
+    return Ptr[T](RawPtr[T](unsafe_from_address=NO_BLOCK), Around(NO_BLOCK, NO_BLOCK))
 
 
 @always_inline
@@ -66,14 +66,16 @@ def allocate[T: AnyType](count: Int) -> Ptr[T]:
     """
     var bytes = (max(count, 1) * size_of[T]() + LINE - 1) // LINE * LINE
     var address = external_call["aligned_alloc", Int](LINE, bytes)
-    return at[T](address if address != 0 else NO_BLOCK)
+    if address == 0:
+        return no_block[T]()
+    return Ptr[T](RawPtr[T](unsafe_from_address=address), Around(address, address + bytes))
 
 
 def allocate_zeroed[T: AnyType](count: Int) -> Ptr[T]:
     """Allocates as `allocate` does, with every byte zero."""
     var p = allocate[T](count)
     if not missing(p):
-        unsafe_memset_zero(p.unsafe_bitcast[UInt8](), max(count, 1) * size_of[T]())
+        zero_items(p.unsafe_bitcast[UInt8](), max(count, 1) * size_of[T]())
     return p
 
 
@@ -168,7 +170,7 @@ struct Column(Movable):
         if self.usable != 0:
             if not copy.grow(self.usable):
                 return False
-            unsafe_memcpy(dest=copy.ptr[UInt8](), src=self.ptr[UInt8](), count=self.usable)
+            copy_items(dest=copy.ptr[UInt8](), src=self.ptr[UInt8](), count=self.usable)
         self = copy^
         return True
 
@@ -228,9 +230,7 @@ struct Column(Movable):
             release(left)
             return False
         if self.address != 0:
-            unsafe_memcpy(
-                dest=at[UInt8](new.address), src=at[UInt8](self.address), count=self.usable
-            )
+            copy_items(dest=at[UInt8](new.address), src=at[UInt8](self.address), count=self.usable)
             left[] = Retired(self.retired, self.address, self.reserved)
             self.retired = Int(left)
             self.retired_bytes += self.usable

@@ -1,9 +1,9 @@
 """What the system is told about memory that is mapped from a file: what is read where, what is wanted soon, what must stay."""
 from std.atomic import Atomic, Ordering
 from std.ffi import c_int, external_call
-from std.memory import unsafe_memset_zero
 
 from vicinal.system.memory import HUGE_PAGE, MADV_HUGEPAGE, allocate, at, missing, release
+from vicinal.system.pointer import zero_items
 
 comptime AS_USUAL: c_int = 0
 """Advice that takes back what was said before about how pages are read."""
@@ -80,7 +80,7 @@ def read_in(address: Int, bytes: Int):
     if advise(address, bytes, POPULATE_READ):
         return
     for place in range(address, address + bytes, page_bytes()):
-        _ = Atomic[UInt8].load[ordering=Ordering.RELAXED](at[UInt8](place))
+        _ = Atomic[UInt8].load[ordering=Ordering.RELAXED](at[UInt8](place).start)
 
 
 def bytes_in_memory(address: Int, bytes: Int) -> Int:
@@ -95,8 +95,8 @@ def bytes_in_memory(address: Int, bytes: Int) -> Int:
     var sum = 0
     for first in range(0, pages, LOOKED_AT):
         var here = min(LOOKED_AT, pages - first)
-        unsafe_memset_zero(there, here)
-        _ = external_call["mincore", c_int](start + first * page, here * page, there)
+        zero_items(there, here)
+        _ = external_call["mincore", c_int](start + first * page, here * page, Int(there))
         for i in range(here):
             sum += Int(there[unsafe_offset=i] & 1)
     release(there)

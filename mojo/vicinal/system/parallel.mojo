@@ -83,7 +83,9 @@ struct Job[F: Body](TrivialRegisterPassable):
     @always_inline
     def take(self) -> Int:
         """Takes the next piece and returns its first item, `count` or more when there is none."""
-        return Int(Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.next, Int64(self.grain)))
+        return Int(
+            Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.next.start, Int64(self.grain))
+        )
 
     def work(self, worker: Int):
         """Does pieces until none is left."""
@@ -145,8 +147,8 @@ struct Shared(Movable):
     def __deinit__(deinit self):
         # glibc's oldest condition variables, to which a symbol without version binds, hold memory of their own
         if not self.failed():
-            _ = external_call["pthread_cond_destroy", c_int](self.start)
-            _ = external_call["pthread_cond_destroy", c_int](self.done)
+            _ = external_call["pthread_cond_destroy", c_int](Int(self.start))
+            _ = external_call["pthread_cond_destroy", c_int](Int(self.done))
         release(self.mutex)
         release(self.start)
         release(self.done)
@@ -167,7 +169,7 @@ struct Shared(Movable):
             member.unsafe_write(Member(self.started + 1, 0, me))
             if (
                 external_call["pthread_create", c_int](
-                    self.threads.unsafe_offset(self.started), Int(0), entry, member
+                    Int(self.threads.unsafe_offset(self.started)), Int(0), entry, Int(member)
                 )
                 != 0
             ):
@@ -176,11 +178,11 @@ struct Shared(Movable):
 
     def lock(self):
         """Enters the section that guards these fields."""
-        _ = external_call["pthread_mutex_lock", c_int](self.mutex)
+        _ = external_call["pthread_mutex_lock", c_int](Int(self.mutex))
 
     def unlock(self):
         """Leaves the guarded section."""
-        _ = external_call["pthread_mutex_unlock", c_int](self.mutex)
+        _ = external_call["pthread_mutex_unlock", c_int](Int(self.mutex))
 
 
 @fieldwise_init
@@ -212,7 +214,7 @@ def _member(arg: MutOpaquePointer[MutUntrackedOrigin]) abi("C") -> Int:
             _rest()
         shared[].lock()
         while shared[].generation == known and not shared[].stop:
-            _ = external_call["pthread_cond_wait", c_int](shared[].start, shared[].mutex)
+            _ = external_call["pthread_cond_wait", c_int](Int(shared[].start), Int(shared[].mutex))
         known = shared[].generation
         var stop = shared[].stop
         var entry = shared[].entry
@@ -224,7 +226,7 @@ def _member(arg: MutOpaquePointer[MutUntrackedOrigin]) abi("C") -> Int:
         shared[].lock()
         store_release(shared[].left, shared[].left - 1)
         if shared[].left == 0:
-            _ = external_call["pthread_cond_signal", c_int](shared[].done)
+            _ = external_call["pthread_cond_signal", c_int](Int(shared[].done))
         shared[].unlock()
 
 
@@ -273,7 +275,7 @@ struct Team(Movable):
         self.shared[].lock()
         self.shared[].stop = True
         store_release(self.shared[].generation, self.shared[].generation + 1)
-        _ = external_call["pthread_cond_broadcast", c_int](self.shared[].start)
+        _ = external_call["pthread_cond_broadcast", c_int](Int(self.shared[].start))
         self.shared[].unlock()
         for i in range(self.shared[].started):
             _ = external_call["pthread_join", c_int](self.shared[].threads[unsafe_offset=i], Int(0))
@@ -309,7 +311,7 @@ struct Team(Movable):
             self.shared[].job = Int(Pointer(to=job))
             self.shared[].left = self.shared[].started
             store_release(self.shared[].generation, self.shared[].generation + 1)
-            _ = external_call["pthread_cond_broadcast", c_int](self.shared[].start)
+            _ = external_call["pthread_cond_broadcast", c_int](Int(self.shared[].start))
             self.shared[].unlock()
         var finished = True
         while True:
@@ -318,7 +320,7 @@ struct Team(Movable):
                 break
             if begin > 0 and not watch.proceed(begin):
                 finished = False
-                Atomic[Int64].store[ordering=Ordering.RELAXED](job.next, Int64(count))
+                Atomic[Int64].store[ordering=Ordering.RELAXED](job.next.start, Int64(count))
                 break
             body.run(begin, min(begin + job.grain, count), 0)
         if shared_work:
@@ -329,7 +331,7 @@ struct Team(Movable):
             self.shared[].lock()
             while self.shared[].left != 0:
                 _ = external_call["pthread_cond_wait", c_int](
-                    self.shared[].done, self.shared[].mutex
+                    Int(self.shared[].done), Int(self.shared[].mutex)
                 )
             self.shared[].unlock()
         _ = next
@@ -342,7 +344,7 @@ def usable_cores() -> Int:
     var mask = allocate_zeroed[UInt64](128)
     if missing(mask):
         return 1
-    var rc = external_call["sched_getaffinity", c_int](c_int(0), Int(1024), mask)
+    var rc = external_call["sched_getaffinity", c_int](c_int(0), Int(1024), Int(mask))
     var cores = 0
     if rc >= 0:
         for i in range(128):

@@ -1,6 +1,5 @@
 """The work of a change: new rows are checked whole, stored, encoded and linked."""
 from std.atomic import Atomic
-from std.memory import unsafe_memcpy
 from std.sys import size_of
 
 from vicinal.construct.build_statistics import ENCODE, STORE
@@ -22,6 +21,7 @@ from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.outcome import DONE, FINE, NOT_BYTES, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.pages import AS_USUAL, RANDOM, advise, ask_ahead
 from vicinal.system.parallel import Body, Team, Watch
+from vicinal.system.pointer import copy_items
 from vicinal.update.consolidate import consolidate
 from vicinal.update.encode import encode
 from vicinal.update.linking import link_change
@@ -63,7 +63,7 @@ struct InspectRows[S: Space](Body):
                 if found == FINE and self.bytes_only and not is_bytes[Self.S.T](p, self.dim):
                     found = NOT_BYTES
             if found != FINE:
-                Atomic[Int64].min(self.verdict, Int64(Outcome.refusal(i, found).code))
+                Atomic[Int64].min(self.verdict.start, Int64(Outcome.refusal(i, found).code))
                 return
 
 
@@ -117,7 +117,7 @@ struct CopyRows[S: Space](Body):
                         )
                     continue
             if stored != p:  # borrowed rows are there already
-                unsafe_memcpy(dest=stored, src=p, count=dim)
+                copy_items(dest=stored, src=p, count=dim)
 
 
 @fieldwise_init

@@ -1,5 +1,4 @@
 """A new index of the rows that are there: nothing of what was removed, rows in one piece, linked and encoded anew."""
-from std.memory import unsafe_memcpy
 
 from vicinal.graph.reachability import LOOK_EVERY
 from vicinal.index.notes import TUNING_WORDS
@@ -8,6 +7,7 @@ from vicinal.kernels.stored_type import row_stride
 from vicinal.quantization.code_products import CODE_LINE
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Watch
+from vicinal.system.pointer import copy_items
 from vicinal.update.add import do_change
 from vicinal.update.transaction import Change
 
@@ -34,7 +34,7 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
         if not new.notes.tuning.grow(old.notes.tunings * TUNING_WORDS * 8):
             return NO_MEMORY
         new.notes.tunings = old.notes.tunings
-        unsafe_memcpy(
+        copy_items(
             dest=new.notes.tuning.ptr[UInt8](),
             src=old.notes.tuning.ptr[UInt8](),
             count=old.notes.tunings * TUNING_WORDS * 8,
@@ -55,7 +55,7 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
             return STOPPED
         if not visible.is_visible(row) or to == live:
             continue
-        unsafe_memcpy(
+        copy_items(
             dest=new.vectors.column.ptr[UInt8]().unsafe_offset(to * stride),
             src=old.vectors.column.ptr[UInt8]().unsafe_offset(row * stride),
             count=stride,
@@ -92,13 +92,13 @@ def _copy_texts(old: Index, mut new: Index) -> Bool:
         max(bytes, 1)
     ):
         return False
-    unsafe_memcpy(
+    copy_items(
         dest=new.ids.strings.offsets.ptr[Int64](),
         src=strings.offsets.ptr[Int64](),
         count=strings.count + 1,
     )
     if bytes != 0:
-        unsafe_memcpy(
+        copy_items(
             dest=new.ids.strings.text.ptr[UInt8](), src=strings.text.ptr[UInt8](), count=bytes
         )
     new.ids.strings.count = strings.count

@@ -6,7 +6,6 @@
     finish           makes what was marked for the call ordinary; then `update/consolidate.mojo` takes removed rows out of the graph
     roll_back        instead of the last two: leaves the index as it was; with the GIL
 """
-from std.memory import unsafe_memset_zero
 
 from vicinal.construct.merge_order import SourceGraph
 from vicinal.graph.links import MAX_ROWS
@@ -23,6 +22,7 @@ from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.outcome import DONE, KNOWN_ID, NO_MEMORY, Outcome, UNKNOWN_ROW
 from vicinal.system.parallel import Unwatched
 from vicinal.system.point import point, reclaims, reuses
+from vicinal.system.pointer import zero_items
 
 comptime NO_ROW = -1
 
@@ -437,14 +437,12 @@ def wipe(mut index: Index, row: Int):
     point["wipe a row"]()
     reclaims["wipe a row"](row)
     var stride = row_stride(index.dim, index.dtype)
-    unsafe_memset_zero(index.vectors.column.ptr[UInt8]().unsafe_offset(row * stride), stride)
+    zero_items(index.vectors.column.ptr[UInt8]().unsafe_offset(row * stride), stride)
     if index.has_norms():
         index.vectors.norms.ptr[Float32]()[unsafe_offset=row] = 0
     index.ids.column.ptr[Int64]()[unsafe_offset=row] = 0
     ref codes = index.codes[]
     if codes.kind != NO_CODES and row < codes.count:
         if not codes.in_place():
-            unsafe_memset_zero(
-                codes.bytes.ptr[UInt8]().unsafe_offset(row * codes.stride), codes.stride
-            )
+            zero_items(codes.bytes.ptr[UInt8]().unsafe_offset(row * codes.stride), codes.stride)
         codes.constants.ptr[UInt64]()[unsafe_offset=row] = 0

@@ -62,12 +62,12 @@ struct Readers(Movable):
     @always_inline
     def epoch(self) -> Int64:
         """Returns the present epoch."""
-        return Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](self.words)
+        return Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](self.words.start)
 
     @always_inline
     def newest(self) -> Int:
         """Returns the address of the newest scratch, 0 if there is none."""
-        return Int(Atomic[Int64].load[ordering=Ordering.ACQUIRE](self.words.unsafe_offset(8)))
+        return Int(Atomic[Int64].load[ordering=Ordering.ACQUIRE](self.words.unsafe_offset(8).start))
 
     def claim(self) -> Ptr[Scratch]:
         """Takes a scratch, a new one if none is idle, and pins the present epoch; or returns what `missing` knows.
@@ -107,11 +107,11 @@ struct Readers(Movable):
             point["claim a scratch"]()
             all_seen["claim a scratch"](others=True)
             if Atomic[Int64].load[ordering=Ordering.RELAXED](
-                scratch[].pin_address()
+                scratch[].pin_address().start
             ) == IDLE and Atomic[Int64].compare_exchange[
                 success_ordering=Ordering.SEQUENTIAL, failure_ordering=Ordering.RELAXED
             ](
-                scratch[].pin_address(), idle, pin
+                scratch[].pin_address().start, idle, pin
             ):
                 may_be_late["claim a scratch late"](scratch[].pin_address(), IDLE)
                 self._settle(scratch, pin)
@@ -120,15 +120,15 @@ struct Readers(Movable):
         var scratch = Scratch.on_heap()
         if missing(scratch):
             return scratch
-        Atomic[Int64].store[ordering=Ordering.RELAXED](scratch[].pin_address(), pin)
+        Atomic[Int64].store[ordering=Ordering.RELAXED](scratch[].pin_address().start, pin)
         var head = self.words.unsafe_offset(8)
-        var before = Atomic[Int64].load[ordering=Ordering.RELAXED](head)
+        var before = Atomic[Int64].load[ordering=Ordering.RELAXED](head.start)
         while True:
             scratch[].next = before
             point["add a scratch"]()
             if Atomic[Int64].compare_exchange[
                 success_ordering=Ordering.SEQUENTIAL, failure_ordering=Ordering.RELAXED
-            ](head, before, Int64(Int(scratch))):
+            ](head.start, before, Int64(Int(scratch))):
                 break
         self._settle(scratch, pin)
         return scratch
@@ -144,7 +144,7 @@ struct Readers(Movable):
             if epoch == pinned:
                 break
             point["pin anew"]()
-            Atomic[Int64].store[ordering=Ordering.SEQUENTIAL](scratch[].pin_address(), epoch)
+            Atomic[Int64].store[ordering=Ordering.SEQUENTIAL](scratch[].pin_address().start, epoch)
             fence[Ordering.SEQUENTIAL]()
             pinned = epoch
 
@@ -153,7 +153,7 @@ struct Readers(Movable):
         """Pins the present epoch in place of an older one: what the search has met before may be gone from now on.
         """
         self._settle(
-            scratch, Atomic[Int64].load[ordering=Ordering.RELAXED](scratch[].pin_address())
+            scratch, Atomic[Int64].load[ordering=Ordering.RELAXED](scratch[].pin_address().start)
         )
 
     @always_inline
@@ -162,12 +162,12 @@ struct Readers(Movable):
         scratch[].trim()
         point["unpin"]()
         all_seen["unpin"]()
-        Atomic[Int64].store[ordering=Ordering.RELEASE](scratch[].pin_address(), IDLE)
+        Atomic[Int64].store[ordering=Ordering.RELEASE](scratch[].pin_address().start, IDLE)
 
     def retire(self) -> Int64:
         """Begins a new epoch and returns the number of the one that ended; see `passed`."""
         point["begin an epoch"]()
-        return Atomic[Int64].fetch_add[ordering=Ordering.SEQUENTIAL](self.words, 1)
+        return Atomic[Int64].fetch_add[ordering=Ordering.SEQUENTIAL](self.words.start, 1)
 
     def passed(self, epoch: Int64) -> Bool:
         """Tells whether every search that began in an epoch or before has ended."""
@@ -176,7 +176,9 @@ struct Readers(Movable):
         while address != 0:
             var scratch = at[Scratch](address)
             point["look at a pin"]()
-            var pin = Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](scratch[].pin_address())
+            var pin = Atomic[Int64].load[ordering=Ordering.SEQUENTIAL](
+                scratch[].pin_address().start
+            )
             if pin != IDLE and pin <= epoch:
                 return False
             address = Int(scratch[].next)
@@ -215,8 +217,10 @@ struct Readers(Movable):
         var address = self.newest()
         while address != 0:
             var scratch = at[Scratch](address)
-            if Atomic[Int64].load[ordering=Ordering.RELAXED](scratch[].pin_address()) != IDLE:
-                Atomic[Int64].store[ordering=Ordering.RELAXED](scratch[].pin_address(), UNPINNED)
+            if Atomic[Int64].load[ordering=Ordering.RELAXED](scratch[].pin_address().start) != IDLE:
+                Atomic[Int64].store[ordering=Ordering.RELAXED](
+                    scratch[].pin_address().start, UNPINNED
+                )
             address = Int(scratch[].next)
 
     def bytes(self) -> Int:
@@ -225,7 +229,9 @@ struct Readers(Movable):
         var address = self.newest()
         while address != 0:
             var scratch = at[Scratch](address)
-            sum += Int(Atomic[Int64].load[ordering=Ordering.RELAXED](scratch[].bytes_address()))
+            sum += Int(
+                Atomic[Int64].load[ordering=Ordering.RELAXED](scratch[].bytes_address().start)
+            )
             address = Int(scratch[].next)
         return sum
 

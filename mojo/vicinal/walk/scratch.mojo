@@ -181,7 +181,9 @@ struct Scratch(Movable):
         self.beam.failed = False
         self.pruning_candidates.failed = False
         self.visited.trim()
-        Atomic[Int64].store[ordering=Ordering.RELAXED](self.bytes_address(), Int64(self.bytes()))
+        Atomic[Int64].store[ordering=Ordering.RELAXED](
+            self.bytes_address().start, Int64(self.bytes())
+        )
 
     @always_inline
     def bytes(self) -> Int:

@@ -5,9 +5,8 @@ sets of its own, though, 26 GB of them for 64 threads on 100,000,000 rows, and a
 caches and of the TLB. So from some millions of nodes on a set is a small hash table that grows with what the search sees, and only
 becomes bytes once these would be fewer than those of the table.
 """
-from std.memory import unsafe_memset_zero
-
 from vicinal.system.memory import Ptr, allocate_zeroed, missing, no_block, release
+from vicinal.system.pointer import zero_items
 
 comptime DENSE_NODES = 1 << 21
 """Up to so many nodes each has a byte."""
@@ -79,7 +78,7 @@ struct Visited(Movable):
         if self.count + 1 > self.room:
             self._make_room(self.count + self.count // 4 + 64)
         if self.epoch == 255:  # numbers are used up: marks of old searches must not come back
-            unsafe_memset_zero(self.states, self.room)
+            zero_items(self.states, self.room)
             self.epoch = 0
         self.epoch += 1
         self.states[unsafe_offset=min(self.count, self.room - 1)] = self.epoch
@@ -105,7 +104,7 @@ struct Visited(Movable):
                 return
             self.places = FEWEST_PLACES
         if self.search == UInt64(0xFFFFFFFF):
-            unsafe_memset_zero(self.table, self.places)
+            zero_items(self.table, self.places)
             self.search = 0
         self.search += 1
         _ = self._put(self.count)

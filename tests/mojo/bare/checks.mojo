@@ -6,6 +6,7 @@ what must be equal everywhere (graphs over integers, what searches of them find)
 from std.math import sqrt
 from std.memory import bitcast
 
+from vicinal.exact.request import SearchRequest
 from vicinal.graph.links import slots
 from vicinal.index.vector_index import Index
 from vicinal.kernels.convert import from_float, to_float
@@ -35,6 +36,7 @@ from vicinal.quantization.rotation import padded_dim
 from vicinal.search.batch import SearchMany
 from vicinal.system.crc import crc32c, crc32c_by_table
 from vicinal.system.memory import Ptr, allocate, at, release
+from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Unwatched
 from vicinal.update.add import DoChange
 from vicinal.update.transaction import Change
@@ -332,15 +334,17 @@ struct GrowableArray(Movable):
         for first in range(0, Self.QUERIES, at_once):
             var task = SearchMany[Unwatched](
                 Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
-                queries + first * index.dim,
-                at_once,
-                Self.K,
-                30,
-                self.ids.unsafe_offset(first * Self.K),
-                self.distances.unsafe_offset(first * Self.K),
-                1,
+                SearchRequest(
+                    queries + first * index.dim,
+                    at_once,
+                    Self.K,
+                    30,
+                    self.ids.unsafe_offset(first * Self.K),
+                    self.distances.unsafe_offset(first * Self.K),
+                    1,
+                ),
                 Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-                0,
+                DONE,
             )
             task.run[S]()
 
@@ -362,7 +366,7 @@ def filled[S: Space](dtype: Int, dim: Int, bytes: Int, count: Int, exact: Bool, 
         bytes,
         1,
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-        0,
+        DONE,
     )
     task.run[S]()
     change.commit(index)

@@ -244,7 +244,7 @@ def test_undo_puts_every_byte_back() raises:
         var before = sample.bytes()
         var whole = UndoLog(sample.graph)
         var counter = Countdown(Int.MAX)
-        assert_equal(sample.link(ROWS, 12, 1, whole, counter), 1)
+        assert_equal(sample.link(ROWS, 12, 1, whole, counter), DONE)
         whole.undo(sample.graph)
         var looks = Int.MAX - counter.left
         assert_true(looks >= 150)  # one a round at least
@@ -264,14 +264,14 @@ def test_undo_puts_every_byte_back() raises:
                 assert_equal(sample.bytes(), before)
         var log = UndoLog(sample.graph)
         var unwatched = Unwatched()
-        assert_equal(sample.link(ROWS, 12, 1, log, unwatched), 1)
+        assert_equal(sample.link(ROWS, 12, 1, log, unwatched), DONE)
         assert_equal(sample.graph.row_of(sample.graph.entry), BEFORE + 100)
         assert_equal(check_graph(sample.graph, ROWS, False), SOUND)
         var after = sample.bytes()
         log.undo(sample.graph)
         assert_equal(sample.bytes(), before)
         # what was tried and undone leaves no trace in what comes next
-        assert_equal(sample.link(ROWS, 12, 3, UndoLog(sample.graph), unwatched), 1)
+        assert_equal(sample.link(ROWS, 12, 3, UndoLog(sample.graph), unwatched), DONE)
         assert_equal(sample.bytes(), after)
 
 
@@ -287,7 +287,7 @@ def test_the_log_names_the_rows_that_changed() raises:
     var log = UndoLog(sample.graph)
     var unwatched = Unwatched()
     assert_equal(log.kept_rows().size, 0)
-    assert_equal(sample.link(ROWS, 12, 3, log, unwatched), 1)
+    assert_equal(sample.link(ROWS, 12, 3, log, unwatched), DONE)
     var kept = log.kept_rows()
     var next = 0
     for row in range(BEFORE):

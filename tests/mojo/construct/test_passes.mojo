@@ -6,6 +6,7 @@ from vicinal.construct.insertion import SIGHT
 from vicinal.construct.passes import Passes
 from vicinal.graph.undo import UndoLog
 from vicinal.system.memory import allocate, release
+from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Unwatched
 
 
@@ -65,7 +66,7 @@ def test_rows_of_a_round_see_each_other() raises:
         sample.link_all(BEFORE, 16)
         var log = UndoLog(sample.graph)
         var watch = Unwatched()
-        assert_equal(sample.link(BEFORE + CAME, 16, threads, log, watch), 1)
+        assert_equal(sample.link(BEFORE + CAME, 16, threads, log, watch), DONE)
         for row in range(BEFORE + 1, BEFORE + CAME):
             assert_true(row - 1 in sample.links(0, row))
             assert_true(row in sample.links(0, row - 1))

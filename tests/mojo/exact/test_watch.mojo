@@ -69,7 +69,7 @@ def test_linking_asks_in_every_round() raises:
     var sample = Sample(ROWS, 4)
     var log = UndoLog(sample.graph)
     var watch = Steps()
-    assert_equal(sample.link(ROWS, 20, 1, log, watch), 1)
+    assert_equal(sample.link(ROWS, 20, 1, log, watch), DONE)
     # rows of a round are a part of those that are linked: about 16 rounds double a graph
     assert_true(watch.questions >= 100)
     _ = sample^

@@ -122,9 +122,9 @@ struct FilterStatistics(Body, TrivialRegisterPassable):
     def run(self, begin: Int, end: Int, worker: Int):
         """Counts items begin .. end-1."""
         if begin >= end or end - begin > self.grain or worker < 0 or worker >= self.workers:
-            _ = Atomic[Int64].fetch_add(self.wrong, 1)
+            _ = Atomic[Int64].fetch_add(self.wrong.start, 1)
         for i in range(begin, end):
-            _ = Atomic[Int64].fetch_add(self.times.unsafe_offset(i), 1)
+            _ = Atomic[Int64].fetch_add(self.times.unsafe_offset(i).start, 1)
 
 
 @fieldwise_init
@@ -137,7 +137,7 @@ struct SlowTally(Body):
         """Counts items begin .. end-1."""
         sleep(0.0002 if worker == 0 else 0.002)
         for i in range(begin, end):
-            _ = Atomic[Int64].fetch_add(self.times.unsafe_offset(i), 1)
+            _ = Atomic[Int64].fetch_add(self.times.unsafe_offset(i).start, 1)
 
 
 @fieldwise_init
@@ -159,7 +159,7 @@ struct TallyInTeams(Body):
             team.size(),
         )
         if not team.run(end - begin, 1, inner, watch):
-            _ = Atomic[Int64].fetch_add(self.filter_statistics.wrong, 1)
+            _ = Atomic[Int64].fetch_add(self.filter_statistics.wrong.start, 1)
 
 
 struct Limited(Watch):
@@ -311,7 +311,7 @@ struct Borrow(Body):
             scratch[].hops = i
             scratch[].beam.reset(3 + i % 5)
             if scratch[].hops != i or scratch[].beam.limit != 3 + i % 5:
-                _ = Atomic[Int64].fetch_add(self.wrong, 1)
+                _ = Atomic[Int64].fetch_add(self.wrong.start, 1)
             self.readers[].release(scratch)
 
 
