@@ -456,4 +456,4 @@ def _heard(what: Int, name: Int, a: Int, b: Int) -> Int:
 
 def text_of(name: Int) -> String:
     """Returns the text at an address."""
-    return String(unsafe_from_utf8_ptr=at[UInt8](name))
+    return String(unsafe_from_utf8_ptr=at[UInt8](name).start)

@@ -44,7 +44,7 @@ struct Pins(Scenario):
             for i in range(2):
                 var before = Int(it[].thing)
                 point["replace"]()
-                Atomic[Int64].store[ordering=Ordering.RELEASE](place.start, Int64(i + 1))
+                Atomic[Int64].store[ordering=Ordering.RELEASE](place, Int64(i + 1))
                 if it[].readers.wait(it[].readers.retire()):
                     reclaims["give up"](before)
             return
@@ -53,7 +53,7 @@ struct Pins(Scenario):
             it[].readers.renew(scratch)
             for _ in range(2):
                 point["find"]()
-                var thing = Int(Atomic[Int64].load[ordering=Ordering.ACQUIRE](place.start))
+                var thing = Int(Atomic[Int64].load[ordering=Ordering.ACQUIRE](place))
                 point["read"]()
                 touches["read"](thing)
             it[].readers.release(scratch)
