@@ -6,6 +6,7 @@ enough to meet every row.
 from std.math import nan
 
 from explorer import Scenario, explorer, fail
+from vicinal.exact.request import SearchRequest
 from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2, MetricSpace
 from vicinal.search.batch import SearchMany
@@ -205,15 +206,9 @@ def search(it: Ptr[World], query: Int):
     var watch = Unwatched()
     var task = SearchMany[Unwatched](
         it[].index,
-        Int(vector),
-        1,
-        k,
-        8,
-        ids,
-        distances,
-        1,
+        SearchRequest(Int(vector), 1, k, 8, ids, distances, 1),
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-        0,
+        DONE,
     )
     task.run[Float]()
     var last = it[].version()

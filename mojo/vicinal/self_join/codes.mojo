@@ -152,7 +152,7 @@ struct Inspect[S: Space](Body):
                 self.rows.row[Self.S.T](row), self.rows.dim, norm
             )
             if found != FINE:
-                Atomic[Int64].min(self.verdict, Int64(row * 8 + found))
+                Atomic[Int64].min(self.verdict.start, Int64(row * 8 + found))
                 return
             comptime if Self.S.metric == COSINE:
                 self.norms[unsafe_offset=row] = norm

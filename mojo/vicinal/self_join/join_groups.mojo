@@ -79,7 +79,7 @@ struct JoinGroups(Body):
         for group in range(begin, end):
             var size = self.partition[].size(group)
             self.join(mine, self.partition[].begin(group), size, self.partition[].home(group))
-            _ = Atomic[Int64].fetch_add(self.pairs, Int64(size * (size - 1) // 2))
+            _ = Atomic[Int64].fetch_add(self.pairs.start, Int64(size * (size - 1) // 2))
 
     def join(self, mut mine: GroupScratch, rows: Ptr[UInt32], count: Int, home: Int):
         """Joins one group, which begins at `home`."""

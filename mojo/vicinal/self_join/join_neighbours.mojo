@@ -82,7 +82,7 @@ struct Invite(Body):
                 if list[unsafe_offset=i] == EMPTY_ENTRY:
                     break
                 list[unsafe_offset=i] |= 1
-        _ = Atomic[Int64].fetch_add(self.fresh, Int64(new))
+        _ = Atomic[Int64].fetch_add(self.fresh.start, Int64(new))
 
     @always_inline
     def add(self, list: Ptr[Int64], width: Int, known: Int, guests: Ptr[UInt32], mut count: Int):
@@ -124,7 +124,7 @@ struct JoinNeighbours(Body):
             if i + 1 < end:
                 self.ask(self.of(i + 1))
             compared += self.join(self.of(i))
-        _ = Atomic[Int64].fetch_add(self.pairs, Int64(compared))
+        _ = Atomic[Int64].fetch_add(self.pairs.start, Int64(compared))
 
     @always_inline
     def of(self, i: Int) -> Ptr[UInt32]:

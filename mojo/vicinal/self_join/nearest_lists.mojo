@@ -66,7 +66,7 @@ struct NearestLists(Movable):
     @always_inline
     def bound(self, row: Int) -> Int32:
         """Returns the largest key that a row may still want; others may be making it smaller."""
-        return Atomic[Int32].load[ordering=Ordering.RELAXED](self.bounds.unsafe_offset(row))
+        return Atomic[Int32].load[ordering=Ordering.RELAXED](self.bounds.unsafe_offset(row).start)
 
     @no_inline
     def offer(self, row: Int, entry: Int64) -> Int32:
@@ -75,7 +75,7 @@ struct NearestLists(Movable):
         var lock = self.locks.unsafe_offset(row & (LOCKS - 1))
         spin_lock(lock)
         var bound = insert(self.list(row), self.room, entry)
-        Atomic[Int32].store[ordering=Ordering.RELAXED](self.bounds.unsafe_offset(row), bound)
+        Atomic[Int32].store[ordering=Ordering.RELAXED](self.bounds.unsafe_offset(row).start, bound)
         spin_unlock(lock)
         return bound
 
@@ -110,7 +110,7 @@ struct NearestLists(Movable):
             if key_of(entry) > bound or entry == EMPTY_ENTRY:
                 break
             bound = insert(list, self.room, entry)
-        Atomic[Int32].store[ordering=Ordering.RELAXED](self.bounds.unsafe_offset(row), bound)
+        Atomic[Int32].store[ordering=Ordering.RELAXED](self.bounds.unsafe_offset(row).start, bound)
         spin_unlock(lock)
 
 

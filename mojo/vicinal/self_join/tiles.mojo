@@ -1,5 +1,4 @@
 """A panel of rows meets panels of others: the tiles of `exact/tile.mojo` over codes that lie anywhere."""
-from std.memory import unsafe_memcpy
 
 from vicinal.exact.tile import (
     PANEL_QUERIES,
@@ -15,6 +14,7 @@ from vicinal.kernels.products import W
 from vicinal.kernels.space import Rows
 from vicinal.self_join.codes import Codes
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.pointer import copy_items
 
 comptime T = DType.int8
 
@@ -77,7 +77,7 @@ struct RowPanel(Movable):
         for i in range(count):
             var row = Int(rows[unsafe_offset=i])
             self.squared[unsafe_offset=i] = codes.squared[unsafe_offset=row]
-            unsafe_memcpy(
+            copy_items(
                 dest=self.gathered.unsafe_offset(i * self.stride),
                 src=codes.row(row),
                 count=self.stride,

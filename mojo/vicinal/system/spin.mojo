@@ -17,7 +17,7 @@ def spin_lock(word: Ptr[Int32]):
         var free = Int32(0)
         if Atomic[Int32].compare_exchange[
             success_ordering=Ordering.ACQUIRE, failure_ordering=Ordering.RELAXED
-        ](word, free, 1):
+        ](word.start, free, 1):
             return
         tries += 1
         if tries % TRIES == 0:
@@ -32,4 +32,4 @@ def spin_lock(word: Ptr[Int32]):
 @always_inline
 def spin_unlock(word: Ptr[Int32]):
     """Gives a lock back."""
-    Atomic[Int32].store[ordering=Ordering.RELEASE](word, 0)
+    Atomic[Int32].store[ordering=Ordering.RELEASE](word.start, 0)
