@@ -3,7 +3,15 @@
 A walk is compiled for each way of measuring where a call for every four rows would be felt: searches without a filter and the
 linking of new rows. Elsewhere the rows carry the addresses of the functions, as `DistanceComputer` does in faiss.
 """
-from vicinal.kernels.space import Query, QueryDistance, RowDistance, Rows
+from vicinal.kernels.space import (
+    IP,
+    MetricSpace,
+    Query,
+    QueryDistance,
+    RowDistance,
+    Rows,
+    SymmetricDistance,
+)
 from vicinal.system.memory import at
 
 comptime KeyFunction = def(Query, Rows, Int) thin -> Int32
@@ -147,3 +155,47 @@ struct AnyRowDistance(RowDistance):
         """Makes a query of a row."""
         ref between = at[MeasureBetween](rows.norms)[]
         return between.query_of_row(_as_they_were(rows, between.measure.norms), row, room)
+
+
+struct ByPointer[metric: Int](SymmetricDistance):
+    """Measures rows of `MeasureBetween.rows` of one metric, whose keys are those of floats, and links by them.
+    """
+
+    comptime batched = True
+    comptime constant_bytes = 0  # none of these spaces has any
+    comptime many_links = Self.metric == IP
+    comptime exact = True
+
+    @staticmethod
+    @always_inline
+    def key(query: Query, rows: Rows, row: Int) -> Int32:
+        """Measures a query against a row."""
+        return AnyDistance.key(query, rows, row)
+
+    @staticmethod
+    @always_inline
+    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
+        """Measures a query against four rows."""
+        return AnyDistance.keys(query, rows, a, b, c, d)
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is more than so many times that of another."""
+        return AnyDistance.is_beyond(query, rows, near, key, times)
+
+    @staticmethod
+    def query_bytes(rows: Rows) -> Int:
+        """Returns the bytes that a query made of a row takes."""
+        return AnyRowDistance.query_bytes(rows)
+
+    @staticmethod
+    def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
+        """Makes a query of a row."""
+        return AnyRowDistance.query_of_row(rows, row, room)
+
+    @staticmethod
+    @always_inline
+    def occludes(a: Int32, b: Int32) -> Bool:
+        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        return MetricSpace[Self.metric, DType.float32].occludes(a, b)

@@ -3,7 +3,14 @@ from std.sys.defines import get_defined_string
 
 from vicinal.kernels.coded_space import CodedSpace
 from vicinal.kernels.space import COSINE, HAMMING, JACCARD, L2, METRICS, MetricSpace, Space
-from vicinal.kernels.stored_type import CODED_4, CODED_8, PACKED, STORED, STORED_TYPES
+from vicinal.kernels.stored_type import (
+    CODED_4,
+    CODED_8,
+    PACKED,
+    STORED,
+    STORED_TYPES,
+    walks_by_pointer,
+)
 
 comptime SPACES = get_defined_string["SPACES", "all"]()
 """The spaces that are compiled: "all", or "few" (`-D SPACES=few`) in a development build, which takes a third of the time."""
@@ -52,6 +59,25 @@ def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
             if metric == m and dtype == CODED_4:
                 task.run[CodedSpace[m, 4]]()
     in_given_space(metric, dtype, task)
+
+
+def in_space_compiled_in[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
+    """Does it for spaces that walks are compiled for.
+
+    Preconditions:
+        `is_space`, `is_compiled` and not `walks_by_pointer`.
+    """
+    comptime for m in range(METRICS):
+        comptime for t in range(STORED_TYPES):
+            comptime stored = STORED[t]
+            comptime if is_compiled(m, t) and not walks_by_pointer(t):
+                if metric == m and dtype == t:
+                    task.run[MetricSpace[m, stored]]()
+    comptime if is_compiled(HAMMING, PACKED):
+        if metric == HAMMING:
+            task.run[MetricSpace[HAMMING, DType.uint8]]()
+        elif metric == JACCARD:
+            task.run[MetricSpace[JACCARD, DType.uint8]]()
 
 
 def in_given_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):

@@ -15,7 +15,7 @@ from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED, UNKNOWN_ROW
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
-from vicinal.update.linking import Linking, LinkTask, on_codes
+from vicinal.update.linking import LinkTask, Linking, on_codes, on_rows
 from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.strays import any_strays, raise_strays
 from vicinal.update.transaction import Change
@@ -215,7 +215,7 @@ struct JoinParts[V: Watch](SpaceTask):
             )
             # estimates do not tell strays apart
             if any_strays(index.codes[], new.places, new.count):
-                outcome = task.run[S](index.rows())
+                outcome = on_rows[S](index, task)
             else:
                 outcome = on_codes[S](index, task)
         linking.end()

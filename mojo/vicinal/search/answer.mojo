@@ -5,7 +5,7 @@ from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import Candidates
 from vicinal.kernels.space import IP, QueryDistance, Query, Rows
-from vicinal.kernels.stored_type import is_coded
+from vicinal.kernels.stored_type import walks_by_pointer
 from vicinal.search.remeasure import ask_for_first, expanded_for, kept_for
 from vicinal.search.stored_space import (
     ON_ROWS,
@@ -87,10 +87,10 @@ struct Answer(Body):
                 last,
                 scratches,
             )
-            if way == ON_ROWS and is_coded(self.stored.dtype):
-                walks.run_coded()
+            if way == ON_ROWS and walks_by_pointer(self.stored.dtype):
+                walks.run_by_pointer()
             else:
-                on_way[coded=False](way, self.stored.metric, self.stored.dtype, walks)
+                on_way[any=False](way, self.stored.metric, self.stored.dtype, walks)
             first = last
 
     @always_inline
@@ -270,9 +270,8 @@ struct _Walks(WalkTask):
             self.answer[].lanes,
         )
 
-    def run_coded(mut self):
-        """Answers them on rows of which codes alone are kept, measured through a pointer: to decode a row takes longer.
-        """
+    def run_by_pointer(mut self):
+        """Answers them on rows that are measured through a pointer."""
         ref answer = self.answer[]
         var searches = PlainSearches[AnyDistance].on(self.answer, self.snapshot, self.way)
         searches.rows = measured(self.way, answer.stored, searches.rows, self.scratches[][].stored)

@@ -5,7 +5,7 @@ All of it happens once a query, so that walks are compiled for what they measure
 from vicinal.index.snapshot import Snapshot
 from vicinal.kernels.any_distance import Measure
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.in_space import SpaceTask, in_given_space, in_space
+from vicinal.kernels.in_space import SpaceTask, in_space, in_space_compiled_in
 from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.space import COSINE, IP, L2, MetricSpace, Query, QueryDistance, Rows, Space
 from vicinal.kernels.stored_type import dtype_code, is_float
@@ -142,10 +142,8 @@ trait WalkTask:
         ...
 
 
-def on_way[
-    Task: WalkTask, *, coded: Bool = True
-](way: Int, metric: Int, dtype: Int, mut task: Task):
-    """Runs a task with the way of measuring that `StoredSpace.way` has named; without `coded` never on rows of which codes alone are kept.
+def on_way[Task: WalkTask, *, any: Bool = True](way: Int, metric: Int, dtype: Int, mut task: Task):
+    """Runs a task with the way of measuring that `StoredSpace.way` has named; without `any` never on rows that `walks_by_pointer`.
     """
     if way == ON_4_BITS:
         task.run[Estimate[4]]()
@@ -153,10 +151,10 @@ def on_way[
         task.run[Estimate[8]]()
     elif way == ON_ROWS:
         var on_rows = _OnRows(Pointer(to=task).unsafe_origin_cast[MutUntrackedOrigin]())
-        comptime if coded:
+        comptime if any:
             in_space(metric, dtype, on_rows)
         else:
-            in_given_space(metric, dtype, on_rows)
+            in_space_compiled_in(metric, dtype, on_rows)
     elif metric == L2:
         if dtype == dtype_code[DType.int8]():
             task.run[U8Codes[L2, True]]()

@@ -9,8 +9,10 @@ from vicinal.construct.work import LinkWork, NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import Index
+from vicinal.kernels.any_distance import ByPointer, MeasureBetween
 from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.space import COSINE, IP, SymmetricDistance, Rows, Space
+from vicinal.kernels.stored_type import walks_by_pointer
 from vicinal.quantization.code_space import BetweenCodes, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, SQ8
 from vicinal.rows.row_states import stays
@@ -62,7 +64,18 @@ def on_codes[S: Space, Task: LinkTask](index: Index, task: Task) -> Outcome:
             return task.run[BetweenCodes[4]](rows)
         if codes.kind == SQ8 and codes.fit:
             return task.run[BetweenCodes[8]](rows)
-    return task.run[S](index.rows())
+    return on_rows[S](index, task)
+
+
+def on_rows[S: Space, Task: LinkTask](index: Index, task: Task) -> Outcome:
+    """Links on the stored rows."""
+    comptime if walks_by_pointer(S.code):
+        var between = MeasureBetween()
+        var outcome = task.run[ByPointer[S.metric]](between.rows[S](index.rows()))
+        _ = between^
+        return outcome
+    else:
+        return task.run[S](index.rows())
 
 
 @fieldwise_init
@@ -239,14 +252,23 @@ struct LinkStrays[V: Watch](SpaceTask):
 
     def run[S: Space](mut self):
         """Does it in one space."""
+        ref index = self.linking[].index[]
+        comptime if walks_by_pointer(S.code):
+            var between = MeasureBetween()
+            self.link[ByPointer[S.metric]](between.rows[S](index.rows()))
+            _ = between^
+        else:
+            self.link[S](index.rows())
+
+    def link[L: SymmetricDistance](mut self, rows: Rows):
+        """Does it with one way of measuring."""
         ref linking = self.linking[]
-        ref index = linking.index[]
-        self.outcome = link_rows[S, Self.V](
-            linking.work(index.rows(), self.log[]),
+        self.outcome = link_rows[L, Self.V](
+            linking.work(rows, self.log[]),
             NewRows(
                 self.places,
                 self.count,
-                index.graph[].linked,
+                linking.index[].graph[].linked,
                 no_block[UInt8](),  # they have their blocks
                 1,  # rounds as small as if no rows were there: strays are near to each other, and those of a round do not meet
                 StartNodes.none(),
@@ -392,7 +414,7 @@ def link_change[
             )
             # rows of another index come in an order of their own, strays among them
             if change.origin.count != 0 and any_strays(index.codes[], new.places, new.count):
-                outcome = task.run[S](index.rows())
+                outcome = on_rows[S](index, task)
             else:
                 outcome = on_codes[S](index, task)
         linking.end()
