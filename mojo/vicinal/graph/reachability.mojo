@@ -60,7 +60,7 @@ struct FollowLinks(Body):
         """Marks a row; returns False if it was reached before. Most were, and need no word between workers.
         """
         var mark = self.reached.unsafe_offset(row)
-        if Atomic[UInt8].load[ordering=Ordering.RELAXED](mark) != 0:
+        if Atomic[UInt8].load[ordering=Ordering.RELAXED](mark.start) != 0:
             return False
         if self.alone:
             mark[] = 1
@@ -68,11 +68,13 @@ struct FollowLinks(Body):
         var expected = UInt8(0)
         return Atomic[UInt8].compare_exchange[
             success_ordering=Ordering.RELAXED, failure_ordering=Ordering.RELAXED, weak=False
-        ](mark, expected, 1)
+        ](mark.start, expected, 1)
 
     def append(self, held: Array[UInt32, HELD], count: Int):
         """Puts rows into the queue, which has room for all."""
-        var place = Int(Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.end, Int64(count)))
+        var place = Int(
+            Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.end.start, Int64(count))
+        )
         for i in range(count):
             self.queue[unsafe_offset=place + i] = held[i]
 
@@ -92,7 +94,7 @@ struct CountUnreached(Body):
         for row in range(begin, end):
             missed += Int(self.flood[].unreached(self.graph[], self.states, row))
         if missed != 0:
-            _ = Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.count, Int64(missed))
+            _ = Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.count.start, Int64(missed))
 
 
 struct Reachability(Movable):

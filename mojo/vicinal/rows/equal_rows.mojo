@@ -120,7 +120,7 @@ struct LookUp(Body):
                         self.answers[unsafe_offset=i] = UInt32(row_in(other))
                         break
                     place += 1
-        _ = Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.held, Int64(held))
+        _ = Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.held.start, Int64(held))
 
 
 struct EqualRows(Movable):
