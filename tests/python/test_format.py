@@ -672,7 +672,8 @@ def test_hostile_links_never_crash(path: Path, image: bytes) -> None:
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
     [
-        (32, 4, "the header gives 'metric' the impossible value 4"),
+        (32, 4, "the header gives 'dtype' the impossible value 0"),
+        (32, 5, "the header gives 'metric' the impossible value 5"),
         (40, 5, "the header gives 'dtype' the impossible value 5"),
         (48, 0, "the header gives 'dim' the impossible value 0"),
         (48, 21, "section 'vectors' is missing or has not 3000 rows of 21 elements"),
