@@ -3,6 +3,7 @@
     python bench/research.py --path SITE_PACKAGES --data sift-photo-10k --out results.jsonl
     python bench/research.py --path SITE_PACKAGES --data sift-real-500k-b --rows 50000 200000 \\
         --indexes vicinal symqg --k 10 100 --out results.jsonl
+    python bench/research.py --data sift-real-500k-b --rows 200000 --keep FOLDER --only-build
     python bench/research.py --table results.jsonl
 
 The others are built from their public sources, outside this repository: `rabitqlib` is the Python
@@ -10,7 +11,9 @@ package of RaBitQ-Library, `glass` that of pyglass. `--path` is the folder that 
 comes first on the path of their processes. Every index lives in a process of its own and is asked
 all queries in one call on one thread, in turns at each width, `--rounds` times; what counts is the
 CPU time of the process, since the machine may be shared. `vicinal-one` is asked query by query.
-Others than Vicinal and pyglass have no cosine: they get rows and queries of unit length.
+Others than Vicinal and pyglass have no cosine: they get rows and queries of unit length. Indexes
+that were built before are opened from the folder that `--keep` names; nothing is built in the runs
+that are timed then.
 
 Writes JSON lines (`build` and `search`); `--table` prints queries per second at fixed recalls, by
 interpolation between widths on the median of the rounds, with the spread of the rounds.
@@ -50,12 +53,17 @@ DEGREE, WIDE_DEGREE, EF_CONSTRUCTION = 16, 32, 200
 # ---- in the process of one index
 
 
-def of_vicinal(base: Array, metric: str, singly: bool) -> Ask:
-    """Build an index of this library."""
+def of_vicinal(base: Array, metric: str, kept: Path | None, singly: bool) -> Ask:
+    """Build or open an index of this library."""
     import vicinal
 
-    index = vicinal.Index(base.shape[1], metric, M=DEGREE, ef_construction=EF_CONSTRUCTION)
-    index.add(base, num_threads=1)
+    if kept is not None and kept.exists():
+        index = vicinal.open(kept, mode="copy")
+    else:
+        index = vicinal.Index(base.shape[1], metric, M=DEGREE, ef_construction=EF_CONSTRUCTION)
+        index.add(base, num_threads=1)
+        if kept is not None:
+            index.save(kept)
 
     def ask(queries: Array, k: int, width: int) -> Array:
         if singly:
@@ -66,64 +74,87 @@ def of_vicinal(base: Array, metric: str, singly: bool) -> Ask:
     return ask
 
 
-def of_symqg(base: Array, metric: str) -> Ask:
+def of_symqg(base: Array, metric: str, kept: Path | None) -> Ask:
     """Build SymphonyQG's graph, in its authors' newer library."""
-    index = importlib.import_module("rabitqlib").SymqgIndex(base.shape[1], WIDE_DEGREE, "l2")
-    index.build(base, EF_CONSTRUCTION, 1)
+    kind = importlib.import_module("rabitqlib").SymqgIndex
+    if kept is not None and kept.exists():
+        index = kind.load(str(kept))
+    else:
+        index = kind(base.shape[1], WIDE_DEGREE, "l2")
+        index.build(base, EF_CONSTRUCTION, 1)
+        if kept is not None:
+            index.save(str(kept))
     return lambda queries, k, width: index.search(queries, k, width, 1)[0].astype(np.int64)
 
 
-def of_rabitq(base: Array, metric: str) -> Ask:
+def of_rabitq(base: Array, metric: str, kept: Path | None) -> Ask:
     """Build RaBitQ-Library's HNSW on codes of 8 bits; the clusters are faiss's."""
-    faiss = importlib.import_module("faiss")
-    means = faiss.Kmeans(base.shape[1], 16, niter=10, seed=1)
-    means.train(base)
-    which = means.index.search(base, 1)[1].astype(np.uint32).ravel()
-    index = importlib.import_module("rabitqlib").HnswIndex(
-        dim=base.shape[1],
-        max_elements=len(base),
-        M=DEGREE,
-        ef_construction=EF_CONSTRUCTION,
-        nbits=8,
-        metric="l2",
-    )
-    index.build(base, means.centroids, which, num_threads=1, fast_quantization=False)
+    kind = importlib.import_module("rabitqlib").HnswIndex
+    if kept is not None and kept.exists():
+        index = kind.load(str(kept))
+    else:
+        faiss = importlib.import_module("faiss")
+        means = faiss.Kmeans(base.shape[1], 16, niter=10, seed=1)
+        means.train(base)
+        which = means.index.search(base, 1)[1].astype(np.uint32).ravel()
+        index = kind(
+            dim=base.shape[1],
+            max_elements=len(base),
+            M=DEGREE,
+            ef_construction=EF_CONSTRUCTION,
+            nbits=8,
+            metric="l2",
+        )
+        index.build(base, means.centroids, which, num_threads=1, fast_quantization=False)
+        if kept is not None:
+            index.save(str(kept))
     return lambda queries, k, width: np.asarray(index.search(queries, k, width, 1)[0], np.int64)
 
 
-def of_glass(base: Array, metric: str) -> Ask:
+def of_glass(base: Array, metric: str, kept: Path | None) -> Ask:
     """Build pyglass's HNSW on 8-bit codes, searched on them, too, and tuned by itself."""
     glass = importlib.import_module("glass")
+    glass.set_num_threads(1)
     name = "IP" if metric == "cosine" else "L2"
-    graph = glass.Index("HNSW", name, "SQ8U", WIDE_DEGREE, EF_CONSTRUCTION).build(base)
+    if kept is not None and kept.exists():
+        graph = glass.Graph(str(kept))
+    else:
+        graph = glass.Index("HNSW", name, "SQ8U", WIDE_DEGREE, EF_CONSTRUCTION).build(base)
+        if kept is not None:
+            graph.save(str(kept))
     searcher = glass.Searcher(graph, base, name, "SQ8U", "FP32")
     searcher.optimize(1)
 
     def ask(queries: Array, k: int, width: int) -> Array:
-        searcher.set_ef(width)
+        searcher.set_ef(max(width, k))
         return np.asarray(searcher.batch_search(queries, k, 1)[0], np.int64)
 
     return ask
 
 
-def serve(name: str, data: str, rows: int, most: int) -> None:
+def serve(name: str, data: str, rows: int, most: int, folder: str) -> None:
     """Build the index that `name` says and answer one line of JSON for each line of input."""
     base, queries, truth, metric = loaded(data, rows, most)
     if metric == "cosine" and not name.startswith("vicinal"):
         base, queries = unit(base), unit(queries)
+    kept = Path(folder) / f"{name.removesuffix('-one')}-{data}-{rows}.index" if folder else None
+    opened = kept is not None and kept.exists()
     start = time.process_time()
     if name.startswith("vicinal"):
-        ask = of_vicinal(base, metric, name.endswith("-one"))
+        ask = of_vicinal(base, metric, kept, name.endswith("-one"))
     else:
-        ask = {"symqg": of_symqg, "rabitq": of_rabitq, "glass": of_glass}[name](base, metric)
-    print("@", json.dumps({"build_cpu_s": time.process_time() - start}), flush=True)
+        ask = {"symqg": of_symqg, "rabitq": of_rabitq, "glass": of_glass}[name](base, metric, kept)
+    spent = time.process_time() - start
+    told = {"open_cpu_s" if opened else "build_cpu_s": spent}
+    print("@", json.dumps(told), flush=True)
     for line in sys.stdin:
         k, width = json.loads(line)
-        start = time.process_time()
+        start, wall = time.process_time(), time.perf_counter()
         ids = ask(queries, k, width)
-        spent = time.process_time() - start
+        spent, wall = time.process_time() - start, time.perf_counter() - wall
         hits = sum(len(np.intersect1d(a, b[:k])) for a, b in zip(ids, truth, strict=True))
         told = {"us": spent / len(queries) * 1e6, "recall": hits / (k * len(queries))}
+        told["wall_us"] = wall / len(queries) * 1e6
         print("@", json.dumps(told), flush=True)
 
 
@@ -153,7 +184,10 @@ class Served:
         paths = [*options.path, os.environ.get("PYTHONPATH", "")]
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", name, data, str(rows), str(options.queries)],
+            [
+                *(sys.executable, __file__, "--serve", name, data, str(rows)),
+                *(str(options.queries), str(options.keep or "")),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -195,7 +229,7 @@ def measure(options: argparse.Namespace) -> None:
                 served = [Served(name, data, rows, options) for name in options.indexes]
                 for one in served:
                     write({"kind": "build", **about, "index": one.name, **one.built})
-                for k in options.k:
+                for k in () if options.only_build else options.k:
                     sweep(served, k, options.rounds, {"kind": "search", **about, "k": k}, write)
                 for one in served:
                     one.close()
@@ -213,6 +247,7 @@ def sweep(
     for width in WIDTHS.get(k, tuple(k * times // 4 for times in range(4, 40, 4))):
         open_ones = [one for one in served if one.name not in enough]
         times: dict[str, list[float]] = defaultdict(list)
+        walls: dict[str, list[float]] = defaultdict(list)
         recall: dict[str, float] = {}
         for turn in range(rounds + 1):
             shift = turn % max(len(open_ones), 1)
@@ -221,8 +256,9 @@ def sweep(
                 recall[one.name] = told["recall"]
                 if turn:  # the first warms up
                     times[one.name].append(told["us"])
+                    walls[one.name].append(told["wall_us"])
         for one in open_ones:
-            found = {"recall": recall[one.name], "us": times[one.name]}
+            found = {"recall": recall[one.name], "us": times[one.name], "wall_us": walls[one.name]}
             write({**about, "index": one.name, "width": width, **found})
             if recall[one.name] > RECALLS[-1]:
                 enough.add(one.name)
@@ -279,7 +315,7 @@ def table(path: Path) -> None:
 def main() -> None:
     """Measure, or print the table of a file."""
     if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+        serve(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=["sift-photo-10k", "minilm-10k"])
@@ -289,6 +325,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--path", nargs="*", default=[], help="folders of the others' packages")
+    parser.add_argument("--keep", type=Path, help="folder of built indexes, written and opened")
+    parser.add_argument("--only-build", action="store_true", help="fill that folder only")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()

@@ -31,6 +31,7 @@ from bindings.info_api import (
     index_set_attributes,
     index_set_kept_queries,
     index_set_tuning,
+    index_stop_rules,
     index_tuning,
 )
 from bindings.parts_api import index_give_back, index_join, index_links
@@ -39,6 +40,7 @@ from bindings.residence_api import index_keep, index_residence
 from bindings.search_api import (
     index_range,
     index_search,
+    index_search_counted,
     index_search_filtered,
     index_trace,
     range_take,
@@ -90,6 +92,13 @@ def PyInit__native() abi("C") -> Obj:
             " refused"
         ),
     )
+    methods.add[index_search_counted](
+        "index_search_counted",
+        (
+            "index_search_counted(handle, queries, k, ef, threads, out_ids, out_distances,"
+            " out_work) -> as index_search"
+        ),
+    )
     methods.add[index_search_filtered](
         "index_search_filtered",
         (
@@ -139,6 +148,7 @@ def PyInit__native() abi("C") -> Obj:
     )
     methods.add[index_version]("index_version", "index_version(handle) -> int")
     methods.add[index_tuning]("index_tuning", "index_tuning(handle) -> bytes")
+    methods.add[index_stop_rules]("index_stop_rules", "index_stop_rules(handle) -> bytes")
     methods.add[index_kept_queries]("index_kept_queries", "index_kept_queries(handle) -> bytes")
     methods.add[index_set_kept_queries](
         "index_set_kept_queries", "index_set_kept_queries(handle, data) -> None"
@@ -147,7 +157,9 @@ def PyInit__native() abi("C") -> Obj:
     methods.add[index_set_attributes](
         "index_set_attributes", "index_set_attributes(handle, data) -> None"
     )
-    methods.add[index_set_tuning]("index_set_tuning", "index_set_tuning(handle, rows) -> None")
+    methods.add[index_set_tuning](
+        "index_set_tuning", "index_set_tuning(handle, rows, stop_rules) -> None"
+    )
     methods.add[index_trace](
         "index_trace",
         "index_trace(handle, query, k, ef, out_ids, out_distances) -> bytes or what was refused",

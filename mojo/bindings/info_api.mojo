@@ -353,24 +353,46 @@ def index_set_attributes(args: Args, count: Int) raises Fail -> Obj:
     return none()
 
 
-def index_set_tuning(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_set_tuning(handle, rows int64[n, 8]) -> None: replaces the rows of tuned search widths.
+def index_stop_rules(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_stop_rules(handle) -> bytes: an int64 for each row of tuned search widths, or none at all.
     """
-    need(count, 2)
+    need(count, 1)
+    ref notes = capsule_get[Index, TAG](args[unsafe_offset=0])[].notes
+    var bytes = notes.tunings * 8 if notes.stop_rules.address != 0 else 0
+    var result = external_call["PyBytes_FromStringAndSize", Obj](
+        notes.stop_rules.address if bytes != 0 else 0, bytes
+    )
+    if result == 0:
+        raise Fail()
+    return result
+
+
+def index_set_tuning(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_set_tuning(handle, rows int64[n, 8], stop_rules int64[n or 0]) -> None: replaces the rows of tuned search
+    widths and what they have beside them.
+    """
+    need(count, 3)
     var index = capsule_get[Index, TAG](args[unsafe_offset=0])
     var rows = View(args[unsafe_offset=1], INT64, 2)
+    var rules = View(args[unsafe_offset=2], INT64, 1)
     var n = rows.dim(0)
-    if rows.dim(1) != TUNING_WORDS or n > MAX_TUNINGS:
+    var m = rules.dim(0)
+    if rows.dim(1) != TUNING_WORDS or n > MAX_TUNINGS or (m != 0 and m != n):
         raise fail("ValueError", "a table of %zd x %zd tuned widths", n, rows.dim(1))
-    # a new column, since the old one may be part of a file
+    # new columns, since the old ones may be part of a file
     var column = Column()
-    if n != 0 and not column.grow(n * TUNING_WORDS * 8):
+    var beside = Column()
+    if n != 0 and (not column.grow(n * TUNING_WORDS * 8) or (m != 0 and not beside.grow(m * 8))):
         raise fail("MemoryError", "no memory for the tuned widths; the index is as it was")
     if n != 0:
         copy_items(
             dest=column.ptr[UInt8](), src=at[UInt8](rows.address()), count=n * TUNING_WORDS * 8
         )
+    if m != 0:
+        unsafe_memcpy(dest=beside.ptr[UInt8](), src=at[UInt8](rules.address()), count=m * 8)
     index[].notes.tunings = n
     index[].notes.tuning = column^
+    index[].notes.stop_rules = beside^
     _ = rows^
+    _ = rules^
     return none()

@@ -25,6 +25,7 @@ from bindings.gil import NoGil, PythonWatch
 from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
+from vicinal.kernels.stop_rule import StopRule, width_of_word
 from vicinal.kernels.stored_type import asked_type
 from vicinal.search.batch import search_many
 from vicinal.search.filter import CHOOSE, EVERYTHING, Filter, FilterChoice
@@ -195,15 +196,17 @@ struct SearchArrays(Movable):
 
     @always_inline
     def request(self, ef: Int, threads: Int) -> SearchRequest:
-        """Returns what a search is asked, good as long as the arrays are kept."""
+        """Returns what a search is asked, good as long as the arrays are kept; `ef` may hold a `StopRule` beside the width.
+        """
         return SearchRequest(
             self.queries.address(),
             self.queries.rows(),
             self.k,
-            ef,
+            width_of_word(ef),
             at[Int64](self.ids.address()),
             at[Float32](self.distances.address()),
             threads,
+            StopRule.of_word(ef),
         )
 
 
@@ -328,6 +331,28 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0, NUMBERS or what was refused.
     """
     need(count, 7)
+    return _search(args, 0)
+
+
+def index_search_counted(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_search_counted(handle, queries, k, ef, threads, out_ids, out_distances, out_work): `index_search`, and how
+    many distances each query took if the graph was walked for it.
+    """
+    need(count, 8)
+    var index = handle_of(args[unsafe_offset=0])
+    var queries = queries_of(index[], args[unsafe_offset=1])
+    var work = View(args[unsafe_offset=7], INT64, 1, writable=True)
+    if work.dim(0) != queries.rows():
+        raise fail("ValueError", "work of %zd queries, there are %zd", work.dim(0), queries.rows())
+    var result = _search(args, work.address())
+    _ = queries^
+    _ = work^
+    return result
+
+
+@always_inline
+def _search(args: Args, work: Int) raises Fail -> Obj:
+    """Does what both do; `work` is an address or 0."""
     var index = handle_of(args[unsafe_offset=0])
     var arrays = SearchArrays(
         index[],
@@ -337,6 +362,7 @@ def index_search(args: Args, count: Int) raises Fail -> Obj:
         args[unsafe_offset=6],
     )
     var request = arrays.request(as_int(args[unsafe_offset=3]), as_int(args[unsafe_offset=4]))
+    request.work = work
     var products = request.count * load_acquire(index[].count) * index[].dim
     var watch = PythonWatch(0, request.count, held=products <= HELD_WORK)
     var outcome = search_many(index[], request, watch)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _scale, _validate
+from vicinal import _scale, _tuning, _validate
 from vicinal._cpu import native
 from vicinal._float_queries import as_queries
 from vicinal._state import State
@@ -20,7 +20,7 @@ __all__ = ["Trace", "TraceStep", "trace"]
 
 # The words of a log, see mojo/vicinal/search/trace.mojo.
 _SCAN = 0
-_HEADER_WORDS, _HOP_WORDS, _ROW_WORDS = 6, 2, 3
+_HEADER_WORDS, _HOP_WORDS, _ROW_WORDS = 7, 3, 3
 
 Words = NDArray[np.int64]
 
@@ -77,6 +77,10 @@ class Trace:
     kept : int
         Candidates kept at most: as many, or more where `estimated`, since the nearest need not be
         those with the smallest estimates.
+    far : float or None
+        How many times as far as the k-th nearest candidate the next one is, in squared distance,
+        when the walk ends before it has expanded `width` of them; candidates beyond that are not
+        kept any more. None if the walk goes to its end.
     scanned : bool
         True if all rows were measured (few rows, or a very wide search): the trace has one step
         that measures all rows and names those it kept.
@@ -104,6 +108,7 @@ class Trace:
     estimated: bool
     reranked: int
     rows: int
+    far: float | None
     result: SearchResult
     _index: State
     _words: Words
@@ -142,7 +147,7 @@ class Trace:
         beam = np.empty((0, _ROW_WORDS), np.int64)
         level, visited = -1, 0
         for number, start in enumerate(self._starts):
-            here, count = words[start : start + _HOP_WORDS].tolist()
+            here, count, bound = words[start : start + _HOP_WORDS].tolist()
             body = words[start + _HOP_WORDS :][: (count + 1) * _ROW_WORDS].reshape(-1, _ROW_WORDS)
             expanded, measured = body[0], body[1:]
             if here != level:
@@ -150,7 +155,7 @@ class Trace:
                 # above level 0 the walk begins with a row that it measured before
                 beam = np.empty((0, _ROW_WORDS), np.int64) if level == 0 else expanded[None]
             visited += count
-            both = np.concatenate([beam, measured])
+            both = np.concatenate([beam, measured[measured[:, 0] < bound]])
             # a row can be measured again above level 0
             _, first = np.unique(both[:, 0], return_index=True)
             both = both[first]
@@ -176,20 +181,31 @@ class _Hop:
     visited: int
 
 
-def trace(index: State, query: ArrayLike, k: int, ef_search: int | None) -> Trace:
+def trace(
+    index: State,
+    query: ArrayLike,
+    k: int,
+    ef_search: int | None,
+    recall: float | None = None,
+) -> Trace:
     """See `Index.trace`."""
     rows, given, _ = as_queries(index, query, "query")
     if given.ndim != 1:
         raise ValueError(f"query: expected ({index._dim},), got {given.shape}")
     k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
-    width = _validate.search_width(ef_search, index._ef_search)
+    if recall is None:
+        width = _validate.search_width(ef_search, index._ef_search)
+    elif ef_search is None:
+        width = _tuning.tuned_walk(index, recall, k)
+    else:
+        raise ValueError("recall: expected ef_search or recall, got both")
     _validate.room_for_results(1, k, len(index))
     ids, distances = np.empty(k, np.int64), np.empty(k, np.float32)
     log = native.index_trace(index._handle, rows[0], k, width, ids, distances)
     if isinstance(log, int):
         _validate.refuse_rows(log, "query", rows, given)
     words = np.frombuffer(log, np.int64)
-    kind, estimated, expanded, kept, known, reranked = words[:_HEADER_WORDS].tolist()
+    kind, estimated, expanded, kept, known, reranked, far = words[:_HEADER_WORDS].tolist()
     starts, place = [], _HEADER_WORDS
     while place < len(words):
         starts.append(place)
@@ -197,13 +213,14 @@ def trace(index: State, query: ArrayLike, k: int, ef_search: int | None) -> Trac
     return Trace(
         query=rows[0].copy(),
         k=k,
-        ef_search=width,
+        ef_search=width & _validate.MAX_COUNT,
         width=expanded,
         kept=kept,
         scanned=kind == _SCAN,
         estimated=bool(estimated),
         reranked=reranked,
         rows=known,
+        far=float(np.uint32(far).view(np.float32)) if far else None,
         result=index._result(index._to_external(ids), _scale.in_units(index, distances)),
         _index=index,
         _words=words,

@@ -19,6 +19,7 @@ from vicinal._logging import WARNING, log, logged
 from vicinal._query_sample import QuerySample
 from vicinal._search import read_vectors
 from vicinal._state import EXHAUSTIVE, STRING_NUMBERS, State
+from vicinal._stop_rule import MOST_HELD, UNIT, StopRule, least_rule, rule_of, with_rule
 from vicinal.errors import CorruptError
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "keep_queries",
     "measure_recall",
     "tune",
+    "tuned_walk",
     "tuned_width",
     "tunings",
 ]
@@ -39,6 +41,7 @@ _MOST_TUNINGS = 4096
 _MOVE_TO, _MOVE_WIDTH = 10, 64  # how far assumed queries are from rows; the search for that
 _LARGEST_SQUARE = 1e37  # squared length of a query that certainly is taken
 _LEAST_KEPT = 100  # queries without which a sample says too little
+_WORST_LOSS = 0.05  # how much less the worst hundredth of the queries may find by a stop rule
 _PAIRS = 1 << 22  # pairs of ids compared at a time: a few MB
 
 
@@ -74,7 +77,7 @@ class MeasuredRecall:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The search width that was found for a recall.
+    """The search width that was found for a recall, and when walks end.
 
     Attributes
     ----------
@@ -83,14 +86,20 @@ class Tuning:
     k : int
         Neighbours that it was measured for.
     ef_search : int
-        The width that reaches it.
+        The least width that reaches it.
     rows : int
         Rows of the index at the time.
     measured : MeasuredRecall
-        What was measured with that width.
+        What `search(recall=...)` finds.
     queries : str or None
         Which queries it was measured with: "given" ones, those "kept" by `keep_queries`, or ones
         that were "assumed", made of stored rows. None in `Index.tuned`, where that is not kept.
+    held, far : int, float, or None
+        Where that takes fewer distances than the width: candidates that walks hold, more than
+        `ef_search`, and how many times as far as the k-th nearest one is, by the distances of
+        results, that ends them. Searches that filter or group go by `ef_search`.
+    distances : float or None
+        Distances that a query took on average. None in `Index.tuned`.
     """
 
     recall: float
@@ -99,6 +108,15 @@ class Tuning:
     rows: int
     measured: MeasuredRecall
     queries: Literal["given", "kept", "assumed"] | None = field(default=None, compare=False)
+    held: int | None = None
+    far: float | None = None
+    distances: float | None = field(default=None, compare=False)
+
+    def _rule(self) -> StopRule | None:
+        """Return when walks end, if not by the width alone."""
+        if self.held is None or self.far is None:
+            return None
+        return StopRule(self.held, round(self.far * UNIT))
 
     def stale(self, rows: int) -> bool:
         """Tell whether an index of `rows` rows has more than doubled or halved since."""
@@ -169,11 +187,22 @@ def tune(
     with index._writer_lock.held():
         drawn = _Sample(index, queries, k, sample, num_threads, harder=True)
         width = drawn.least_width(target)
-        measured = drawn.measure(width)
-        tuning = Tuning(target, drawn.k, width, len(index), measured, drawn.source)
+        rule = drawn.least_rule(target, width)
+        walk = with_rule(width, rule)
+        tuning = Tuning(
+            target,
+            drawn.k,
+            width,
+            len(index),
+            drawn.measure(walk),
+            drawn.source,
+            None if rule is None else rule.held,
+            None if rule is None else rule.factor,
+            drawn.work(walk),
+        )
         others = [old for old in tunings(index) if (old.recall, old.k) != (target, drawn.k)]
         kept = [*others, tuning][-_MOST_TUNINGS:]
-        native.index_set_tuning(index._handle, _to_table(kept))
+        native.index_set_tuning(index._handle, *_to_tables(kept))
         index._tuned_widths = {}
     return tuning
 
@@ -187,28 +216,38 @@ def keep_queries(index: State, count: int) -> None:
 
 def tunings(index: State) -> tuple[Tuning, ...]:
     """See `Index.tuned`."""
-    return _from_table(native.index_tuning(index._handle))
+    return _from_tables(native.index_tuning(index._handle), native.index_stop_rules(index._handle))
 
 
 def tuned_width(index: State, recall: float, k: int) -> int:
     """Return the search width for a recall; ValueError if none was tuned that serves."""
+    return tuned_walk(index, recall, k) & EXHAUSTIVE
+
+
+def tuned_walk(index: State, recall: float, k: int) -> int:
+    """Return the same, joined with when walks end: for a search that nothing else restricts.
+
+    A rule was measured for one k; another goes by the width.
+    """
     try:
         return index._tuned_widths[recall, k]
     except (KeyError, TypeError):
         pass
     target = _as_recall(recall)
     tuned = tunings(index)
-    widths = [t.ef_search for t in tuned if t.recall >= target and t.k >= k]
-    if not widths:
+    serve = [t for t in tuned if t.recall >= target and t.k >= k]
+    if not serve:
         have = ", ".join(f"recall={t.recall:g} for k={t.k}" for t in tuned) or "nothing"
         raise ValueError(
             f"recall: expected one that the index was tuned for, got {target:g} for k={k}; "
             f"tuned for: {have}; call index.tune({target:g}, k={k}) first"
         )
-    if any(t.stale(len(index)) for t in tuned if t.ef_search == min(widths)):
+    chosen = min(serve, key=lambda t: (t.ef_search, t.k != k, t.held is None))
+    if any(t.stale(len(index)) for t in tuned if t.ef_search == chosen.ef_search):
         log(WARNING, "search: tuned for recall %g when there were far more or fewer rows", target)
-    index._tuned_widths[target, k] = min(widths)
-    return min(widths)
+    walk = with_rule(chosen.ef_search, chosen._rule() if chosen.k == k else None)
+    index._tuned_widths[target, k] = walk
+    return walk
 
 
 class _Sample:
@@ -256,16 +295,39 @@ class _Sample:
             self._rows = rows[chosen] if len(chosen) < len(rows) else rows
             self._given = given.reshape(rows.shape)[chosen]
         self._shares_by_width: dict[int, NDArray[np.float64]] = {}
+        self._work_by_width: dict[int, float] = {}
 
     @cached_property
     def _truth(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return self._search(EXHAUSTIVE)
 
     def measure(self, width: int) -> MeasuredRecall:
-        """Measure one search width."""
+        """Measure one search width, or one joined with a rule."""
         shares = self._shares(width)
         low, high = interval(shares, self.k)
-        return MeasuredRecall(float(shares.mean()), low, high, self.k, width, len(shares))
+        asked = width & EXHAUSTIVE
+        return MeasuredRecall(float(shares.mean()), low, high, self.k, asked, len(shares))
+
+    def work(self, width: int) -> float:
+        """Return how many distances a query takes on average."""
+        self._shares(width)
+        return self._work_by_width[width]
+
+    def least_rule(self, target: float, width: int) -> StopRule | None:
+        """Return when walks may end so that the target is reached for less than with the width.
+
+        The queries of which least is found must not lose by it.
+        """
+        scan = -(-len(self._index) // _SCAN_SHARE)
+        if self._index._metric == "ip" or max(self.k, width) >= scan:
+            return None
+        worst = _worst(self._shares(width))
+
+        def reaches(walk: int) -> bool:
+            shares = self._shares(walk)
+            return float(shares.mean()) >= target and _worst(shares) >= worst - _WORST_LOSS
+
+        return least_rule(max(self.k, width), min(scan - 1, MOST_HELD), reaches, self.work)
 
     def least_width(self, target: float) -> int:
         """Return the least width whose mean recall reaches the target."""
@@ -317,17 +379,19 @@ class _Sample:
         return self._shares_by_width[width]
 
     def _search(self, width: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Search all queries; a stored row does not find itself."""
+        """Search all queries, and note the work; a stored row does not find itself."""
         index, n = self._index, len(self._rows)
         k = self.k if self._own is None else self.k + 1
         _validate.room_for_results(n, k, len(index))
         ids = np.empty((n, k), np.int64)
         distances = np.empty((n, k), np.float32)
-        status = native.index_search(
-            index._handle, self._rows, k, width, self._threads, ids, distances
+        work = np.full(n, len(index), np.int64)  # what a scan takes
+        status = native.index_search_counted(
+            index._handle, self._rows, k, width, self._threads, ids, distances, work
         )
         if status and status != STRING_NUMBERS:  # internal ids do here
             _validate.refuse_rows(status, "queries", self._rows, self._given)
+        self._work_by_width[width] = float(work.mean())
         if self._own is None:
             return ids, distances
         # where many rows are equal it may not be among them: then the last one is too many
@@ -335,6 +399,11 @@ class _Sample:
         keep = ~own
         keep[~own.any(axis=1), -1] = False
         return ids[keep].reshape(n, self.k), distances[keep].reshape(n, self.k)
+
+
+def _worst(shares: NDArray[np.float64]) -> float:
+    """Return the mean of the worst hundredth."""
+    return float(np.sort(shares)[: max(1, len(shares) // 100)].mean())
 
 
 def _stored_rows(index: State, sample: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -406,7 +475,7 @@ def _as_recall(recall: object) -> float:
     return value
 
 
-def _to_table(tunings: list[Tuning]) -> NDArray[np.int64]:
+def _to_tables(tunings: list[Tuning]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return tunings as the native index keeps them; docs/design/format.md has the columns."""
     table = np.empty((len(tunings), _WORDS), np.int64)
     for row, t in zip(table, tunings, strict=True):
@@ -414,14 +483,17 @@ def _to_table(tunings: list[Tuning]) -> NDArray[np.int64]:
         row[4:] = np.array(
             [t.recall, t.measured.recall, t.measured.low, t.measured.high], np.float64
         ).view(np.int64)
-    return table
+    rules = [t._rule() for t in tunings]
+    words = [0 if rule is None else rule.word() for rule in rules]
+    return table, np.array(words if any(words) else [], np.int64)
 
 
-def _from_table(data: bytes) -> tuple[Tuning, ...]:
-    """Invert `_to_table`; CorruptError for numbers that `tune` cannot have found."""
+def _from_tables(data: bytes, rules: bytes) -> tuple[Tuning, ...]:
+    """Invert `_to_tables`; CorruptError for numbers that `tune` cannot have found."""
     table = np.frombuffer(data, np.int64).reshape(-1, _WORDS)
+    words = np.frombuffer(rules, np.int64).tolist() or [0] * len(table)
     found = []
-    for row in table:
+    for row, word in zip(table, words, strict=True):
         k, width, rows, sample = row[:4].tolist()
         recall, mean, low, high = row[4:].copy().view(np.float64).tolist()
         most = _validate.MAX_COUNT
@@ -434,7 +506,11 @@ def _from_table(data: bytes) -> tuple[Tuning, ...]:
             and 0 <= low <= mean <= high <= 1
         ):
             raise CorruptError("index: its table of tuned search widths is damaged")
-        found.append(
-            Tuning(recall, k, width, rows, MeasuredRecall(mean, low, high, k, width, sample))
-        )
+        try:
+            rule = rule_of(word)
+        except ValueError as error:
+            raise CorruptError(f"index: its table of stop rules is damaged: {error}") from None
+        measured = MeasuredRecall(mean, low, high, k, width, sample)
+        beside = (None, None) if rule is None else (rule.held, rule.factor)
+        found.append(Tuning(recall, k, width, rows, measured, None, *beside))
     return tuple(found)

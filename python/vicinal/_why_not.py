@@ -81,8 +81,8 @@ class WhyNot:
             "measured again",
             "evicted": f"was kept at {went_by} until step {self.step}, when rows up to {bound} "
             "pushed it out",
-            "refused": f"was measured at {went_by} in step {self.step}, when the candidates were "
-            f"all nearer, the last at {bound}",
+            "refused": f"was measured at {went_by} in step {self.step}, when all candidates that "
+            f"could matter were nearer, the last at {bound}",
             "unreached": "was never reached: no row that was expanded links to it",
         }[self.fate]
         cure = "".join(f"; {name}={value} finds it" for name, value in self.finds.items())
@@ -138,7 +138,9 @@ def _why_not(index: State, trace: Trace, internal: int, id: Any) -> WhyNot:
                 continue
             step, measured = hop.number, real(float(distances_of(hop.measured[here])[0]))
             if rank is None and internal not in hop.beam[:, 1]:
-                return answer("refused", step, measured, real(last_distance(hop.beam)))
+                kept = distances_of(hop.beam)
+                nearer = kept[kept <= distances_of(hop.measured[here])[0]]
+                return answer("refused", step, measured, real(float(nearer.max())))
         elif rank is None and internal in hop.evicted[:, 1]:
             return answer("evicted", hop.number, measured, real(last_distance(hop.beam)))
     if rank is not None:

@@ -14,6 +14,8 @@ struct Notes(Movable):
     """Search widths that were found for a wanted recall, rows of TUNING_WORDS int64."""
     var tunings: Int
     """Rows of it."""
+    var stop_rules: Column
+    """For each of them an int64 that says when its walks end, unless it is empty."""
     var queries: Column
     """A sample of queries, bytes as files have them."""
     var query_bytes: Int
@@ -28,6 +30,7 @@ struct Notes(Movable):
         self.ef_search = 0
         self.tuning = Column()
         self.tunings = 0
+        self.stop_rules = Column()
         self.queries = Column()
         self.query_bytes = 0
         self.attributes = Column()

@@ -258,6 +258,8 @@ def _attach_tuning(mapped: IndexFile, mut index: Index, mut status: Status):
     _view(mapped, index.notes.tuning, "tuning", INT64_SECTION, rows, TUNING_WORDS, status)
     if status.ok():
         index.notes.tunings = rows
+        if mapped.find(name_of("stop_rules")) >= 0:
+            _view(mapped, index.notes.stop_rules, "stop_rules", INT64_SECTION, rows, 1, status)
 
 
 def _attach_walk_dim(mapped: IndexFile, mut index: Index, mut status: Status):
@@ -355,6 +357,7 @@ def _make_private(mut index: Index) -> Bool:
         and index.ids.strings.text.own()
         and index.ids.strings.offsets.own()
         and index.notes.tuning.own()
+        and index.notes.stop_rules.own()
         and index.notes.queries.own()
         and index.notes.attributes.own()
     )

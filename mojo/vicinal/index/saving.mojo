@@ -21,7 +21,7 @@ from vicinal.system.pointer import copy_items
 
 comptime BYTES_SECTION = 4
 """Type of a section of bytes: that of uint8 rows."""
-comptime SECTIONS = 21
+comptime SECTIONS = 22
 
 
 def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) -> Status:
@@ -244,6 +244,15 @@ def _describe(
             INT64_SECTION,
             index.notes.tunings,
             TUNING_WORDS,
+        )
+        count += 1
+    if index.notes.tunings != 0 and index.notes.stop_rules.address != 0:
+        sections[unsafe_offset=count] = Section(
+            name_of("stop_rules"),
+            index.notes.stop_rules.address,
+            INT64_SECTION,
+            index.notes.tunings,
+            1,
         )
         count += 1
     if index.notes.query_bytes != 0:

@@ -15,7 +15,7 @@ from vicinal.kernels.space import (
 from vicinal.system.memory import at
 
 comptime KeyFunction = def(Query, Rows, Int) thin -> Int32
-comptime BeyondFunction = def(Query, Rows, Int32, Int32, Float32) thin -> Bool
+comptime FarthestFunction = def(Query, Rows, Int32, Float32) thin -> Int32
 comptime KeysFunction = def(Query, Rows, Int, Int, Int, Int) thin -> SIMD[DType.int32, 4]
 
 
@@ -26,7 +26,7 @@ struct Measure(Movable):
 
     var key: KeyFunction
     var keys: KeysFunction
-    var is_beyond: BeyondFunction
+    var farthest: FarthestFunction
     var norms: Int
     """What the rows had as `norms`."""
 
@@ -34,14 +34,14 @@ struct Measure(Movable):
         """Measures nothing yet."""
         self.key = _no_key
         self.keys = _no_keys
-        self.is_beyond = _not_beyond
+        self.farthest = _any_key
         self.norms = 0
 
     def rows[M: QueryDistance](mut self, rows: Rows) -> Rows:
         """Returns rows that `AnyDistance` measures as `M` does these."""
         self.key = M.key
         self.keys = M.keys
-        self.is_beyond = M.is_beyond
+        self.farthest = M.farthest
         self.norms = rows.norms
         return Rows(rows.base, rows.stride, rows.dim, Int(Pointer(to=self)))
 
@@ -54,8 +54,8 @@ def _no_keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[D
     return 0
 
 
-def _not_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-    return False
+def _any_key(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+    return Int32.MAX
 
 
 @always_inline
@@ -85,10 +85,10 @@ struct AnyDistance(QueryDistance):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is more than so many times that of another."""
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the distance of a key."""
         ref measure = at[Measure](rows.norms)[]
-        return measure.is_beyond(query, _as_they_were(rows, measure.norms), near, key, times)
+        return measure.farthest(query, _as_they_were(rows, measure.norms), near, times)
 
 
 struct MeasureBetween(Movable):
@@ -140,9 +140,9 @@ struct AnyRowDistance(RowDistance):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is more than so many times that of another."""
-        return AnyDistance.is_beyond(query, rows, near, key, times)
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the distance of a key."""
+        return AnyDistance.farthest(query, rows, near, times)
 
     @staticmethod
     def query_bytes(rows: Rows) -> Int:

@@ -100,6 +100,17 @@ def room_for(limit: Int) -> Int:
     return room if limit <= WIDE else room + late_room(limit) + 3 * LANES
 
 
+@always_inline
+def far_beyond(nearby: Int, width: Int) -> Float32:
+    """Returns how many times as far as number `nearby` a candidate is that ends a walk of a width; see `Candidates.end_early`.
+    """
+    var times = UInt32(256 * width // nearby)
+    var doublings = 31 - Int(count_leading_zeros(times))
+    # the logarithm in 256ths, by straight lines between powers of 2
+    var logarithm = ((doublings - 8) << 8) + (Int(times) << 8 >> doublings) - 256
+    return Float32(1024 + 20 + 82 * logarithm // 256) / 1024
+
+
 struct Candidates(Movable):
     """The nearest nodes seen so far.
 
@@ -130,6 +141,8 @@ struct Candidates(Movable):
     """Once so many of the nearest are expanded, the walk ends before a candidate that is `far` times as far as number `nearby`."""
     var nearby: Int
     var far: Float32
+    var bound: Int64
+    """New entries beyond it are left out: the walk ends before it expands them."""
     var failed: Bool
     """True once memory was refused. Set from the beginning, nothing may be done but to destroy it; set by `reset`, all goes on with
     fewer entries than were asked for, and whoever uses what it holds has to look here first."""
@@ -147,6 +160,7 @@ struct Candidates(Movable):
         self.settled = Int.MAX
         self.nearby = 0
         self.far = 0
+        self.bound = EMPTY_ENTRY
         self.failed = missing(self.entries)
 
     def __deinit__(deinit self):
@@ -165,7 +179,41 @@ struct Candidates(Movable):
         self.width = width
         self.cursor = 0
         self.late = 0
+        self.nearby = 0
         self.settled = Int.MAX
+        self.bound = EMPTY_ENTRY
+
+    @always_inline
+    def nearest_known(self) -> Bool:
+        """Tells whether there are `nearby` entries."""
+        return self.entries[unsafe_offset=self.nearby - 1] != EMPTY_ENTRY
+
+    @always_inline
+    def ends_at(self, farthest: Int32) -> Bool:
+        """Tells whether the walk ends before the entry at the cursor because it is farther than a key.
+        """
+        return self.cursor >= self.settled and self.key(self.cursor) > farthest
+
+    @always_inline
+    def leave_out_beyond(mut self, farthest: Int32):
+        """Lets no entry in any more that the walk would end before: those that are farther than a key and not among the first
+        `settled`. Buffers that stay small take entries in less time.
+        """
+        var bound = Int64(farthest) << 32 | 0xFFFFFFFF
+        self.bound = max(bound, self.entries[unsafe_offset=self.settled - 1])
+
+    @always_inline
+    def end_beyond(mut self, k: Int, far: Float32, expanded: Int):
+        """Lets the walk end once the next candidate is more than `far` times as far as the k nearest, and so many are expanded.
+
+        Preconditions:
+            No more than WIDE are held.
+        """
+        if max(k, SETTLED) > self.limit:  # the whole graph has no more nodes
+            return
+        self.far = far
+        self.nearby = max(k, SETTLED)
+        self.settled = min(max(self.nearby, expanded), self.limit)
 
     @always_inline
     def end_early(mut self, k: Int):
@@ -178,15 +226,11 @@ struct Candidates(Movable):
             7 to 25 % fewer distances at widths of 32 to 256 and k = 10; what is found is within 0.001 (docs/measurements/ablations.md).
         """
         var nearby = max(k, SETTLED)
-        if self.width < SETTLED_WIDTHS * nearby or self.limit > WIDE:
+        if self.width < SETTLED_WIDTHS * nearby or not nearby <= self.limit <= WIDE:
             return
-        var times = UInt32(256 * self.width // nearby)
-        var doublings = 31 - Int(count_leading_zeros(times))
-        # the logarithm in 256ths, by straight lines between powers of 2
-        var logarithm = ((doublings - 8) << 8) + (Int(times) << 8 >> doublings) - 256
-        self.far = Float32(1024 + 20 + 82 * logarithm // 256) / 1024
+        self.far = far_beyond(nearby, self.width)
         self.nearby = nearby
-        self.settled = max(nearby, self.width // 2)
+        self.settled = min(max(nearby, self.width // 2), self.limit)
 
     def _make_room(mut self, limit: Int) -> Int:
         """Makes room for so many entries; returns how many there is room for."""

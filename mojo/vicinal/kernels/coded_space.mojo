@@ -47,9 +47,9 @@ struct CodedSpace[metric_: Int, bits_: Int](Space):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is more than so many times that of another."""
-        return Self.Plain.is_beyond(query, rows, near, key, times)
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the distance of a key."""
+        return Self.Plain.farthest(query, rows, near, times)
 
     @staticmethod
     @always_inline

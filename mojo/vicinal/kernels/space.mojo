@@ -132,8 +132,8 @@ trait QueryDistance:
         ...
 
     @staticmethod
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is for certain more than so many times that of another; never of ip.
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the largest key that may stand for no more than so many times the distance of another; of ip the largest of all.
         """
         ...
 
@@ -268,12 +268,13 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is more than so many times that of another."""
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the distance of a key."""
         comptime if Self.metric == IP:
-            return False
+            return Int32.MAX
         else:
-            return Self.value(key) > Self.value(near) * times
+            # rounding must not rule out what is as near
+            return max(near, Self._key_of(Self.value(near) * times))
 
     @staticmethod
     @always_inline
@@ -340,3 +341,15 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
                 return Float32(1 - Float64(~(bitcast[DType.uint32, 1](key) ^ 0x80000000)))
             else:
                 return Float32(1 + Float64(key))
+
+    @staticmethod
+    @always_inline
+    def _key_of(value: Float32) -> Int32:
+        """Inverts `value`, but for rounding; not of ip."""
+        comptime if Self.metric == JACCARD:
+            return key_of_float(value)
+        comptime if Self.T.is_floating_point() or Self.needs_norms:
+            return key_of_float(value if Self.metric == L2 else value - 1)
+        else:
+            # the largest float below 2**32
+            return bitcast[DType.int32, 1](UInt32(min(value, Float32(4294967040))) ^ 0x80000000)

@@ -130,9 +130,9 @@ struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is more than so many times that of another."""
-        return MetricSpace[Self.metric, Self.stored].is_beyond(query, rows, near, key, times)
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the distance of a key."""
+        return MetricSpace[Self.metric, Self.stored].farthest(query, rows, near, times)
 
     @staticmethod
     @always_inline
@@ -227,14 +227,13 @@ struct Estimate[bits: Int](QueryDistance):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the estimated distance of one key is more than so many times that of another, and by more than an error of
-        the estimates.
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the estimated distance of a key, and an error of the estimates more.
         """
         var squared = at[PreparedEstimate](query.address)[].squared
         var margin = squared * (Float32(1) / 32 if Self.bits == 4 else Float32(1) / 512)
-        var most = (float_of_key(near) + squared) * times
-        return float_of_key(key) + squared > most + margin
+        var most = (float_of_key(near) + squared) * times + margin
+        return key_of_float(most - squared)
 
     @staticmethod
     @always_inline
@@ -300,10 +299,9 @@ struct BetweenCodes[bits: Int](SymmetricDistance):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the estimated distance of one key is more than so many times that of another.
-        """
-        return float_of_key(key) > float_of_key(near) * times
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the estimated distance of a key."""
+        return key_of_float(float_of_key(near) * times)
 
     @staticmethod
     @always_inline

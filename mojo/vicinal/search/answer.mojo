@@ -3,7 +3,7 @@ from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
-from vicinal.kernels.candidates import Candidates
+from vicinal.kernels.candidates import WIDE, Candidates
 from vicinal.kernels.space import IP, QueryDistance, Query, Rows
 from vicinal.kernels.stored_type import walks_by_pointer
 from vicinal.search.remeasure import ask_for_first, expanded_for, kept_for
@@ -37,6 +37,8 @@ struct QueryState(TrivialRegisterPassable):
     """For measuring stored rows."""
     var prepared: Query
     """For measuring what is walked on."""
+    var before: Int
+    """Distances that its scratch had measured before."""
 
 
 @fieldwise_init
@@ -131,16 +133,25 @@ struct Answer(Body):
         var prepared = query
         if way != ON_ROWS and not scratch.failed():
             prepared = self.stored.prepare(snapshot.codes[], query, self.index[].dim, scratch)
-        return QueryState(number, query, prepared)
+        return QueryState(number, query, prepared, scratch.distances)
 
     @no_inline
-    def end_early(self, way: Int, snapshot: Snapshot, mut scratch: Scratch):
-        """Lets a walk that begins end before its last candidate where distances tell that nothing nearer is to come.
+    def may_end_early(self, way: Int, snapshot: Snapshot) -> Bool:
+        """Tells whether distances say that nothing nearer is to come before a walk's last candidate.
         """
         # products have no zero to be near to; rows that are not seen would pass for the nearest; codes of the first
         # elements tell little about how far the others are
         var whole = way == ON_ROWS or snapshot.codes[].walked == self.index[].dim
-        if self.stored.metric != IP and whole and not snapshot.hides():
+        return self.stored.metric != IP and whole and not snapshot.hides()
+
+    @no_inline
+    def end_early(self, by_rule: Bool, mut scratch: Scratch):
+        """Lets a walk that begins end before its last candidate, by the rule that was asked for or by its width.
+        """
+        if by_rule:
+            var rule = self.request.rule
+            scratch.beam.end_beyond(self.request.k, rule.factor(), rule.expanded(self.request.ef))
+        else:
             scratch.beam.end_early(self.request.k)
 
     @no_inline
@@ -164,6 +175,10 @@ struct Answer(Body):
                 )
         if not found:
             self.scan_for(task.number, task.query, snapshot, scratch)
+        if self.request.work != 0:
+            at[Int64](self.request.work)[unsafe_offset=task.number] = Int64(
+                scratch.distances - task.before
+            )
 
     @no_inline
     def drop_invisible(
@@ -303,7 +318,7 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
 
     def no_state(self) -> QueryState:
         """Returns no task."""
-        return QueryState(0, Query(0, 1), Query(0, 1))
+        return QueryState(0, Query(0, 1), Query(0, 1), 0)
 
     @always_inline
     def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
@@ -322,16 +337,22 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
         var extra = answer.index[].states.extra_width()
+        var width = answer.width(not estimates(self.way)) + extra
+        var kept = answer.kept(not estimates(self.way)) + extra
+        var early = answer.may_end_early(self.way, self.snapshot)
+        var held = answer.request.rule.held
+        var by_rule = early and held > width and max(held, kept) <= WIDE
         var walk = start_beam_search[Self.S](
             self.snapshot.graph,
             self.rows,
             self.known,
             task.prepared,
             scratch,
-            answer.width(not estimates(self.way)) + extra,
-            answer.kept(not estimates(self.way)) + extra,
+            held if by_rule else width,
+            max(held, kept) if by_rule else kept,
         )
-        answer.end_early(self.way, self.snapshot, scratch[])
+        if early:
+            answer.end_early(by_rule, scratch[])
         return walk
 
     @always_inline

@@ -232,7 +232,8 @@ struct AnswerFiltered(Body):
         var graph = snapshot.graph
         var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
         if filter.plan != SCAN:
-            var end = walk_plain(graph, rows, known, prepared, own, filter, width, kept)
+            var whole = way == ON_ROWS or snapshot.codes[].walked == index.dim
+            var end = walk_plain(graph, rows, known, prepared, own, filter, k, width, kept, whole)
             var by = BY_BEAM
             if scratch.failed():
                 return

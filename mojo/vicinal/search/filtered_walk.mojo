@@ -6,7 +6,7 @@ neighbours the hop has found already (as in NaviX, arXiv:2506.23397).
 """
 from vicinal.graph.links import SLOTS_PER_LINE, Graph, prefetch_links
 from vicinal.kernels.any_distance import AnyDistance
-from vicinal.kernels.candidates import node_of
+from vicinal.kernels.candidates import SETTLED, SETTLED_WIDTHS, WIDE, far_beyond, node_of
 from vicinal.kernels.space import Query, Rows
 from vicinal.search.filter import BEAM, SPARSE_BELOW, TWO_HOP, UNUSUAL, Filter, allows, widened
 from vicinal.system.memory import Ptr
@@ -36,8 +36,10 @@ def walk_plain(
     query: Query,
     scratch: Ptr[Scratch],
     filter: Filter,
+    k: Int,
     width: Int,
     kept: Int,
+    may_end: Bool,
 ) -> Int:
     """Walks as if there were no filter and collects the `kept` nearest allowed rows measured, in `scratch.pruning_candidates`.
 
@@ -50,8 +52,11 @@ def walk_plain(
         query: The prepared query.
         scratch: Buffers of this worker.
         filter: The rows allowed.
+        k: Rows wanted.
         width: Allowed candidates to be kept while walking.
         kept: Rows collected.
+        may_end: Whether the walk may end early, by the distance of the k-th allowed row as `Candidates.end_early` does by that
+            of all; queries of codes of the first elements may not.
 
     Returns:
         COMPLETE, AGAINST or SPARSE.
@@ -73,7 +78,16 @@ def walk_plain(
     var hops = 0
     var met = 0
     var seen = 0
+    var nearby = max(k, SETTLED)
+    var ends = may_end and choose and width >= SETTLED_WIDTHS * nearby and nearby <= kept <= WIDE
+    var far = far_beyond(nearby, width) if ends else Float32(0)
     while walk.collect():
+        if ends and hops > PROBE_HOPS and beam.limit <= WIDE and found.size >= nearby:
+            var expanded = beam.cursor
+            if expanded >= beam.limit // 2 and beam.key(expanded) > AnyDistance.farthest(
+                query, walk.rows, found.key(nearby - 1), far
+            ):
+                break
         walk.measure()
         for i in range(walk.count):
             var entry = fresh[unsafe_offset=i]

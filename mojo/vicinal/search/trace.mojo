@@ -5,7 +5,7 @@ from vicinal.exact.request import SearchRequest
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
-from vicinal.kernels.candidates import entry_of, key_of, node_of
+from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of, key_of, node_of
 from vicinal.kernels.space import COSINE, IP, float_of_key
 from vicinal.quantization.code_table import Codes
 from vicinal.search.answer import Answer, PlainSearches
@@ -21,9 +21,9 @@ comptime SCAN = 0
 """All rows were measured."""
 comptime WALK = 1
 """The graph was walked."""
-comptime HEADER = 6
+comptime HEADER = 7
 """Words before the first note."""
-comptime NOTE = 2
+comptime NOTE = 3
 """Words of a note before its rows."""
 comptime ROW = 3
 """Words of a row: its entry as the beam orders it, its id, the bits of its distance."""
@@ -33,8 +33,9 @@ struct Log(Movable):
     """Words that were written down.
 
     First come SCAN or WALK, 1 if distances are estimates, how many candidates are expanded, how many are kept, the rows that
-    the search knew, and how many were measured again at the end. Then a note for every step: the level, the number of rows that were measured, the row
-    that was expanded, and those measured.
+    the search knew, how many were measured again at the end, and the bits of the factor of distance beyond which the walk may
+    end, 0 if it goes to its end. Then a note for every step: the level, the number of rows that were measured, the largest
+    entry that may become a candidate, the row that was expanded, and those measured.
     """
 
     var words: Ptr[Int64]
@@ -85,11 +86,13 @@ struct Log(Movable):
         self.put(Int64(kept))
         self.put(Int64(known))
         self.put(0)
+        self.put(0)
 
-    def note(mut self, level: Int, count: Int):
+    def note(mut self, level: Int, count: Int, bound: Int64 = EMPTY_ENTRY):
         """Begins the note of a step."""
         self.put(Int64(level))
         self.put(Int64(count))
+        self.put(bound)
 
 
 @fieldwise_init
@@ -185,8 +188,10 @@ struct Tracer(TrivialRegisterPassable):
             )
         var kept = scratch[].beam.limit
         log.begin(WALK, estimates(way), min(scratch[].beam.width, kept), kept, walk.nodes)
-        self.descend(walk, ordinals)
         ref beam = scratch[].beam
+        if beam.nearby != 0:
+            log.set(HEADER - 1, Int64(bitcast[DType.int32, 1](beam.far)))
+        self.descend(walk, ordinals)
         log.note(0, 1)
         # the step that begins on level 0 expands nothing yet: its one row stands for both
         for _ in range(2):
@@ -195,7 +200,7 @@ struct Tracer(TrivialRegisterPassable):
             beam.arrange()  # so that the row expanded is the one at the cursor
             if not walk.collect():
                 break
-            log.note(0, walk.count)
+            log.note(0, walk.count, beam.bound)
             self.put(beam.entries[unsafe_offset=beam.cursor], beam.node(beam.cursor))
             walk.measure_apart()
             for i in range(walk.count):
@@ -203,7 +208,7 @@ struct Tracer(TrivialRegisterPassable):
                 self.put(entry, node_of(entry))
         var before = scratch[].reranked
         walks.finish(task, scratch[])
-        log.set(HEADER - 1, Int64(scratch[].reranked - before))
+        log.set(HEADER - 2, Int64(scratch[].reranked - before))
         self.measure_all(scale)
 
     def descend(self, walk: BeamSearch[AnyDistance, True], ordinals: Int):

@@ -33,6 +33,14 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
     if old.notes.tunings != 0:
         if not new.notes.tuning.grow(old.notes.tunings * TUNING_WORDS * 8):
             return NO_MEMORY
+        if old.notes.stop_rules.address != 0:
+            if not new.notes.stop_rules.grow(old.notes.tunings * 8):
+                return NO_MEMORY
+            unsafe_memcpy(
+                dest=new.notes.stop_rules.ptr[UInt8](),
+                src=old.notes.stop_rules.ptr[UInt8](),
+                count=old.notes.tunings * 8,
+            )
         new.notes.tunings = old.notes.tunings
         copy_items(
             dest=new.notes.tuning.ptr[UInt8](),

@@ -213,14 +213,12 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
         var node = beam.next()
         if node < 0:
             return False
-        if beam.cursor >= beam.settled and Self.S.is_beyond(
-            self.query,
-            self.rows,
-            key_of(beam.entries[unsafe_offset=beam.nearby - 1]),
-            key_of(beam.entries[unsafe_offset=beam.cursor]),
-            beam.far,
-        ):
-            return False
+        if beam.nearby != 0 and beam.nearest_known():
+            var near = key_of(beam.entries[unsafe_offset=beam.nearby - 1])
+            var farthest = Self.S.farthest(self.query, self.rows, near, beam.far)
+            if beam.ends_at(farthest):
+                return False
+            beam.leave_out_beyond(farthest)
         self.expand(node)
         return True
 
@@ -304,7 +302,7 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
         # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
         for i in range(0, count, LANES):
             var better = fresh.unsafe_load[width=LANES](i).lt(
-                SIMD[DType.int64, LANES](beam.worst())
+                SIMD[DType.int64, LANES](min(beam.worst(), beam.bound))
             )
             var here = count - i
             var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < LANES else -1)

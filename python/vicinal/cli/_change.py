@@ -180,6 +180,7 @@ def tune(
         [
             f"ef_search {found.ef_search}: recall@{k} {measured.recall:.4f} "
             f"({measured.low:.4f} to {measured.high:.4f}), {measured.sample} queries"
+            + ("" if found.held is None else f"; ends at {found.far:.3f} times the k-th distance")
         ],
     )
 

@@ -111,6 +111,7 @@ def settings_of(index: State) -> dict[str, Any]:
         "ef_search": index._ef_search,
         "attributes": dict(_attributes.attributes(index)),
         "tuned": base64.b64encode(native.index_tuning(index._handle)).decode(),
+        "stop_rules": base64.b64encode(native.index_stop_rules(index._handle)).decode(),
     }
 
 
@@ -121,5 +122,7 @@ def apply_settings(index: State, settings: dict[str, Any]) -> None:
     )
     _attributes.set_attributes(index, settings["attributes"])
     table = np.frombuffer(base64.b64decode(settings["tuned"]), np.int64)
-    native.index_set_tuning(index._handle, table.reshape(-1, _TUNING_WORDS).copy())
+    # journals of older versions have none
+    rules = np.frombuffer(base64.b64decode(settings.get("stop_rules", "")), np.int64)
+    native.index_set_tuning(index._handle, table.reshape(-1, _TUNING_WORDS).copy(), rules.copy())
     index._tuned_widths = {}

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import vicinal
 from vicinal import _validate
+from vicinal._stop_rule import with_rule
 from vicinal._tuning import _Sample, draw, interval
 from vicinal.errors import CorruptError
 from vicinal.report._machine import machine
@@ -248,7 +249,7 @@ def _drift(
     told = []
     for tuning in index.tuned:
         drawn = _Sample(index, queries, tuning.k, sample, threads, harder=True)
-        shares = drawn._shares(tuning.ef_search)
+        shares = drawn._shares(with_rule(tuning.ef_search, tuning._rule()))
         low, high = interval(shares, tuning.k)
         told.append(
             {

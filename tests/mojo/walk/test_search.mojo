@@ -29,12 +29,13 @@ def reference_walk(
     start: Int,
     width: Int,
     nearby: Int = 0,
-    far: Float64 = 0,
+    far: Float32 = 0,
+    least: Int = 0,
 ) -> GrowableArray:
     """Walks one level as Malkov and Yashunin's algorithm 2 has it: expands the nearest candidate, keeps the `width` nearest.
 
-    Where `nearby` is given it ends before a candidate more than `far` times as far as number `nearby`, once half of the width is
-    expanded.
+    Where `nearby` is given it ends before a candidate more than `far` times as far as number `nearby`, once `least` are
+    expanded, and keeps none that is farther and not among the first `least`.
     """
     var seen = List[Bool](length=bound, fill=False)
     var keys: List[Int] = [key_of(sample, query, level, start)]
@@ -43,15 +44,20 @@ def reference_walk(
     seen[start] = True
     var hops = 0
     var distances = 1
+    var settled = max(nearby, least)
     while True:
+        var limit = Float32.MAX
+        var last = (Int.MAX, 0)
         var nearest = 0
         while nearest < len(nodes) and not open[nearest]:
             nearest += 1
         if nearest == len(nodes):
             return GrowableArray(keys^, nodes^, hops, distances)
-        if nearby > 0 and nearest >= max(nearby, width // 2):
-            var limit = far * Float64(Stored.value(Int32(keys[nearby - 1])))
-            if Float64(Stored.value(Int32(keys[nearest]))) > limit:
+        if nearby > 0 and len(nodes) >= nearby:
+            limit = far * Stored.value(Int32(keys[nearby - 1]))
+            if len(nodes) >= settled:
+                last = (keys[settled - 1], nodes[settled - 1])
+            if nearest >= settled and Stored.value(Int32(keys[nearest])) > limit:
                 return GrowableArray(keys^, nodes^, hops, distances)
         open[nearest] = False
         hops += 1
@@ -61,6 +67,8 @@ def reference_walk(
             seen[link] = True
             distances += 1
             var key = key_of(sample, query, level, link)
+            if Stored.value(Int32(key)) > limit and (key, link) > last:
+                continue
             var place = len(nodes)
             while place > 0 and (key, link) < (keys[place - 1], nodes[place - 1]):
                 place -= 1
@@ -322,12 +330,51 @@ def test_a_walk_that_ends_early_agrees_with_the_reference() raises:
                     start,
                     width,
                     nearby if width >= 3 * nearby else 0,
-                    Float64(scratch.beam.far),
+                    scratch.beam.far,
+                    width // 2,
                 )
                 saved += whole.distances - wanted.distances
                 wanted.hops += hops
                 wanted.distances += distances
                 compare(sample, wanted)
+    assert_true(saved > 0)
+    _ = sample^
+    release(values)
+
+
+def test_a_walk_that_ends_by_distance_agrees_with_the_reference() raises:
+    """It ends before a candidate so many times as far as the k nearest, once as many as asked for are expanded.
+    """
+    seed(15)
+    var values = allocate[Int8](DIM)
+    var sample = made(6)
+    var graph = Pointer(to=sample.graph).unsafe_origin_cast[MutUntrackedOrigin]()
+    var saved = 0
+    for held in [12, 40, 150]:
+        for k in [1, 10]:
+            for far in [Float32(1), Float32(1.1), Float32(1.5)]:
+                for least in [0, 20]:
+                    var query = ask(sample, values, -1)
+                    ref scratch = sample.scratches[][]
+                    scratch.hops = 0
+                    scratch.distances = 0
+                    var walk = start_beam_search[Stored](
+                        graph, sample.rows(), ROWS, query, sample.scratches[], held
+                    )
+                    scratch.beam.end_beyond(k, far, least)
+                    while walk.collect():
+                        walk.measure()
+                    var hops = 0
+                    var distances = 0
+                    var start = greedy(sample, query, distances, hops)
+                    var whole = reference_walk(sample, query, 0, ROWS, start, held)
+                    var wanted = reference_walk(
+                        sample, query, 0, ROWS, start, held, max(k, 8), far, least
+                    )
+                    saved += whole.distances - wanted.distances
+                    wanted.hops += hops
+                    wanted.distances += distances
+                    compare(sample, wanted)
     assert_true(saved > 0)
     _ = sample^
     release(values)
