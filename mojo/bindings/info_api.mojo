@@ -389,7 +389,7 @@ def index_set_tuning(args: Args, count: Int) raises Fail -> Obj:
             dest=column.ptr[UInt8](), src=at[UInt8](rows.address()), count=n * TUNING_WORDS * 8
         )
     if m != 0:
-        unsafe_memcpy(dest=beside.ptr[UInt8](), src=at[UInt8](rules.address()), count=m * 8)
+        copy_items(dest=beside.ptr[UInt8](), src=at[UInt8](rules.address()), count=m * 8)
     index[].notes.tunings = n
     index[].notes.tuning = column^
     index[].notes.stop_rules = beside^

@@ -180,9 +180,9 @@ struct ByPointer[metric: Int](SymmetricDistance):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is more than so many times that of another."""
-        return AnyDistance.is_beyond(query, rows, near, key, times)
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the distance of a key."""
+        return AnyDistance.farthest(query, rows, near, times)
 
     @staticmethod
     def query_bytes(rows: Rows) -> Int:

@@ -36,7 +36,7 @@ def compact[V: Watch](old: Index, mut new: Index, threads: Int, mut watch: V) ->
         if old.notes.stop_rules.address != 0:
             if not new.notes.stop_rules.grow(old.notes.tunings * 8):
                 return NO_MEMORY
-            unsafe_memcpy(
+            copy_items(
                 dest=new.notes.stop_rules.ptr[UInt8](),
                 src=old.notes.stop_rules.ptr[UInt8](),
                 count=old.notes.tunings * 8,
