@@ -10,10 +10,13 @@ in a control group whose limit is a share of the file, with nothing of the file 
     walk     resident="walk": links, codes and ids kept, rows asked for before they are measured
     memory   no limit, resident="all"
 
+"walk-advise" and "walk-uring" are "walk" with VICINAL_IO set: through the cache, or past it.
+
 The bound that "walk" is held against is the median of "memory" plus that of a burst: as many
 requests as "walk" makes a query, asked for at once and all awaited, at random places of the rows,
 measured in the same process after its queries. All cores: all queries in one call, and beside it
-what the disk gives to as many threads with one random read at a time each (`iops`).
+what the disk gives to as many threads with one random read at a time each (`iops`). `--warm` asks
+so many other queries before, in the same way: the cache holds by then what it will.
 """
 
 from __future__ import annotations
@@ -41,7 +44,6 @@ from memory_limit import evict, memory_limit
 
 K, EF = 10, 64
 READERS = 64  # threads that read for `iops`
-WAYS = ("map", "none", "walk", "memory")
 
 
 def read_bytes() -> int:
@@ -50,10 +52,17 @@ def read_bytes() -> int:
     return int(text.split("\nread_bytes:")[1].split()[0])
 
 
-def child(way: str, index_file: str, queries_file: str, procs: str, count: int) -> dict[str, Any]:
+def child(
+    way: str, index_file: str, queries_file: str, procs: str, count: int, warm: int
+) -> dict[str, Any]:
     """Open a file in one way and measure; run in a process of its own."""
-    queries = np.load(queries_file)[:count]
+    queries = np.load(queries_file)[: count + 2 * warm]
+    queries, before_batch, batch = np.split(queries, [count, count + warm])
+    if not warm:
+        batch = queries
     evict(index_file)
+    way, _, io = way.partition("-")
+    os.environ["VICINAL_IO"] = io
     if way == "map":  # where all fits, nothing is advised: the limit comes afterwards
         index = vicinal.open(index_file)
     if procs:
@@ -63,6 +72,8 @@ def child(way: str, index_file: str, queries_file: str, procs: str, count: int) 
         index = vicinal.open(index_file, resident="all" if way == "memory" else way)
     opened = time.perf_counter() - start
     index.search(queries[0], K, ef_search=EF)
+    index.search(before_batch, K, ef_search=EF)
+    asked = index.stats()["reads"]
     before, faults = read_bytes(), resource.getrusage(resource.RUSAGE_SELF)
     times, ids = [], []
     for query in queries:
@@ -82,8 +93,9 @@ def child(way: str, index_file: str, queries_file: str, procs: str, count: int) 
         / count,
         "read_bytes_a_query": (read_bytes() - before) / count,
         "major_faults_a_query": (after.ru_majflt - faults.ru_majflt) / count,
-        "requests_a_query": reads["requests"] / (count + 1),
-        "asked_bytes_a_query": reads["bytes"] / (count + 1),
+        "by": reads["by"],
+        "requests_a_query": (reads["requests"] - asked["requests"]) / count,
+        "asked_bytes_a_query": (reads["bytes"] - asked["bytes"]) / count,
         "resident": usage["resident"],
         "locked": usage["locked"],
         "ids": np.array(ids).tolist(),
@@ -92,12 +104,19 @@ def child(way: str, index_file: str, queries_file: str, procs: str, count: int) 
         size = max(1, round(result["requests_a_query"]))
         result["burst"] = burst(index_file, size, count)
     if way in ("walk", "memory"):
-        evict(index_file)
+        if not warm:
+            evict(index_file)
         if way == "memory":
             index.warmup()
+        index.search(before_batch, K, ef_search=EF)
+        used = resource.getrusage(resource.RUSAGE_SELF)
         start = time.perf_counter()
-        index.search(queries, K, ef_search=EF)
-        result["batch_qps"] = count / (time.perf_counter() - start)
+        index.search(batch, K, ef_search=EF)
+        result["batch_qps"] = len(batch) / (time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        result["batch_cpu_us"] = (
+            1e6 * (after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime) / len(batch)
+        )
     if way == "walk":
         result["iops"] = iops(index_file)
     return result
@@ -155,27 +174,32 @@ def iops(path: str, seconds: float = 2.0) -> float:
     return sum(done) / seconds
 
 
-def run(way: str, index_file: Path, queries_file: Path, limit: int, count: int) -> dict[str, Any]:
+def run(
+    way: str, index_file: Path, queries_file: Path, limit: int, count: int, warm: int
+) -> dict[str, Any]:
     """Measure one way in a process of its own."""
     command = [sys.executable, __file__, "--child", way, str(index_file), str(queries_file)]
     evict(index_file)
     if way == "memory":
-        return json.loads(subprocess.check_output([*command, "", str(count)], text=True))
+        counts = ["", str(count), str(warm)]
+        return json.loads(subprocess.check_output([*command, *counts], text=True))
     with memory_limit(limit) as group:
-        text = subprocess.check_output([*command, str(group.procs), str(count)], text=True)
+        counts = [str(group.procs), str(count), str(warm)]
+        text = subprocess.check_output([*command, *counts], text=True)
         return {**json.loads(text), "peak": group.peak(), "killed": group.killed()}
 
 
 def main() -> None:
     """Measure all ways."""
     if sys.argv[1:2] == ["--child"]:
-        way, index_file, queries_file, procs, count = sys.argv[2:]
-        print(json.dumps(child(way, index_file, queries_file, procs, int(count))))
+        way, index_file, queries_file, procs, count, warm = sys.argv[2:]
+        print(json.dumps(child(way, index_file, queries_file, procs, int(count), int(warm))))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--warm", type=int, default=0, help="queries before, and of the batch")
     parser.add_argument("--share", type=float, default=0.25, help="limit, as a share of the file")
     parser.add_argument("--ways", nargs="+", default=["memory", "walk", "none", "map"])
     parser.add_argument("--folder", type=Path, help="keeps the index here for the next time")
@@ -187,12 +211,12 @@ def main() -> None:
         queries_file = folder / f"{options.rows}x{options.dim}.npy"
         if not index_file.exists():
             mixture.DIM = options.dim
-            rows, queries = mixture.draw(options.rows, options.queries, 0)
+            rows, queries = mixture.draw(options.rows, options.queries + 2 * options.warm, 0)
             np.save(queries_file, queries)
             index = vicinal.Index(options.dim)
             index.add(rows)
             index.save(index_file)
-            truth = vicinal.exact_search(rows, queries, K).ids
+            truth = vicinal.exact_search(rows, queries[: options.queries], K).ids
             np.save(folder / f"{options.rows}x{options.dim}-truth.npy", truth)
             del rows, index
         truth = np.load(folder / f"{options.rows}x{options.dim}-truth.npy")
@@ -213,7 +237,8 @@ def main() -> None:
         }
         for way in options.ways:
             count = min(options.queries, 20) if way == "map" else options.queries
-            found = run(way, index_file, queries_file, limit, count)
+            warm = 0 if way == "map" else options.warm
+            found = run(way, index_file, queries_file, limit, count, warm)
             ids = np.array(found.pop("ids"))
             hits = [len(set(a) & set(b)) for a, b in zip(ids, truth, strict=False)]
             result["ways"][way] = {"queries": count, "recall": float(np.mean(hits)) / K, **found}
@@ -223,14 +248,15 @@ def main() -> None:
                 result["ways"][way]["same_ids"] = bool((ids == reference[: len(ids)]).all())
             print(way, json.dumps(result["ways"][way]), flush=True)
         ways = result["ways"]
-        if {"walk", "memory"} <= set(ways):
-            bound = ways["memory"]["p50_us"] + ways["walk"]["burst"]["p50_us"]
-            result["bound_us"] = bound
-            result["p50_by_bound"] = ways["walk"]["p50_us"] / bound
-            result["p99_by_bound"] = ways["walk"]["p99_us"] / bound
-            most = ways["walk"]["iops"] / ways["walk"]["requests_a_query"]
-            result["qps_by_disk"] = ways["walk"]["batch_qps"] / most
-            print(*(f"{name} {value:.3g}" for name, value in result.items() if "_b" in name))
+        for way in [way for way in ways if way.startswith("walk") and "memory" in ways]:
+            bound = ways["memory"]["p50_us"] + ways[way]["burst"]["p50_us"]
+            ways[way]["bound_us"] = bound
+            ways[way]["p50_by_bound"] = ways[way]["p50_us"] / bound
+            ways[way]["p99_by_bound"] = ways[way]["p99_us"] / bound
+            most = ways[way]["iops"] / ways[way]["requests_a_query"]
+            ways[way]["qps_by_disk"] = ways[way]["batch_qps"] / most
+            told = {name: value for name, value in ways[way].items() if "_by_" in name}
+            print(way, *(f"{name} {value:.3g}" for name, value in told.items()))
     if options.out:
         with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")

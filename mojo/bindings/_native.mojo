@@ -36,7 +36,7 @@ from bindings.info_api import (
 )
 from bindings.parts_api import index_give_back, index_join, index_links
 from bindings.python_api import Methods, Obj
-from bindings.residence_api import index_keep, index_residence
+from bindings.residence_api import index_keep, index_read_by, index_residence, rings_work_here
 from bindings.search_api import (
     index_range,
     index_search,
@@ -126,6 +126,8 @@ def PyInit__native() abi("C") -> Obj:
         "index_open", "index_open(path, copy, verify, status) -> handle or None"
     )
     methods.add[index_keep]("index_keep", "index_keep(handle, level, opening, threads) -> None")
+    methods.add[index_read_by]("index_read_by", "index_read_by(handle, how, descriptor) -> None")
+    methods.add[rings_work_here]("rings_work", "rings_work() -> int")
     methods.add[index_residence]("index_residence", "index_residence(handle, which) -> int")
     methods.add[index_compare_counts](
         "index_compare_counts", "index_compare_counts(handle, status) -> None"

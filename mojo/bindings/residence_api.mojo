@@ -8,9 +8,12 @@ from vicinal.index.residence import (
     file_bytes,
     file_in_memory,
     keep_in_memory,
+    read_rows_by,
     walk_bytes,
 )
 from vicinal.system.outcome import NO_MEMORY, STOPPED
+from vicinal.system.uring import rings_work
+from vicinal.walk.arrivals import FAULT, RING
 
 
 def index_keep(args: Args, count: Int) raises Fail -> Obj:
@@ -35,7 +38,7 @@ def index_keep(args: Args, count: Int) raises Fail -> Obj:
 
 def index_residence(args: Args, count: Int) raises Fail -> Obj:
     """Implements index_residence(handle, which) -> int: of the file all bytes (0), those that walks need (1), those in memory now (2),
-    locked (3) and copied (4) ones, and whether rows are asked for before they are measured (5).
+    locked (3) and copied (4) ones, whether rows are asked for before they are measured (5), and how (6).
     """
     need(count, 2)
     ref index = handle_of(args[unsafe_offset=0])[]
@@ -55,6 +58,28 @@ def index_residence(args: Args, count: Int) raises Fail -> Obj:
         value = index.copied
     elif which == 5:
         value = Int(index.vectors.on_disk)
+    elif which == 6:
+        value = index.vectors.row_file.how
     else:
         raise fail("ValueError", "no such number: %zd", which)
     return from_int(value)
+
+
+def index_read_by(args: Args, count: Int) raises Fail -> Obj:
+    """Implements index_read_by(handle, how, descriptor) -> None: how rows on disk are read, see `read_rows_by`.
+    """
+    need(count, 3)
+    ref index = handle_of(args[unsafe_offset=0])[]
+    var how = as_int(args[unsafe_offset=1])
+    var file = as_int(args[unsafe_offset=2])
+    if how < FAULT or how > RING or (file >= 0) != (how == RING):
+        raise fail("ValueError", "no such way to read: %zd", how)
+    read_rows_by(index, how, file)
+    return none()
+
+
+def rings_work_here(args: Args, count: Int) raises Fail -> Obj:
+    """Implements rings_work() -> int: 1 if the system lets this process have an io_uring, else 0.
+    """
+    need(count, 0)
+    return from_int(Int(rings_work()))

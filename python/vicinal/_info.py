@@ -21,7 +21,7 @@ READS = range(45, 47)
 SCRATCH_BYTES, CHANGES, WALK_DIM = 47, 48, 49
 
 # Those of native.index_residence
-FILE_BYTES, WALK_BYTES, IN_MEMORY, LOCKED, COPIED, ROWS_ON_DISK = range(6)
+FILE_BYTES, WALK_BYTES, IN_MEMORY, LOCKED, COPIED, ROWS_ON_DISK, READ_BY = range(7)
 
 # What `stats`, `build_stats` and `search_stats` call the numbers of these ranges.
 FILTERED_NAMES = ("scan", "beam", "two_hop", "scan_after_walk")

@@ -71,7 +71,7 @@ def open_index(
     )
     index._origin = found
     if mode == "r":
-        index._resident = _residence.keep(index._handle, resident)
+        index._resident = _residence.keep(index._handle, resident, found)
     return index
 
 

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vicinal import _control_groups, _info
+from vicinal import _control_groups, _info, _reads
 from vicinal._cpu import native
 from vicinal._threads import default_threads
 
-__all__ = ["ALWAYS_FITS", "LEVELS", "check", "free_memory", "keep", "read_for", "warm_up"]
+if TYPE_CHECKING:
+    from vicinal._identity import Found
+
+__all__ = [
+    "ALWAYS_FITS",
+    "LEVELS",
+    "check",
+    "free_memory",
+    "keep",
+    "needs",
+    "read_by",
+    "read_for",
+    "warm_up",
+]
 
 LEVELS = ("none", "walk", "all")  # as the native index numbers them
 ALWAYS_FITS = 16 << 20  # files of no more bytes are left alone without asking what is free
@@ -35,7 +49,7 @@ def check(resident: object, mode: str) -> str:
     return resident
 
 
-def keep(handle: Any, resident: str) -> str:
+def keep(handle: Any, resident: str, found: Found | None = None) -> str:
     """Bring parts of the file of a new native index into memory, and return what stays there.
 
     Parameters
@@ -44,6 +58,8 @@ def keep(handle: Any, resident: str) -> str:
         The native index, just opened with mode="r".
     resident : str
         As `check` returned it.
+    found : tuple, optional
+        Path of the file and what the system said of it when it was opened.
 
     Returns
     -------
@@ -55,7 +71,7 @@ def keep(handle: Any, resident: str) -> str:
         If what was asked for does not fit the memory that is free.
     """
     size = native.index_residence(handle, _info.FILE_BYTES)
-    if resident == "auto" and size <= ALWAYS_FITS:
+    if resident == "auto" and (size <= ALWAYS_FITS or _surely_fits(2 * size)):
         return "all"
     free = free_memory()
     walk = native.index_residence(handle, _info.WALK_BYTES)
@@ -75,6 +91,8 @@ def keep(handle: Any, resident: str) -> str:
             + (f"; 'walk' would take {walk}" if resident == "all" and walk < need else "")
         )
     native.index_keep(handle, LEVELS.index(chosen), True, default_threads())
+    if chosen != "all":
+        _reads.choose(handle, found, size - walk, free - walk)
     if chosen != "none" and walk != 0:  # without rows there is nothing but the header
         _tell_what_was_refused(handle, chosen, size if chosen == "all" else walk)
     return chosen
@@ -89,18 +107,39 @@ def warm_up(handle: Any) -> None:
 def read_for(handle: Any) -> str:
     """Say what searches read from disk for.
 
-    "nothing"; "re-ranking"; "every hop" where the vectors themselves are walked on; "fractions"
-    where that is so for queries that are not whole numbers from 0 to 255 only.
+    "nothing"; "re-ranking"; "every hop" where the vectors themselves are walked on.
     """
     if not native.index_residence(handle, _info.ROWS_ON_DISK):
         return "nothing"
+    return _would_read_for(handle)
+
+
+def needs(handle: Any) -> dict[str, Any]:
+    """Say what an opened file takes in memory by each way, and what "walk" would still read for."""
+    walk = native.index_residence(handle, _info.WALK_BYTES)
+    return {
+        "all": native.index_residence(handle, _info.FILE_BYTES),
+        "walk": walk,
+        "walk_bytes_a_row": round(walk / max(1, _info.number(handle, _info.COUNT)), 1),
+        "walk_reads_for": _would_read_for(handle),
+    }
+
+
+def _would_read_for(handle: Any) -> str:
     codes = _info.number(handle, _info.CODES)
     if codes != 1:
         return "re-ranking" if codes else "every hop"
-    if _info.number(handle, _info.DTYPE) < 3:  # floats
-        return "fractions"
+    if _info.number(handle, _info.DTYPE) < 3:  # floats, of which the codes tell all
+        return "nothing"
     # from a cache line on the vectors are their own codes
     return "every hop" if _info.number(handle, _info.DIM) >= 64 else "nothing"
+
+
+def read_by(handle: Any) -> str | None:
+    """Say how vectors on disk are read when they are measured again, see `_reads`; None without."""
+    if read_for(handle) == "nothing":
+        return None
+    return _reads.way_of(handle)
 
 
 def free_memory() -> int:
@@ -111,6 +150,27 @@ def free_memory() -> int:
     """
     groups = _control_groups.folders("memory")
     return min(_of_machine(), *(_left(folder, kind) for folder, kind in groups))
+
+
+def _surely_fits(size: int) -> bool:
+    """Tell whether so many bytes are unused and no group limits memory; False if it takes a look.
+
+    Of the groups that is believed for a moment: to look takes longer than to open a file.
+    """
+    global _unlimited_until, _unlimited_process
+    if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"):
+        return False
+    now, process = time.monotonic(), os.getpid()
+    if now > _unlimited_until or process != _unlimited_process:
+        groups = _control_groups.folders("memory")
+        if any(_left(folder, kind) < _UNLIMITED for folder, kind in groups):
+            return False
+        _unlimited_until, _unlimited_process = now + _MOMENT, process
+    return True
+
+
+_MOMENT = 0.2  # seconds
+_unlimited_until, _unlimited_process = 0.0, 0
 
 
 def _of_machine() -> int:

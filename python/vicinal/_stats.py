@@ -103,6 +103,7 @@ def stats(index: Index) -> dict[str, Any]:
         "resident": index._resident,
         "reads": {
             "for": _residence.read_for(index._handle),
+            "by": _residence.read_by(index._handle),
             **_info.named(index._handle, _info.READS, _info.READ_NAMES),
         },
         "filtered": _info.named(index._handle, _info.FILTERED, _info.FILTERED_NAMES),

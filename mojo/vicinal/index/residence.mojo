@@ -1,4 +1,6 @@
 """Which parts of an opened file stay in memory, and which are read from disk when they are needed."""
+from std.ffi import c_int
+
 from vicinal.file.format import Section, name_of
 from vicinal.index.header import IndexFile
 from vicinal.index.vector_index import Index
@@ -14,6 +16,7 @@ from vicinal.system.pages import (
     unlock,
 )
 from vicinal.system.parallel import Body, Team, Watch
+from vicinal.walk.arrivals import RowFile
 
 comptime NONE = 0
 """Nothing is read before it is needed, and nothing along with it."""
@@ -102,6 +105,25 @@ def keep_in_memory[
             _ = advise(section.address, section.bytes(), UNWANTED)
     index.locked = 0
     return DONE
+
+
+def read_rows_by(mut index: Index, how: Int, file: Int):
+    """Says how rows on disk are read when candidates are measured again.
+
+    Args:
+        index: An index that was just opened; nobody searches yet.
+        how: FAULT, ADVISE or RING.
+        file: For RING a descriptor of the file that the index maps, open for reads past the cache; the index closes it.
+    """
+    var base = 0
+    var offset = 0
+    if index.file != 0:
+        ref mapped = at[IndexFile](index.file)[]
+        var vectors = mapped.find(name_of("vectors"))
+        if vectors >= 0:
+            base = mapped.sections[unsafe_offset=vectors].address
+            offset = base - mapped.address
+    index.vectors.row_file = RowFile(how, c_int(file), base, offset, file_bytes(index))
 
 
 def file_in_memory(index: Index) -> Int:

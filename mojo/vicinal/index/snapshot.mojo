@@ -5,6 +5,7 @@ from vicinal.quantization.code_table import Codes
 from vicinal.rows.visibility import Visibility
 from vicinal.system.memory import Ptr
 from vicinal.system.point import EXPLORED
+from vicinal.walk.arrivals import RowFile
 
 comptime WIDE = 0 if EXPLORED else 8
 """A search of 1/8 of all rows scans them; not where schedules are explored, on fewer rows than that."""
@@ -33,6 +34,8 @@ struct Snapshot(TrivialRegisterPassable):
     """Where the rows are."""
     var rows_on_disk: Bool
     """Whether they may have to be read from a file first."""
+    var row_file: RowFile
+    """How they are read then."""
     var exact_below: Int
     """From so many rows on walks are made."""
 

@@ -222,6 +222,7 @@ struct Index(Movable):
                     coded,
                     rows,
                     self.vectors.on_disk,
+                    self.vectors.row_file,
                     self.exact_below,
                 )
 

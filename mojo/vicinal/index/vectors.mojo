@@ -1,8 +1,10 @@
 """The stored rows of an index: where they are, and whose memory that is."""
+from vicinal.file.posix import close_file
 from vicinal.kernels.space import Rows
 from vicinal.kernels.stored_type import row_stride
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Column
+from vicinal.walk.arrivals import RowFile
 
 comptime OWN = 0
 """The rows are in memory of the index, or in its file."""
@@ -25,6 +27,8 @@ struct Vectors(Movable):
     """The epoch in which searches may have read rows of somebody else's that were copied since."""
     var on_disk: Bool
     """Whether rows may have to be read from the file: who measures some asks for them first. See `index/residence.mojo`."""
+    var row_file: RowFile
+    """How they are read then; a file that is open for that is closed with this."""
 
     def __init__(out self):
         """Makes a column of none."""
@@ -33,6 +37,11 @@ struct Vectors(Movable):
         self.borrowed = OWN
         self.lent_until = 0
         self.on_disk = False
+        self.row_file = RowFile.none()
+
+    def __deinit__(deinit self):
+        if self.row_file.file >= 0:
+            _ = close_file(self.row_file.file)
 
     @always_inline
     def rows(self, dim: Int, dtype: Int) -> Rows:

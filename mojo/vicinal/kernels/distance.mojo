@@ -117,9 +117,20 @@ def jaccard_distance(a: Ptr[UInt8], b: Ptr[UInt8], bytes: Int) -> Float32:
 
 @always_inline
 def sum_floats[
-    Rule: Metric, A: DType, B: DType
+    Rule: Metric, A: DType, B: DType, padded: Bool = False
 ](a: Ptr[Scalar[A]], b: Ptr[Scalar[B]], dim: Int) -> Float32:
-    """Sums the metric's steps over two rows of float types.
+    """Sums the metric's steps over two rows of float types, or of bytes that stand for such.
+
+    Parameters:
+        Rule: The metric's step.
+        A: Type of the first row.
+        B: Type of the second.
+        padded: Whether zeros lie behind the second row, up to a whole vector.
+
+    Args:
+        a: The first row.
+        b: The second.
+        dim: Their elements.
 
     Safety:
         Both rows must have `dim` elements.
@@ -141,10 +152,13 @@ def sum_floats[
         )
         i += W
     if i < dim:
+        var rest: SIMD[B, W]
+        comptime if padded:
+            rest = b.unsafe_load[width=W](i)
+        else:
+            rest = load_head[B, W](b.unsafe_offset(i), dim - i)
         acc[1] = Rule.step_float(
-            acc[1],
-            to_float(load_head[A, W](a.unsafe_offset(i), dim - i)),
-            to_float(load_head[B, W](b.unsafe_offset(i), dim - i)),
+            acc[1], to_float(load_head[A, W](a.unsafe_offset(i), dim - i)), to_float(rest)
         )
     return ((acc[0] + acc[1]) + (acc[2] + acc[3])).reduce_add()
 

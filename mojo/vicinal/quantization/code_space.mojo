@@ -11,6 +11,8 @@ byte; the estimator is that of RaBitQ (SIGMOD 2024, arXiv:2405.12497) and its ex
 from std.memory import bitcast
 from std.sys import size_of
 
+from vicinal.kernels.distance import sum_floats
+from vicinal.kernels.metric import Product, SquaredDifference
 from vicinal.kernels.products import LIKE_SIGNS, W, Sums, add_lanes, small_dot
 from vicinal.kernels.space import (
     L2,
@@ -48,6 +50,57 @@ struct ExactConstants(TrivialRegisterPassable):
     """Makes up for the partner's shift by 128: l2 |x|**2 -+ 256 sum(x), ip +-128 sum(x), upper sign for unsigned rows."""
     var squared: Int32
     """Squared norm."""
+
+
+@fieldwise_init
+struct PreparedFloats(TrivialRegisterPassable):
+    """Header of a query of any floats for exact 8-bit codes; its elements follow a cache line later.
+    """
+
+    var dim: Int
+    """Elements: codes have more, which are padding."""
+
+
+struct FloatsOnCodes[metric: Int](QueryDistance):
+    """Float queries against rows that are whole numbers from 0 to 255, of which their codes tell all: the sums of `space.MetricSpace`
+    in the same order, so that keys are the same to the last bit.
+    """
+
+    comptime batched = False
+    comptime constant_bytes = 0
+
+    @staticmethod
+    @always_inline
+    def key(query: Query, rows: Rows, row: Int) -> Int32:
+        """Measures a prepared query against a row."""
+        var dim = at[PreparedFloats](query.address)[].dim
+        var asked = at[Float32](query.address + CODE_LINE)
+        var code = rows.row[DType.uint8](row)
+        comptime if Self.metric == L2:
+            return key_of_float(
+                sum_floats[SquaredDifference, DType.float32, DType.uint8, True](asked, code, dim)
+            )
+        else:
+            return key_of_float(
+                0 - sum_floats[Product, DType.float32, DType.uint8, True](asked, code, dim)
+            )
+
+    @staticmethod
+    @always_inline
+    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
+        """Measures a prepared query against four rows."""
+        return SIMD[DType.int32, 4](
+            Self.key(query, rows, a),
+            Self.key(query, rows, b),
+            Self.key(query, rows, c),
+            Self.key(query, rows, d),
+        )
+
+    @staticmethod
+    @always_inline
+    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
+        """Tells whether the distance of one key is more than so many times that of another."""
+        return MetricSpace[Self.metric, DType.float32].is_beyond(query, rows, near, key, times)
 
 
 struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):

@@ -8,6 +8,7 @@ from vicinal.kernels.space import IP, QueryDistance, Query, Rows
 from vicinal.kernels.stored_type import walks_by_pointer
 from vicinal.search.remeasure import ask_for_first, expanded_for, kept_for
 from vicinal.search.stored_space import (
+    ON_CODES_BY_FLOATS,
     ON_ROWS,
     StoredSpace,
     WalkTask,
@@ -19,6 +20,7 @@ from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, at
 from vicinal.system.parallel import Body
 from vicinal.system.point import point, touches
+from vicinal.walk.arrivals import Arrivals
 from vicinal.walk.beam_search import BeamSearch, start_beam_search
 from vicinal.walk.interleaved import CACHED, InterleavedSearches, run_interleaved
 from vicinal.walk.scratch import Scratch
@@ -67,7 +69,9 @@ struct Answer(Body):
         scratch.queries += end - begin
         if snapshot.rows_on_disk:
             for lane in range(self.lanes):
-                scratches[unsafe_offset=lane][].disk = snapshot.rows.base
+                scratches[unsafe_offset=lane][].reads_from(
+                    snapshot.rows, True, snapshot.row_file, scratches[]
+                )
         if snapshot.exact(max(self.request.k, self.request.ef)):
             for i in range(begin, end):
                 var query = self.query(i, scratch)
@@ -89,7 +93,9 @@ struct Answer(Body):
                 last,
                 scratches,
             )
-            if way == ON_ROWS and walks_by_pointer(self.stored.dtype):
+            if way == ON_CODES_BY_FLOATS or (
+                way == ON_ROWS and walks_by_pointer(self.stored.dtype)
+            ):
                 walks.run_by_pointer()
             else:
                 on_way[any=False](way, self.stored.metric, self.stored.dtype, walks)
@@ -130,9 +136,9 @@ struct Answer(Body):
     ) -> QueryState:
         """Prepares a query for its walk; worth nothing if the scratch has failed."""
         var query = self.query(number, scratch)
-        var prepared = query
-        if way != ON_ROWS and not scratch.failed():
-            prepared = self.stored.prepare(snapshot.codes[], query, self.index[].dim, scratch)
+        var prepared = self.stored.prepare_for(
+            way, snapshot.codes[], query, self.index[].dim, scratch
+        )
         return QueryState(number, query, prepared, scratch.distances)
 
     @no_inline
@@ -286,7 +292,7 @@ struct _Walks(WalkTask):
         )
 
     def run_by_pointer(mut self):
-        """Answers them on rows that are measured through a pointer."""
+        """Answers them on rows, or by floats on codes, that are measured through a pointer."""
         ref answer = self.answer[]
         var searches = PlainSearches[AnyDistance].on(self.answer, self.snapshot, self.way)
         searches.rows = measured(self.way, answer.stored, searches.rows, self.scratches[][].stored)
@@ -371,6 +377,18 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
         return not scratch.failed() and ask_for_first(
             self.snapshot.rows, scratch, self.answer[].request.k
         )
+
+    @always_inline
+    def has_come(self, task: QueryState, mut scratch: Scratch) -> Bool:
+        """Tells whether all rows have come that a ring was asked for."""
+        if scratch.lead == 0 or scratch.own_arrivals == 0:
+            return False
+        ref arrivals = at[Arrivals](scratch.own_arrivals)[]
+        if arrivals.requests == 0:
+            return False
+        if arrivals.waiting[] != 0:
+            scratch.ring()[].collect()
+        return arrivals.waiting[] == 0
 
     @always_inline
     def finish(self, task: QueryState, mut scratch: Scratch):

@@ -13,7 +13,7 @@ from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
-from vicinal.walk.interleaved import MAX_SEARCHES, searches_in_flight
+from vicinal.walk.interleaved import DISK_SEARCHES, MOST_SEARCHES, searches_in_flight
 from vicinal.walk.scratch import Scratch, any_failed
 
 comptime TILED = 8
@@ -54,16 +54,18 @@ struct SearchMany[V: Watch](SpaceTask):
             if missing(pinned):
                 self.status = NO_MEMORY
                 return
-            var walked = Int.MAX if index.vectors.on_disk else index.walked_bytes()
-            lanes = min(searches_in_flight(walked), self.request.count)
+            lanes = DISK_SEARCHES if index.vectors.on_disk else searches_in_flight(
+                index.walked_bytes()
+            )
+            lanes = min(lanes, self.request.count)
             index.readers.release(pinned)
-        var few = Array[Ptr[Scratch], MAX_SEARCHES](  # a list of no more needs no allocation
+        var few = Array[Ptr[Scratch], MOST_SEARCHES](  # a list of no more needs no allocation
             fill=no_block[Scratch]()
         )
         var scratches = Ptr(
             Pointer(to=few).unsafe_bitcast[Ptr[Scratch]]().unsafe_origin_cast[MutUntrackedOrigin]()
         )
-        if team.size() * lanes > MAX_SEARCHES:
+        if team.size() * lanes > MOST_SEARCHES:
             scratches = allocate[Ptr[Scratch]](team.size() * lanes)
         # the first of a worker pins what the others are at as well
         if index.readers.claim_many(scratches, team.size() * lanes, lanes):
@@ -81,7 +83,7 @@ struct SearchMany[V: Watch](SpaceTask):
             index.readers.release_many(scratches, team.size() * lanes)
         else:
             self.status = NO_MEMORY
-        if team.size() * lanes > MAX_SEARCHES:
+        if team.size() * lanes > MOST_SEARCHES:
             release(scratches)
         _ = few
 

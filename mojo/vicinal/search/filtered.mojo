@@ -181,12 +181,12 @@ struct AnswerFiltered(Body):
         """Answers query i."""
         var snapshot = self.choice.snapshot
         scratch.queries += 1
-        scratch.disk = snapshot.rows.base if snapshot.rows_on_disk else 0
+        var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
+        scratch.reads_from(snapshot.rows, snapshot.rows_on_disk, snapshot.row_file, own)
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return  # who made the call looks for it, too
         var width = max(self.plain.request.k, self.plain.request.ef)
-        var own = Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin]()
         var stored = measured(ON_ROWS, self.plain.stored, snapshot.rows, scratch.stored)
         if filter.plan == SCAN and (
             snapshot.exact(width)
@@ -220,10 +220,11 @@ struct AnswerFiltered(Body):
         var way = self.plain.way(i, snapshot, scratch)
         var width = self.plain.width(not estimates(way))
         var rows = stored
-        var prepared = query
         if way != ON_ROWS:
             rows = measured(way, self.plain.stored, snapshot.walked(True), scratch.walked)
-            prepared = self.plain.stored.prepare(snapshot.codes[], query, index.dim, scratch)
+        var prepared = self.plain.stored.prepare_for(
+            way, snapshot.codes[], query, index.dim, scratch
+        )
         if scratch.failed():
             return
         var kept = min(kept_for(k, width) if estimates(way) else k, filter.matches)

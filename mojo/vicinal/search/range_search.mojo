@@ -17,6 +17,8 @@ from vicinal.search.answer import Answer
 from vicinal.search.filter import EVERYTHING, Filter, FilterChoice, SCAN
 from vicinal.search.filtered import ASKED_AT_ONCE, refused
 from vicinal.search.stored_space import (
+    ON_CODES_BY_FLOATS,
+    ON_EXACT_CODES,
     ON_ROWS,
     StoredSpace,
     estimates,
@@ -155,7 +157,12 @@ struct AnswerRange(Body):
     def answer(self, i: Int, filter: Filter, mut scratch: Scratch, mut found: GrowableArray):
         """Finds rows within the radius of query i, allowed or not."""
         scratch.queries += 1
-        scratch.disk = self.choice.snapshot.rows.base if self.choice.snapshot.rows_on_disk else 0
+        scratch.reads_from(
+            self.choice.snapshot.rows,
+            self.choice.snapshot.rows_on_disk,
+            self.choice.snapshot.row_file,
+            Pointer(to=scratch).unsafe_origin_cast[MutUntrackedOrigin](),
+        )
         var query = self.plain.query(i, scratch)
         if scratch.failed():
             return
@@ -221,15 +228,16 @@ struct AnswerRange(Body):
         """Walks to query i, then on from every row within the radius."""
         ref space = self.plain.stored
         var way = self.plain.way(i, self.choice.snapshot, scratch)
+        if way == ON_EXACT_CODES and space.floats() and self.choice.snapshot.rows_on_disk:
+            way = ON_CODES_BY_FLOATS  # whose keys are those of the rows: none has to be measured again
         var known = self.choice.snapshot.known(way != ON_ROWS)
         var rows = stored
-        var prepared = query
-        var test = Test(query, stored, way, way != ON_ROWS and space.floats(), Int32.MAX)
+        var test = Test(query, stored, way, way > ON_ROWS and space.floats(), Int32.MAX)
         if way != ON_ROWS:
             rows = measured(way, space, self.choice.snapshot.walked(True), scratch.walked)
-            prepared = space.prepare(
-                self.choice.snapshot.codes[], query, self.plain.index[].dim, scratch
-            )
+        var prepared = space.prepare_for(
+            way, self.choice.snapshot.codes[], query, self.plain.index[].dim, scratch
+        )
         if scratch.failed():
             return
         if estimates(way):

@@ -2,6 +2,9 @@
 from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of, key_of
 from vicinal.kernels.space import Query, Rows, Space, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
+from vicinal.system.memory import missing, no_block
+from vicinal.system.uring import Ring
+from vicinal.walk.arrivals import Arrivals
 from vicinal.walk.ask import ask_for_candidates
 from vicinal.walk.beam_search import LOOK_AHEAD
 from vicinal.walk.scratch import Scratch
@@ -65,6 +68,8 @@ def measure_in_order[
     if on_disk and scratch.asked == 0:
         _ = ask_for_first(rows, scratch, k)
     scratch.asked = 0
+    var arrivals = scratch.arrivals() if on_disk else no_block[Arrivals]()
+    var ring = no_block[Ring]() if missing(arrivals) else scratch.ring()
     for i in range(min(LOOK_AHEAD, until)):
         prefetch_row(rows, beam.node(i))
     var i = 0
@@ -72,7 +77,12 @@ def measure_in_order[
         if i + LOOK_AHEAD < until:
             prefetch_row(rows, beam.node(i + LOOK_AHEAD))
         var row = beam.node(i)
-        var key = S.key(query, rows, row)
+        var there = rows
+        if not missing(arrivals):
+            var place = arrivals[].row(ring[], i)
+            if place != 0:
+                there.base = place - row * rows.stride
+        var key = S.key(query, there, row)
         error.learn(key_of(entries[unsafe_offset=i]), key)
         var entry = entry_of(key, row)
         if entry < chosen.worst():

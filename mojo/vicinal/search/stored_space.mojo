@@ -2,6 +2,8 @@
 
 All of it happens once a query, so that walks are compiled for what they measure and not for what is stored besides.
 """
+from std.memory import unsafe_memcpy
+
 from vicinal.index.snapshot import Snapshot
 from vicinal.kernels.any_distance import Measure
 from vicinal.kernels.candidates import Candidates, entry_of
@@ -9,7 +11,13 @@ from vicinal.kernels.in_space import SpaceTask, in_space, in_space_compiled_in
 from vicinal.kernels.inspect_row import inspect_row, to_unit
 from vicinal.kernels.space import COSINE, IP, L2, MetricSpace, Query, QueryDistance, Rows, Space
 from vicinal.kernels.stored_type import dtype_code, is_float
-from vicinal.quantization.code_space import Estimate, U8Codes
+from vicinal.quantization.code_space import (
+    CODE_LINE,
+    Estimate,
+    FloatsOnCodes,
+    PreparedFloats,
+    U8Codes,
+)
 from vicinal.quantization.code_table import NO_CODES, RABITQ4, U8, Codes, is_bytes
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.row_states import BLOCK
@@ -20,6 +28,8 @@ from vicinal.system.pages import ReadAhead
 from vicinal.system.point import point, touches
 from vicinal.walk.scratch import Scratch
 
+comptime ON_CODES_BY_FLOATS = -1
+"""Walks measure 8-bit codes that hold the rows exactly, as the stored rows are measured."""
 comptime ON_ROWS = 0
 """Walks measure the stored rows."""
 comptime ON_EXACT_CODES = 1
@@ -99,21 +109,33 @@ struct StoredSpace(TrivialRegisterPassable):
     def way(self, given: Int, dim: Int, snapshot: Snapshot, mut scratch: Scratch) -> Int:
         """Decides what a query's walk measures, given its address.
 
-        Exact codes serve queries that 8 bits hold: rounded, others could lose all they are. Estimates serve those that are no
-        farther from the centre than codes reach.
+        Exact codes serve queries that 8 bits hold in whole numbers; others are measured by floats: rounded, they could lose all
+        they are. Estimates serve those that are no farther from the centre than codes reach.
         """
         ref codes = snapshot.codes[]
         if codes.kind == NO_CODES:
             return ON_ROWS
         if codes.kind == U8:
             if self.floats() and not is_bytes[DType.float32](at[Float32](given), dim):
-                return ON_ROWS
+                return ON_CODES_BY_FLOATS
             return ON_EXACT_CODES
         if codes.reach != Float32.MAX:
             var query = self.query(given, dim, scratch)
             if not scratch.failed() and not codes.serve(at[Float32](query.address)):
                 return ON_ROWS
         return ON_4_BITS if codes.kind == RABITQ4 else ON_8_BITS
+
+    @always_inline
+    def prepare_for(
+        self, way: Int, codes: Codes, query: Query, dim: Int, mut scratch: Scratch
+    ) -> Query:
+        """Makes a query for measuring what is walked on; worth nothing if the scratch has failed.
+        """
+        if way == ON_ROWS or scratch.failed():
+            return query
+        if way == ON_CODES_BY_FLOATS:
+            return _prepare_floats(query, dim, scratch)
+        return self.prepare(codes, query, dim, scratch)
 
     @always_inline
     def value_on(self, way: Int) -> def(Int32) thin -> Float32:
@@ -143,7 +165,8 @@ trait WalkTask:
 
 
 def on_way[Task: WalkTask, *, any: Bool = True](way: Int, metric: Int, dtype: Int, mut task: Task):
-    """Runs a task with the way of measuring that `StoredSpace.way` has named; without `any` never on rows that `walks_by_pointer`.
+    """Runs a task with the way of measuring that `StoredSpace.way` has named; without `any` never on rows that `walks_by_pointer`, nor
+    by floats on codes.
     """
     if way == ON_4_BITS:
         task.run[Estimate[4]]()
@@ -155,6 +178,12 @@ def on_way[Task: WalkTask, *, any: Bool = True](way: Int, metric: Int, dtype: In
             in_space(metric, dtype, on_rows)
         else:
             in_space_compiled_in(metric, dtype, on_rows)
+    elif way == ON_CODES_BY_FLOATS:
+        comptime if any:
+            if metric == L2:
+                task.run[FloatsOnCodes[L2]]()
+            else:
+                task.run[FloatsOnCodes[IP]]()
     elif metric == L2:
         if dtype == dtype_code[DType.int8]():
             task.run[U8Codes[L2, True]]()
@@ -261,6 +290,20 @@ def _prepare[Q: DType](codes: Codes, query: Query, dim: Int, mut scratch: Scratc
             at[Scalar[Q]](query.address),
             at[UInt8](prepared.address),
             scratch.work(2 * padded_dim(dim)).unsafe_offset(padded_dim(dim)),
+        )
+    return prepared
+
+
+@no_inline
+def _prepare_floats(query: Query, dim: Int, mut scratch: Scratch) -> Query:
+    """Makes a float query for measuring exact codes; worth nothing if the scratch has failed."""
+    var prepared = Query(scratch.room(CODE_LINE + 4 * dim), 1)
+    if not scratch.failed():
+        at[PreparedFloats](prepared.address)[] = PreparedFloats(dim)
+        unsafe_memcpy(
+            dest=at[Float32](prepared.address + CODE_LINE),
+            src=at[Float32](query.address),
+            count=dim,
         )
     return prepared
 

@@ -6,6 +6,9 @@ from vicinal.walk.scratch import Scratch
 
 comptime MAX_SEARCHES = 4
 """Most searches that one thread interleaves."""
+comptime DISK_SEARCHES = 8
+"""The same where each waits for a disk, which serves many requests at once sooner than few after each other."""
+comptime MOST_SEARCHES = DISK_SEARCHES
 comptime CACHED = 4 << 20
 """Up to so many bytes of codes and links the index stays in the core's cache, and interleaving gains nothing."""
 
@@ -41,6 +44,10 @@ trait InterleavedSearches:
         """
         return False
 
+    def has_come(self, note: Self.State, mut scratch: Scratch) -> Bool:
+        """Tells whether what was asked for is known to be there."""
+        return False
+
     def out_of_cache(self) -> Bool:
         """Tells whether walks wait for memory, so that a single one should ask for it a hop ahead.
         """
@@ -61,7 +68,7 @@ def run_interleaved[
         begin: The first item.
         end: One past the last.
         scratches: One for each lane.
-        lanes: Walks under way at once, 1 to LANES.
+        lanes: Walks under way at once, 1 to MOST_SEARCHES.
     """
     comptime if E.S.batched:  # on stored rows it would be code for no gain
         if lanes == 1:  # a walk that is alone stays in registers
@@ -73,8 +80,10 @@ def run_interleaved[
                 errands.finish(note, scratches[][])
             return
     var active = min(lanes, end - begin)
-    var walks_room = Array[BeamSearch[E.S, True], MAX_SEARCHES](fill=errands.no_search(scratches[]))
-    var notes_room = Array[E.State, MAX_SEARCHES](fill=errands.no_state())
+    var walks_room = Array[BeamSearch[E.S, True], MOST_SEARCHES](
+        fill=errands.no_search(scratches[])
+    )
+    var notes_room = Array[E.State, MOST_SEARCHES](fill=errands.no_state())
     var walks = (
         Pointer(to=walks_room)
         .unsafe_bitcast[BeamSearch[E.S, True]]()
@@ -89,20 +98,23 @@ def run_interleaved[
             next, scratches[unsafe_offset=lane], notes[unsafe_offset=lane]
         )
         next += 1
-    var waits = Array[Bool, MAX_SEARCHES](fill=False)
+    var waits = Array[Bool, MOST_SEARCHES](fill=False)
     var waiting = 0
-    var oldest = 0  # the lane whose wait began first, if those of the others followed in turn
+    var oldest = 0  # the lane that has waited longest, if none was served out of turn
     while active > 0:
         var lane = 0
         while lane < active:
             if waits[lane]:
-                # it goes on when no walk is left to be done meanwhile
-                if waiting < active or lane != oldest:
+                # it goes on when all has come, or when no walk is left to be done meanwhile
+                if (waiting < active or lane != oldest) and not errands.has_come(
+                    notes[unsafe_offset=lane], walks[unsafe_offset=lane].scratch[]
+                ):
                     lane += 1
                     continue
                 waits[lane] = False
                 waiting -= 1
-                oldest = (lane + 1) % active
+                if lane == oldest:
+                    oldest = (lane + 1) % active
             elif walks[unsafe_offset=lane].collect():
                 lane += 1
                 continue

@@ -1,11 +1,14 @@
 """What one worker needs while it searches or inserts; `walk/readers.mojo` keeps it for the next call."""
 from std.atomic import Atomic, Ordering
+from std.ffi import c_int, external_call
 from std.sys import size_of
 
 from vicinal.kernels.candidates import Candidates
 from vicinal.kernels.any_distance import Measure, MeasureBetween
 from vicinal.kernels.space import Query, RowDistance, Rows
-from vicinal.system.memory import Ptr, allocate, missing, no_block, release
+from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.uring import Ring
+from vicinal.walk.arrivals import RING, Arrivals, RowFile
 from vicinal.walk.visited import Visited
 
 comptime HOP_ROOM = 352
@@ -77,6 +80,12 @@ struct Scratch(Movable):
     """Times that rows were scanned to answer them."""
     var disk: Int
     """Address of row 0 where rows may have to be read from disk: walks on them ask for all of a hop at once. Else 0."""
+    var source: RowFile
+    """How rows that are on disk are read."""
+    var lead: Int
+    """Address of the scratch whose ring is used: the first of those that one worker interleaves. 0 where none may be."""
+    var own_arrivals: Int
+    """Address of the `Arrivals` of this scratch, 0 before rows have been asked for by a ring."""
     var asked: Int
     """Candidates of the beam whose rows have been asked for."""
     var requests: Int
@@ -115,6 +124,9 @@ struct Scratch(Movable):
         self.hops = 0
         self.reranked = 0
         self.disk = 0
+        self.source = RowFile.none()
+        self.lead = 0
+        self.own_arrivals = 0
         self.asked = 0
         self.requests = 0
         self.request_bytes = 0
@@ -178,6 +190,7 @@ struct Scratch(Movable):
         # of memory that was refused the next call need not know
         self.short = False
         self.asked = 0
+        self.lead = 0
         self.beam.failed = False
         self.pruning_candidates.failed = False
         self.visited.trim()
@@ -196,6 +209,7 @@ struct Scratch(Movable):
             + self.query_room
             + self.row_query_room
             + 4 * self.floats_room
+            + (at[Arrivals](self.own_arrivals)[].bytes() if self.own_arrivals != 0 else 0)
         )
 
     def counted(self, which: Int) -> Int:
@@ -214,6 +228,8 @@ struct Scratch(Movable):
         return self.distances if which == DISTANCES else self.hops
 
     def __deinit__(deinit self):
+        if self.own_arrivals != 0:
+            _end(at[Arrivals](self.own_arrivals))
         release(self.links)
         release(self.unvisited)
         release(self.selected)
@@ -221,6 +237,36 @@ struct Scratch(Movable):
         release(self.row_queries)
         release(self.row_query_bytes)
         release(self.floats)
+
+    @always_inline
+    def reads_from(mut self, rows: Rows, on_disk: Bool, source: RowFile, lead: Ptr[Scratch]):
+        """Says where the rows of a search are, and whose ring it uses."""
+        self.disk = rows.base if on_disk else 0
+        self.source = source
+        self.lead = Int(lead) if on_disk and source.how == RING and source.base == rows.base else 0
+
+    def arrivals(mut self) -> Ptr[Arrivals]:
+        """Returns what rows arrive in that a ring reads, or what `missing` knows if `lead` is 0 or the system has refused a part.
+        """
+        if self.lead == 0:
+            return no_block[Arrivals]()
+        var process = external_call["getpid", c_int]()
+        var own = _arrivals_of(self.own_arrivals, process)
+        ref lead = at[Scratch](self.lead)[]
+        var leading = own
+        if self.lead != Int(Pointer(to=self)):
+            leading = _arrivals_of(lead.own_arrivals, process)
+        if missing(own) or missing(leading) or own[].failed() or leading[].failed():
+            return no_block[Arrivals]()
+        if leading[].ring.process != process and not leading[].ring.open():
+            return no_block[Arrivals]()
+        return own if leading[].ring.file >= 0 else no_block[Arrivals]()
+
+    @always_inline
+    def ring(self) -> Ptr[Ring]:
+        """Returns the ring that brings `arrivals`, which are there."""
+        ref leading = at[Arrivals](at[Scratch](self.lead)[].own_arrivals)[]
+        return Pointer(to=leading.ring).unsafe_origin_cast[MutUntrackedOrigin]()
 
     def work(mut self, floats: Int) -> Ptr[Float32]:
         """Returns room for floats besides the query, unless it has `failed`."""
@@ -260,6 +306,24 @@ def enlarge[T: AnyType](mut buffer: Ptr[T], mut room: Int, wanted: Int) -> Bool:
     buffer = larger
     room = wanted
     return True
+
+
+def _arrivals_of(mut address: Int, process: c_int) -> Ptr[Arrivals]:
+    """Returns arrivals that this process has made, or what `missing` knows."""
+    if address != 0 and at[Arrivals](address)[].process != process:
+        _end(at[Arrivals](address))
+        address = 0
+    if address == 0:
+        var made = Arrivals.on_heap()
+        if missing(made):
+            return made
+        address = Int(made)
+    return at[Arrivals](address)
+
+
+def _end(arrivals: Ptr[Arrivals]):
+    arrivals.unsafe_deinit_pointee()
+    release(arrivals)
 
 
 def any_failed(scratches: Ptr[Ptr[Scratch]], count: Int) -> Bool:

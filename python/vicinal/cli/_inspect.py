@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import vicinal
-from vicinal import _levels
+from vicinal import _levels, _residence
 from vicinal.cli._shared import USAGE, WRONG, emit, failure, index_option, json_option, open_index
 from vicinal.errors import CorruptError
 
@@ -39,6 +39,7 @@ def info(file: str, as_json: bool) -> None:
             **told,
             "file_bytes": os.stat(file).st_size,
             "bytes": parts,
+            "resident_bytes": _residence.needs(index._handle),
         },
     )
 
