@@ -32,14 +32,14 @@ def read_bytes() -> int:
     return int(text.split("\nread_bytes:")[1].split()[0])
 
 
-def child(rows_file: str, save: str, threads: str, procs: str) -> None:
+def child(rows_file: str, save: str, threads: str, ef_construction: str, procs: str) -> None:
     """Build; in a process of its own."""
     rows = np.load(rows_file, mmap_mode="r")
     if procs:
         Path(procs).write_text(str(os.getpid()), encoding="ascii")
     before, used = read_bytes(), resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()
-    index = vicinal.Index(rows.shape[1])
+    index = vicinal.Index(rows.shape[1], ef_construction=int(ef_construction))
     index.add(rows, copy=False, num_threads=int(threads) or None)
     after = resource.getrusage(resource.RUSAGE_SELF)
     told = {
@@ -47,6 +47,7 @@ def child(rows_file: str, save: str, threads: str, procs: str) -> None:
         "dim": rows.shape[1],
         "data_bytes": rows.nbytes,
         "threads": int(threads) or os.cpu_count(),
+        "ef_construction": int(ef_construction),
         "wall": time.perf_counter() - start,
         "cpu": after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime,
         "read": read_bytes() - before,
@@ -71,10 +72,11 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.4, help="of the array; 0 sets no limit")
     parser.add_argument("--save", default="", help="where the index is saved afterwards")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--ef-construction", type=int, default=200)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     command = [sys.executable, __file__, "--child", str(options.rows), options.save]
-    command.append(str(options.threads))
+    command += [str(options.threads), str(options.ef_construction)]
     evict(options.rows)
     result = {"kind": "build_on_disk", "machine": machine.describe(["vicinal"])}
     if options.share:

@@ -5,6 +5,7 @@ Nothing here knows what a file contains. Paths are NUL-terminated bytes, as the 
 from std.ffi import c_int, external_call
 
 from vicinal.system.memory import MAP_FAILED, Ptr, allocate_zeroed, missing, release
+from vicinal.system.pages import page_bytes
 
 comptime Name = SIMD[DType.uint8, 16]
 """Up to 16 ASCII letters, zero bytes after them."""
@@ -28,6 +29,7 @@ comptime EBADF = 9
 comptime ENOSPC = 28
 comptime EDQUOT = 122
 comptime AT_FDCWD: c_int = -100
+comptime STATX_DIOALIGN = 0x2000
 comptime AT_EMPTY_PATH = 0x1000
 comptime O_RDONLY = 0
 comptime O_NOCTTY = 0o400
@@ -123,6 +125,26 @@ def stat_file(folder: c_int, path: Int, flags: Int) -> FileStatus:
     var bytes = Int(answer.unsafe_offset(40).unsafe_bitcast[Int64]()[])
     release(answer)
     return FileStatus(errno, mode, bytes)
+
+
+def direct_grain(file: c_int) -> Int:
+    """Returns what places, numbers of bytes and addresses must be multiples of in reads past the cache: what the system says, Linux
+    6.1, or a page.
+    """
+    var page = page_bytes()
+    var answer = allocate_zeroed[UInt8](256)
+    if missing(answer):
+        return page
+    var rc = external_call["statx", c_int](
+        file, Int("".ptr()), c_int(AT_EMPTY_PATH), c_int(STATX_DIOALIGN), answer
+    )
+    var told = answer.unsafe_bitcast[UInt32]()[] & UInt32(STATX_DIOALIGN)
+    var of_memory = Int(answer.unsafe_offset(152).unsafe_bitcast[UInt32]()[])
+    var of_file = Int(answer.unsafe_offset(156).unsafe_bitcast[UInt32]()[])
+    release(answer)
+    var grain = max(of_memory, of_file, 64)
+    # both are powers of two
+    return grain if rc == 0 and told != 0 and of_file != 0 and grain <= page else page
 
 
 def open_file(folder: c_int, path: Int, flags: Int, mode: Int, mut errno: Int) -> c_int:

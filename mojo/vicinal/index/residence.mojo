@@ -2,6 +2,7 @@
 from std.ffi import c_int
 
 from vicinal.file.format import Section, name_of
+from vicinal.file.posix import direct_grain
 from vicinal.index.header import IndexFile
 from vicinal.index.vector_index import Index
 from vicinal.system.memory import Column, at
@@ -123,7 +124,8 @@ def read_rows_by(mut index: Index, how: Int, file: Int):
         if vectors >= 0:
             base = mapped.sections[unsafe_offset=vectors].address
             offset = base - mapped.address
-    index.vectors.row_file = RowFile(how, c_int(file), base, offset, file_bytes(index))
+    var grain = direct_grain(c_int(file)) if file >= 0 else 0
+    index.vectors.row_file = RowFile(how, c_int(file), base, offset, grain)
 
 
 def file_in_memory(index: Index) -> Int:

@@ -40,8 +40,8 @@ struct RowFile(TrivialRegisterPassable):
     """Address of the map of row 0 of the file."""
     var offset: Int
     """Where row 0 is in the file."""
-    var bytes: Int
-    """Bytes of the file."""
+    var grain: Int
+    """What places in the file and numbers of bytes must be multiples of for reads past the cache."""
 
     @staticmethod
     def none() -> Self:
@@ -134,7 +134,7 @@ struct Arrivals(Movable):
         Args:
             ring: The ring that is used.
             file: The file.
-            offset: Where to read, a multiple of a page.
+            offset: Where to read, a multiple of the grain.
             bytes: How much, the same.
             wanted: How many of them must come.
 

@@ -72,7 +72,7 @@ def _ask_ring(
     """
     if first == 0:
         arrivals.begin()
-    var page = page_bytes()
+    var grain = scratch.source.grain
     var here = first
     while here < until:
         var count = min(HOP_ROOM, until - here)
@@ -90,7 +90,7 @@ def _ask_ring(
         var i = 0
         while i < asked:
             var offset = scratch.source.offset + Int(wanted[unsafe_offset=i] >> 16) * rows.stride
-            var low = offset // page * page
+            var low = offset // grain * grain
             var end = offset + rows.stride
             var after = i + 1
             while after < asked:
@@ -101,7 +101,7 @@ def _ask_ring(
                     break
                 end = next
                 after += 1
-            var high = (end + page - 1) // page * page
+            var high = (end + grain - 1) // grain * grain
             var begins = arrivals.room + arrivals.used - low
             var room = arrivals.ask(ring, scratch.source.file, low, high - low, end - low)
             scratch.requests += Int(room)
