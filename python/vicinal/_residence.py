@@ -80,6 +80,8 @@ def keep(handle: Any, resident: str, found: Found | None = None) -> str:
         if 2 * size <= free:
             return "all"
         chosen = "walk" if 4 * walk <= 3 * free else "none"
+        if 4 * size <= 3 * free and _would_read_for(handle) == "every hop":
+            chosen = "all"  # what walks need is the vectors
         if chosen == "none":
             _warn(
                 f"neither the file ({size} bytes) nor what walks need of it ({walk}) fits the "

@@ -287,6 +287,24 @@ def test_walks_on_rows_say_so(tmp_path: Path, resident: str) -> None:
     assert 0 < opened.stats()["reads"]["requests"] <= 32 * hops
 
 
+def test_auto_keeps_vectors_that_are_walked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    index = vicinal.Index(8)
+    index.add(rng.standard_normal((3000, 8)).astype("f4"))
+    index.save(tmp_path / "index")
+    size = (tmp_path / "index").stat().st_size
+    monkeypatch.setattr(_residence, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(_residence, "_surely_fits", lambda size: False)
+    for free, wanted in ((4 * size // 3 + 1, "all"), (4 * size // 3 - 1, "walk")):
+        monkeypatch.setattr(_residence, "free_memory", lambda free=free: free)
+        opened = vicinal.open(tmp_path / "index")
+        assert opened.stats()["resident"] == wanted
+        told = opened.stats()["reads"]["for"]
+        assert told == ("nothing" if wanted == "all" else "every hop")
+
+
 def test_bad_arguments(saved: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="resident: expected 'auto', 'all', 'walk' or 'none', got"):
         vicinal.open(saved["path"], resident="some")
