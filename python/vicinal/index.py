@@ -1539,13 +1539,13 @@ with 0 rows, read-only
             many as there are rows, the latest 200), the share of the true neighbours `found`, its
             95 % interval `low` to `high`, and `kept`, False if all of that is below the recall,
             None below 30 queries; `format_version`, that of the file `save` writes; `resident`,
-            what of the file stays in memory, see `vicinal.open`; `reads`, what searches read from disk
-            `for` ("nothing", "re-ranking", or "every hop" where the vectors themselves are walked
-            on), `by` what means ("uring", "advise", "fault", or None without anything to read), and
-            how many `requests` and `bytes` they have asked for; and `filtered`, how many queries
-            with a filter were answered since the index was made or opened by a `scan` of the
-            allowed rows, by the usual `beam`, by a `two_hop` walk over allowed rows alone, and how
-            many of those scans came after a walk (`scan_after_walk`).
+            what of the file stays in memory, see `vicinal.open`; `reads`, what searches read from
+            disk `for` ("nothing", "re-ranking", or "every hop" where the vectors themselves are
+            walked on), `by` what means ("uring", "advise", "fault", or None without anything to
+            read), and how many `requests` and `bytes` they have asked for; and `filtered`, how many
+            queries with a filter were answered since the index was made or opened by a `scan` of
+            the allowed rows, by the usual `beam`, by a `two_hop` walk over allowed rows alone, and
+            how many of those scans came after a walk (`scan_after_walk`).
 
         Notes
         -----
