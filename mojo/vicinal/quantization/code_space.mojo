@@ -98,9 +98,9 @@ struct FloatsOnCodes[metric: Int](QueryDistance):
 
     @staticmethod
     @always_inline
-    def is_beyond(query: Query, rows: Rows, near: Int32, key: Int32, times: Float32) -> Bool:
-        """Tells whether the distance of one key is more than so many times that of another."""
-        return MetricSpace[Self.metric, DType.float32].is_beyond(query, rows, near, key, times)
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the distance of a key."""
+        return MetricSpace[Self.metric, DType.float32].farthest(query, rows, near, times)
 
 
 struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):

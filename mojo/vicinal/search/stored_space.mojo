@@ -2,7 +2,6 @@
 
 All of it happens once a query, so that walks are compiled for what they measure and not for what is stored besides.
 """
-from std.memory import unsafe_memcpy
 
 from vicinal.index.snapshot import Snapshot
 from vicinal.kernels.any_distance import Measure
@@ -24,6 +23,7 @@ from vicinal.rows.row_states import BLOCK
 from vicinal.rows.visibility import Visibility
 from vicinal.search.remeasure import measure_in_order
 from vicinal.system.memory import Ptr, at
+from vicinal.system.pointer import copy_items
 from vicinal.system.pages import ReadAhead
 from vicinal.system.point import point, touches
 from vicinal.walk.scratch import Scratch
@@ -300,7 +300,7 @@ def _prepare_floats(query: Query, dim: Int, mut scratch: Scratch) -> Query:
     var prepared = Query(scratch.room(CODE_LINE + 4 * dim), 1)
     if not scratch.failed():
         at[PreparedFloats](prepared.address)[] = PreparedFloats(dim)
-        unsafe_memcpy(
+        copy_items(
             dest=at[Float32](prepared.address + CODE_LINE),
             src=at[Float32](query.address),
             count=dim,

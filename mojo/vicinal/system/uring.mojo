@@ -190,7 +190,9 @@ struct Ring(Movable):
         """Begins the reads that were put in. Those that the system refuses are done at once, and bring nothing.
         """
         while self.tail != self.handed:
-            Atomic[UInt32].store[ordering=Ordering.RELEASE](at[UInt32](self.at_tail), self.tail)
+            Atomic[UInt32].store[ordering=Ordering.RELEASE](
+                at[UInt32](self.at_tail).start, self.tail
+            )
             var taken = external_call["syscall", Int, num_fixed_args=1](
                 ENTER, Int(self.file), Int(self.tail - self.handed), 0, 0, 0, 0
             )
@@ -202,13 +204,17 @@ struct Ring(Movable):
                     var asked = at[Int64](self.entries + ENTRY * Int(entry) + 32)[]
                     at[Asked](Int(asked))[].waiting[] -= 1
                 self.tail = self.handed
-                Atomic[UInt32].store[ordering=Ordering.RELEASE](at[UInt32](self.at_tail), self.tail)
+                Atomic[UInt32].store[ordering=Ordering.RELEASE](
+                    at[UInt32](self.at_tail).start, self.tail
+                )
 
     @always_inline
     def collect(mut self):
         """Looks at the results that are there."""
         var head = at[UInt32](self.at_result_head)[]
-        var tail = Atomic[UInt32].load[ordering=Ordering.ACQUIRE](at[UInt32](self.at_result_tail))
+        var tail = Atomic[UInt32].load[ordering=Ordering.ACQUIRE](
+            at[UInt32](self.at_result_tail).start
+        )
         if head == tail:
             return
         while head != tail:
@@ -217,7 +223,7 @@ struct Ring(Movable):
             asked.whole = Int(at[Int32](result + 8)[]) >= asked.wanted
             asked.waiting[] -= 1
             head += 1
-        Atomic[UInt32].store[ordering=Ordering.RELEASE](at[UInt32](self.at_result_head), head)
+        Atomic[UInt32].store[ordering=Ordering.RELEASE](at[UInt32](self.at_result_head).start, head)
 
     def wait(mut self, waiting: Ptr[Int]):
         """Waits until nothing is left of what somebody waits for."""
