@@ -21,6 +21,8 @@ comptime BATCH = 4096
 comptime PIECE = 16
 comptime NEAREST = 48
 """Candidates kept of a row."""
+comptime NEAREST_AGAIN = 24
+"""The same of a row whose slots are filled again: half as many candidates replace the links that it has lost as well."""
 comptime THROUGH = 8
 """Links that are looked through, the first and nearest; more found no more that mattered."""
 comptime FAR_SHARE = 4
@@ -47,6 +49,8 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
     """Receives the new links of each row, `cap` slots, EMPTY behind them."""
     var far: Bool
     """Whether rows get links that they have on level 1."""
+    var nearest: Int
+    """Candidates kept of a row."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Looks from rows number begin .. end-1."""
@@ -72,7 +76,7 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
         var block = graph.links(0, row)
         var room = scratch.room(Self.S.query_bytes(self.work.rows))
         scratch.visited.reset(graph.linked)
-        scratch.beam.reset(NEAREST)
+        scratch.beam.reset(self.nearest)
         if scratch.failed():
             return
         var query = Self.S.query_of_row(self.work.rows, row, room)
@@ -198,7 +202,14 @@ struct WriteMissingLinks(Body):
 
 def refine_new_nodes[
     S: SymmetricDistance, V: Watch
-](work: LinkWork, places: Ptr[UInt32], count: Int, mut watch: V, far: Bool = False) -> Outcome:
+](
+    work: LinkWork,
+    places: Ptr[UInt32],
+    count: Int,
+    mut watch: V,
+    far: Bool = False,
+    nearest: Int = NEAREST,
+) -> Outcome:
     """Fills free slots on level 0.
 
     Args:
@@ -207,6 +218,7 @@ def refine_new_nodes[
         count: Their number.
         watch: May end the work early.
         far: Whether rows get links that they have on level 1, too.
+        nearest: Candidates kept of a row.
 
     Returns:
         DONE; or STOPPED or NO_MEMORY, and then the caller undoes.
@@ -222,7 +234,7 @@ def refine_new_nodes[
     while done < count and watch.proceed(0) and not log.failed():
         var here = places.unsafe_offset(done)
         var size = min(BATCH, count - done)
-        _ = team.run(size, PIECE, FindMissingLinks[S](work, here, found, far), unwatched)
+        _ = team.run(size, PIECE, FindMissingLinks[S](work, here, found, far, nearest), unwatched)
         if work.out_of_memory():
             break
         _ = team.run(STRIPES, 1, WriteMissingLinks(work, here, size, found), unwatched)

@@ -68,12 +68,14 @@ struct WriteReplacements(Body):
 
     var work: LinkWork
     var patches: Ptr[ReplacedBlocks]
+    var mixed: Bool
+    """Whether an owner's list may hold blocks of others: rows are listed with the ordinals that they have above."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Writes blocks, the last slots last to first: no empty slot comes before a used one."""
         ref graph = self.work.graph[]
         for part in range(begin, end):
-            for owner in range(STRIPES):
+            for owner in range(0 if self.mixed else part, STRIPES if self.mixed else part + 1):
                 ref patches = self.patches[unsafe_offset=owner]
                 var word = 0
                 while word < patches.used:
@@ -82,7 +84,6 @@ struct WriteReplacements(Body):
                     var node = Int(patch[unsafe_offset=1])
                     var count = Int(patch[unsafe_offset=3])
                     word += HEAD + count
-                    # rows are listed with the ordinals that they have above
                     if node % STRIPES != part:
                         continue
                     if not self.work.log[].keep(graph, level, node, part):

@@ -184,7 +184,7 @@ def look_again[S: SymmetricDistance](work: LinkWork, nodes: Ptr[UInt32], count: 
     var measured = work.scratch(0)[].between.rows[S](work.rows)
     _ = team.run(STRIPES, 1, LookAgain[S](work, measured, nodes, count, patches), unwatched)
     if not lacks_any(work, patches):
-        _ = team.run(STRIPES, 1, WriteReplacements(work, patches), unwatched)
+        _ = team.run(STRIPES, 1, WriteReplacements(work, patches, True), unwatched)
     if not log.failed():
         _ = team.run(STRIPES, 1, AddReplacementBackEdges[S](work, patches), unwatched)
     _ = work.out_of_memory()

@@ -20,14 +20,15 @@ from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES
 from vicinal.kernels.any_distance import AnyRowDistance
-from vicinal.kernels.candidates import entry_of, key_of, node_of
-from vicinal.kernels.space import SymmetricDistance, Query
+from vicinal.kernels.candidates import key_of, node_of
+from vicinal.kernels.space import SymmetricDistance, Query, prefetch_row
 from vicinal.rows.leaving import Blocks
 from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, at, missing
 from vicinal.system.outcome import NO_MEMORY, Outcome
 from vicinal.system.parallel import Body, Watch
+from vicinal.walk.beam_search import measure_nodes
 from vicinal.walk.scratch import HOP_ROOM, Scratch
 
 comptime PASSED = 64
@@ -199,6 +200,7 @@ struct SelectReplacements(Body):
         ref graph = self.work.graph[]
         ref chosen = scratch.pruning_candidates
         var block = graph.links(level, other)
+        var fresh = scratch.unvisited
         var measured = 0
         for i in range(graph.cap(level)):
             var behind = Int(block[unsafe_offset=i])
@@ -212,8 +214,16 @@ struct SelectReplacements(Body):
                 continue
             if is_to_be_unlinked(at[UInt8](self.work.states)[unsafe_offset=row]):
                 continue  # the next to go
+            prefetch_row(self.work.rows, row)
+            fresh[unsafe_offset=measured] = Int64(behind)
             measured += 1
-            var entry = entry_of(AnyRowDistance.key(query, self.work.rows, row), behind)
+        ref rows = self.work.rows
+        if level == 0:
+            measure_nodes[AnyRowDistance, True](graph, rows, query, fresh, measured, measured)
+        else:
+            measure_nodes[AnyRowDistance, False](graph, rows, query, fresh, measured, measured)
+        for i in range(measured):
+            var entry = fresh[unsafe_offset=i]
             if entry < chosen.worst():
                 chosen.insert(entry)
         return measured
@@ -289,7 +299,7 @@ def unlink_removed[
     finished = (
         not lacks_any(work, patches)
         and finished
-        and team.run(STRIPES, 1, WriteReplacements(work, patches), watch)
+        and team.run(STRIPES, 1, WriteReplacements(work, patches, blocks.num_again != 0), watch)
     )
     var back = AddReplacementBackEdges[S](work, patches)
     finished = finished and not log.failed() and team.run(STRIPES, 1, back, watch)

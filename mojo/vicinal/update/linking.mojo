@@ -1,7 +1,7 @@
 """Bringing new rows into the graph: copies apart, the others linked on codes or rows."""
 from vicinal.construct.build_statistics import FILL, REPAIR, SORT
 from vicinal.construct.connect import repair
-from vicinal.construct.fill import refine_new_nodes
+from vicinal.construct.fill import NEAREST, NEAREST_AGAIN, refine_new_nodes
 from vicinal.construct.insertion import link_rows
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.second_look import draw_nodes, look_again
@@ -32,11 +32,11 @@ comptime REPAIR_SHARE = 64
 comptime MANY_SHARE = 4
 """Rows of another index are many if they are a quarter of those that take part: to fill the slots of old rows anew takes a tenth of the
 time then, and finds 0.002 to 0.003 more (ef 16), as much as a graph made of all rows at once."""
-comptime REFILLED = 3
+comptime REFILLED = 2
 comptime LACKING = 4
-"""For each new row up to three older ones that have changed and have four slots free or more get them filled again: links to new rows
+"""For each new row up to two older ones that have changed and have four slots free or more get them filled again: links to new rows
 have pushed others out of their blocks, and nobody else comes back to them. Without it an index that grew in calls of 1 to 100 rows found
-0.004 less (ef 16); with two, or where six slots had to be free, 0.001 to 0.003 less."""
+0.004 less (ef 16); three, of twice as many candidates, found 0.002 more on one set and as much less on another, for 8 % of the time."""
 comptime FEW_ROWS = 1024
 """Calls of more rows leave that out: it takes a fifth of the time of linking them."""
 
@@ -218,16 +218,26 @@ struct Linking[V: Watch](Movable):
             return NO_MEMORY
         for i in range(count):
             places[unsafe_offset=i] = UInt32(emptiest.at(i)[] & 0xFFFFFFFF)
-        var outcome = self.fill[L](rows, places, count, log, False)
+        var outcome = self.fill[L](rows, places, count, log, False, NEAREST_AGAIN)
         release(places)
         return outcome
 
     def fill[
         L: SymmetricDistance
-    ](self, rows: Rows, places: Ptr[UInt32], count: Int, log: UndoLog, far: Bool) -> Outcome:
+    ](
+        self,
+        rows: Rows,
+        places: Ptr[UInt32],
+        count: Int,
+        log: UndoLog,
+        far: Bool,
+        nearest: Int = NEAREST,
+    ) -> Outcome:
         """Fills free slots of some rows, with `far` also by what they link to on level 1."""
         var time = now()
-        var outcome = refine_new_nodes[L](self.work(rows, log), places, count, self.watch[], far)
+        var outcome = refine_new_nodes[L](
+            self.work(rows, log), places, count, self.watch[], far, nearest
+        )
         _ = self.index[].build_statistics.add_elapsed(FILL, time)
         return outcome
 
