@@ -2,6 +2,7 @@
 
     python bench/small_additions.py ones --data sift-real-500k-b --rows 10000 200000 --out FILE
     python bench/small_additions.py callers --data sift-real-500k-b --rows 20000 --out FILE
+    python bench/small_additions.py searches --data sift-real-500k-b --rows 20000 --out FILE
     python bench/small_additions.py quality --data sift-ngt-5k sift-photo-10k --out FILE
     python bench/small_additions.py unreachable --times 1000 --out FILE
 
@@ -9,6 +10,7 @@
 other in calls of one row, in turns, on one thread. The ratio is that of CPU time, the median over
 all blocks; percentiles of a call are of wall time. `update` and `remove` of one row after it.
 `callers`: 8 threads that add 16 rows a call each, one such thread, and one call on two threads.
+`searches`: percentiles of a search alone, beside one writer of 16 rows a call and beside eight.
 `quality`: recall of an index that grew by calls of some size, over several seeds.
 `unreachable`: ten threads add a hundred rows each; then every row is looked for (usearch #735).
 """
@@ -208,6 +210,45 @@ def add_from(index: vicinal.Index, rows: Array, threads: int) -> None:
         worker.join()
 
 
+def searches(base: Array, present: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """Measure single searches of one thread beside none, one and eight that add."""
+    queries = base[-1000:]
+    times: dict[int, list[float]] = {0: [], 1: [], 8: []}
+    added: dict[int, int] = dict.fromkeys(times, 0)
+    for turn in range(rounds):
+        for writers in sorted(times, key=lambda number: (number + turn) % 3):
+            index = vicinal.Index(base.shape[1], M=M, ef_construction=EF_CONSTRUCTION)
+            index.add(base[:present])
+            done = threading.Event()
+
+            def write(first: int, index: Any = index, done: threading.Event = done) -> None:
+                for i in range(first, len(base) - 1016, 8 * 16):
+                    if done.is_set():
+                        break
+                    index.add(base[i : i + 16], num_threads=1)
+
+            workers = [
+                threading.Thread(target=write, args=(present + 16 * i,)) for i in range(writers)
+            ]
+            for worker in workers:
+                worker.start()
+            end = time.perf_counter() + seconds
+            number = 0
+            while (start := time.perf_counter()) < end:
+                index.search(queries[number % 1000], K)
+                times[writers].append(time.perf_counter() - start)
+                number += 1
+            done.set()
+            for worker in workers:
+                worker.join()
+            added[writers] += len(index) - present
+    record: dict[str, Any] = {"kind": "searches", "rows": present, "seconds": seconds * rounds}
+    for writers, values in times.items():
+        record[f"beside_{writers}"] = {"searches": len(values), "rows_added": added[writers]}
+        record[f"beside_{writers}"].update(percentiles(values))
+    return record
+
+
 def quality(data: str, step: int, seeds: int) -> dict[str, Any]:
     """Measure what an index finds that grew in calls of `step` rows; 0: in one call."""
     read = datasets.load(data)
@@ -270,7 +311,7 @@ def unreachable(name: str, times: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("task", choices=("ones", "callers", "quality", "unreachable"))
+    parser.add_argument("task", choices=("ones", "callers", "searches", "quality", "unreachable"))
     parser.add_argument("--data", nargs="+", default=["sift-real-500k-b"])
     parser.add_argument("--rows", nargs="+", type=int, default=[10_000])
     parser.add_argument("--libraries", default=",".join(LIBRARIES))
@@ -301,10 +342,15 @@ def main() -> None:
             tell(unreachable(name, args.times))
     else:
         most = max(args.rows) + args.block * args.blocks + 10_000
+        if args.task == "searches":
+            most += 100_000
         base = datasets.load(args.data[0]).base[:most].astype(np.float32)
         for present in args.rows:
             if args.task == "callers":
                 tell({"data": args.data[0], **callers(base, present, 4096, args.rounds)})
+                continue
+            if args.task == "searches":
+                tell({"data": args.data[0], **searches(base, present, 2.0, args.rounds)})
                 continue
             for name in names:
                 tell(
