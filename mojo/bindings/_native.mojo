@@ -9,6 +9,7 @@ from bindings.file_api import (
     index_write,
     index_write_apart,
 )
+from bindings.guarded import Table
 from bindings.ids_api import (
     index_ids,
     strings_info,
@@ -59,7 +60,7 @@ from bindings.update_api import index_add, index_compact, index_must_copy, index
 @export
 def PyInit__native() abi("C") -> Obj:
     """Makes the module `_native`; takes well under a millisecond and starts nothing."""
-    var methods = Methods(57)
+    var methods = Table(57)
     methods.add[index_new](
         "index_new",
         "index_new(metric, dtype, dim, M, ef_construction, seed, exact_below) -> handle",
@@ -85,7 +86,7 @@ def PyInit__native() abi("C") -> Obj:
         "index_join", "index_join(handle, parts, threads, progress, exact_below) -> None"
     )
     methods.add[index_give_back]("index_give_back", "index_give_back(handle) -> None")
-    methods.add[index_search](
+    methods.add_alone[index_search](
         "index_search",
         (
             "index_search(handle, queries, k, ef, threads, out_ids, out_distances) -> 0 or what was"

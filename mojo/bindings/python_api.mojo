@@ -191,20 +191,19 @@ struct Methods(Movable):
         self.count = 0
         self.room = 0 if missing(self.table) else room
 
-    def add[
-        f: def(Args, Int) thin raises Fail -> Obj
-    ](mut self, name: StringLiteral, doc: StringLiteral):
+    def add(mut self, name: StringLiteral, doc: StringLiteral, function: FastFunction):
         """Adds a function under a name."""
         comptime METH_FASTCALL = 0x80
         if self.count >= self.room:
             return
         self.table.unsafe_offset(self.count).unsafe_write(
-            Method(Int(name.ptr()), fast[f], METH_FASTCALL, Int(doc.ptr()))
+            Method(Int(name.ptr()), function, METH_FASTCALL, Int(doc.ptr()))
         )
         self.count += 1
 
-    def module(self, name: StringLiteral) -> Obj:
-        """Makes the module, or sets MemoryError and returns NULL."""
+    def module(self, name: StringLiteral, state: Int) -> Obj:
+        """Makes the module with so many bytes of state, -1 for none, or sets MemoryError and returns NULL.
+        """
         # PyModuleDef, never freed; an object's header has 2 words more without a GIL
         var head = 7 if free_threaded() else 5
         var definition = allocate_zeroed[Int](head + 8)
@@ -213,7 +212,7 @@ struct Methods(Movable):
         if head == 5:
             definition[unsafe_offset=0] = 1  # reference count; without a GIL CPython sets it
         definition[unsafe_offset=head] = Int(name.ptr())
-        definition[unsafe_offset=head + 2] = -1  # no state per interpreter
+        definition[unsafe_offset=head + 2] = state
         definition[unsafe_offset=head + 3] = Int(self.table)
         return external_call["PyModule_Create2", Obj](Int(definition), c_int(1013))
 
