@@ -2,9 +2,10 @@
 
 The program of `tests/schedules` is compiled from a copy of the sources in which every rule that is
 listed here can be broken at run time. First all scenarios run with all rules kept, up to a number
-of preemptions (`--bound`): no schedule may go wrong. Then each rule is broken, one at a time, in a
-scenario that is about it: a schedule must go wrong, or the explorer would see nothing.
-`make sanitize` does it.
+of preemptions (`--bound`): no schedule may go wrong. Then those of three writers and a search, in
+`--drawn` orders each that seeds draw, and with each thread paused at each of its points. Then each
+rule is broken, one at a time, in a scenario that is about it: a schedule must go wrong, or the
+explorer would see nothing. `make explore` does it.
 """
 
 from __future__ import annotations
@@ -132,11 +133,12 @@ def main() -> int:
     """Explore; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bound", type=int, default=2, help="most preemptions of a schedule")
+    parser.add_argument("--drawn", type=int, default=2000, help="orders of several writers")
     parser.add_argument("words", nargs="*", help="what else to do, see tests/schedules/main.mojo")
     options = parser.parse_args()
     words = options.words
     if not words:
-        words = ["all", str(options.bound)]
+        words = ["all", str(options.bound), "draw", "0", str(options.drawn), "pause", "2"]
         for rule in RULES:
             words += ["rule", rule.name, rule.scenario, str(rule.bound)]
     with tempfile.TemporaryDirectory(prefix="vicinal-schedules-") as folder:

@@ -4,6 +4,9 @@ The threads are stacks of their own inside one thread of the system, so that exa
 repeated exactly. The code under test says where a switch matters (`system/point.mojo`). Schedules are searched depth first, without
 memory of states, up to a bound of preemptions: switches away from a thread that could have gone on.
 
+Where there are too many orders for that, `draw` runs as many as are asked for, each drawn by a seed, and `pause` stops a thread at one of
+its points until the others have ended or wait for it.
+
 Sources: M. Musuvathi et al., "Finding and reproducing Heisenbugs in concurrent programs" (CHESS, OSDI 2008), for the search by
 preemptions; S. Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding bugs" (ASPLOS 2010), for the
 thought that few of them find most faults.
@@ -11,6 +14,7 @@ thought that few of them find most faults.
 from std.ffi import _Global, c_int, external_call
 from std.os import abort
 
+from vicinal.system.hash import mix
 from vicinal.system.memory import Ptr, allocate, at
 from vicinal.system.point import BROKEN, HOOK, LATE, RECLAIM, REUSE, SEEN, STEP, TOUCH, WAIT
 
@@ -23,8 +27,11 @@ comptime MOST_STEPS = 100_000
 """Steps after which a schedule counts as one that never ends."""
 comptime MAIN = MOST_THREADS
 """The number of the context that starts a schedule and gets control back at its end."""
+comptime NOBODY = -1
 comptime UNKNOWN = -2
 """The thread of a decision that is only known by its number."""
+comptime IDLE_WAITS = 200
+"""Waits one after the other, with no step between them, after which all who can run are taken to wait for the thread that is paused."""
 comptime ROWS = 64
 """Rows whose fate is watched."""
 comptime Entry = def(Int32, Int32) abi("C") thin -> None
@@ -117,6 +124,22 @@ struct Explorer(Movable):
     """The rule that is to be broken, where the sources ask for it."""
     var asked: Int
     """Times that they asked for this one."""
+    var drawn: UInt64
+    """Chance, for schedules that are drawn; 0 for those that are searched."""
+    var rarely: UInt64
+    """A thread that could go on is preempted at one point in so many."""
+    var victim: Int
+    """The thread that is to be paused, or NOBODY."""
+    var pause_at: Int
+    """At which of its points."""
+    var victim_steps: Int
+    """Points that it has come to."""
+    var paused: Bool
+    """Whether it stands still."""
+    var idle: Int
+    """Waits since the last step."""
+    var stalled: Int
+    """Schedules in which the others could not end without it."""
 
     def __init__(out self, bound: Int):
         """Makes an explorer for schedules with so many preemptions."""
@@ -146,6 +169,14 @@ struct Explorer(Movable):
         self.late = List[Late]()
         self.break_rule = ""
         self.asked = 0
+        self.drawn = 0
+        self.rarely = 1
+        self.victim = NOBODY
+        self.pause_at = 0
+        self.victim_steps = 0
+        self.paused = False
+        self.idle = 0
+        self.stalled = 0
 
     def __deinit__(deinit self):
         for address in self.contexts:
@@ -206,6 +237,47 @@ def replay[S: Scenario](it: Ptr[Explorer], scenario: Ptr[S], schedule: List[Int]
     return it[].wrong
 
 
+def draw[
+    S: Scenario
+](it: Ptr[Explorer], scenario: Ptr[S], first: Int, schedules: Int) raises -> String:
+    """Runs schedules drawn by seeds from the first on; returns as `explore` does."""
+    for seed in range(first, first + schedules):
+        it[].choices.clear()
+        it[].drawn = UInt64(mix(1, seed)) | 1
+        it[].rarely = UInt64(1) << UInt64(1 + seed % 6)
+        _run(it, scenario)
+        it[].drawn = 0
+        if it[].wrong != "":
+            return it[].wrong + "; seed " + String(seed) + ", schedule " + it[].schedule()
+    return ""
+
+
+def pause[
+    S: Scenario
+](it: Ptr[Explorer], scenario: Ptr[S], victim: Int, seeds: Int) raises -> String:
+    """Pauses a thread at each of its points in turn, in schedules drawn by so many seeds for each; returns as `explore` does.
+
+    It goes on when the others have ended, or when nobody can go on without it, which `stalled` counts.
+    """
+    it[].victim = victim
+    it[].pause_at = 0
+    var reached = True
+    while reached:
+        reached = False
+        for seed in range(seeds):
+            it[].choices.clear()
+            it[].drawn = UInt64(mix(2, seed)) | 1
+            it[].rarely = 8
+            _run(it, scenario)
+            it[].drawn = 0
+            reached = reached or it[].victim_steps > it[].pause_at
+            if it[].wrong != "":
+                return it[].wrong + "; paused at its point " + String(it[].pause_at)
+        it[].pause_at += 1
+    it[].victim = NOBODY
+    return ""
+
+
 # ---- the scheduler, on the stacks of the threads. All of it goes through an untracked pointer: the state changes in the
 # middle of a function, when other threads run.
 
@@ -218,6 +290,9 @@ def _run[S: Scenario](it: Ptr[Explorer], scenario: Ptr[S]) raises:
     it[].depth = 0
     it[].spent = 0
     it[].steps = 0
+    it[].victim_steps = 0
+    it[].paused = False
+    it[].idle = 0
     it[].wrong = ""
     it[].scenario = Int(scenario)
     it[].body = _call_body[S]
@@ -253,9 +328,10 @@ def _run[S: Scenario](it: Ptr[Explorer], scenario: Ptr[S]) raises:
 
 def _choose(it: Ptr[Explorer], name: Int, thread: Int, free: Int, count: Int) -> Int:
     """Makes the next decision: the one that is to be repeated, or the first choice."""
-    var most = count if it[].spent < it[].bound else free
+    var most = count if it[].spent < it[].bound or it[].drawn != 0 else free
     if it[].depth == len(it[].choices):
-        it[].choices.append(Choice(name, thread, 0, free, most, it[].spent))
+        var first = _drawn(it, free, most) if it[].drawn != 0 else 0
+        it[].choices.append(Choice(name, thread, first, free, most, it[].spent))
     ref choice = it[].choices[it[].depth]
     if choice.thread == UNKNOWN:
         choice = Choice(name, thread, choice.chosen, free, most, it[].spent)
@@ -285,11 +361,29 @@ def _choose(it: Ptr[Explorer], name: Int, thread: Int, free: Int, count: Int) ->
     return chosen
 
 
+def _drawn(it: Ptr[Explorer], free: Int, count: Int) -> Int:
+    """Draws a choice: one that costs nothing most of the time."""
+    var luck = it[].drawn
+    luck ^= luck << 13
+    luck ^= luck >> 7
+    luck ^= luck << 17
+    it[].drawn = luck
+    luck >>= 8
+    if free < count and luck % it[].rarely == 0:
+        return free + Int((luck >> 8) % UInt64(count - free))
+    return Int((luck >> 8) % UInt64(free))
+
+
+def _runs(it: Ptr[Explorer], thread: Int) -> Bool:
+    """Tells whether a thread can be chosen."""
+    return not it[].ended[thread] and not (it[].paused and thread == it[].victim)
+
+
 def _other(it: Ptr[Explorer], thread: Int, number: Int) -> Int:
     """Returns the thread of a number among those that can run, `thread` left out."""
     var left = number
     for i in range(it[].threads):
-        if i != thread and not it[].ended[i]:
+        if i != thread and _runs(it, i):
             if left == 0:
                 return i
             left -= 1
@@ -299,7 +393,7 @@ def _other(it: Ptr[Explorer], thread: Int, number: Int) -> Int:
 def _others(it: Ptr[Explorer], thread: Int) -> Int:
     var count = 0
     for i in range(it[].threads):
-        count += Int(i != thread and not it[].ended[i])
+        count += Int(i != thread and _runs(it, i))
     return count
 
 
@@ -317,7 +411,14 @@ def step(it: Ptr[Explorer], name: Int):
         fail(it, "does not end")
         return
     var me = it[].current
+    it[].idle = 0
     var others = _others(it, me)
+    if me == it[].victim:
+        it[].victim_steps += 1
+        if it[].victim_steps == it[].pause_at + 1 and others != 0:
+            it[].paused = True
+            _switch(it, _other(it, me, _choose(it, name, me, others, others)))
+            return
     if others == 0:
         return
     var chosen = _choose(it, name, me, 1, 1 + others)
@@ -333,6 +434,12 @@ def wait(it: Ptr[Explorer], name: Int) -> Int:
         fail(it, "does not end")
         return 0
     var me = it[].current
+    it[].idle += 1
+    if it[].paused and it[].idle > IDLE_WAITS:
+        it[].stalled += 1
+        it[].paused = False
+        _switch(it, it[].victim)
+        return 1
     var others = _others(it, me)
     if others == 0:
         it[].waits += 1
@@ -350,6 +457,8 @@ def leave(it: Ptr[Explorer]):
     var me = it[].current
     show(it, me)
     it[].ended[me] = True
+    if it[].paused and _others(it, me) == 0:
+        it[].paused = False
     var others = _others(it, me)
     var next = MAIN
     if others == 1:

@@ -118,8 +118,50 @@ def names() -> List[String]:
     ]
 
 
+def writers() -> List[String]:
+    """Returns the names of the scenarios of three writers and a search: too many orders to search them all.
+    """
+    return [
+        "three that add",
+        "three that add, replace and remove",
+        "three that add and refuse",
+        "three at one ring",
+        "three of a first graph",
+    ]
+
+
+def world_of_writers(name: String) raises -> World:
+    """Makes the scenario of three writers of a name."""
+    if name == "three that add":
+        var one = World(rows(3), [Step(ADD, 9, 15), Step(ADD, 10, 35)])
+        one.more = [[Step(ADD, 11, 16), Step(ADD, 12, 5)], [Step(ADD, 13, 17)]]
+        return one^
+    if name == "three that add, replace and remove":
+        var one = World(rows(4), [Step(ADD, 9, 15), Step(REMOVE, 9, 0)])
+        one.more = [[Step(UPDATE, 2, 16), Step(UPDATE, 2, 36)], [Step(REMOVE, 3, 0)]]
+        one.searches = 2
+        return one^
+    if name == "three that add and refuse":
+        var one = World(with_free_row(), [Step(REFUSE, 9, 12), Step(ADD, 9, 12)])
+        one.more = [[Step(ADD, 10, 17), Step(BAD, 11, 1)], [Step(REFUSE_UPDATE, 3, 18)]]
+        return one^
+    if name == "three at one ring":
+        var one = World(ring(), [Step(REMOVE, 2, 0), Step(ADD, 9, 20)])
+        one.more = [[Step(REMOVE, 4, 0)], [Step(UPDATE, 5, 20)]]
+        one.k = 10
+        return one^
+    if name == "three of a first graph":
+        var one = World(rows(2), [Step(ADD, 9, 15)])
+        one.more = [[Step(ADD, 10, 16)], [Step(ADD, 11, 17), Step(REMOVE, 11, 0)]]
+        one.exact_below = 4
+        return one^
+    raise Error("no scenario of that name: " + name)
+
+
 def world(name: String) raises -> World:
     """Makes the scenario of a name."""
+    if name.startswith("three "):
+        return world_of_writers(name)
     if name == "add":
         return World(rows(3), [Step(ADD, 9, 15)])
     if name == "add to a scan":

@@ -1,4 +1,6 @@
-"""A real index of a few rows, a writer with a list of changes and searches beside it: scenarios for the schedule explorer.
+"""A real index of a few rows, writers with lists of changes and searches beside them: scenarios for the schedule explorer.
+
+Several writers take turns, as `Index` sees to it with its lock: whoever wants to write waits for it.
 
 What a search returns must be what the index held at one version between its begin and its end, exactly: so the searches are wide
 enough to meet every row.
@@ -7,12 +9,14 @@ from std.math import nan
 
 from explorer import Scenario, explorer, fail
 from vicinal.exact.request import SearchRequest
+from vicinal.index.invariants import SOUND, check_index
 from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2, MetricSpace
 from vicinal.search.batch import SearchMany
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.outcome import DONE, Outcome
 from vicinal.system.parallel import Unwatched, Watch
+from vicinal.system.point import point, wait_point
 from vicinal.update.add import do_change
 from vicinal.update.consolidate import consolidate, prepare_change
 from vicinal.update.transaction import Change
@@ -61,13 +65,17 @@ struct Given(Watch):
 
 
 struct World(Scenario):
-    """Thread 0 writes, the others search."""
+    """Thread 0 writes, and so do those of `more`; the others search."""
 
     var index: Ptr[Index]
     var before: List[Step]
     """Changes of the beginning, when nobody searches."""
     var steps: List[Step]
     """Changes beside searches."""
+    var more: List[List[Step]]
+    """Changes of further writers."""
+    var held: Bool
+    """Whether a writer has its turn."""
     var searchers: Int
     var searches: Int
     """Searches of each."""
@@ -85,6 +93,8 @@ struct World(Scenario):
         self.index = allocate[Index](1)
         self.before = before^
         self.steps = steps^
+        self.more = List[List[Step]]()
+        self.held = False
         self.searchers = 1
         self.searches = 1
         self.query = 13
@@ -95,12 +105,13 @@ struct World(Scenario):
         self.states = List[List[Step]]()
 
     def threads(self) -> Int:
-        """The writer and the searchers."""
-        return 1 + self.searchers
+        """The writers and the searchers."""
+        return 1 + len(self.more) + self.searchers
 
     def begin(mut self):
         """Makes the index."""
         self.index.unsafe_write(Index(0, 0, DIM, 2, 20, 5, self.exact_below, self.quantization))
+        self.held = False
         self.states.clear()
         self.states.append(List[Step]())
         self.first_version = self.version()
@@ -114,18 +125,28 @@ struct World(Scenario):
     @staticmethod
     def run(it: Ptr[Self], thread: Int):
         """Writes or searches."""
+        var writers = 1 + len(it[].more)
         if thread == 0:
             for i in range(len(it[].steps)):
-                change(it, it[].steps[i])
+                take_turn(it, it[].steps[i])
+        elif thread < writers:
+            for i in range(len(it[].more[thread - 1])):
+                take_turn(it, it[].more[thread - 1][i])
         else:
             for i in range(it[].searches):
-                search(it, it[].query + 10 * (thread - 1 + i))
+                search(it, it[].query + 10 * (thread - writers + i))
 
     def end(mut self) -> String:
         """Looks at the index when all is quiet."""
         var it = Pointer(to=self).unsafe_origin_cast[MutUntrackedOrigin]()
         if explorer()[].wrong == "":
             search(it, 1)
+            var watch = Unwatched()
+            var broken = check_index(self.index[], watch)
+            if broken != SOUND:
+                fail(explorer(), "invariant " + String(broken) + " does not hold")
+            for row in self.states[len(self.states) - 1]:
+                search(it, row.at)
         self.index.unsafe_deinit_pointee()
         return ""
 
@@ -139,6 +160,21 @@ def expected(state: List[Step], step: Step) -> List[Step]:
     if step.what != REMOVE:
         after.append(step)
     return after^
+
+
+def take_turn(it: Ptr[World], step: Step):
+    """Makes one change when no other writer is at work."""
+    if len(it[].more) != 0:
+        point["ask for the turn"]()
+        while it[].held:
+            _ = wait_point["wait for the writer"]()
+            if explorer()[].wrong != "":
+                return
+        it[].held = True
+    change(it, step)
+    if len(it[].more) != 0:
+        point["give the turn on"]()
+        it[].held = False
 
 
 def change(it: Ptr[World], step: Step):
