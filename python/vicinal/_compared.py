@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _scale, _validate
+from vicinal import _kinds, _scale, _validate
 from vicinal._cpu import native
 from vicinal._state import State
 
@@ -18,7 +18,7 @@ def stored_present(
     index: State, internal: NDArray[np.int64]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the stored vectors of internal ids, and which of them are there; zeros for others."""
-    stored = np.zeros((len(internal), index._dim), _validate.STORED_DTYPES[index._dtype])
+    stored = np.zeros((len(internal), index._dim), _kinds.STORED_DTYPES[index._dtype])
     present = np.zeros(len(internal), np.uint8)
     native.index_get_present(index._handle, np.ascontiguousarray(internal), stored, present)
     return stored, present != 0
@@ -29,7 +29,7 @@ def as_compared(index: State, rows: NDArray[Any], *, queries: bool = False) -> N
 
     Queries that are floats are taken as they are, what is stored by what it stands for.
     """
-    bits = index._dtype == _validate.PACKED
+    bits = index._dtype == _kinds.PACKED
     values = rows if queries and not bits else _validate.as_floats(rows, index._dtype)
     vectors: NDArray[np.float32] = values.astype(np.float32, copy=False)
     scale = _scale.number_of(index)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _info, _search, _updates, _validate
+from vicinal import _info, _kinds, _search, _updates, _validate
 from vicinal._borrowed import copy_mode
 from vicinal._cpu import native
 from vicinal._progress import Report
@@ -172,7 +172,7 @@ def _without_graph(index: State) -> State:
     from vicinal.index import Index
 
     handle = native.index_new(
-        *_validate.native_codes(index._metric, index._dtype),
+        *_kinds.native_codes(index._metric, index._dtype),
         index._dim,
         index._M,
         index._ef_construction,

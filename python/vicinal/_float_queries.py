@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _scale, _validate
+from vicinal import _kinds, _scale, _validate
 from vicinal._compared import stored_present
 from vicinal._state import State
 
@@ -154,7 +154,7 @@ def rounded(
     if given.dtype.kind != "f" or given.ndim not in (1, 2) or given.shape[-1] != index._dim:
         return None
     rows = given.reshape(-1, index._dim)
-    limits = np.iinfo(_validate.query_dtype(index._dtype))
+    limits = np.iinfo(_kinds.query_dtype(index._dtype))
     scale = _scale.number_of(index)
     if scale is not None:
         rows = rows / np.float64(scale)

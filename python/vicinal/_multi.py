@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._compared import alike, as_compared, stored_present
 from vicinal._float_queries import FloatQueries, as_queries
 from vicinal._grouped import nearest_groups
@@ -63,7 +63,7 @@ def search_multi(
     threads = _validate.thread_count(num_threads)
     kept = None if filter is None else prepare(index, filter, "filter")
     ends = np.cumsum([0, *map(len, parts)])
-    rows = np.concatenate([np.empty((0, index._dim), _validate.query_dtype(index._dtype)), *parts])
+    rows = np.concatenate([np.empty((0, index._dim), _kinds.query_dtype(index._dtype)), *parts])
     call = Call(index, rows, rows, width, threads, kept, name="tokens", floats=floats)
     found, far = nearest_groups(call.fetch, labels, len(rows), len(index), wanted, 1)
     allowed = None if kept is None else kept._of(labels.internal, None)

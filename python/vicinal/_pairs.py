@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _tuning, _validate
+from vicinal import _kinds, _tuning, _validate
 from vicinal._compared import stored_present
 from vicinal._kept_filter import prepare
 from vicinal._search import within
@@ -113,7 +113,7 @@ class Pairs:
         rows = vectors[there]
         if index._dtype == "bfloat16":
             rows = _validate.as_floats(rows, index._dtype)
-        rows = np.ascontiguousarray(rows, _validate.query_dtype(index._dtype))
+        rows = np.ascontiguousarray(rows, _kinds.query_dtype(index._dtype))
         arguments = (self._radius, width, self._threads, self._filter)
         others, distances, offsets = within(index, rows, rows, *arguments)
         a = np.repeat(ids, np.diff(offsets))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _float_queries, _scale, _validate
+from vicinal import _float_queries, _kinds, _scale, _validate
 from vicinal._cpu import native
 from vicinal._filters import NativeFilters, as_filters, is_list
 from vicinal._kept_filter import belong
@@ -183,7 +183,7 @@ def get(index: State, ids: ArrayLike) -> NDArray[Any]:
 
 def read_vectors(index: State, internal: NDArray[np.int64]) -> tuple[NDArray[Any], int]:
     """Return the stored vectors of internal ids, and the position of one that is unknown or -1."""
-    vectors = np.empty((len(internal), index._dim), _validate.STORED_DTYPES[index._dtype])
+    vectors = np.empty((len(internal), index._dim), _kinds.STORED_DTYPES[index._dtype])
     return vectors, native.index_get(index._handle, internal, vectors)
 
 
@@ -195,7 +195,7 @@ def batches(index: State, batch_size: int) -> Iterator[tuple[NDArray[Any], NDArr
 
 def _batches(index: State, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     ids = index._internal_ids()
-    dtype = _validate.STORED_DTYPES[index._dtype]
+    dtype = _kinds.STORED_DTYPES[index._dtype]
     for start in range(0, len(ids), size):
         batch = ids[start : start + size]
         vectors = np.empty((len(batch), index._dim), dtype)

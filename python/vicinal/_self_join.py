@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._cpu import native
 from vicinal._logging import DEBUG, log
 from vicinal._progress import Report
@@ -49,7 +49,7 @@ PAYS = 0.8
 def can_join(n: int, dim: int, k: int, metric: str, dtype: str) -> bool:
     """Tell whether `self_join` takes such rows."""
     fits = dim <= MOST_DIM and 1 <= k <= MOST_K and k + 1 < n <= MOST_ROWS
-    return metric in METRICS and dtype != _validate.PACKED and fits
+    return metric in METRICS and dtype != _kinds.PACKED and fits
 
 
 def self_join(
@@ -85,7 +85,7 @@ def self_join(
     None if the share was not reached, as where no row is near another.
     """
     rows, _ = _validate.as_rows(given, "X", given.shape[1], dtype)
-    codes = _validate.native_codes(metric, dtype)
+    codes = _kinds.native_codes(metric, dtype)
     n = len(rows)
     handle = native.join_new(*codes, rows, min(k + MORE, n - 1), threads)
     if isinstance(handle, int):

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal._storage import CODES_ALONE
-from vicinal._validate import (
+from vicinal._kinds import (
     BIT_METRICS,
     DTYPES,
     METRICS,
@@ -23,6 +22,7 @@ from vicinal._validate import (
     native_codes,
     quantization_code,
 )
+from vicinal._storage import CODES_ALONE
 
 __all__ = ["Outcome", "check_kernels", "codes_alone", "graphs", "sizes"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _file_status, _info, _scale, _validate
+from vicinal import _file_status, _info, _kinds, _scale, _validate
 from vicinal._combining import Combiner
 from vicinal._cpu import native
 from vicinal._promises import Promises
@@ -87,7 +87,7 @@ class State:
         """Take over a native index, opened from `path` if that is given."""
         self._handle = handle
         self._dim = _info.number(handle, _info.DIM)
-        self._metric, self._dtype = _validate.names_of(
+        self._metric, self._dtype = _kinds.names_of(
             _info.number(handle, _info.METRIC), _info.number(handle, _info.DTYPE)
         )
         self._M = _info.number(handle, _info.M)
@@ -97,7 +97,7 @@ class State:
         self._ef_search = _info.number(handle, _info.EF_SEARCH) or EF_SEARCH
         self._path = path
         self._resident = "all"
-        self._query_dtype: np.dtype[Any] | None = _validate.query_dtype(self._dtype)
+        self._query_dtype: np.dtype[Any] | None = _kinds.query_dtype(self._dtype)
         self._query_shape = (self._dim,)
         self._attributes = native.index_attributes(handle)  # as files have them, unread
         # what a stored whole number is worth; see _scale.py
@@ -106,7 +106,7 @@ class State:
         self._strings = StringIds.of(handle, path)
         self._promises = Promises()
         kept = native.index_kept_queries(handle)
-        dtype = _validate.query_dtype(self._dtype)
+        dtype = _kinds.query_dtype(self._dtype)
         self._keep(QuerySample.of_bytes(kept, self._dim, dtype) if kept else None)
         # search widths by (recall, k), as far as they were asked for; see _tuning.py
         self._tuned_widths: dict[tuple[float, int], int] = {}
@@ -127,7 +127,7 @@ class State:
         # No array has a dtype of None: then every search goes the way on which queries are kept, or
         # distances multiplied.
         plain = sample is None and _scale.without_loss(self)
-        self._query_dtype = _validate.query_dtype(self._dtype) if plain else None
+        self._query_dtype = _kinds.query_dtype(self._dtype) if plain else None
 
     def __len__(self) -> int:
         return native.index_info(self._handle, _COUNT)

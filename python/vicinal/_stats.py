@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vicinal import _attributes, _file_status, _info, _residence, _storage, _tuning, _validate
+from vicinal import (
+    _attributes,
+    _file_status,
+    _info,
+    _kinds,
+    _residence,
+    _storage,
+    _tuning,
+    _validate,
+)
 from vicinal._cpu import native
 from vicinal._state import EF_SEARCH, State
 
@@ -34,7 +43,7 @@ _CODE_KINDS = (None, "u8", "sq8", "rabitq4")  # as the native index numbers them
 
 def describe(index: Index) -> str:
     """Return what `repr` shows."""
-    asked = _validate.QUANTIZATIONS[_info.number(index._handle, _info.QUANTIZATION)]
+    asked = _kinds.QUANTIZATIONS[_info.number(index._handle, _info.QUANTIZATION)]
     others = ("" if asked == "auto" else f", quantization={asked!r}") + (
         "" if index._strings is None else ", ids='str'"
     )
@@ -159,7 +168,7 @@ def _quantization_reason(index: State) -> str:
         return "all values are whole numbers from 0 to 255, or stored as 8-bit integers"
     if number(_info.WALK_DIM):
         return f"of the first {number(_info.WALK_DIM)} values"
-    if index._dtype == _validate.PACKED:
+    if index._dtype == _kinds.PACKED:
         return "packed bits are measured as they are"
     if index._dtype in ("int8", "uint8"):
         return "there are no exact codes for cosine"

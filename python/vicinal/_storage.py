@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vicinal import _info, _validate
+from vicinal import _info, _kinds, _validate
 
 __all__ = ["CODES_ALONE", "Storage", "alone", "described", "row_bytes", "storage_of"]
 
@@ -59,12 +59,12 @@ def storage_of(
                 'quantization: expected "rabitq4" for 4 bits beside the vectors, got "sq4", which '
                 "goes with keep_vectors=False"
             )
-        code = _validate.quantization_code(quantization, metric, dtype)
-        return Storage(*_validate.native_codes(metric, dtype), code, walked)
+        code = _kinds.quantization_code(quantization, metric, dtype)
+        return Storage(*_kinds.native_codes(metric, dtype), code, walked)
     if dtype != "float32":
         hint = (
             "; its vectors are as small as codes"
-            if dtype in ("int8", "uint8", _validate.PACKED)
+            if dtype in ("int8", "uint8", _kinds.PACKED)
             else "; what is given and returned is float32, other floats are converted"
         )
         raise ValueError(f"dtype: expected 'float32' with keep_vectors=False, got {dtype!r}{hint}")
@@ -75,7 +75,7 @@ def storage_of(
         )
     bits = "sq8" if quantization == "auto" else quantization
     native = next(number for number, name in CODES_ALONE.items() if name == bits)
-    return Storage(_validate.native_codes(metric, dtype)[0], native, 0, 0)
+    return Storage(_kinds.native_codes(metric, dtype)[0], native, 0, 0)
 
 
 def _walked(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._cpu import native
 from vicinal._float_queries import as_queries
 from vicinal._logging import WARNING, log, logged
@@ -210,7 +210,7 @@ def tune(
 def keep_queries(index: State, count: int) -> None:
     """See `Index.keep_queries`."""
     count = _validate.whole_number(count, "count", 0, _validate.MAX_COUNT)
-    dtype = _validate.query_dtype(index._dtype)
+    dtype = _kinds.query_dtype(index._dtype)
     index._keep(QuerySample(count, index._dim, dtype) if count else None)
 
 
@@ -435,7 +435,7 @@ def _moved_away(index: State, rows: NDArray[Any], threads: int) -> NDArray[Any]:
     if unknown >= 0:
         raise RuntimeError("index: it has changed while it was tuned")
     ends = _validate.as_rows(neighbours, "queries", index._dim, index._dtype, queries=True)[0]
-    if index._dtype == _validate.PACKED:
+    if index._dtype == _kinds.PACKED:
         return _bits_turned(rows, ends)
     here, there = rows.astype(np.float64), ends.astype(np.float64)
     # two orders of the sample, always the same: the direction of row i is from one to the other

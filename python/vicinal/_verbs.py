@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _scale, _tuning, _validate
+from vicinal import _kinds, _scale, _tuning, _validate
 from vicinal._filters import IDS, as_filter, is_list
 from vicinal._float_queries import FloatQueries, as_queries
 from vicinal._grouped import nearest_groups
@@ -282,7 +282,7 @@ def from_examples(index: State, like: Any, unlike: Any) -> tuple[NDArray[Any], l
         raise ValueError(f"unlike: expected one list for each of {len(wanted)} queries")
     elif single and _is_batch(unlike):
         raise ValueError("unlike: expected ids for one query, as like has, got several lists")
-    values = index._dim * (8 if index._dtype == _validate.PACKED else 1)
+    values = index._dim * (8 if index._dtype == _kinds.PACKED else 1)
     vectors = np.empty((len(wanted), values), np.float64)
     inputs = []
     for i, (near, far) in enumerate(zip(wanted, others, strict=True)):
@@ -332,11 +332,11 @@ def _as_queries(index: State, vectors: NDArray[np.float64]) -> NDArray[Any]:
 
     With a scale they stay floats.
     """
-    if index._dtype == _validate.PACKED:
+    if index._dtype == _kinds.PACKED:
         return np.packbits(vectors >= 0.5, axis=1)
     if index._scale is not None:
         return vectors * (_scale.number_of(index) or 1)
-    dtype = _validate.query_dtype(index._dtype)
+    dtype = _kinds.query_dtype(index._dtype)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         return np.clip(np.rint(vectors), limits.min, limits.max).astype(dtype)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _scale, _validate
+from vicinal import _kinds, _scale, _validate
 from vicinal._cpu import native
 from vicinal._search import read_vectors
 from vicinal._state import EXHAUSTIVE, State
@@ -204,7 +204,7 @@ def _distance(index: State, query: NDArray[Any], internal: int) -> float:
     row, unknown = read_vectors(index, ids)
     if unknown >= 0:
         raise KeyError(f"id: {_validate.shown(index._to_external(ids)[0])} is not in the index")
-    metric, dtype = _validate.native_codes(index._metric, index._dtype)
+    metric, dtype = _kinds.native_codes(index._metric, index._dtype)
     if index._metric == "cosine" and query.dtype == np.float32:
         # rows are measured as they are stored, at a length of almost 1
         length = np.linalg.norm(query.astype(np.float64))

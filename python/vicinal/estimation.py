@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._storage import CODES_ALONE, row_bytes, storage_of
 from vicinal._threads import get_num_threads
 from vicinal.index import EXACT_BELOW, Index
@@ -95,7 +95,7 @@ class Estimate:
         if self.dtype in ("int8", "uint8"):
             values = np.clip(np.rint(values * 30 + (128 if self.dtype == "uint8" else 0)), 0, 127)
             values[:, 0] += 1  # no row is zero
-        if self.dtype == _validate.PACKED:
+        if self.dtype == _kinds.PACKED:
             values = np.packbits(values > 0, axis=1)
         taken = []
         for _ in range(_TIMES):
@@ -172,7 +172,7 @@ def estimate(
     """
     rows = _validate.whole_number(rows, "rows", 0, _validate.MAX_COUNT)
     dim = _validate.whole_number(dim, "dim", 1, 65536)
-    metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
+    metric, dtype = _kinds.metric_name(metric), _kinds.dtype_name(dtype)
     M = _validate.whole_number(M, "M", 2, 128)
     ef_construction = _validate.whole_number(
         ef_construction, "ef_construction", 1, _validate.MAX_COUNT
@@ -185,9 +185,7 @@ def estimate(
     if alone is None and walks:
         kind = _chosen(quantization, walked, metric, dtype, walked < dim)
     row = (
-        _row_bytes(_validate.packed_dim(dim, dtype), dtype)
-        if alone is None
-        else row_bytes(alone, dim)
+        _row_bytes(_kinds.packed_dim(dim, dtype), dtype) if alone is None else row_bytes(alone, dim)
     )
     norms = 4 * rows if metric == "cosine" and dtype in ("int8", "uint8") else 0
     vectors, ids = _column(rows * row) + norms, 8 * rows
@@ -227,7 +225,7 @@ def _chosen(
         return quantization
     if shortened:
         return "sq8" if dim < 96 else "rabitq4"
-    if dtype == _validate.PACKED:
+    if dtype == _kinds.PACKED:
         return None
     if dtype in ("int8", "uint8"):
         return None if metric == "cosine" else "u8"
@@ -236,8 +234,8 @@ def _chosen(
 
 def _row_bytes(dim: int, dtype: str) -> int:
     """Return the bytes of a stored vector: long ones take whole cache lines."""
-    size = dim * _validate.STORED_DTYPES[dtype].itemsize
-    short = 64 if dtype in ("int8", "uint8", _validate.PACKED) else 256
+    size = dim * _kinds.STORED_DTYPES[dtype].itemsize
+    short = 64 if dtype in ("int8", "uint8", _kinds.PACKED) else 256
     return size if size < short else _up(size, _LINE)
 
 

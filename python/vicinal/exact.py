@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._borrowed import on_disk, shared_map
 from vicinal._cpu import native
 from vicinal.result import SearchResult, of_metric
@@ -96,7 +96,7 @@ def exact_search(
     >>> exact_search(base, [3, 3], k=2)
     SearchResult(ids=array([1, 0]), distances=array([ 1., 18.], dtype=float32))
     """
-    metric = _validate.metric_name(metric)
+    metric = _kinds.metric_name(metric)
     wanted = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT)
     threads = _validate.thread_count(num_threads)
     budget = DEFAULT_MEMORY
@@ -108,9 +108,9 @@ def exact_search(
     if len(given) > _validate.MAX_COUNT:
         raise ValueError(f"base: expected at most {_validate.MAX_COUNT} rows, got {len(given)}")
     name = _stored_dtype(given, dtype)
-    if metric in _validate.BIT_METRICS and name == "uint8":
-        name = _validate.PACKED
-    codes = _validate.native_codes(metric, name)
+    if metric in _kinds.BIT_METRICS and name == "uint8":
+        name = _kinds.PACKED
+    codes = _kinds.native_codes(metric, name)
     rows, given_queries = _validate.as_rows(queries, "queries", given.shape[1], name, queries=True)
     _validate.room_for_results(len(rows), wanted, len(given))
 
@@ -118,7 +118,7 @@ def exact_search(
         if status & _IN_QUERIES:
             _validate.refuse_rows(status ^ _IN_QUERIES, "queries", rows, given_queries)
         # only shape and dtype of the rows as they were converted are looked at
-        like = np.broadcast_to(np.zeros((), _validate.STORED_DTYPES[name]), given.shape)
+        like = np.broadcast_to(np.zeros((), _kinds.STORED_DTYPES[name]), given.shape)
         _validate.refuse_rows(status % 8 + 8 * row, "base", like, given)
 
     call = _Call(*codes, wanted, threads, refuse)
@@ -173,7 +173,7 @@ def _in_blocks(call: _Call, base: Array, name: str, queries: Array, budget: int)
     """
     n, dim = base.shape
     kept = min(call.k, n)
-    target = _validate.STORED_DTYPES[name]
+    target = _kinds.STORED_DTYPES[name]
     room = min(n, max(budget // 4 // (dim * target.itemsize), 4 * kept, 16))
     # at most half of the room for rows found before
     group = max(1, len(queries) if room == n else room // 2 // kept)
@@ -219,7 +219,7 @@ def _convert(base: Array, start: int, stop: int, name: str, rows: Array) -> None
 def _stored_dtype(base: Array, dtype: object) -> str:
     """Return the name of the dtype that rows of `base` are measured in."""
     bits = base.dtype.kind == "u" and base.dtype.itemsize == 2
-    own = base.dtype.name if base.dtype.name in _validate.DTYPES else "float32"
+    own = base.dtype.name if base.dtype.name in _kinds.DTYPES else "float32"
     if dtype is None:
         if bits:
             raise ValueError(
@@ -227,7 +227,7 @@ def _stored_dtype(base: Array, dtype: object) -> str:
                 "numbers, which have to be converted to float32"
             )
         return own
-    name = _validate.dtype_name(dtype)
+    name = _kinds.dtype_name(dtype)
     if name != ("bfloat16" if bits else own):
         raise ValueError(f"dtype: {name!r} was given, but base is {base.dtype}; convert it first")
     return name
@@ -235,7 +235,7 @@ def _stored_dtype(base: Array, dtype: object) -> str:
 
 def _as_it_lies(base: Array, name: str) -> Array | None:
     """Return `base` as the native code takes it, or None if that would be a copy."""
-    target = _validate.STORED_DTYPES[name]
+    target = _kinds.STORED_DTYPES[name]
     if not base.flags.c_contiguous or not base.flags.aligned or hasattr(base, "mask"):
         return None
     if name == "bfloat16" and base.dtype.name == name:

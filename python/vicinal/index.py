@@ -19,6 +19,7 @@ from vicinal import (
     _export,
     _float_queries,
     _kept_filter,
+    _kinds,
     _merge,
     _multi,
     _pairs,
@@ -198,7 +199,7 @@ class Index(State):
         walk_dim: int | None = None,
         scale: float | str | None = None,
     ) -> None:
-        metric, dtype = _validate.metric_name(metric), _validate.dtype_name(dtype)
+        metric, dtype = _kinds.metric_name(metric), _kinds.dtype_name(dtype)
         scale = _scale.checked(scale, metric, dtype)
         strings = id_kind(ids) == "str"
         dim = _validate.whole_number(dim, "dim", 1, 65536)
@@ -206,7 +207,7 @@ class Index(State):
         handle = native.index_new(
             storage.metric,
             storage.dtype,
-            _validate.packed_dim(dim, dtype),
+            _kinds.packed_dim(dim, dtype),
             _validate.whole_number(M, "M", 2, 128),
             _validate.whole_number(ef_construction, "ef_construction", 1, _MAX_COUNT),
             _validate.whole_number(seed, "seed", 0, 2**63 - 1),
@@ -1432,7 +1433,7 @@ with 0 rows, read-only
     @property
     def dim(self) -> int:
         """Dimension of the vectors; bits with dtype "b1"."""
-        return self._dim * 8 if self._dtype == _validate.PACKED else self._dim
+        return self._dim * 8 if self._dtype == _kinds.PACKED else self._dim
 
     @property
     def metric(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._logging import DEBUG, log
 from vicinal._progress import Report, reporting
 from vicinal._self_join import can_join, self_join, without
@@ -132,7 +132,7 @@ def knn_graph(
     array([4.2426405, 5.       ], dtype=float32)
     """
     if metric != "euclidean":
-        metric = _validate.metric_name(metric)
+        metric = _kinds.metric_name(metric)
     k = _validate.whole_number(k, "k", 1, _validate.MAX_COUNT - 1)
     target = _recall(recall)
     seed = _validate.whole_number(seed, "seed", 0, 2**63 - 1)
@@ -140,10 +140,10 @@ def knn_graph(
     given = X if isinstance(X, np.ndarray) else _validate.as_numbers(X, "X")
     if given.ndim != 2 or not 1 <= given.shape[1] <= 65536:
         raise ValueError(f"X: expected (n, dim) with dim from 1 to 65536, got {given.shape}")
-    dtype = given.dtype.name if given.dtype.name in _validate.DTYPES else "float32"
+    dtype = given.dtype.name if given.dtype.name in _kinds.DTYPES else "float32"
     dim = given.shape[1]
-    if metric in _validate.BIT_METRICS and dtype == "uint8":
-        dtype, dim = _validate.PACKED, 8 * dim
+    if metric in _kinds.BIT_METRICS and dtype == "uint8":
+        dtype, dim = _kinds.PACKED, 8 * dim
     measured = "l2" if metric == "euclidean" else metric
     wanted = k if include_self else k + 1
     with _named_x():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import vicinal
-from vicinal import _validate
+from vicinal import _kinds
 from vicinal._cpu import native
 
 # What a damaged file may raise, by call; anything else is a finding.
@@ -22,7 +22,7 @@ CHECKED = (RuntimeError, vicinal.CorruptError)
 ALONE = {"sq8 alone": 7, "sq4 alone": 8}
 SHORT = {"sq8 of 2": 2}
 KINDS = [
-    *((metric, dtype, "auto") for metric in _validate.METRICS for dtype in _validate.DTYPES),
+    *((metric, dtype, "auto") for metric in _kinds.METRICS for dtype in _kinds.DTYPES),
     *(("l2", "float32", codes) for codes in (None, "u8", "sq8", "rabitq4")),
     *(("ip", "float16", codes) for codes in ("sq8", "rabitq4")),
     *(("cosine", "bfloat16", codes) for codes in ("sq8", "rabitq4")),
@@ -30,7 +30,7 @@ KINDS = [
 # What else there are files of, which Model of test_model.py does not know.
 MORE_KINDS = [
     ("hamming", "b1", None),
-    *((metric, "float32", codes) for metric in _validate.METRICS for codes in ALONE),
+    *((metric, "float32", codes) for metric in _kinds.METRICS for codes in ALONE),
     *(("cosine", "float32", codes) for codes in SHORT),
     ("jaccard", "b1", None),
 ]
@@ -60,7 +60,7 @@ def small_index(
     """An index that has a graph although it has few rows; `named` gives it strings for ids."""
     dim = dim // 8 * 8 + 8 if dtype == "b1" else dim
     index = vicinal.Index(dim, metric, dtype=dtype)
-    number, stored = _validate.native_codes(metric, dtype)
+    number, stored = _kinds.native_codes(metric, dtype)
     known = None if codes is None else codes.split()[0] if codes in SHORT else codes
     handle = native.index_new(
         number,
@@ -70,7 +70,7 @@ def small_index(
         20,
         5,
         GRAPH_FROM,
-        0 if codes in ALONE else _validate.quantization_code(known, metric, dtype),
+        0 if codes in ALONE else _kinds.quantization_code(known, metric, dtype),
         SHORT.get(str(codes), 0),
     )
     if named:

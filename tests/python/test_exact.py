@@ -13,7 +13,7 @@ from exact_cases import INTEGERS, assert_right, assert_same, make, make_queries,
 from support import processes
 from support.memory import IN_USE
 from vicinal._cpu import native
-from vicinal._validate import DTYPES, METRICS
+from vicinal._kinds import DTYPES, METRICS
 
 LANES = native.cpu_lanes()
 

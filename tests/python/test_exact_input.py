@@ -10,7 +10,7 @@ import pytest
 import vicinal
 from exact_cases import INTEGERS, assert_right, assert_same, make, make_queries, search
 from vicinal._cpu import native
-from vicinal._validate import DTYPES, METRICS
+from vicinal._kinds import DTYPES, METRICS
 
 # ---- shapes and kinds of input
 

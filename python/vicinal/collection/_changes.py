@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._string_ids import as_strings
 from vicinal.collection._database import state_of
 from vicinal.collection._reading import rows_of_ids
@@ -111,9 +111,9 @@ def _blobs(vectors: Any, count: int, parameters: dict[str, Any]) -> list[bytes |
 
 def checked_rows(vectors: Any, count: int, parameters: dict[str, Any]) -> NDArray[Any]:
     """Return vectors as the index stores them; whatever it would refuse is refused here."""
-    items = _validate.row_items(parameters)
+    items = _kinds.row_items(parameters)
     if isinstance(vectors, (list, tuple)) and not len(vectors) and count == 0:
-        vectors = np.empty((0, items), _validate.STORED_DTYPES[parameters["dtype"]])
+        vectors = np.empty((0, items), _kinds.STORED_DTYPES[parameters["dtype"]])
     rows, _ = _validate.as_rows(vectors, "vectors", items, parameters["dtype"])
     if len(rows) != count:
         raise ValueError(f"vectors: expected ({count}, {items}), got {rows.shape}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal.collection import _searching, _text_search
 from vicinal.collection._opened import Opened, Where
 from vicinal.collection.documents import Hit
@@ -185,7 +185,7 @@ class Searcher(Opened):
         rows, given = _validate.as_rows(
             vector,
             "vector",
-            _validate.row_items(self._parameters),
+            _kinds.row_items(self._parameters),
             self._parameters["dtype"],
             queries=True,
         )

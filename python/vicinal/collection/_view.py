@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._cpu import native
 from vicinal._kept_filter import Filter
 from vicinal.collection._database import State, state_of
@@ -35,13 +35,13 @@ def flat_index(parameters: dict[str, Any]) -> Index:
     """
     metric, dtype = parameters["metric"], parameters["dtype"]
     handle = native.index_new(
-        *_validate.native_codes(metric, dtype),
-        _validate.packed_dim(parameters["dim"], dtype),
+        *_kinds.native_codes(metric, dtype),
+        _kinds.packed_dim(parameters["dim"], dtype),
         16,
         200,
         0,
         _validate.MAX_COUNT,
-        _validate.quantization_code(None, metric, dtype),
+        _kinds.quantization_code(None, metric, dtype),
     )
     index = Index.__new__(Index)
     index._adopt(handle)
@@ -69,8 +69,8 @@ def rows_at(
         else:
             rows.append(row)
             blobs.append(blob)
-    dtype = _validate.STORED_DTYPES[parameters["dtype"]]
-    items = _validate.row_items(parameters)
+    dtype = _kinds.STORED_DTYPES[parameters["dtype"]]
+    items = _kinds.row_items(parameters)
     size = items * dtype.itemsize
     if any(len(blob) != size for blob in blobs):
         raise CorruptError(f"documents.sqlite: expected vectors of {size} bytes")

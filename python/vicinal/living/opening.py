@@ -6,7 +6,7 @@ import os
 import reprlib
 from contextlib import suppress
 
-from vicinal import _attributes, _identity, _persistence, _residence, _validate
+from vicinal import _attributes, _identity, _kinds, _persistence, _residence, _validate
 from vicinal._logging import WARNING, log
 from vicinal._state import PathLike, State
 from vicinal.errors import ConflictError, CorruptError
@@ -87,7 +87,7 @@ def _recovered(index: State, path: str, damaged: str) -> Journal:
     """Make the changes of the journal again, and return it ready to be appended to."""
     name = _identity.journal_of(path)
     base = _identity.fingerprint(path)
-    dtype = _validate.STORED_DTYPES[index._dtype].newbyteorder("<").str
+    dtype = _kinds.STORED_DTYPES[index._dtype].newbyteorder("<").str
     fresh = new_header(base, dtype, index._dim, index._strings is not None)
     try:
         file = os.open(name, os.O_RDWR | os.O_CLOEXEC)

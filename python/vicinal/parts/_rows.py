@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vicinal import _info, _persistence, _validate
+from vicinal import _info, _kinds, _persistence
 from vicinal._cpu import native
 from vicinal.vectors_io._open import read_vectors
 from vicinal.vectors_io._source import Array, VectorSource, buffer, own_ids
@@ -52,13 +52,13 @@ def new_index(parameters: Parameters, exact_below: int | None = None) -> Any:
     if exact_below is not None:
         metric, dtype = index.metric, index.dtype
         handle = native.index_new(
-            *_validate.native_codes(metric, dtype),
+            *_kinds.native_codes(metric, dtype),
             index._dim,
             parameters["M"],
             parameters["ef_construction"],
             parameters["seed"],
             exact_below,
-            _validate.quantization_code(parameters["quantization"], metric, dtype),
+            _kinds.quantization_code(parameters["quantization"], metric, dtype),
         )
         if parameters["ids"] == "str":
             native.strings_use(handle)
@@ -323,7 +323,7 @@ class StoredRows(ABC):
     def numbers(self, rows: Array | slice) -> Array:
         """Return rows as numbers that NumPy can compute with, `values` of them each."""
         found = self.take(rows)
-        if self.dtype == _validate.PACKED:
+        if self.dtype == _kinds.PACKED:
             found = np.unpackbits(found, axis=1)
         if self.dtype == "bfloat16":
             wide: Array = found.astype(np.uint32) << np.uint32(16)
@@ -336,16 +336,16 @@ class HeldRows(StoredRows):
 
     def __init__(self, handle: Any, ids: Array) -> None:
         self._handle, self._ids, self.count = handle, ids, len(ids)
-        self.metric, self.dtype = _validate.names_of(
+        self.metric, self.dtype = _kinds.names_of(
             _info.number(handle, _info.METRIC), _info.number(handle, _info.DTYPE)
         )
         self.dim = _info.number(handle, _info.DIM)
-        self.values = self.dim * 8 if self.dtype == _validate.PACKED else self.dim
+        self.values = self.dim * 8 if self.dtype == _kinds.PACKED else self.dim
 
     def take(self, rows: Array | slice) -> Array:
         """Return rows as the index stores them, without padding."""
         ids = np.ascontiguousarray(self._ids[rows])
-        found: Array = np.empty((len(ids), self.dim), _validate.STORED_DTYPES[self.dtype])
+        found: Array = np.empty((len(ids), self.dim), _kinds.STORED_DTYPES[self.dtype])
         native.index_get(self._handle, ids, found)
         return found
 
@@ -359,11 +359,11 @@ class RowsFile(StoredRows):
             self.head = file.read(_PAGE)
             fields = struct.unpack_from(f"<{_FIELDS}q", self.head, _AT_FIELDS)
             offset, length, _, columns, _ = _sections(self.head)["vectors"]
-            self.metric, self.dtype = _validate.names_of(fields[0], fields[1])
+            self.metric, self.dtype = _kinds.names_of(fields[0], fields[1])
             self.dim, self.count = fields[2], fields[_COUNT]
-            self.values = self.dim * 8 if self.dtype == _validate.PACKED else self.dim
+            self.values = self.dim * 8 if self.dtype == _kinds.PACKED else self.dim
             self._map = mmap.mmap(file.fileno(), offset + max(length, 1), access=mmap.ACCESS_READ)
-        stored = _validate.STORED_DTYPES[self.dtype]
+        stored = _kinds.STORED_DTYPES[self.dtype]
         table: Array = np.frombuffer(self._map, stored, self.count * columns, offset)
         self._table = table.reshape(self.count, columns)
 

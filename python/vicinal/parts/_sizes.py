@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 
 __all__ = ["as_bytes", "join_bytes", "least_memory", "number_of_parts", "part_bytes"]
 
@@ -38,8 +38,8 @@ def as_bytes(memory: object) -> int:
 
 
 def _row(dim: int, dtype: str) -> int:
-    dim = _validate.packed_dim(dim, dtype)
-    return (dim * _validate.STORED_DTYPES[dtype].itemsize + 63) // 64 * 64
+    dim = _kinds.packed_dim(dim, dtype)
+    return (dim * _kinds.STORED_DTYPES[dtype].itemsize + 63) // 64 * 64
 
 
 def _code(dim: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vicinal
-from vicinal import _validate
+from vicinal import _kinds
 from vicinal._search import read_vectors
 from vicinal._tuning import draw
 
@@ -97,7 +97,7 @@ def _vectors(index: vicinal.Index, internal: NDArray[np.int64]) -> NDArray[np.fl
 
 def _as_floats(index: vicinal.Index, rows: NDArray[Any]) -> NDArray[np.float64]:
     """Return rows as they are compared: bits as 0 and 1, at unit length for cosine."""
-    if index.dtype == _validate.PACKED:
+    if index.dtype == _kinds.PACKED:
         return np.unpackbits(rows, axis=1).astype(np.float64)
     if index.dtype == "bfloat16" and rows.dtype == np.uint16:
         rows = (rows.astype(np.uint32) << 16).view(np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import vicinal
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._stop_rule import with_rule
 from vicinal._tuning import _Sample, draw, interval
 from vicinal.errors import CorruptError
@@ -234,7 +234,7 @@ def _contrast(
     every = scan(index, some, queries, threads).distances
     far = np.maximum(np.median(every, axis=1), 0).astype(np.float64)
     near = np.maximum(nearest[: len(far), 0], 0).astype(np.float64)
-    if index.metric not in _validate.BIT_METRICS:
+    if index.metric not in _kinds.BIT_METRICS:
         near, far = np.sqrt(near), np.sqrt(far)
     return float(np.median(1 - near / np.maximum(far, 1e-30)))
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal.errors import FormatError
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class VectorSource(ABC):
         self.dtype = dtype
         self.metric = metric
         stored = index_dtype or dtype.name
-        self.index_dtype = stored if stored in _validate.DTYPES else "float32"
+        self.index_dtype = stored if stored in _kinds.DTYPES else "float32"
         self.has_ids = has_ids
         self._given_ids: Array | None = None
 

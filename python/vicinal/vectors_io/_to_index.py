@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _validate
+from vicinal import _kinds, _validate
 from vicinal._progress import Report, reporting
 from vicinal.vectors_io._open import read_vectors
 from vicinal.vectors_io._source import Array, RowError, VectorSource
@@ -158,7 +158,7 @@ with 3 rows
 
 def values_of(source: VectorSource, dtype: Any) -> int:
     """Return the dimension of an index of a source; packed bits are eight to an item."""
-    packed = isinstance(dtype, str) and dtype == _validate.PACKED
+    packed = isinstance(dtype, str) and dtype == _kinds.PACKED
     return source.shape[1] * 8 if packed else source.shape[1]
 
 
