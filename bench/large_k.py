@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--indexes", default=",".join(INDEXES))
     parser.add_argument("--k", default=",".join(map(str, KS)))
     parser.add_argument("--queries", type=int, default=QUERIES)
+    parser.add_argument("--rows", type=int, help="take the first rows of each set only")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -113,12 +114,13 @@ def main() -> None:
     names = options.indexes.split(",")
     for set_name in options.sets.split(","):
         data = datasets.load(set_name)
+        base = data.base[: options.rows] if options.rows else data.base
         queries = np.ascontiguousarray(data.queries[: options.queries])
         floats = queries.astype(np.float32)
-        indexes = {name: built(name, data.base, data.metric) for name in names}
+        indexes = {name: built(name, base, data.metric) for name in names}
         for k in (int(k) for k in options.k.split(",")):
             ef = max(64, k)
-            true = vicinal.exact_search(data.base, queries, k, data.metric).distances[:, -1]
+            true = vicinal.exact_search(base, queries, k, data.metric).distances[:, -1]
             farthest = true.astype(np.float64) * (1 + 1e-5) + 1e-6
             fastest = dict.fromkeys(names, float("inf"))
             for _ in range(options.rounds):
@@ -131,10 +133,11 @@ def main() -> None:
                 ids = ask(queries if name.startswith("vicinal") else floats, k, ef)
                 line = {
                     "set": set_name,
+                    "rows": len(base),
                     "index": name,
                     "k": k,
                     "ef_search": ef,
-                    "recall": round(recall(ids, data.base, queries, data.metric, farthest), 4),
+                    "recall": round(recall(ids, base, queries, data.metric, farthest), 4),
                     "qps": round(len(queries) / fastest[name]),
                 }
                 for file in {out, sys.stdout}:
