@@ -136,7 +136,7 @@ def direct_grain(file: c_int) -> Int:
     if missing(answer):
         return page
     var rc = external_call["statx", c_int](
-        file, Int("".ptr()), c_int(AT_EMPTY_PATH), c_int(STATX_DIOALIGN), answer
+        file, Int("".ptr()), c_int(AT_EMPTY_PATH), c_int(STATX_DIOALIGN), Int(answer)
     )
     var told = answer.unsafe_bitcast[UInt32]()[] & UInt32(STATX_DIOALIGN)
     var of_memory = Int(answer.unsafe_offset(152).unsafe_bitcast[UInt32]()[])
