@@ -235,15 +235,20 @@ def test_fractions_are_measured_on_exact_codes_to_the_last_bit(
     exact = plain.search(queries, 10, ef_search=3000)
     for one in (made, index):
         found = one.search(queries, 10, ef_search=370)
-        same = found.ids == exact.ids
-        assert same.mean() > 0.9
-        np.testing.assert_array_equal(found.distances[same], exact.distances[same])
+        there = 0
+        for i in range(len(queries)):
+            wanted = dict(zip(exact.ids[i].tolist(), exact.distances[i].tolist(), strict=True))
+            for row, distance in zip(found.ids[i], found.distances[i], strict=True):
+                if int(row) in wanted:
+                    there += 1
+                    assert float(distance) == wanted[int(row)]
+        assert there > 0.95 * exact.ids.size
     radius = float(exact.distances[0, 5])
     near = index.range_search(queries[:30], radius, ef_search=370)
-    wanted = made.range_search(queries[:30], radius, ef_search=370)
-    np.testing.assert_array_equal(near.offsets, wanted.offsets)
-    np.testing.assert_array_equal(near.ids, wanted.ids)
-    np.testing.assert_array_equal(near.distances, wanted.distances)
+    other = made.range_search(queries[:30], radius, ef_search=370)
+    np.testing.assert_array_equal(near.offsets, other.offsets)
+    np.testing.assert_array_equal(near.ids, other.ids)
+    np.testing.assert_array_equal(near.distances, other.distances)
     allowed = np.arange(0, 3000, 2)
     np.testing.assert_array_equal(
         index.search(queries, 10, filter=allowed).ids, made.search(queries, 10, filter=allowed).ids
