@@ -64,7 +64,6 @@ VERBS: dict[str, Run] = {
     "duplicates": lambda i, q, f: i.duplicates(0.0),
     "verify": lambda i, q, f: i.verify(),
     "save": lambda i, q, f: i.save(f / "saved"),
-    "copy (all of it into memory)": lambda i, q, f: i.copy(),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vicinal._cpu import native
 
-__all__ = ["named", "number"]
+__all__ = ["named", "number", "residence"]
 
 COUNT, DIM, METRIC, DTYPE, M, EF_CONSTRUCTION, SEED = range(7)
 IN_GRAPH, MAX_LEVEL, BYTES, READ_ONLY = range(7, 11)
@@ -34,6 +34,11 @@ SEARCH_NAMES = ("queries", "walks", "scans", "distances", "hops")
 def number(handle: Any, which: int) -> int:
     """Return one number of a native index."""
     return native.index_info(handle, which)
+
+
+def residence(handle: Any, which: int) -> int:
+    """Return one number about the file of a native index."""
+    return native.index_residence(handle, which)
 
 
 def named(handle: Any, which: range, names: tuple[str, ...]) -> dict[str, int]:

@@ -135,6 +135,8 @@ index.verify()
 note("verify")
 index.save(sys.argv[4])
 note("save")
+index.to_npy(sys.argv[6])
+note("to_npy")
 every = index.ids
 total = 0.0
 for i in range(0, len(every), 500):
@@ -152,7 +154,7 @@ print(json.dumps({
     "filtered": filtered.ids.tolist(), "near": [np.asarray(one).tolist() for one in near.ids],
 }))
 """,
-            *(group.procs, files["index"], files["queries"], target, 2.0),
+            *(group.procs, files["index"], files["queries"], target, 2.0, f"{target}.npy"),
         )
         assert group.killed() == 0
         assert group.peak() <= files["index"].stat().st_size * 0.4
@@ -166,7 +168,8 @@ print(json.dumps({
     near = made.range_search(queries[:20], 2.0)
     assert told["near"] == [np.asarray(one).tolist() for one in near.ids]
     size = files["index"].stat().st_size
-    for name in ("verify", "save", "get", "scan"):
+    np.testing.assert_array_equal(np.load(f"{target}.npy"), files["data"])
+    for name in ("verify", "save", "to_npy", "get", "scan"):
         assert told["read"][name] <= 2 * size, name
 
 

@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from vicinal import _info
+from vicinal._residence import free_memory
 from vicinal.vectors_io._flat import BLOCK_FILES, ROW_FILES
 from vicinal.vectors_io._open import FORMATS, format_of, read_vectors
 from vicinal.vectors_io._source import Array, Piece, SeekableSource, VectorSource, buffer, extra
@@ -70,6 +72,13 @@ class IndexSource(SeekableSource):
             has_ids=True,
         )
         self._ids: Array = index.ids
+
+    def batch_rows(self) -> int:
+        """Return how many rows a batch has by default: fewer where memory is short."""
+        most = super().batch_rows()
+        if not _info.residence(self._index._handle, _info.ROWS_ON_DISK):
+            return most
+        return max(1, min(most, free_memory() // 16 // (self.shape[1] * self.dtype.itemsize)))
 
     def _no_ids(self) -> Array:
         return self._ids[:0]
