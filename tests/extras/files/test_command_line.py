@@ -51,6 +51,8 @@ def test_from_a_file_to_neighbours() -> None:
     info = told("info", "y.v")
     assert (info["rows"], info["dim"], info["metric"], info["search"]) == (1500, 16, "l2", "graph")
     assert info["file_bytes"] == os.stat("y.v").st_size
+    assert info["resident_bytes"]["all"] == info["file_bytes"] > info["resident_bytes"]["walk"]
+    assert info["resident_bytes"]["walk_reads_for"] == "every hop"  # of 16 dimensions
     assert told("verify", "y.v") == {"file": "y.v", "ok": True, "rows": 1500, "problem": None}
     run("search", "y.v", "--queries", "q.npy", "-k", "10", "-o", "ids.npy", "--distances", "d.npy")
     found = vicinal.open("y.v").search(QUERIES, 10)
