@@ -36,7 +36,7 @@ from bindings.info_api import (
     index_tuning,
 )
 from bindings.parts_api import index_give_back, index_join, index_links
-from bindings.python_api import Methods, Obj
+from bindings.python_api import Obj
 from bindings.residence_api import index_keep, index_read_by, index_residence, rings_work_here
 from bindings.search_api import (
     index_range,
