@@ -93,6 +93,24 @@ def test_two_processes_save_to_one_path(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+def run_without_a_gil(code: str) -> None:
+    """Run code on a free-threaded CPython; it must print "well"."""
+    assert FREE_THREADED is not None
+    package = Path(vicinal.__file__).parent.parent
+    done = subprocess.run(
+        [
+            FREE_THREADED,
+            "-c",
+            f"import sys; sys.path.append({str(package)!r})\n{textwrap.dedent(code)}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )
+    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr
+
+
 @pytest.mark.skipif(FREE_THREADED is None, reason="VICINAL_FREE_THREADED names no interpreter")
 def test_without_a_gil() -> None:
     """The GIL stays off; threads look ids up, search, add, update and remove beside each other."""
@@ -152,17 +170,40 @@ def test_without_a_gil() -> None:
         assert not sys._is_gil_enabled()
         print("well")
     """
-    assert FREE_THREADED is not None
-    package = Path(vicinal.__file__).parent.parent
-    done = subprocess.run(
-        [
-            FREE_THREADED,
-            "-c",
-            f"import sys; sys.path.append({str(package)!r})\n{textwrap.dedent(code)}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
-    )
-    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr
+    run_without_a_gil(code)
+
+
+@pytest.mark.skipif(FREE_THREADED is None, reason="VICINAL_FREE_THREADED names no interpreter")
+def test_without_a_gil_a_look_up_waits_for_a_step_of_a_change() -> None:
+    """What a change does between two releases of the GIL is not interrupted without one either."""
+    code = """
+        import threading, time
+        import numpy as np
+        import vicinal
+        index = vicinal.Index(4)
+        rows = np.random.default_rng(0).random((100, 4), dtype=np.float32)
+        index.add(rows, np.arange(100) * 3)
+        inside, found, early = threading.Event(), threading.Event(), []
+
+        def look():
+            while not inside.is_set():
+                pass
+            index.get(30)
+            found.set()
+
+        def report(done, total):  # called in the middle of the native call
+            if not inside.is_set():
+                inside.set()
+                until = time.perf_counter() + 1
+                while time.perf_counter() < until and not found.is_set():
+                    pass
+                early.append(found.is_set())
+
+        reader = threading.Thread(target=look)
+        reader.start()
+        index.add(np.ones((5, 4), np.float32), np.arange(5) + 1000, progress=report)
+        reader.join()
+        assert early == [False] and found.is_set(), early
+        print("well")
+    """
+    run_without_a_gil(code)
