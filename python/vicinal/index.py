@@ -1239,7 +1239,7 @@ with 0 rows, read-only
             the sample reaches `recall`, and `queries` says which kind of queries that were. About
             half of the fresh samples of such queries will be a little below, by as much as the
             interval in `measured` says; ask for a little more to be sure. Where walks that end by
-            distance reach the same with at least 5 % fewer distances, `held` and `far` say when.
+            distance reach the same with at least 10 % fewer distances, `held` and `far` say when.
 
         Raises
         ------
