@@ -3,7 +3,7 @@
 A walk of width `ef_search` expands as many candidates for an easy query as for a hard one. A rule
 lets it hold more candidates, and end before the first that is `far` times as far as the k-th
 nearest: easy queries take less than the width then, hard ones more. `tune` looks for the rule that
-reaches a recall with the fewest distances; `docs/measurements/stop-rule.md` has what that gives.
+reaches a recall with the fewest distances; `docs/measurements/ablations.md` has what that gives.
 """
 
 from __future__ import annotations
