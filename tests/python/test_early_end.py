@@ -14,6 +14,8 @@ import pytest
 
 import reference
 import vicinal
+from vicinal._cpu import native
+from vicinal._filters import as_filters
 
 Array = np.ndarray[Any, np.dtype[Any]]
 K = 10
@@ -101,3 +103,31 @@ def test_a_far_row_behind_a_few_near_ones() -> None:
         late, _, more = asked(whole, queries, K, ef - 1)
         assert fewer < more
         assert vicinal.recall_at_k(early, truth) >= vicinal.recall_at_k(late, truth) - 0.002
+
+
+def test_walks_behind_a_filter_end_early() -> None:
+    """Fewer candidates are expanded than are within the width, and no less is found."""
+    rng = np.random.default_rng(1)
+    middles = rng.normal(size=(40, 16)) * 2
+    rows = (middles[np.arange(8000) % 40] + rng.normal(size=(8000, 16))).astype(np.float32)
+    queries = (middles + rng.normal(size=(40, 16))).astype(np.float32)
+    index = vicinal.Index(16)
+    index.add(rows)
+    for share, ef in ((0.5, 64), (0.5, 128), (0.3, 64)):
+        allowed = rng.random(len(rows)) < share
+        every = reference.distances(rows, queries, "l2")
+        every[:, ~allowed] = np.inf
+        truth = np.argsort(every, axis=1)[:, :K]
+        filters = as_filters(allowed, len(index), len(queries), index._to_internal)
+        hops, shares = [], []
+        for plan in (2, 4):  # a walk to its end, and one that may choose
+            ids, distances = np.empty((40, K), np.int64), np.empty((40, K), np.float32)
+            before = index.search_stats()["hops"]
+            native.index_search_filtered(
+                index._handle, queries, K, ef, 1, *filters, plan, ids, distances
+            )
+            hops.append(index.search_stats()["hops"] - before)
+            shares.append(vicinal.recall_at_k(ids, truth))
+        assert index.stats()["filtered"]["scan"] == 0
+        assert hops[1] < 0.95 * hops[0], (share, ef, hops)
+        assert shares[1] >= shares[0] - 0.002
