@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vicinal.index import Index
     from vicinal.result import SearchResult
 
-__all__ = ["result_to_arrow", "result_to_pandas", "to_arrow", "to_npy", "to_parquet"]
+__all__ = ["frame", "result_to_arrow", "result_to_pandas", "to_arrow", "to_npy", "to_parquet"]
 
 
 def to_arrow(index: Index) -> Any:
@@ -45,15 +45,9 @@ def result_to_arrow(result: SearchResult) -> Any:
 
 def result_to_pandas(result: SearchResult) -> Any:
     """See `SearchResult.to_pandas`."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError(
-            "vicinal: a DataFrame needs pandas, which is not installed: pip install pandas"
-        ) from error
     ids, distances = np.atleast_2d(result.ids), np.atleast_2d(result.distances)
     queries, ranks = np.nonzero(np.isfinite(distances))
-    return pandas.DataFrame(
+    return frame(
         {
             "query": queries,
             "rank": ranks,
@@ -61,3 +55,14 @@ def result_to_pandas(result: SearchResult) -> Any:
             "distance": distances[queries, ranks],
         }
     )
+
+
+def frame(columns: dict[str, Any]) -> Any:
+    """Return a `pandas.DataFrame`; ImportError without pandas."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "vicinal: a DataFrame needs pandas, which is not installed: pip install pandas"
+        ) from error
+    return pandas.DataFrame(columns)

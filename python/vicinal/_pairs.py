@@ -58,6 +58,13 @@ class Pairs:
         a, b = (np.concatenate([none, *(part[i] for part in parts)]) for i in range(2))
         return a, b, np.concatenate([np.empty(0, np.float32), *(part[2] for part in parts)])
 
+    def to_pandas(self) -> Any:
+        """Return all pairs as a `pandas.DataFrame`, columns "a", "b" and "distance"."""
+        from vicinal._export import frame
+
+        a, b, distances = self.arrays()
+        return frame({"a": a, "b": b, "distance": distances})
+
     @cached_property
     def share_found(self) -> float:
         """Share of the true pairs that are found, 0 to 1.

@@ -150,7 +150,10 @@ def as_rows(
     if given.shape == (0,):
         given = given.reshape(0, dim)  # [] is no vector but no vectors
     if given.ndim not in (1, 2) or given.shape[-1] != dim:
-        raise ValueError(f"{name}: expected (n, {dim}) or ({dim},), got {given.shape}")
+        hint = ""
+        if dtype == PACKED and given.ndim and given.shape[-1] == 8 * dim:
+            hint = ": packed bits, as np.packbits(values > 0, axis=-1) makes them"
+        raise ValueError(f"{name}: expected (n, {dim}) or ({dim},), got {given.shape}{hint}")
     target = query_dtype(dtype) if queries else STORED_DTYPES[dtype]
     if dtype == "bfloat16" and given.dtype.kind == "u" and given.dtype.itemsize == 2:
         if queries:
@@ -159,7 +162,7 @@ def as_rows(
         bits = given.view(np.uint16) if _is_bfloat16(given) else _to_bfloat16_bits(given)
         return _plain(bits, target).reshape(-1, dim), given
     elif target.kind in "iu" and given.dtype != target:
-        return _to_integers(given.reshape(-1, dim), target, name), given
+        return _to_integers(given.reshape(-1, dim), target, name, dtype == PACKED), given
     return _plain(given, target).reshape(-1, dim), given
 
 
@@ -259,7 +262,7 @@ def _plain(array: Array, target: np.dtype[Any]) -> Array:
     return plain if plain.flags.aligned else plain.copy()
 
 
-def _to_integers(given: Array, target: np.dtype[Any], name: str) -> Array:
+def _to_integers(given: Array, target: np.dtype[Any], name: str, packed: bool = False) -> Array:
     """Convert (n, dim) numbers to an integer dtype; ValueError if one does not fit exactly."""
     rows = np.empty(given.shape, dtype=target)
     step = max(1, _BLOCK // given.shape[1])
@@ -278,7 +281,9 @@ def _to_integers(given: Array, target: np.dtype[Any], name: str) -> Array:
                 raise ValueError(f"{name}: row {start + row} holds NaN or infinity")
             limits = np.iinfo(target)
             told = name == "vectors" and value != np.rint(value)
-            hint = "; Index(..., scale=) takes floats" if told else ""
+            hint = "; Index(..., scale=) takes floats" if told and not packed else ""
+            if packed and -128 <= value < 0:
+                hint = "; where a model took 128 off packed bits, add it again"
             raise ValueError(
                 f"{name}: row {start + row} holds {value}, expected whole numbers from "
                 f"{limits.min} to {limits.max} for {target}{hint}"

@@ -922,9 +922,9 @@ class Index(State):
         -------
         Pairs
             Iterate over it for triples (id, id, distance), over `batches()` for arrays of these;
-            `arrays()` has all at once. `share_found` tells, when asked, which share of the true
-            pairs that is. No row is a pair with itself; equal rows are. With `keep_vectors=False`
-            distances, and so who is a pair, are estimates.
+            `arrays()` and `to_pandas()` have all at once. `share_found` tells, when asked, which
+            share of the true pairs that is. No row is a pair with itself; equal rows are. With
+            `keep_vectors=False` distances, and so who is a pair, are estimates.
 
         Raises
         ------

@@ -112,9 +112,15 @@ def test_to_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(table["id"], found.ids[:, :60].ravel())
     one = made("l2").search(QUERIES[0], 3).to_pandas()
     assert one["query"].tolist() == [0, 0, 0]
+    near = made("l2").pairs(float(np.median(found.distances[np.isfinite(found.distances)])))
+    table = near.to_pandas()
+    assert list(table) == ["a", "b", "distance"]
+    for column, wanted in zip(table.values(), near.arrays(), strict=True):
+        np.testing.assert_array_equal(column, wanted)
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="pandas, which is not installed"):
-        found.to_pandas()
+    for each in (found, near):
+        with pytest.raises(ImportError, match="pandas, which is not installed"):
+            each.to_pandas()
 
 
 def test_to_pandas_with_pandas() -> None:
