@@ -74,6 +74,22 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not heading or heading in headings(target), f"{name(page)}: #{heading}"
 
 
+def test_pages_that_sources_name_exist() -> None:
+    sources = [
+        path
+        for folder in ("bench", "mojo", "python", "tests", "tools")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".pyi", ".mojo")
+    ]
+    named = {
+        page: path
+        for path in sources
+        for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20
+    assert not {page: name(path) for page, path in named.items() if not (ROOT / page).exists()}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_files_that_are_named_exist(page: Path) -> None:
     missing = [path for path in NAMED.findall(prose(page)) if not (ROOT / path).exists()]

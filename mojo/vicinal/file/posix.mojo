@@ -4,7 +4,7 @@ Nothing here knows what a file contains. Paths are NUL-terminated bytes, as the 
 """
 from std.ffi import c_int, external_call
 
-from vicinal.system.memory import MAP_FAILED, Ptr, allocate_zeroed, missing, release
+from vicinal.system.memory import MAP_FAILED, allocate_zeroed, at, missing, release
 from vicinal.system.pages import page_bytes
 
 comptime Name = SIMD[DType.uint8, 16]
@@ -81,7 +81,7 @@ struct Status(TrivialRegisterPassable):
 
 def last_errno() -> Int:
     """Returns the errno of the call before."""
-    return Int(external_call["__errno_location", Ptr[c_int]]()[])
+    return Int(at[c_int](external_call["__errno_location", Int]())[])
 
 
 # ---- what a path leads to

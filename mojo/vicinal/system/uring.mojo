@@ -254,7 +254,7 @@ def _unmap_queue(address: Int, bytes: Int):
 
 
 def _errno() -> Int:
-    return Int(external_call["__errno_location", Ptr[c_int]]()[])
+    return Int(at[c_int](external_call["__errno_location", Int]())[])
 
 
 def rings_work() -> Bool:
