@@ -1,6 +1,6 @@
 """Copies: the table against a search through all rows, rings against lists, expanded results against sorting."""
 from std.random import random_ui64, seed
-from std.testing import TestSuite, assert_equal, assert_true
+from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.kernels.candidates import Candidates, entry_of, node_of
 from vicinal.kernels.space import Rows
