@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 import native_build  # noqa: E402  (the tools folder is no package)
 
 WHOLE = "as-it-is"
-ALL_TYPES = "comptime for t in range(STORED_TYPES)"
-ONE_TYPE = "comptime for t in range(1)"
+ALL_TYPES = "comptime TYPES = STORED_TYPES"
+ONE_TYPE = "comptime TYPES = 1"
 AUTO, NO_CODES = 0, 1  # quantization, as index_new takes it
 
 
@@ -124,7 +124,7 @@ CHANGES = (
         "asks for no memory before it is read",
         "vicinal/system/prefetch.mojo",
         "prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()]"
-        "(at[UInt8](address))",
+        "(at[UInt8](address).start)",
         "pass",
     ),
     Variant(

@@ -17,8 +17,9 @@ from vicinal.graph.links import EMPTY, MAX_LEVEL, Graph
 from vicinal.graph.reachability import LOOK_EVERY
 from vicinal.index.header import Header, IndexFile
 from vicinal.index.vector_index import Index
-from vicinal.rows.duplicates import NO_ROOM, REPRESENTATIVE, Duplicates, same_row
+from vicinal.rows.duplicates import NO_ROOM, REPRESENTATIVE, Duplicates
 from vicinal.rows.row_states import FREE, ANCHOR, LIVE, PENDING, was_live, stays
+from vicinal.rows.same_bytes import same_row
 from vicinal.system.memory import Column, Ptr, at
 from vicinal.system.parallel import Unwatched, Watch
 

@@ -12,6 +12,8 @@ from vicinal.kernels.stored_type import (
     walks_by_pointer,
 )
 
+comptime TYPES = STORED_TYPES
+"""Stored types that are compiled; benchmarks of variants compile the first alone."""
 comptime SPACES = get_defined_string["SPACES", "all"]()
 """The spaces that are compiled: "all", or "few" (`-D SPACES=few`) in a development build, which takes a third of the time."""
 
@@ -68,7 +70,7 @@ def in_space_compiled_in[Task: SpaceTask](metric: Int, dtype: Int, mut task: Tas
         `is_space`, `is_compiled` and not `walks_by_pointer`.
     """
     comptime for m in range(METRICS):
-        comptime for t in range(STORED_TYPES):
+        comptime for t in range(TYPES):
             comptime stored = STORED[t]
             comptime if is_compiled(m, t) and not walks_by_pointer(t):
                 if metric == m and dtype == t:
@@ -87,7 +89,7 @@ def in_given_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
         `is_space` and `is_compiled`.
     """
     comptime for m in range(METRICS):
-        comptime for t in range(STORED_TYPES):
+        comptime for t in range(TYPES):
             comptime stored = STORED[t]
             comptime if is_compiled(m, t):
                 if metric == m and dtype == t:

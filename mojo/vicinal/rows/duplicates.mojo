@@ -3,11 +3,11 @@
 Many equal rows linked like others fill each other's blocks and every beam that comes near, and seal themselves off. So
 only the first of them, the *original*, is in the graph; a search that finds it gets the others with it.
 """
-from std.ffi import c_int, external_call
 
 from vicinal.kernels.candidates import Candidates, entry_of, key_of, node_of
 from vicinal.kernels.space import Rows
 from vicinal.rows.row_states import is_to_be_unlinked, was_live, is_live_after
+from vicinal.rows.same_bytes import hash_row, same_row
 from vicinal.rows.visibility import Visibility
 from vicinal.system.atomics import store_release, publish, load_acquire, slot
 from vicinal.system.memory import Column, Ptr, allocate, at, missing, no_block, release
@@ -21,8 +21,6 @@ comptime FREE = UInt64.MAX
 """A place of the table that holds no row; others hold the hash of one, and in the lower half its number."""
 comptime NO_ROOM = -2
 """There is no memory for the table."""
-comptime HASH_FACTOR: UInt64 = 0x9E3779B97F4A7C15
-comptime HASH_LANES = 4
 
 
 struct Duplicates(Movable):
@@ -420,17 +418,6 @@ struct Duplicates(Movable):
 
 
 @always_inline
-def same_row(stored: Rows, a: Int, b: Int) -> Bool:
-    """Tells whether two stored rows hold the same bytes."""
-    return (
-        external_call["memcmp", c_int](
-            stored.base + a * stored.stride, stored.base + b * stored.stride, stored.stride
-        )
-        == 0
-    )
-
-
-@always_inline
 def hash_of(entry: UInt64) -> UInt32:
     """Returns the hash in an entry of the table."""
     return UInt32(entry >> 32)
@@ -440,29 +427,3 @@ def hash_of(entry: UInt64) -> UInt32:
 def row_in(entry: UInt64) -> Int:
     """Returns the row in an entry of the table."""
     return Int(entry & 0xFFFFFFFF)
-
-
-def hash_row(stored: Rows, row: Int) -> UInt32:
-    """Returns a hash of the bytes of a row."""
-    return hash_bytes(stored.base + row * stored.stride, stored.stride)
-
-
-def hash_bytes(address: Int, size: Int) -> UInt32:
-    """Returns a hash of some bytes: words multiplied and mixed, several chains side by side."""
-    var words = at[UInt64](address)
-    var state = SIMD[DType.uint64, HASH_LANES](1, 2, 3, 4) * HASH_FACTOR
-    var count = size // 8
-    var i = 0
-    while i + HASH_LANES <= count:
-        state = (state ^ words.unsafe_load[width=HASH_LANES](i)) * HASH_FACTOR
-        state ^= state >> 29
-        i += HASH_LANES
-    var sum = UInt64(0)
-    comptime for lane in range(HASH_LANES):
-        sum = (sum ^ state[lane]) * HASH_FACTOR
-        sum ^= sum >> 31
-    var bytes = at[UInt8](address)
-    for j in range(8 * i, size):
-        sum = (sum ^ bytes[unsafe_offset=j].cast[DType.uint64]()) * HASH_FACTOR
-        sum ^= sum >> 32
-    return UInt32(sum & 0xFFFFFFFF)

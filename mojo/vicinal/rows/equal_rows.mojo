@@ -8,9 +8,10 @@ from std.atomic import Atomic, Ordering
 from std.bit import count_trailing_zeros
 
 from vicinal.kernels.space import Rows
-from vicinal.rows.duplicates import FREE, Duplicates, hash_of, hash_row, row_in, same_row
+from vicinal.rows.duplicates import FREE, Duplicates, hash_of, row_in
 from vicinal.rows.row_states import stays
 from vicinal.rows.row_targets import TargetRows
+from vicinal.rows.same_bytes import hash_row, same_row
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.system.parallel import Body, Team, Watch
 

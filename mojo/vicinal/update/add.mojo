@@ -13,8 +13,8 @@ from vicinal.kernels.space import COSINE, Rows, Space
 from vicinal.kernels.stored_type import item_bytes, row_stride
 from vicinal.quantization.code_products import CODE_LINE
 from vicinal.quantization.code_table import U8, is_bytes
-from vicinal.rows.duplicates import hash_bytes
 from vicinal.rows.row_targets import TargetRows
+from vicinal.rows.same_bytes import hash_bytes
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release

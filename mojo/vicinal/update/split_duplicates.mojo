@@ -3,10 +3,11 @@ from vicinal.construct.merge_order import JoinOrder
 from vicinal.graph.links import Graph, random_level
 from vicinal.index.first_use import CHUNK, catch_up
 from vicinal.index.vector_index import Index
-from vicinal.rows.duplicates import NO_ROOM, hash_row
+from vicinal.rows.duplicates import NO_ROOM
 from vicinal.rows.equal_rows import ABSENT, BEYOND, MANY_ROWS, SINGLE, EqualRows
 from vicinal.rows.row_states import was_live, stays
 from vicinal.rows.row_targets import TargetRows
+from vicinal.rows.same_bytes import hash_row
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch

@@ -4,10 +4,11 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from vicinal.kernels.candidates import Candidates, entry_of, node_of
 from vicinal.kernels.space import Rows
-from vicinal.rows.duplicates import REPRESENTATIVE, Duplicates, same_row
+from vicinal.rows.duplicates import REPRESENTATIVE, Duplicates
 from vicinal.rows.equal_rows import ABSENT, BEYOND, SINGLE, EqualRows
 from vicinal.rows.row_states import PENDING
 from vicinal.rows.row_targets import TargetRows
+from vicinal.rows.same_bytes import same_row
 from vicinal.rows.visibility import NEVER_VISIBLE, RowStates, Visibility
 from vicinal.system.memory import Ptr, allocate_zeroed, no_block, release
 from vicinal.system.parallel import Team, Unwatched
