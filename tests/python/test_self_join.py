@@ -263,10 +263,14 @@ def test_ctrl_c(joined: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        knn_graph(rows, 4, num_threads=2)
-    thread.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of xdist ignore it
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            knn_graph(rows, 4, num_threads=2)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_native_refusals() -> None:

@@ -406,7 +406,7 @@ def test_what_is_refused(built: Any) -> None:
     with pytest.raises(ValueError, match=r"id: expected one id, got shape \(2,\)"):
         index.why_not(query, [1, 2])
     named = built("l2", "float32", None, "str")
-    with pytest.raises(KeyError, match="id: nobody is not in the index"):
+    with pytest.raises(KeyError, match="id: 'nobody' is not in the index"):
         named.why_not(query, "nobody")
     with pytest.raises(TypeError, match="id: expected strings"):
         named.why_not(query, 2)
