@@ -2,8 +2,9 @@
 
     python bench/shards.py --data sift-real-500k-b:100000 --shards 8 --out FILE
 
-One line for each ef and way: recall@10 and microseconds of CPU a query, one query a call on one
-thread, the least of five rounds in which both ways take turns.
+One line for each ef and way: recall@10, microseconds of CPU a query and queries a CPU second, one
+query a call on one thread, the least of five rounds in which both ways take turns; and of how many
+queries the shards' answer is what their own answers make, merged by distance and id.
 """
 
 from __future__ import annotations
@@ -35,6 +36,15 @@ def ask(index: Any, queries: Any, ef: int) -> tuple[Any, float]:
     return np.array(ids), time.process_time() - start
 
 
+def merged(shards: list[Any], queries: Any, ef: int) -> Any:
+    """Return what the shards find one by one, merged by (distance, id)."""
+    found = [shard.search(queries, K, ef_search=ef, num_threads=1) for shard in shards]
+    ids = np.concatenate([one.ids for one in found], axis=1)
+    distances = np.concatenate([one.distances for one in found], axis=1)
+    order = np.lexsort((ids, distances))[:, :K]
+    return np.take_along_axis(ids, order, 1)
+
+
 def main() -> int:
     """Measure, write, return the exit status."""
     parser = argparse.ArgumentParser()
@@ -46,24 +56,28 @@ def main() -> int:
     found = datasets.load(name)
     rows = found.base[: int(count or len(found.base))].astype(np.float32)
     queries = found.queries[:QUERIES].astype(np.float32)
-    truth = vicinal.exact_search(rows, queries, K, metric=found.metric).ids
+    how: dict[str, Any] = {"metric": found.metric, "num_threads": 1}
+    truth = vicinal.exact_search(rows, queries, K, **how).ids
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        one = vicinal.build(rows, f"{folder}/one", metric=found.metric)
+        one = vicinal.build(rows, f"{folder}/one", **how)
         paths = []
         for i in range(options.shards):
             paths.append(f"{folder}/{i}")
             ids = np.arange(len(rows))[i :: options.shards]
-            vicinal.build(rows[i :: options.shards], paths[-1], ids=ids, metric=found.metric)
+            vicinal.build(rows[i :: options.shards], paths[-1], ids=ids, **how)
         ways = {"one": one, "shards": vicinal.open_shards(paths)}
+        alone = [vicinal.open(path) for path in paths]
         for ef in EFS:
             least = dict.fromkeys(ways, np.inf)
             recall = {}
+            answers = {}
             for _ in range(ROUNDS):
                 for way, index in ways.items():
-                    ids, seconds = ask(index, queries, ef)
+                    answers[way], seconds = ask(index, queries, ef)
                     least[way] = min(least[way], seconds)
-                    recall[way] = vicinal.recall_at_k(ids, truth)
+                    recall[way] = vicinal.recall_at_k(answers[way], truth)
+            same = (answers["shards"] == merged(alone, queries, ef)).all(1)
             for way in ways:
                 record = {
                     "kind": "shards",
@@ -74,8 +88,11 @@ def main() -> int:
                     "ef": ef,
                     "recall": round(recall[way], 4),
                     "cpu_us": round(least[way] / len(queries) * 1e6, 1),
+                    "queries_a_cpu_second": round(len(queries) / least[way]),
                     "load": round(os.getloadavg()[0], 1),
                 }
+                if way == "shards":
+                    record["equal"] = f"{int(same.sum())} of {len(queries)}"
                 lines.append(json.dumps(record))
                 print(lines[-1], flush=True)
     if options.out is not None:
