@@ -4,8 +4,9 @@ Nothing here knows what a file contains. Paths are NUL-terminated bytes, as the 
 """
 from std.ffi import c_int, external_call
 
-from vicinal.system.memory import MAP_FAILED, allocate_zeroed, at, missing, release
+from vicinal.system.memory import MAP_FAILED, allocate_zeroed, missing, release
 from vicinal.system.pages import page_bytes
+from vicinal.system.pointer import RawPtr
 
 comptime Name = SIMD[DType.uint8, 16]
 """Up to 16 ASCII letters, zero bytes after them."""
@@ -81,7 +82,7 @@ struct Status(TrivialRegisterPassable):
 
 def last_errno() -> Int:
     """Returns the errno of the call before."""
-    return Int(at[c_int](external_call["__errno_location", Int]())[])
+    return Int(external_call["__errno_location", RawPtr[c_int]]()[])
 
 
 # ---- what a path leads to

@@ -59,6 +59,7 @@ def store_release(mut place: Int, value: Int):
 def store_release_at[T: AnyType](mut place: Ptr[T], value: Ptr[T]):
     """Writes a pointer that others may be reading, after everything that it leads to."""
     point["announce a pointer"]()
+    place.around = value.around  # where assertions keep it; readers take the address alone
     Atomic[Int64].store[ordering=Ordering.RELEASE](
         Pointer(to=place).unsafe_bitcast[Int64](), Int64(Int(value))
     )

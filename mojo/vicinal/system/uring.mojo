@@ -17,6 +17,7 @@ from vicinal.system.memory import (
     missing,
     release,
 )
+from vicinal.system.pointer import RawPtr
 
 comptime SETUP = 425
 comptime ENTER = 426
@@ -254,7 +255,7 @@ def _unmap_queue(address: Int, bytes: Int):
 
 
 def _errno() -> Int:
-    return Int(at[c_int](external_call["__errno_location", Int]())[])
+    return Int(external_call["__errno_location", RawPtr[c_int]]()[])
 
 
 def rings_work() -> Bool:
