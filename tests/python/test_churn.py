@@ -85,7 +85,7 @@ def test_fifty_generations(
     churn = Churn(request.getfixturevalue(name), M, ef_construction)
     for _ in range(50):
         churn.turn(churn.size // (50 if way == "merge" else 5), way == "merge")
-    churn.compare(tmp_path / "index", {4: 0.02, 8: 0.01}.get(M, 0.005))
+    churn.compare(tmp_path / "index", 0.005 if M == 16 else 0.01)
 
 
 def test_an_index_that_is_opened_counts_on(tmp_path: Any) -> None:
