@@ -4,6 +4,9 @@ Rows that came early chose their links among few, and what came later links to t
 in a call of its own, among the first, is found from few places: of 200 clusters, one a call, up to three were found by no search at ef 64.
 An addition to a larger graph lets some of the older rows that reach level 1, about as many as it brings new ones, search again on all
 their levels; what is found joins the links that they have, the best are kept, and those chosen link back.
+
+Above level 0 so does each row that loses a link when rows are taken out (`losing_ordinals` of `unlink`): few rows stand for all
+there, and what lies behind a row that goes tells little of where else a way would lead.
 """
 from vicinal.construct.prune import considered, robust_prune, room_for
 from vicinal.construct.replaced_blocks import (
@@ -40,6 +43,8 @@ struct LookAgain[S: SymmetricDistance](Body):
     var nodes: Ptr[UInt32]
     """The ordinals, each once."""
     var count: Int
+    var upper_only: Bool
+    """Whether nothing is done on level 0."""
     var patches: Ptr[ReplacedBlocks]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -86,6 +91,8 @@ struct LookAgain[S: SymmetricDistance](Body):
                 return
             start = scratch.beam.node(0)
             self.choose[False](level, node, part, scratch)
+        if self.upper_only:
+            return
         search_level[AnyRowDistance, True](
             graph,
             self.measured,
@@ -163,13 +170,16 @@ def holds(block: Ptr[UInt32], used: Int, node: UInt32) -> Bool:
 
 
 @no_inline
-def look_again[S: SymmetricDistance](work: LinkWork, nodes: Ptr[UInt32], count: Int) -> Outcome:
+def look_again[
+    S: SymmetricDistance
+](work: LinkWork, nodes: Ptr[UInt32], count: Int, upper_only: Bool = False) -> Outcome:
     """Lets ordinals look again for their links.
 
     Args:
         work: What it is done with.
         nodes: The ordinals, each once.
         count: Their number.
+        upper_only: Whether they do so above level 0 alone.
 
     Returns:
         DONE; or NO_MEMORY, and then the caller undoes.
@@ -182,7 +192,9 @@ def look_again[S: SymmetricDistance](work: LinkWork, nodes: Ptr[UInt32], count: 
         return NO_MEMORY
     var unwatched = Unwatched()
     var measured = work.scratch(0)[].between.rows[S](work.rows)
-    _ = team.run(STRIPES, 1, LookAgain[S](work, measured, nodes, count, patches), unwatched)
+    _ = team.run(
+        STRIPES, 1, LookAgain[S](work, measured, nodes, count, upper_only, patches), unwatched
+    )
     if not lacks_any(work, patches):
         _ = team.run(STRIPES, 1, WriteReplacements(work, patches, True), unwatched)
     if not log.failed():

@@ -8,6 +8,7 @@ owner of a block reads what another one writes, and searches under way find thei
 Source: FreshDiskANN (arXiv:2105.09613), algorithm 4; but links are kept, not chosen again (which lost 0.03), there are links
 back, and several removed rows in a line are looked behind.
 """
+from vicinal.construct.fill import left_free
 from vicinal.construct.replaced_blocks import (
     AddReplacementBackEdges,
     ReplacedBlocks,
@@ -21,9 +22,10 @@ from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES
 from vicinal.kernels.any_distance import AnyRowDistance
 from vicinal.kernels.candidates import key_of, node_of
-from vicinal.kernels.space import SymmetricDistance, Query, prefetch_row
+from vicinal.kernels.space import SQUARED_ALPHA, Query, SymmetricDistance, prefetch_row
 from vicinal.rows.leaving import Blocks
 from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
+from vicinal.system.array import GrowableArray
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, at, missing
 from vicinal.system.outcome import NO_MEMORY, Outcome
@@ -42,6 +44,12 @@ comptime SMALL = 256
 """The same if no more rows than so many can lie there: where rows have few links each of them counts."""
 comptime SPARE = 8
 """A patched block keeps 1 of 8 slots free. With as many as at insertion, 6, blocks of M = 4 got no new links at all."""
+comptime LONG = Float32(2)
+"""A link is long if its distance is more than twice the median of those that are left, as it is between clusters."""
+comptime OCCLUDING = Float32(SQUARED_ALPHA) / 5
+"""How many times nearer to a link than to the row a candidate must be to be left out, see `space.occludes`."""
+comptime FEWEST_LEFT = 2
+"""Links whose median says something."""
 comptime ENOUGH = 128
 """Rows measured for a block."""
 comptime CHUNK = 1 << 16
@@ -132,10 +140,14 @@ struct SelectReplacements(Body):
             else:
                 picked[unsafe_offset=kept] = link
                 kept += 1
+        lost = gone  # each once
         self.offer(level, node, passed, gone, kept, nodes, scratch)
         if scratch.failed():
             return
         var before = kept
+        kept = self.replace_long(level, node, passed, lost, kept, scratch)
+        if scratch.failed():
+            return
         kept = self.take(level, kept, cap - cap // SPARE, scratch)
         if scratch.failed():
             return
@@ -228,6 +240,64 @@ struct SelectReplacements(Body):
                 chosen.insert(entry)
         return measured
 
+    def replace_long(
+        self,
+        level: Int,
+        node: Int,
+        lost: Ptr[UInt32],
+        num_lost: Int,
+        before: Int,
+        mut scratch: Scratch,
+    ) -> Int:
+        """Adds one of the rows offered for each link that was lost and was long, and returns the number of links picked.
+
+        Between clusters few links lead out, and nearly every row that one could lead to is nearer to some link than to the row: by the
+        rule for others (`take`) none would come in its place, and after a time no walk would find from one cluster to the next.
+        """
+        ref graph = self.work.graph[]
+        var rows = self.work.rows
+        var cap = graph.cap(level)
+        var wanted = min(before + num_lost, cap - left_free(cap) if level == 0 else cap)
+        if before >= wanted or before < FEWEST_LEFT:
+            return before
+        var room = scratch.room(AnyRowDistance.query_bytes(rows))
+        var queries = scratch.queries_for(wanted * AnyRowDistance.query_bytes(rows))
+        if scratch.failed():
+            return before
+        var query = AnyRowDistance.query_of_row(rows, graph.row_at(level, node), room)
+        var picked = scratch.selected
+        var keys = scratch.unvisited
+        for i in range(before):
+            var row = graph.row_at(level, Int(picked[unsafe_offset=i]))
+            keys[unsafe_offset=i] = Int64(AnyRowDistance.key(query, rows, row))
+        var short = AnyRowDistance.farthest(query, rows, Int32(middle_of(keys, before)), LONG)
+        var long = 0
+        for i in range(num_lost):
+            var row = graph.row_at(level, Int(lost[unsafe_offset=i]))
+            long += Int(AnyRowDistance.key(query, rows, row) > short)
+        if long == 0:
+            return before
+        for i in range(before):
+            var row = graph.row_at(level, Int(picked[unsafe_offset=i]))
+            scratch.prepare[AnyRowDistance](rows, row, i)
+        var kept = before
+        for i in range(scratch.pruning_candidates.size):
+            if kept >= wanted or kept - before >= long:
+                break
+            var entry = scratch.pruning_candidates.entries[unsafe_offset=i]
+            var row = graph.row_at(level, node_of(entry))
+            var good = key_of(entry) > short
+            var j = 0
+            while j < kept and good:
+                var key = AnyRowDistance.key(queries[unsafe_offset=j], rows, row)
+                good = key_of(entry) <= AnyRowDistance.farthest(query, rows, key, OCCLUDING)
+                j += 1
+            if good:
+                picked[unsafe_offset=kept] = UInt32(node_of(entry))
+                scratch.prepare[AnyRowDistance](rows, row, kept)
+                kept += 1
+        return kept
+
     def take(self, level: Int, before: Int, wanted: Int, mut scratch: Scratch) -> Int:
         """Adds the diverse ones of the rows offered to those picked and returns the number of both.
         """
@@ -250,9 +320,8 @@ struct SelectReplacements(Body):
             var row = graph.row_at(level, node_of(entry))
             var diverse = True
             for j in range(kept):
-                if AnyRowDistance.key(queries[unsafe_offset=j], self.work.rows, row) < key_of(
-                    entry
-                ):
+                var key = AnyRowDistance.key(queries[unsafe_offset=j], self.work.rows, row)
+                if key < key_of(entry) or Int(picked[unsafe_offset=j]) == node_of(entry):
                     diverse = False
                     break
             if diverse:
@@ -260,6 +329,39 @@ struct SelectReplacements(Body):
                 scratch.prepare[AnyRowDistance](self.work.rows, row, kept)
                 kept += 1
         return kept
+
+
+def middle_of(keys: Ptr[Int64], count: Int) -> Int64:
+    """Returns the median of some keys, the lower one of two."""
+    for i in range(count):
+        var below = 0
+        var equal = 0
+        for j in range(count):
+            below += Int(keys[unsafe_offset=j] < keys[unsafe_offset=i])
+            equal += Int(keys[unsafe_offset=j] == keys[unsafe_offset=i])
+        if below <= (count - 1) // 2 < below + equal:
+            return keys[unsafe_offset=i]
+    return 0
+
+
+def losing_ordinals(graph: Graph, blocks: Blocks) -> GrowableArray:
+    """Returns the ordinals of some blocks whose rows stay and lose links above level 0."""
+    var found = GrowableArray()
+    for ordinal in range(blocks.first_ordinal, blocks.last_ordinal):
+        var row = graph.row_of(ordinal)
+        if not graph.absent(row) and not graph.leaves(row) and _loses(graph, ordinal):
+            found.push(Int64(ordinal))
+    return found^
+
+
+def _loses(graph: Graph, ordinal: Int) -> Bool:
+    for level in range(1, graph.level_of(ordinal) + 1):
+        var block = graph.links(level, ordinal)
+        for i in range(graph.cap(level)):
+            var other = Int(block[unsafe_offset=i])
+            if other < graph.ordinals and graph.leaves(graph.row_of(other)):
+                return True
+    return False
 
 
 @no_inline

@@ -13,7 +13,7 @@ Source: FreshDiskANN (arXiv:2105.09613), consolidation of deletes; read-copy upd
 """
 from vicinal.construct.build_statistics import BLOCKS, REPAIR
 from vicinal.construct.merge_order import StartNodes
-from vicinal.construct.unlink import move_entry, unlink_removed
+from vicinal.construct.unlink import losing_ordinals, move_entry, unlink_removed
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.borrowed_rows import own_rows
@@ -236,8 +236,11 @@ struct UnlinkRemoved[V: Watch](LinkTask):
         var time = now()
         if self.blocks.first_ordinal == 0 and self.blocks.first_row == 0:
             index.leaving.keep(move_entry(graph, index.states.address()))
+        var losing = losing_ordinals(graph, self.blocks)
         var outcome = unlink_removed[L](linking.work(rows, log), self.blocks, watch)
         _ = index.build_statistics.add_elapsed(REPAIR, time)
+        if outcome == DONE:
+            outcome = linking.look_again_above[L](rows, losing, log)
         if outcome == DONE:
             outcome = linking.fill_changed[L](rows, log)
         var done = (

@@ -18,6 +18,7 @@ from vicinal.quantization.code_table import U8, RABITQ4, SQ8
 from vicinal.rows.row_states import stays
 from vicinal.system.array import GrowableArray
 from vicinal.system.clock import now
+from vicinal.system.hash import mix
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
@@ -32,6 +33,8 @@ comptime REPAIR_SHARE = 64
 comptime MANY_SHARE = 4
 """Rows of another index are many if they are a quarter of those that take part: to fill the slots of old rows anew takes a tenth of the
 time then, and finds 0.002 to 0.003 more (ef 16), as much as a graph made of all rows at once."""
+comptime NEARBY = 64
+"""Candidates of walks above level 0 that look for links in place of lost ones; with 200 no more was found."""
 comptime REFILLED = 2
 comptime LACKING = 4
 """For each new row up to two older ones that have changed and have four slots free or more get them filled again: links to new rows
@@ -194,6 +197,27 @@ struct Linking[V: Watch](Movable):
         release(places)
         return outcome
 
+    def look_again_above[
+        L: SymmetricDistance
+    ](self, rows: Rows, ordinals: GrowableArray, log: UndoLog) -> Outcome:
+        """Lets rows that have lost links above level 0 look for others there."""
+        if ordinals.full:
+            return NO_MEMORY
+        if ordinals.size == 0:
+            return DONE
+        var nodes = allocate[UInt32](ordinals.size)
+        if missing(nodes):
+            return NO_MEMORY
+        for i in range(ordinals.size):
+            nodes[unsafe_offset=i] = UInt32(ordinals.at(i)[])
+        var time = now()
+        var work = self.work(rows, log)
+        work.ef_construction = min(work.ef_construction, NEARBY)
+        var outcome = look_again[L](work, nodes, ordinals.size, upper_only=True)
+        release(nodes)
+        _ = self.index[].build_statistics.add_elapsed(REPAIR, time)
+        return outcome
+
     def fill_pruned[L: SymmetricDistance](self, rows: Rows, most: Int, log: UndoLog) -> Outcome:
         """Fills free slots of rows whose blocks have changed, at most so many: those that have most slots free.
         """
@@ -352,7 +376,9 @@ struct LinkNew[V: Watch](LinkTask):
         if missing(nodes):
             return NO_MEMORY
         var time = now()
-        var count = draw_nodes(nodes, wanted, graph.ordinals, index.seed + present)
+        # others each time, also where rows are replaced and their number stays what it was
+        var drawn = index.seed + Int(mix(present + index.mended, Int(self.new[].places[])))
+        var count = draw_nodes(nodes, wanted, graph.ordinals, drawn)
         var done = look_again[L](self.linking[].work(rows, log), nodes, count)
         release(nodes)
         _ = index.build_statistics.add_elapsed(REPAIR, time)
