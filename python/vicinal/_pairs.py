@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicinal import _kinds, _tuning, _validate
+from vicinal import _kinds, _validate
+from vicinal._assumed_queries import draw
 from vicinal._compared import stored_present
 from vicinal._kept_filter import prepare
 from vicinal._search import within
@@ -75,7 +76,7 @@ class Pairs:
         ids = self._ids()
         if self._width == EXHAUSTIVE or not len(ids):
             return 1.0
-        chosen = ids[_tuning.draw(len(ids), _SAMPLE)]
+        chosen = ids[draw(len(ids), _SAMPLE)]
         true = found = 0
         for start in range(0, len(chosen), _MOST_ROWS):
             part = chosen[start : start + _MOST_ROWS]

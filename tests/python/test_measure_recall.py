@@ -10,8 +10,9 @@ import pytest
 import vicinal
 from reference import jaccard
 from support.rows import dims, stored
+from vicinal._assumed_queries import draw
 from vicinal._self_test import graphs
-from vicinal._tuning import draw, interval
+from vicinal._tuning import interval
 
 QUERIES, K = 60, 7
 

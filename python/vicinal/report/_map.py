@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 import vicinal
 from vicinal import _kinds
+from vicinal._assumed_queries import draw
 from vicinal._search import read_vectors
-from vicinal._tuning import draw
 
 __all__ = ["map_of", "principal_axes"]
 

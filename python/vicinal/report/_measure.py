@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 import vicinal
 from vicinal import _kinds, _validate
+from vicinal._assumed_queries import draw
 from vicinal._stop_rule import with_rule
-from vicinal._tuning import _Sample, draw, interval
+from vicinal._tuning import _Sample, interval
 from vicinal.errors import CorruptError
 from vicinal.report._machine import machine
 from vicinal.report._map import map_of
