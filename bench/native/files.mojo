@@ -21,6 +21,7 @@ from vicinal.index.saving import save_index
 from vicinal.index.vector_index import Index
 from vicinal.system.memory import Bytes
 from vicinal.system.parallel import Unwatched
+from vicinal.system.pointer import RawPtr
 
 
 def c_text(start: Bytes) -> String:
@@ -47,7 +48,7 @@ def describe(status: Status) -> String:
     var b = status.b
     var code = status.code
     if code == SYSTEM:
-        return c_text(external_call["strerror", Bytes](c_int(a)))
+        return c_text(external_call["strerror", RawPtr[UInt8]](c_int(a)))
     if code == SPECIAL:
         return "expected a regular file, got a pipe, a socket or a device"
     if code == EMPTY_FILE:

@@ -4,6 +4,7 @@ Bare code and few spaces only, as in `races.mojo`.
 """
 from std.ffi import external_call
 
+from vicinal.exact.request import SearchRequest
 from vicinal.file.posix import InputFile, Status
 from vicinal.index.invariants import check_index
 from vicinal.index.opening import open_index
@@ -13,6 +14,7 @@ from vicinal.kernels.space import L2, MetricSpace, Space
 from vicinal.kernels.stored_type import item_bytes
 from vicinal.search.batch import SearchMany
 from vicinal.system.memory import Ptr, allocate, at, release
+from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Unwatched
 from vicinal.update.add import DoChange
 from vicinal.update.transaction import Change
@@ -31,12 +33,12 @@ def _add[S: Space](index: Ptr[Index], rows: Int, count: Int) -> Int:
         rows,
         2,
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-        0,
+        DONE,
     )
     task.run[S]()
     change.commit(index[])
     change.finish(index[])
-    return status + task.status
+    return Int(status != DONE) + Int(task.status != DONE)
 
 
 def _search[S: Space](index: Ptr[Index], queries: Int, count: Int) -> Int:
@@ -45,26 +47,20 @@ def _search[S: Space](index: Ptr[Index], queries: Int, count: Int) -> Int:
     # exactly as large as it must be, so that a write behind it is seen
     var ids = at[Int64](external_call["malloc", Int](count * K * 8))
     var distances = at[Float32](external_call["malloc", Int](count * K * 4))
-    var status = 0
+    var wrong = 0
     for ef in range(K, 4 * ROWS, 2 * ROWS):
         for each in range(1, count + 1, count - 1):
             var task = SearchMany[Unwatched](
                 index,
-                queries,
-                each,
-                K,
-                ef,
-                ids,
-                distances,
-                2,
+                SearchRequest(queries, each, K, ef, ids, distances, 2),
                 Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-                0,
+                DONE,
             )
             task.run[S]()
-            status += task.status
+            wrong += Int(task.status != DONE)
     external_call["free", NoneType](Int(ids))
     external_call["free", NoneType](Int(distances))
-    return status
+    return wrong
 
 
 def _live[S: Space](metric: Int, dtype: Int, dim: Int, quantization: Int, path: Ptr[UInt8]) -> Int:

@@ -4,14 +4,16 @@ Bare code only: the sanitizer does not bear Modular's run-time libraries. One sp
 """
 from std.atomic import Atomic, Ordering
 
+from vicinal.exact.request import SearchRequest
 from vicinal.index.invariants import SOUND, check_index
 from vicinal.index.vector_index import Index
 from vicinal.kernels.space import L2, MetricSpace
 from vicinal.search.batch import SearchMany
-from vicinal.search.filter import CHOOSE, Filter
+from vicinal.search.filter import CHOOSE, Filter, FilterChoice
 from vicinal.search.filtered import search_filtered
 from vicinal.search.range_search import RangeResult, search_range
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, release
+from vicinal.system.outcome import DONE, Outcome
 from vicinal.system.parallel import Body, Team, Unwatched, Watch
 from vicinal.update.add import DoChange
 from vicinal.update.consolidate import consolidate, prepare_change
@@ -71,7 +73,7 @@ struct Beside(Body):
         self.add(0, ROWS - 5 * BATCH)
         # as a caller who comes back later, when searches that were under way have ended
         _ = consolidate(self.index[], 2, watch)
-        Atomic[Int64].store[ordering=Ordering.RELEASE](self.done, 1)
+        Atomic[Int64].store[ordering=Ordering.RELEASE](self.done.start, 1)
 
     def id_of(self, i: Int) -> Int64:
         """Returns the id of row i."""
@@ -124,11 +126,11 @@ struct Beside(Body):
         if change.linked:
             change.met = not index.wait_for(index.readers.retire(), PATIENCE)
         change.roll_back(index)
-        if status != 0:
-            _ = Atomic[Int64].fetch_add(self.wrong, 1)
+        if status != DONE:
+            _ = Atomic[Int64].fetch_add(self.wrong.start, 1)
         release(ids)
 
-    def work[V: Watch](self, mut change: Change, first: Int, mut watch: V) -> Int:
+    def work[V: Watch](self, mut change: Change, first: Int, mut watch: V) -> Outcome:
         """Stores and links the rows of a change by two threads."""
         var task = DoChange[V](
             self.index,
@@ -136,77 +138,71 @@ struct Beside(Body):
             Int(self.rows.unsafe_offset(first * DIM)),
             2,
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-            0,
+            DONE,
         )
         task.run[Float]()
         return task.status
 
-    def end(self, mut change: Change, begun: Int, first: Int):
+    def end(self, mut change: Change, begun: Outcome, first: Int):
         """Does the work of a change with rows from `first` on, or with none if that is negative, and lets it take effect.
         """
         ref index = self.index[]
         var status = begun
         var watch = Unwatched()
-        if first >= 0:
-            status += self.work(change, first, watch)
+        if first >= 0 and status == DONE:
+            status = self.work(change, first, watch)
         change.commit(index)
         change.finish(index)
-        status += consolidate(index, 2, watch)
+        var after = consolidate(index, 2, watch)
         prepare_change(index)  # of the next
-        if status != 0:
-            _ = Atomic[Int64].fetch_add(self.wrong, 1)
+        if status != DONE or after != DONE:
+            _ = Atomic[Int64].fetch_add(self.wrong.start, 1)
 
     def read(self, part: Int):
         """Searches plainly, with a filter, and within a radius, one query or many."""
         var ids = allocate[Int64](4 * K)
         var distances = allocate[Float32](4 * K)
         var round = 0
-        while Atomic[Int64].load[ordering=Ordering.ACQUIRE](self.done) == 0 or round < 20:
+        while Atomic[Int64].load[ordering=Ordering.ACQUIRE](self.done.start) == 0 or round < 20:
             round += 1
             var count = 1 + 3 * (round & 1)
             var queries = Int(self.rows.unsafe_offset(((round * 7 + part) % (ROWS - 4)) * DIM))
-            var status: Int
+            var status: Outcome
             if (round + part) % 3 == 0:
                 status = self.search(
                     queries, count, 8 if round % 5 != 0 else 4 * ROWS, ids, distances
                 )
             else:
                 status = self.filtered(queries, count, (round + part) % 3 == 1, ids, distances)
-            if status != 0:
-                _ = Atomic[Int64].fetch_add(self.wrong, 1)
+            if status != DONE:
+                _ = Atomic[Int64].fetch_add(self.wrong.start, 1)
             for i in range(count * K):
                 var id = ids[unsafe_offset=i]
                 var wrong = id < -7 or id >= 3 * ROWS
                 for j in range(i // K * K, i):
                     wrong = wrong or (id >= 0 and id == ids[unsafe_offset=j])
                 if wrong:
-                    _ = Atomic[Int64].fetch_add(self.wrong, 1)
+                    _ = Atomic[Int64].fetch_add(self.wrong.start, 1)
         release(ids)
         release(distances)
 
     def search(
         self, queries: Int, count: Int, ef: Int, ids: Ptr[Int64], distances: Ptr[Float32]
-    ) -> Int:
+    ) -> Outcome:
         """Searches without a filter."""
         var watch = Unwatched()
         var task = SearchMany[Unwatched](
             self.index,
-            queries,
-            count,
-            K,
-            ef,
-            ids,
-            distances,
-            1,
+            SearchRequest(queries, count, K, ef, ids, distances, 1),
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
-            0,
+            DONE,
         )
         task.run[Float]()
         return task.status
 
     def filtered(
         self, queries: Int, count: Int, ranged: Bool, ids: Ptr[Int64], distances: Ptr[Float32]
-    ) -> Int:
+    ) -> Outcome:
         """Searches among half of the rows, the nearest or all within a radius, of which the first few are returned.
         """
         ref index = self.index[]
@@ -221,41 +217,20 @@ struct Beside(Body):
         release(flags)
         filter.prepare(index, snapshot, K, 8, CHOOSE)
         var which = allocate_zeroed[Int64](count)
-        var status: Int
+        var request = SearchRequest(queries, count, K, 8, ids, distances, 1)
+        var choice = FilterChoice(
+            snapshot, Pointer(to=filter).unsafe_origin_cast[MutUntrackedOrigin](), which
+        )
+        var status: Outcome
         if ranged:
             var result = RangeResult(count)
-            status = search_range(
-                index,
-                queries,
-                count,
-                1.0e6,
-                8,
-                snapshot,
-                Pointer(to=filter).unsafe_origin_cast[MutUntrackedOrigin](),
-                which,
-                1,
-                result,
-                watch,
-            )
+            status = search_range(index, request, 1.0e6, choice, result, watch)
             for i in range(count * K):
                 var found = i % K < result.total(i // K)
                 ids[unsafe_offset=i] = result.ids[unsafe_offset=i // K].at(i % K)[] if found else -1
             _ = result^
         else:
-            status = search_filtered(
-                index,
-                queries,
-                count,
-                K,
-                8,
-                snapshot,
-                Pointer(to=filter).unsafe_origin_cast[MutUntrackedOrigin](),
-                which,
-                ids,
-                distances,
-                1,
-                watch,
-            )
+            status = search_filtered(index, request, choice, watch)
         _ = filter^
         release(which)
         index.readers.release(pinned)
@@ -373,7 +348,7 @@ struct GiveUp(Body):
         thing[] = Int64(i)
         thing[unsafe_offset=1] = Int64(-i)
         var before = at[Int64](Int(self.place[]))
-        Atomic[Int64].store[ordering=Ordering.RELEASE](self.place, Int64(Int(thing)))
+        Atomic[Int64].store[ordering=Ordering.RELEASE](self.place.start, Int64(Int(thing)))
         while not self.readers[].wait(self.readers[].retire()):
             pass
         before[] = 1
@@ -382,9 +357,9 @@ struct GiveUp(Body):
     def read(self):
         """Looks at it."""
         var scratch = self.readers[].claim()
-        var thing = at[Int64](Int(Atomic[Int64].load[ordering=Ordering.ACQUIRE](self.place)))
+        var thing = at[Int64](Int(Atomic[Int64].load[ordering=Ordering.ACQUIRE](self.place.start)))
         if thing[] != -thing[unsafe_offset=1]:
-            _ = Atomic[Int64].fetch_add(self.wrong, 1)
+            _ = Atomic[Int64].fetch_add(self.wrong.start, 1)
         self.readers[].release(scratch)
 
 
