@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 import vicinal
 from support.indexes import assert_same
+from support.packed_bits import live
 from vicinal._cpu import native
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -81,53 +82,9 @@ def test_exact(dim: int) -> None:
     np.testing.assert_allclose(near.euclidean, np.sqrt(near.distances), rtol=1e-6)
 
 
-def test_graph_filters_changes_and_files(tmp_path: Any) -> None:
+def test_graph_filters_changes_and_files(tmp_path: Path) -> None:
     index = made(3000, 256)
-    assert index.stats()["search"] == "graph" and index.stats()["quantization"] is None
-    assert index.stats()["quantization_reason"] == "packed bits are measured as they are"
-    queries = bits(30, 256, seed=1)
-
-    def share(index: Any, filter: Any = None) -> float:
-        rows = index.get(index.ids)
-        far = distances(rows, queries).astype(float)
-        if filter is not None:
-            far[:, ~filter] = np.inf
-        bound = np.sort(far, axis=1)[:, 9:10]
-        found = index.search(queries, 10, filter=filter)
-        place = {id: i for i, id in enumerate(index.ids.tolist())}
-        for q, ids in enumerate(found.ids):
-            held = [far[q, place[id]] for id in ids.tolist()]
-            assert held == found.distances[q].tolist() and np.isfinite(held).all()
-        return float((found.distances <= bound).mean())
-
-    assert share(index) > 0.97
-    assert share(index, np.random.default_rng(3).random(3000) < 0.4) > 0.95
-    index.check()
-    index.remove(np.arange(0, 3000, 4))
-    index.update(bits(100, 256, seed=5), ids=np.arange(1, 401, 4))
-    assert share(index) > 0.97
-    index.save(tmp_path / "bits")
-    for again in (
-        vicinal.open(tmp_path / "bits", verify=True),
-        vicinal.open(tmp_path / "bits", mode="copy"),
-        pickle.loads(pickle.dumps(index)),
-        index.copy(),
-    ):
-        assert (again.dim, again.dtype, again.metric) == (256, "b1", "hamming")
-        assert repr(again).startswith("vicinal.Index(dim=256, metric='hamming', dtype='b1', ")
-        assert_same(again.search(queries, 10), index.search(queries, 10))
-        again.check()
-    index.compact()
-    assert share(index) > 0.97
-    other = vicinal.Index(256, "hamming", dtype="b1")
-    other.add(bits(50, 256, seed=9), ids=np.arange(9000, 9050))
-    index.merge(other)
-    assert index.search(other.get(9007), 1).ids[0] == 9007
-    assert index.measure_recall().recall > 0.9
-    tuned = index.tune(0.9, sample=100)
-    assert tuned.measured.recall >= 0.9
-    assert index.why_not(queries[0], int(index.ids[5])) is not None
-    assert index.trace(queries[0]).result.ids[0] == index.search(queries[0]).ids[0]
+    live(index, bits, distances, 0.97, tmp_path)
 
 
 def test_same_bytes_for_any_number_of_threads(tmp_path: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 import reference
 import vicinal
-from support.indexes import assert_same
+from support.packed_bits import live
 from vicinal._cpu import native
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -82,54 +81,9 @@ def test_exact(dim: int) -> None:
 
 def test_graph_filters_changes_and_files(tmp_path: Path) -> None:
     index = made(3000, 256)
-    assert index.stats()["search"] == "graph" and index.stats()["quantization"] is None
-    queries = bits(40, 256, seed=1)
-
-    def share(index: Any, filter: Any = None) -> float:
-        rows = index.get(index.ids)
-        far = reference.jaccard(rows, queries).astype(np.float32)
-        if filter is not None:
-            far[:, ~filter] = np.inf
-        bound = np.sort(far, axis=1)[:, 9:10]
-        found = index.search(queries, 10, filter=filter)
-        place = {id: i for i, id in enumerate(index.ids.tolist())}
-        for q, ids in enumerate(found.ids):
-            held = [far[q, place[id]] for id in ids.tolist()]
-            assert held == found.distances[q].tolist() and np.isfinite(held).all()
-        return float((found.distances <= bound).mean())
-
-    assert share(index) > 0.95
-    assert share(index, np.random.default_rng(3).random(3000) < 0.4) > 0.95
-    index.check()
-    index.remove(np.arange(0, 3000, 4))
-    index.update(bits(100, 256, seed=5), ids=np.arange(1, 401, 4))
-    assert share(index) > 0.95
-    index.save(tmp_path / "bits")
-    for again in (
-        vicinal.open(tmp_path / "bits", verify=True),
-        vicinal.open(tmp_path / "bits", mode="copy"),
-        pickle.loads(pickle.dumps(index)),
-        index.copy(),
-    ):
-        assert (again.dim, again.dtype, again.metric) == (256, "b1", "jaccard")
-        assert repr(again).startswith("vicinal.Index(dim=256, metric='jaccard', dtype='b1', ")
-        assert_same(again.search(queries, 10), index.search(queries, 10))
-        again.check()
-    index.compact()
-    assert share(index) > 0.95
-    other = vicinal.Index(256, "jaccard", dtype="b1")
-    other.add(bits(50, 256, seed=9), ids=np.arange(9000, 9050))
-    index.merge(other)
-    assert index.search(other.get(9007), 1).distances[0] == 0
+    live(index, bits, reference.jaccard, 0.95, tmp_path)
     with pytest.raises(ValueError, match="metric='jaccard'"):
         index.merge(vicinal.Index(256, "hamming", dtype="b1"))
-    assert index.measure_recall().recall > 0.9
-    assert index.tune(0.9, sample=100).measured.recall >= 0.9
-    assert index.why_not(queries[0], int(index.ids[5])) is not None
-    assert index.trace(queries[0]).result.ids[0] == index.search(queries[0]).ids[0]
-    with vicinal.open(tmp_path / "bits", mode="rw") as living:
-        new = living.add(bits(3, 256, seed=11))
-        assert (living.search(living.get(new), 1).distances == 0).all()
 
 
 def test_same_bytes_for_any_number_of_threads() -> None:
