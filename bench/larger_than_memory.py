@@ -210,8 +210,8 @@ def main() -> None:
         index_file = folder / f"{options.rows}x{options.dim}.vicinal"
         queries_file = folder / f"{options.rows}x{options.dim}.npy"
         if not index_file.exists():
-            mixture.DIM = options.dim
-            rows, queries = mixture.draw(options.rows, options.queries + 2 * options.warm, 0)
+            asked = options.queries + 2 * options.warm
+            rows, queries = mixture.draw(options.rows, asked, 0, options.dim)
             np.save(queries_file, queries)
             index = vicinal.Index(options.dim)
             index.add(rows)
