@@ -16,11 +16,12 @@ from vicinal.index import Index
 from vicinal.knn_graph import SAMPLE, knn_graph, least_width, search_all, without_self
 
 try:
-    from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_is_fitted, validate_data
+
+    from vicinal.integrations._sparse_graphs import both_ways, symmetric_graph, to_csr
 except ImportError as error:
     raise ImportError(
         f"vicinal.integrations.sklearn needs scikit-learn 1.6 or newer ({error}): "
@@ -210,7 +211,7 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         distances, ids = self.kneighbors(X, n_neighbors)
         ones = _mode(mode) == "connectivity"
         if not symmetric and not connected:
-            return _to_csr(ids, np.ones_like(distances) if ones else distances, self.n_samples_fit_)
+            return to_csr(ids, np.ones_like(distances) if ones else distances, self.n_samples_fit_)
         if X is not None:
             raise ValueError("X: expected None for a symmetric graph, which is of the fitted rows")
         graph = symmetric_graph(ids, distances)
@@ -363,7 +364,7 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _graph(self, ids: NDArray[np.int64], distances: NDArray[Any]) -> Any:
         if self.mode == "connectivity":
             distances = np.ones_like(distances)
-        return _to_csr(ids, distances, self.n_samples_fit_)
+        return to_csr(ids, distances, self.n_samples_fit_)
 
     def _joined(self, graph: Any) -> Any:
         """Join the parts of a symmetric graph: each but the largest to a near row outside it."""
@@ -387,7 +388,7 @@ class VicinalTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             tails, heads, far = (np.array(column) for column in zip(*ends, strict=True))
             bridges = self._scaled(far.astype(np.float32), graph.dtype)
             starts = np.repeat(every, np.diff(graph.indptr))
-            graph = _both_ways(
+            graph = both_ways(
                 np.concatenate([starts, tails]),
                 np.concatenate([graph.indices, heads]),
                 np.concatenate([graph.data, bridges]),
@@ -415,53 +416,6 @@ class _Held:
         """Return the rows."""
         rows = self.rows
         return self.index.get(np.arange(len(self.index))) if rows is None else rows
-
-
-def symmetric_graph(indices: ArrayLike, distances: ArrayLike) -> Any:
-    """Make a symmetric CSR matrix of the neighbours of every row: those of either are of both.
-
-    Parameters
-    ----------
-    indices, distances : array_like of shape (n, k)
-        As `vicinal.knn_graph` gives them; -1 is left out.
-
-    Returns
-    -------
-    csr_matrix of shape (n, n)
-        Each row in order of distance; distances of 0 between equal rows are entries like others,
-        which sums of sparse matrices would drop.
-    """
-    ids, far = np.asarray(indices), np.asarray(distances)
-    there = ids >= 0
-    rows = np.repeat(np.arange(len(ids)), there.sum(axis=1))
-    return _both_ways(rows, ids[there], far[there], len(ids))
-
-
-def _both_ways(starts: NDArray[Any], ends: NDArray[Any], distances: NDArray[Any], n: int) -> Any:
-    """Make a symmetric CSR matrix of edges, each once however often it is given."""
-    low, high = np.minimum(starts, ends), np.maximum(starts, ends)
-    _, once = np.unique(low.astype(np.int64) * n + high, return_index=True)
-    low, high, far = low[once], high[once], distances[once]
-    apart = low != high
-    rows = np.concatenate([low, high[apart]])
-    columns = np.concatenate([high, low[apart]])
-    data = np.concatenate([far, far[apart]])
-    order = np.lexsort((columns, data, rows))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
-    return _csr(data[order], columns[order], starts, (n, n))
-
-
-def _to_csr(ids: NDArray[np.int64], data: NDArray[Any], columns: int) -> Any:
-    """Make a CSR matrix with the same number of entries in each row, in the order given."""
-    n, k = ids.shape
-    return _csr(data.ravel(), ids.ravel(), np.arange(n + 1) * k, (n, columns))
-
-
-def _csr(data: NDArray[Any], columns: NDArray[Any], starts: NDArray[Any], shape: Any) -> Any:
-    # by hand: anything else sorts the columns, or sums what stands there twice
-    small = max(len(data), *shape) < 2**31
-    kind = np.int32 if small else np.int64
-    return csr_matrix((data, columns.astype(kind), starts.astype(kind)), shape=shape)
 
 
 def _mode(mode: object) -> str:
