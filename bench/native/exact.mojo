@@ -69,8 +69,9 @@ struct SearchExact[raw: Bool](SpaceTask):
         var step = 1 if self.one_by_one else self.count
         self.stamps.append(Int(perf_counter_ns()))
         for first in range(0, self.count, step):
-            var status = search_exact[S, Unwatched, raw=Self.raw](
+            var status = search_exact[S](
                 self.source,
+                Self.raw,
                 SearchRequest(
                     Int(at[Scalar[S.Q]](self.queries).unsafe_offset(first * dim)),
                     step,

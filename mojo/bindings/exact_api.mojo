@@ -46,8 +46,9 @@ struct SearchRaw(SpaceTask):
                 return
         var worth = 1 + self.source.count * dim * max(self.request.count, 1) // THREAD_WORK
         var team = Team(min(self.request.threads, worth, max(1, self.max_bytes // THREAD_BYTES)))
-        self.status = search_exact[S, PythonWatch, raw=True](
+        self.status = search_exact[S](
             self.source,
+            True,
             self.request,
             team,
             self.max_bytes,

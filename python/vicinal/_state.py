@@ -106,8 +106,7 @@ class State:
         self._strings = StringIds.of(handle, path)
         self._promises = Promises()
         kept = native.index_kept_queries(handle)
-        dtype = _kinds.query_dtype(self._dtype)
-        self._keep(QuerySample.of_bytes(kept, self._dim, dtype) if kept else None)
+        self._keep(QuerySample.of_bytes(kept, self._dim, self._query_dtype) if kept else None)
         # search widths by (recall, k), as far as they were asked for; see _tuning.py
         self._tuned_widths: dict[tuple[float, int], int] = {}
         # with pickle="path" the fingerprint of the file

@@ -4,11 +4,13 @@ from std.testing import assert_equal
 
 from vicinal.construct.build_statistics import BuildStatistics
 from vicinal.construct.connect import repair
-from vicinal.construct.insertion import link_rows
+from vicinal.construct.insertion import find_neighbors, link_rows
+from vicinal.construct.link_measure import LinkMeasure
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.work import LinkWork, NewRows
 from vicinal.graph.links import EMPTY, Graph, random_level, slots
 from vicinal.graph.undo import UndoLog
+from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.space import L2, MetricSpace, Rows
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.outcome import DONE, Outcome
@@ -52,6 +54,7 @@ struct Sample(Movable):
     var graph: Graph
     var statistics: BuildStatistics
     var scratches: Ptr[Ptr[Scratch]]
+    var measure: Ptr[LinkMeasure]
 
     comptime WORKERS = 3 * MAX_SEARCHES
 
@@ -61,6 +64,8 @@ struct Sample(Movable):
         self.graph = Graph(M)
         self.statistics = BuildStatistics()
         self.scratches = allocate[Ptr[Scratch]](Self.WORKERS)
+        self.measure = allocate[LinkMeasure](1)
+        self.measure.unsafe_write(LinkMeasure())
         for i in range(count * DIM):
             self.values[unsafe_offset=i] = Int8(random_si64(-128, 127))
         for row in range(count):
@@ -74,11 +79,16 @@ struct Sample(Movable):
             self.scratches[unsafe_offset=i].unsafe_deinit_pointee()
             release(self.scratches[unsafe_offset=i])
         release(self.scratches)
+        release(self.measure)
         release(self.levels)
         release(self.values)
 
     def rows(self) -> Rows:
         return Rows(Int(self.values), DIM, DIM, 0)
+
+    def measured(self) -> Rows:
+        """Returns the rows as walks and the choice of links measure them."""
+        return self.measure[].rows[Stored, find_neighbors[AnyDistance]](self.rows())
 
     def copy_row(self, source: Int, target: Int):
         for i in range(DIM):
@@ -99,7 +109,7 @@ struct Sample(Movable):
         """Returns what work on the links needs, as long as all of it is kept."""
         return LinkWork(
             Pointer(to=self.graph).unsafe_origin_cast[MutUntrackedOrigin](),
-            self.rows(),
+            self.measured(),
             states,
             ef,
             5,
@@ -119,7 +129,7 @@ struct Sample(Movable):
             places[unsafe_offset=row - first] = UInt32(row)
         var team = Team(threads)
         var levels = self.levels.unsafe_offset(first)
-        var outcome = link_rows[Stored](
+        var outcome = link_rows(
             self.work(team, log, ef),
             NewRows(places, until - first, until, levels, first, StartNodes.none()),
             watch,
@@ -135,7 +145,7 @@ struct Sample(Movable):
 
     def repair[V: Watch](mut self, log: UndoLog, mut watch: V) -> Bool:
         var team = Team(3)
-        var outcome = repair[Stored](self.work(team, log, 20), watch)
+        var outcome = repair(self.work(team, log, 20), watch)
         _ = team^
         return outcome == DONE
 

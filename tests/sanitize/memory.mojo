@@ -35,7 +35,7 @@ def _add[S: Space](index: Ptr[Index], rows: Int, count: Int) -> Int:
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
     )
-    task.run[S]()
+    task.run()
     change.commit(index[])
     change.finish(index[])
     return Int(status != DONE) + Int(task.status != DONE)

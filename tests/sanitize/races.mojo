@@ -140,7 +140,7 @@ struct Beside(Body):
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
             DONE,
         )
-        task.run[Float]()
+        task.run()
         return task.status
 
     def end(self, mut change: Change, begun: Outcome, first: Int):
@@ -197,7 +197,7 @@ struct Beside(Body):
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
             DONE,
         )
-        task.run[Float]()
+        task.run()
         return task.status
 
     def filtered(

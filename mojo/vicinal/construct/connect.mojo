@@ -7,8 +7,7 @@ from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.reachability import Reachability
 from vicinal.graph.undo import STRIPES, UndoLog
-from vicinal.kernels.any_distance import AnyRowDistance
-from vicinal.kernels.space import RowDistance
+from vicinal.kernels.any_distance import AnyLink
 from vicinal.rows.row_states import stays
 from vicinal.system.atomics import publish
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
@@ -21,7 +20,7 @@ comptime ROUNDS = 16
 
 
 @no_inline
-def repair[S: RowDistance, V: Watch](work: LinkWork, mut watch: V) -> Outcome:
+def repair[V: Watch](work: LinkWork, mut watch: V) -> Outcome:
     """Links every row that stays and cannot be reached from the entry point; all workers look for such rows, one links them.
 
     Args:
@@ -36,7 +35,7 @@ def repair[S: RowDistance, V: Watch](work: LinkWork, mut watch: V) -> Outcome:
     ref team = work.team[]
     ref scratch = work.scratch(0)[]
     var states = work.states
-    var measured = scratch.between.rows[S](work.rows)
+    var measured = work.rows
     for round in range(ROUNDS):
         var entry = graph.row_of(graph.entry)
         var flood = Reachability(graph.linked)
@@ -53,15 +52,15 @@ def repair[S: RowDistance, V: Watch](work: LinkWork, mut watch: V) -> Outcome:
         for row in range(graph.linked):
             if not flood.unreached(graph, states, row):
                 continue
-            var room = scratch.room(AnyRowDistance.query_bytes(measured))
+            var room = scratch.room(AnyLink.query_bytes(measured))
             if scratch.failed():
                 log.fail()
                 return NO_MEMORY
             # every row found from the entry along level 0 has been reached
-            search_level[AnyRowDistance, True](
+            search_level[True](
                 graph,
                 measured,
-                AnyRowDistance.query_of_row(measured, row, room),
+                AnyLink.query_of_row(measured, row, room),
                 scratch,
                 0,
                 graph.linked,

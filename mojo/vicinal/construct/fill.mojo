@@ -7,8 +7,9 @@ Fashion-MNIST. The new links are not answered by links back.
 from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY, SLOTS_PER_LINE, prefetch_links
 from vicinal.graph.undo import STRIPES
+from vicinal.kernels.any_distance import AnyLink
 from vicinal.kernels.candidates import key_of, node_of
-from vicinal.kernels.space import SymmetricDistance, prefetch_row
+from vicinal.kernels.space import prefetch_row
 from vicinal.system.atomics import publish
 from vicinal.system.memory import Ptr, allocate, missing, release
 from vicinal.system.outcome import NO_MEMORY, Outcome
@@ -39,7 +40,7 @@ def left_free(cap: Int) -> Int:
 
 
 @fieldwise_init
-struct FindMissingLinks[S: SymmetricDistance](Body):
+struct FindMissingLinks(Body):
     """Finds what to put into the free slots of rows; changes nothing that others read."""
 
     var work: LinkWork
@@ -74,12 +75,12 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
         """Leaves the nearest rows two links away from a row in the beam."""
         ref graph = self.work.graph[]
         var block = graph.links(0, row)
-        var room = scratch.room(Self.S.query_bytes(self.work.rows))
+        var room = scratch.room(AnyLink.query_bytes(self.work.rows))
         scratch.visited.reset(graph.linked)
         scratch.beam.reset(self.nearest)
         if scratch.failed():
             return
-        var query = Self.S.query_of_row(self.work.rows, row, room)
+        var query = AnyLink.query_of_row(self.work.rows, row, room)
         _ = scratch.visited.first_visit(row)
         for i in range(used):
             _ = scratch.visited.first_visit(Int(block[unsafe_offset=i]))
@@ -98,9 +99,7 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
             # what waits must have room for another block
             if waiting < HOP_ROOM - cap and i + 1 < through:
                 continue
-            measure_nodes[Self.S, True](
-                graph, self.work.rows, query, scratch.unvisited, waiting, waiting
-            )
+            measure_nodes[True](graph, self.work.rows, query, scratch.unvisited, waiting, waiting)
             for j in range(waiting):
                 var entry = scratch.unvisited[unsafe_offset=j]
                 if entry < scratch.beam.worst():
@@ -141,14 +140,14 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
         if self.far:
             far = self.look_above(row, block, used, min(cap // FAR_SHARE, wanted - used), found)
         var kept = used + far
-        var bytes = cap * Self.S.query_bytes(self.work.rows)
+        var bytes = cap * AnyLink.query_bytes(self.work.rows)
         var queries = scratch.queries_for(bytes)
         if scratch.failed():
             return
         for i in range(used):
-            scratch.prepare[Self.S](self.work.rows, Int(block[unsafe_offset=i]), i)
+            scratch.prepare[AnyLink](self.work.rows, Int(block[unsafe_offset=i]), i)
         for i in range(used, kept):
-            scratch.prepare[Self.S](self.work.rows, Int(found[unsafe_offset=i - used]), i)
+            scratch.prepare[AnyLink](self.work.rows, Int(found[unsafe_offset=i - used]), i)
         for i in range(scratch.beam.size):
             if kept >= wanted:
                 break
@@ -157,13 +156,13 @@ struct FindMissingLinks[S: SymmetricDistance](Body):
             # one taken from level 1 may be two links away, too
             for j in range(far):
                 good = good and Int(found[unsafe_offset=j]) != node_of(entry)
-            var j = 0
-            while j < kept and good:
-                var key = Self.S.key(queries[unsafe_offset=j], self.work.rows, node_of(entry))
-                good = not Self.S.occludes(key, key_of(entry))
-                j += 1
-            if good:
-                scratch.prepare[Self.S](self.work.rows, node_of(entry), kept)
+            if (
+                good
+                and AnyLink.compare(
+                    queries, 0, kept, self.work.rows, node_of(entry), key_of(entry), False, True
+                ).second
+            ):
+                scratch.prepare[AnyLink](self.work.rows, node_of(entry), kept)
                 found[unsafe_offset=kept - used] = UInt32(node_of(entry))
                 kept += 1
 
@@ -201,7 +200,7 @@ struct WriteMissingLinks(Body):
 
 
 def refine_new_nodes[
-    S: SymmetricDistance, V: Watch
+    V: Watch
 ](
     work: LinkWork,
     places: Ptr[UInt32],
@@ -234,7 +233,7 @@ def refine_new_nodes[
     while done < count and watch.proceed(0) and not log.failed():
         var here = places.unsafe_offset(done)
         var size = min(BATCH, count - done)
-        _ = team.run(size, PIECE, FindMissingLinks[S](work, here, found, far, nearest), unwatched)
+        _ = team.run(size, PIECE, FindMissingLinks(work, here, found, far, nearest), unwatched)
         if work.out_of_memory():
             break
         _ = team.run(STRIPES, 1, WriteMissingLinks(work, here, size, found), unwatched)

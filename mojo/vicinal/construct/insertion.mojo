@@ -6,13 +6,13 @@ Nothing depends on the order in which threads finish: the same rows, seed and pa
 number of threads. Source: batch insertion with prefix doubling, ParlayANN (PPoPP 2024), arXiv:2305.04359.
 """
 from vicinal.construct.build_statistics import LINK_BACK, ROUNDS, ROWS, SEARCH
+from vicinal.construct.link_measure import LinkMeasure, prune
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.passes import Passes
 from vicinal.construct.prune import (
     CONSIDERED,
     considered,
     own_links,
-    robust_prune,
     room_for,
     with_node,
 )
@@ -20,12 +20,13 @@ from vicinal.construct.round import LARGEST_ROUND, Members, Round
 from vicinal.construct.work import LinkWork, NewRows
 from vicinal.graph.links import EMPTY
 from vicinal.graph.undo import STRIPES
-from vicinal.kernels.any_distance import AnyRowDistance
+from vicinal.kernels.any_distance import AnyDistance, AnyLink
 from vicinal.kernels.candidates import entry_of
-from vicinal.kernels.space import Query, Rows, SymmetricDistance, prefetch_row
+from vicinal.kernels.measure_rows import HopDistance
+from vicinal.kernels.space import Query, prefetch_row
 from vicinal.system.atomics import store_release, publish
 from vicinal.system.clock import now
-from vicinal.system.memory import Ptr
+from vicinal.system.memory import Ptr, at
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Body, Unwatched, Watch
 from vicinal.walk.beam_search import BeamSearch, descend, measure_nodes, search_level
@@ -48,16 +49,11 @@ comptime FEW = 8
 
 
 @fieldwise_init
-struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
+struct FindNeighbors(Body):
     """First half of a round: each new row searches the graph and writes its own links, which nobody follows yet.
     """
 
-    comptime S = Self.S_
-    comptime State = Int
-
     var round: Round
-    var measured: Rows
-    """The same rows, measured through a pointer: for levels above 0, where few rows are."""
     var done: Int
     """Rows linked by this call in rounds before."""
     var seeds: StartNodes
@@ -69,29 +65,29 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows number begin .. end-1."""
-        var scratches = self.round.work.scratches.unsafe_offset(worker * MAX_SEARCHES)
-        run_interleaved(self, begin, end, scratches, self.lanes)
+        at[LinkMeasure](self.round.work.rows.norms)[].find(
+            Int(Pointer(to=self)),
+            begin,
+            end,
+            self.round.work.scratches.unsafe_offset(worker * MAX_SEARCHES),
+        )
 
-    def no_state(self) -> Int:
-        """Returns no row."""
-        return -1
-
-    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
+    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[True]:
         """Returns a walk that is never made."""
-        return BeamSearch[Self.S, True](
+        return BeamSearch[True](
             self.round.work.graph, self.round.work.rows, Query(0, 1), scratch, 0, 0, 0
         )
 
-    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Int) -> BeamSearch[Self.S, True]:
+    @no_inline
+    def start(self, number: Int, scratch: Ptr[Scratch]) -> BeamSearch[True]:
         """Selects the links of one row on its upper levels, then starts its walk on level 0."""
         var round = self.round
         ref graph = round.work.graph[]
-        note = number
-        var room = scratch[].room(Self.S.query_bytes(round.work.rows))
+        var room = scratch[].room(AnyLink.query_bytes(round.work.rows))
         if scratch[].failed():
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
-        var query = Self.S.query_of_row(round.work.rows, round.row(number), room)
+        var query = AnyLink.query_of_row(round.work.rows, round.row(number), room)
         if not self.upper_only:
             self.look_around(number, query, scratch[])
         if self.seeds.any():
@@ -101,7 +97,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
                 if count != 0:
                     return self.start_near(count, query, scratch)
         var highest = min(round.level(number), graph.top())
-        var node = descend[Self.S](
+        var node = descend(
             graph,
             round.work.rows,
             query,
@@ -112,9 +108,9 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             highest,
         )
         for level in range(highest, 0, -1):
-            search_level[AnyRowDistance, False](
+            search_level[False](
                 graph,
-                self.measured,
+                round.work.rows,
                 query,
                 scratch[],
                 level,
@@ -128,7 +124,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         if self.upper_only:
             scratch[].beam.reset(1)  # nothing in it: the walk is done
             return self.no_search(scratch)
-        var walk = BeamSearch[Self.S, True](
+        var walk = BeamSearch[True](
             round.work.graph, round.work.rows, query, scratch, 0, graph.linked, 0
         )
         walk.begin(graph.row_of(node), round.work.ef_construction)
@@ -147,7 +143,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             fresh[unsafe_offset=i - first] = Int64(round.row(i))
         var count = number - first
         # their own walks have just used them, or will
-        measure_nodes[Self.S, True](round.work.graph[], round.work.rows, query, fresh, count, count)
+        measure_nodes[True](round.work.graph[], round.work.rows, query, fresh, count, count)
         for i in range(count):
             if fresh[unsafe_offset=i] < chosen.worst():
                 chosen.insert(fresh[unsafe_offset=i])
@@ -159,16 +155,14 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         ref beam = scratch.beam
         for i in range(max(number - SIGHT, 0), number):
             if round.level(i) >= level:
-                var key = Self.S.key(query, round.work.rows, round.row(i))
+                var key = AnyDistance.key(query, round.work.rows, round.row(i))
                 var entry = entry_of(key, round.ordinal(i))
                 if entry < beam.worst():
                     beam.insert(entry)
                 scratch.distances += 1
         beam.arrange()
 
-    def start_near(
-        self, count: Int, query: Query, scratch: Ptr[Scratch]
-    ) -> BeamSearch[Self.S, True]:
+    def start_near(self, count: Int, query: Query, scratch: Ptr[Scratch]) -> BeamSearch[True]:
         """Starts a walk on level 0 from the `count` rows in `scratch.selected`, which are candidates whatever it finds.
         """
         var round = self.round
@@ -186,7 +180,7 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
                 prefetch_row(round.work.rows, near)
                 fresh[unsafe_offset=seeds] = Int64(near)
                 seeds += 1
-        measure_nodes[Self.S, True](graph, round.work.rows, query, fresh, seeds, seeds)
+        measure_nodes[True](graph, round.work.rows, query, fresh, seeds, seeds)
         for i in range(seeds):
             var entry = fresh[unsafe_offset=i]
             if entry < beam.worst():
@@ -194,10 +188,11 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
             if entry < scratch[].pruning_candidates.worst():
                 scratch[].pruning_candidates.insert(entry)
         scratch[].distances += seeds
-        return BeamSearch[Self.S, True](
+        return BeamSearch[True](
             round.work.graph, round.work.rows, query, scratch, 0, graph.linked, 0
         )
 
+    @no_inline
     def finish(self, number: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
         if scratch.failed() or self.upper_only:
@@ -238,13 +233,13 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
         """Notes the diverse ones of the beam, and writes them into the row's own block."""
         ref graph = self.round.work.graph[]
         scratch.selections += 1
-        var kept = robust_prune[Self.S](
+        var kept = prune(
             graph,
             self.round.work.rows,
             level,
             scratch.beam.entries,
-            considered[Self.S](graph, level, scratch.beam),
-            own_links[Self.S](graph, level),
+            considered(graph, self.round.work.rows, level, scratch.beam),
+            own_links(graph, self.round.work.rows, level),
             scratch,
         )
         var block = graph.links(level, self.round.node(number, level))
@@ -257,7 +252,40 @@ struct FindNeighbors[S_: SymmetricDistance](Body, InterleavedSearches):
 
 
 @fieldwise_init
-struct AddBackEdges[S: SymmetricDistance](Body):
+struct _FindBy[M_: HopDistance](InterleavedSearches):
+    """The walks of `FindNeighbors`, by one way of measuring."""
+
+    comptime M = Self.M_
+    comptime State = Int
+
+    var find: Ptr[FindNeighbors]
+
+    def no_state(self) -> Int:
+        """Returns no row."""
+        return -1
+
+    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[True]:
+        """Returns a walk that is never made."""
+        return self.find[].no_search(scratch)
+
+    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Int) -> BeamSearch[True]:
+        """Starts the walk of a row."""
+        note = number
+        return self.find[].start(number, scratch)
+
+    def finish(self, number: Int, mut scratch: Scratch):
+        """Selects the links of a row on level 0."""
+        self.find[].finish(number, scratch)
+
+
+def find_neighbors[M: HopDistance](find: Int, begin: Int, end: Int, scratches: Ptr[Ptr[Scratch]]):
+    """Does rows number begin .. end-1 of the `FindNeighbors` at an address."""
+    var searches = _FindBy[M](at[FindNeighbors](find))
+    run_interleaved(searches, begin, end, scratches, searches.find[].lanes)
+
+
+@fieldwise_init
+struct AddBackEdges(Body):
     """Second half of a round: the reverse links. Item p changes the blocks of nodes with node % PARTS == p only.
     """
 
@@ -305,31 +333,31 @@ struct AddBackEdges[S: SymmetricDistance](Body):
                 return
         scratch.prunes += 1
         var centre = graph.row_at(level, target)
-        var room = scratch.room(Self.S.query_bytes(rows))
+        var room = scratch.room(AnyLink.query_bytes(rows))
         if scratch.failed():
             return
-        var query = Self.S.query_of_row(rows, centre, room)
+        var query = AnyLink.query_of_row(rows, centre, room)
         var fresh = scratch.unvisited
         for i in range(cap + 1):
             var other = node if i == cap else Int(block[unsafe_offset=i])
             prefetch_row(rows, graph.row_at(level, other))
             fresh[unsafe_offset=i] = Int64(other)
         if level == 0:
-            measure_nodes[Self.S, True](graph, rows, query, fresh, cap + 1, cap + 1)
+            measure_nodes[True](graph, rows, query, fresh, cap + 1, cap + 1)
         else:
-            measure_nodes[Self.S, False](graph, rows, query, fresh, cap + 1, cap + 1)
+            measure_nodes[False](graph, rows, query, fresh, cap + 1, cap + 1)
         scratch.pruning_candidates.reset(cap + 1)
         if scratch.failed():
             return
         for i in range(cap + 1):
             scratch.pruning_candidates.insert(fresh[unsafe_offset=i])
         var wanted = room_for(level, cap)
-        var kept = robust_prune[Self.S](
+        var kept = prune(
             graph, rows, level, scratch.pruning_candidates.entries, cap + 1, wanted, scratch
         )
         if scratch.failed():
             return
-        if nearest and not Self.S.many_links:
+        if nearest and not AnyLink.many_links(rows):
             kept = with_node(scratch.selected, kept, cap, node)
         for i in range(kept):
             publish(block.unsafe_offset(i), Int(scratch.selected[unsafe_offset=i]))
@@ -339,7 +367,7 @@ struct AddBackEdges[S: SymmetricDistance](Body):
 
 @no_inline
 def link_rows[
-    S: SymmetricDistance, V: Watch
+    V: Watch
 ](work: LinkWork, new: NewRows, mut watch: V, upper_only: Bool = False) -> Outcome:
     """Links rows, and gives blocks to all rows below `new.until`.
 
@@ -357,11 +385,10 @@ def link_rows[
     ref statistics = work.statistics[]
     var unwatched = Unwatched()
     var passes = Passes(work.seed, new.places, new.count, new.seeds.any())
-    var most_links = own_links[S](graph, 0)
+    var most_links = own_links(graph, work.rows, 0)
     var members = Members(min(new.count, LARGEST_ROUND), most_links)
     if passes.failed or members.failed() or work.log[].failed():
         return NO_MEMORY
-    var measured = work.scratch(0)[].between.rows[S](work.rows)
     var ordinals = graph.ordinals
     if not graph.reserve(new.until, new.levels, graph.linked):
         return NO_MEMORY
@@ -383,13 +410,11 @@ def link_rows[
         if present > 0:
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
             var walked = present * (work.rows.stride + graph.slots_at(0) * 4)
-            var find = FindNeighbors[S](
-                round, measured, done, new.seeds, searches_in_flight(walked), upper_only
-            )
+            var find = FindNeighbors(round, done, new.seeds, searches_in_flight(walked), upper_only)
             if not team.run(size, piece, find, watch):
                 return STOPPED
             time = statistics.add_elapsed(SEARCH, time)
-            var back = AddBackEdges[S](round)
+            var back = AddBackEdges(round)
             _ = team.run(STRIPES, 1 if size > FEW else STRIPES, back, unwatched)
             time = statistics.add_elapsed(LINK_BACK, time)
             if work.out_of_memory():

@@ -4,8 +4,9 @@ Source: Malkov and Yashunin, arXiv:1603.09320, algorithm 4, with the factor of V
 back-filling what it rejects: lists stay short, so reverse links rarely overflow and searches measure fewer rows.
 """
 from vicinal.graph.links import SLOTS_PER_LINE, Graph
+from vicinal.kernels.any_distance import AnyLink
 from vicinal.kernels.candidates import Candidates, key_of, node_of
-from vicinal.kernels.space import SymmetricDistance, Rows, prefetch_row
+from vicinal.kernels.space import Rows, SymmetricDistance, prefetch_row
 from vicinal.system.memory import Ptr
 from vicinal.walk.scratch import HOP_ROOM, Scratch
 
@@ -102,12 +103,15 @@ def with_node(picked: Ptr[UInt32], kept: Int, cap: Int, node: Int) -> Int:
 
 
 @always_inline
-def own_links[S: SymmetricDistance](graph: Graph, level: Int) -> Int:
+def own_links(graph: Graph, rows: Rows, level: Int) -> Int:
     """Returns how many links a new row selects at most: on level 0 half as many again where M alone finds less than other libraries do,
     which is so with inner products (recall@10 .725 to .751 at ef 64 for gaussian rows of 128) and with few links (.951 to .960 at ef 40
     for MiniLM, M = 8).
     """
-    return 3 * graph.M // 2 if level == 0 and (S.many_links or graph.M <= FEW_LINKS) else graph.M
+    return (
+        3 * graph.M // 2 if level == 0
+        and (AnyLink.many_links(rows) or graph.M <= FEW_LINKS) else graph.M
+    )
 
 
 @always_inline
@@ -116,11 +120,15 @@ def room_for(level: Int, cap: Int) -> Int:
     return cap - min(SLACK, 3 * cap // SLOTS_PER_LINE) if level == 0 else cap
 
 
-def considered[S: SymmetricDistance](graph: Graph, level: Int, candidates: Candidates) -> Int:
+def considered(graph: Graph, rows: Rows, level: Int, candidates: Candidates) -> Int:
     """Returns how many candidates a selection looks at: above level 0, where a few rows stand for all that is near them, all.
     """
     var most = CONSIDERED * graph.M
     var last = candidates.size - 1
-    if level > 0 or last < most or S.occludes(candidates.key(most - 1), candidates.key(last)):
+    if (
+        level > 0
+        or last < most
+        or AnyLink.occludes(rows, candidates.key(most - 1), candidates.key(last))
+    ):
         return candidates.size
     return most

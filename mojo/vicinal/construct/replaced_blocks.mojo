@@ -7,7 +7,6 @@ from vicinal.construct.round import Round
 from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES
-from vicinal.kernels.space import SymmetricDistance
 from vicinal.system.atomics import publish
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.parallel import Body
@@ -96,7 +95,7 @@ struct WriteReplacements(Body):
 
 
 @fieldwise_init
-struct AddReplacementBackEdges[S: SymmetricDistance](Body):
+struct AddReplacementBackEdges(Body):
     """The links back. Item p changes the blocks of nodes with node % PARTS == p."""
 
     var work: LinkWork
@@ -106,7 +105,7 @@ struct AddReplacementBackEdges[S: SymmetricDistance](Body):
         """Goes through all new links once for each owner."""
         ref graph = self.work.graph[]
         ref scratch = self.work.scratch(worker)[]
-        var back = AddBackEdges[Self.S](Round.of_none(self.work))
+        var back = AddBackEdges(Round.of_none(self.work))
         for part in range(begin, end):
             for owner in range(STRIPES):
                 ref patches = self.patches[unsafe_offset=owner]

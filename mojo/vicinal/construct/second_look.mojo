@@ -8,7 +8,8 @@ their levels; what is found joins the links that they have, the best are kept, a
 Above level 0 so does each row that loses a link when rows are taken out (`losing_ordinals` of `unlink`): few rows stand for all
 there, and what lies behind a row that goes tells little of where else a way would lead.
 """
-from vicinal.construct.prune import considered, robust_prune, room_for
+from vicinal.construct.link_measure import prune
+from vicinal.construct.prune import considered, room_for
 from vicinal.construct.replaced_blocks import (
     AddReplacementBackEdges,
     ReplacedBlocks,
@@ -20,9 +21,8 @@ from vicinal.construct.replaced_blocks import (
 from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY
 from vicinal.graph.undo import STRIPES
-from vicinal.kernels.any_distance import AnyRowDistance
+from vicinal.kernels.any_distance import AnyDistance, AnyLink
 from vicinal.kernels.candidates import entry_of
-from vicinal.kernels.space import Rows, SymmetricDistance
 from vicinal.rows.row_states import stays
 from vicinal.system.hash import mix
 from vicinal.system.memory import Ptr, missing
@@ -33,13 +33,11 @@ from vicinal.walk.scratch import Scratch
 
 
 @fieldwise_init
-struct LookAgain[S: SymmetricDistance](Body):
+struct LookAgain(Body):
     """First step, with the graph standing still: finds the links of some ordinals. Item p does those with ordinal % STRIPES == p.
     """
 
     var work: LinkWork
-    var measured: Rows
-    """The same rows, measured through a pointer: few rows look again."""
     var nodes: Ptr[UInt32]
     """The ordinals, each once."""
     var count: Int
@@ -62,11 +60,11 @@ struct LookAgain[S: SymmetricDistance](Body):
         if not stays(self.work.states, graph.row_of(node)) or graph.absent(graph.row_of(node)):
             return  # a free row or a copy
         var highest = min(graph.level_of(node), graph.top())
-        var room = scratch.room(Self.S.query_bytes(self.work.rows))
+        var room = scratch.room(AnyLink.query_bytes(self.work.rows))
         if scratch.failed():
             return
-        var query = Self.S.query_of_row(self.work.rows, graph.row_of(node), room)
-        var start = descend[Self.S](
+        var query = AnyLink.query_of_row(self.work.rows, graph.row_of(node), room)
+        var start = descend(
             graph,
             self.work.rows,
             query,
@@ -77,9 +75,9 @@ struct LookAgain[S: SymmetricDistance](Body):
             highest,
         )
         for level in range(highest, 0, -1):
-            search_level[AnyRowDistance, False](
+            search_level[False](
                 graph,
-                self.measured,
+                self.work.rows,
                 query,
                 scratch,
                 level,
@@ -93,9 +91,9 @@ struct LookAgain[S: SymmetricDistance](Body):
             self.choose[False](level, node, part, scratch)
         if self.upper_only:
             return
-        search_level[AnyRowDistance, True](
+        search_level[True](
             graph,
-            self.measured,
+            self.work.rows,
             query,
             scratch,
             0,
@@ -115,7 +113,7 @@ struct LookAgain[S: SymmetricDistance](Body):
         var block = graph.links(level, node)
         var cap = graph.cap(level)
         offered.reset(beam.size + cap)
-        var room = scratch.room(Self.S.query_bytes(self.work.rows))
+        var room = scratch.room(AnyLink.query_bytes(self.work.rows))
         if scratch.failed():
             return
         var used = 0
@@ -125,21 +123,21 @@ struct LookAgain[S: SymmetricDistance](Body):
             var other = beam.node(i)
             if other != node and stays(self.work.states, graph.row_at(level, other)):
                 offered.insert(beam.entries[unsafe_offset=i] & ~1)
-        var query = Self.S.query_of_row(self.work.rows, graph.row_at(level, node), room)
+        var query = AnyLink.query_of_row(self.work.rows, graph.row_at(level, node), room)
         for i in range(used):
             var other = Int(block[unsafe_offset=i])
             var known = False
             for j in range(offered.size):
                 known = known or offered.node(j) == other
             if not known:
-                var key = Self.S.key(query, self.work.rows, graph.row_at(level, other))
+                var key = AnyDistance.key(query, self.work.rows, graph.row_at(level, other))
                 offered.insert(entry_of(key, other))
-        var kept = robust_prune[Self.S](
+        var kept = prune(
             graph,
             self.work.rows,
             level,
             offered.entries,
-            considered[Self.S](graph, level, offered),
+            considered(graph, self.work.rows, level, offered),
             room_for(level, cap),
             scratch,
         )
@@ -170,9 +168,7 @@ def holds(block: Ptr[UInt32], used: Int, node: UInt32) -> Bool:
 
 
 @no_inline
-def look_again[
-    S: SymmetricDistance
-](work: LinkWork, nodes: Ptr[UInt32], count: Int, upper_only: Bool = False) -> Outcome:
+def look_again(work: LinkWork, nodes: Ptr[UInt32], count: Int, upper_only: Bool = False) -> Outcome:
     """Lets ordinals look again for their links.
 
     Args:
@@ -191,14 +187,11 @@ def look_again[
         log.fail()
         return NO_MEMORY
     var unwatched = Unwatched()
-    var measured = work.scratch(0)[].between.rows[S](work.rows)
-    _ = team.run(
-        STRIPES, 1, LookAgain[S](work, measured, nodes, count, upper_only, patches), unwatched
-    )
+    _ = team.run(STRIPES, 1, LookAgain(work, nodes, count, upper_only, patches), unwatched)
     if not lacks_any(work, patches):
         _ = team.run(STRIPES, 1, WriteReplacements(work, patches, True), unwatched)
     if not log.failed():
-        _ = team.run(STRIPES, 1, AddReplacementBackEdges[S](work, patches), unwatched)
+        _ = team.run(STRIPES, 1, AddReplacementBackEdges(work, patches), unwatched)
     _ = work.out_of_memory()
     drop_patches(patches)
     return log.outcome(True)

@@ -5,9 +5,10 @@ one list, chosen by the rule that chooses links elsewhere. No walk is needed. So
 cuts the united list at random.
 """
 from vicinal.construct.fill import left_free
-from vicinal.construct.prune import robust_prune
+from vicinal.construct.link_measure import prune
 from vicinal.graph.links import EMPTY, Graph
-from vicinal.kernels.space import Query, Rows, SymmetricDistance, prefetch_row
+from vicinal.kernels.any_distance import AnyLink
+from vicinal.kernels.space import Query, Rows, prefetch_row
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, no_block, release
 from vicinal.system.parallel import Body
 from vicinal.walk.beam_search import measure_nodes
@@ -92,7 +93,7 @@ struct PartBlocks(Movable):
 
 
 @fieldwise_init
-struct UnitePartLinks[S: SymmetricDistance](Body):
+struct UnitePartLinks(Body):
     """Writes the block of each row on level 0, which nobody else reads or writes meanwhile."""
 
     var graph: Ptr[Graph]
@@ -119,12 +120,12 @@ struct UnitePartLinks[S: SymmetricDistance](Body):
         var width = graph.slots_at(0)
         var first = Int(self.parts[].starts[unsafe_offset=row])
         var last = Int(self.parts[].starts[unsafe_offset=row + 1])
-        var room = scratch.room(Self.S.query_bytes(self.rows))
+        var room = scratch.room(AnyLink.query_bytes(self.rows))
         scratch.visited.reset(graph.rows)
         scratch.beam.reset(max((last - first) * width, 1))
         if scratch.failed():
             return False
-        var query = Self.S.query_of_row(self.rows, row, room)
+        var query = AnyLink.query_of_row(self.rows, row, room)
         _ = scratch.visited.first_visit(row)
         var waiting = 0
         for b in range(first, last):
@@ -148,7 +149,7 @@ struct UnitePartLinks[S: SymmetricDistance](Body):
         self.measure(query, waiting, scratch)
         var size = scratch.beam.size
         scratch.selections += 1
-        var kept = robust_prune[Self.S](
+        var kept = prune(
             graph,
             self.rows,
             0,
@@ -166,7 +167,7 @@ struct UnitePartLinks[S: SymmetricDistance](Body):
 
     def measure(self, query: Query, count: Int, mut scratch: Scratch):
         """Adds the rows that wait to the candidates."""
-        measure_nodes[Self.S, True](self.graph[], self.rows, query, scratch.unvisited, count, count)
+        measure_nodes[True](self.graph[], self.rows, query, scratch.unvisited, count, count)
         scratch.distances += count
         for i in range(count):
             scratch.beam.insert(scratch.unvisited[unsafe_offset=i])

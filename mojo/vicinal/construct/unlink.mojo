@@ -20,9 +20,9 @@ from vicinal.construct.replaced_blocks import (
 from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES
-from vicinal.kernels.any_distance import AnyRowDistance
+from vicinal.kernels.any_distance import AnyDistance, AnyLink
 from vicinal.kernels.candidates import key_of, node_of
-from vicinal.kernels.space import SQUARED_ALPHA, Query, SymmetricDistance, prefetch_row
+from vicinal.kernels.space import SQUARED_ALPHA, Query, prefetch_row
 from vicinal.rows.leaving import Blocks
 from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
 from vicinal.system.array import GrowableArray
@@ -62,7 +62,6 @@ struct SelectReplacements(Body):
     """
 
     var work: LinkWork
-    """Its rows are those that `AnyRowDistance` measures."""
     var base_layer: Bool
     """Whether nodes are the rows of level 0; ordinals otherwise, on all their levels."""
     var first: Int
@@ -170,10 +169,10 @@ struct SelectReplacements(Body):
         are kept if many are lost.
         """
         scratch.pruning_candidates.reset(OFFERED)
-        var room = scratch.room(AnyRowDistance.query_bytes(self.work.rows))
+        var room = scratch.room(AnyLink.query_bytes(self.work.rows))
         if scratch.failed():
             return
-        var query = AnyRowDistance.query_of_row(
+        var query = AnyLink.query_of_row(
             self.work.rows, self.work.graph[].row_at(level, node), room
         )
         var gone = first
@@ -231,9 +230,9 @@ struct SelectReplacements(Body):
             measured += 1
         ref rows = self.work.rows
         if level == 0:
-            measure_nodes[AnyRowDistance, True](graph, rows, query, fresh, measured, measured)
+            measure_nodes[True](graph, rows, query, fresh, measured, measured)
         else:
-            measure_nodes[AnyRowDistance, False](graph, rows, query, fresh, measured, measured)
+            measure_nodes[False](graph, rows, query, fresh, measured, measured)
         for i in range(measured):
             var entry = fresh[unsafe_offset=i]
             if entry < chosen.worst():
@@ -260,26 +259,26 @@ struct SelectReplacements(Body):
         var wanted = min(before + num_lost, cap - left_free(cap) if level == 0 else cap)
         if before >= wanted or before < FEWEST_LEFT:
             return before
-        var room = scratch.room(AnyRowDistance.query_bytes(rows))
-        var queries = scratch.queries_for(wanted * AnyRowDistance.query_bytes(rows))
+        var room = scratch.room(AnyLink.query_bytes(rows))
+        var queries = scratch.queries_for(wanted * AnyLink.query_bytes(rows))
         if scratch.failed():
             return before
-        var query = AnyRowDistance.query_of_row(rows, graph.row_at(level, node), room)
+        var query = AnyLink.query_of_row(rows, graph.row_at(level, node), room)
         var picked = scratch.selected
         var keys = scratch.unvisited
         for i in range(before):
             var row = graph.row_at(level, Int(picked[unsafe_offset=i]))
-            keys[unsafe_offset=i] = Int64(AnyRowDistance.key(query, rows, row))
-        var short = AnyRowDistance.farthest(query, rows, Int32(middle_of(keys, before)), LONG)
+            keys[unsafe_offset=i] = Int64(AnyDistance.key(query, rows, row))
+        var short = AnyDistance.farthest(query, rows, Int32(middle_of(keys, before)), LONG)
         var long = 0
         for i in range(num_lost):
             var row = graph.row_at(level, Int(lost[unsafe_offset=i]))
-            long += Int(AnyRowDistance.key(query, rows, row) > short)
+            long += Int(AnyDistance.key(query, rows, row) > short)
         if long == 0:
             return before
         for i in range(before):
             var row = graph.row_at(level, Int(picked[unsafe_offset=i]))
-            scratch.prepare[AnyRowDistance](rows, row, i)
+            scratch.prepare[AnyLink](rows, row, i)
         var kept = before
         for i in range(scratch.pruning_candidates.size):
             if kept >= wanted or kept - before >= long:
@@ -289,12 +288,12 @@ struct SelectReplacements(Body):
             var good = key_of(entry) > short
             var j = 0
             while j < kept and good:
-                var key = AnyRowDistance.key(queries[unsafe_offset=j], rows, row)
-                good = key_of(entry) <= AnyRowDistance.farthest(query, rows, key, OCCLUDING)
+                var key = AnyDistance.key(queries[unsafe_offset=j], rows, row)
+                good = key_of(entry) <= AnyDistance.farthest(query, rows, key, OCCLUDING)
                 j += 1
             if good:
                 picked[unsafe_offset=kept] = UInt32(node_of(entry))
-                scratch.prepare[AnyRowDistance](rows, row, kept)
+                scratch.prepare[AnyLink](rows, row, kept)
                 kept += 1
         return kept
 
@@ -303,13 +302,11 @@ struct SelectReplacements(Body):
         """
         ref graph = self.work.graph[]
         var picked = scratch.selected
-        var queries = scratch.queries_for(
-            max(wanted, before) * AnyRowDistance.query_bytes(self.work.rows)
-        )
+        var queries = scratch.queries_for(max(wanted, before) * AnyLink.query_bytes(self.work.rows))
         if scratch.failed():
             return before
         for i in range(before):
-            scratch.prepare[AnyRowDistance](
+            scratch.prepare[AnyLink](
                 self.work.rows, graph.row_at(level, Int(picked[unsafe_offset=i])), i
             )
         var kept = before
@@ -320,13 +317,13 @@ struct SelectReplacements(Body):
             var row = graph.row_at(level, node_of(entry))
             var diverse = True
             for j in range(kept):
-                var key = AnyRowDistance.key(queries[unsafe_offset=j], self.work.rows, row)
+                var key = AnyDistance.key(queries[unsafe_offset=j], self.work.rows, row)
                 if key < key_of(entry) or Int(picked[unsafe_offset=j]) == node_of(entry):
                     diverse = False
                     break
             if diverse:
                 picked[unsafe_offset=kept] = UInt32(node_of(entry))
-                scratch.prepare[AnyRowDistance](self.work.rows, row, kept)
+                scratch.prepare[AnyLink](self.work.rows, row, kept)
                 kept += 1
         return kept
 
@@ -365,9 +362,7 @@ def _loses(graph: Graph, ordinal: Int) -> Bool:
 
 
 @no_inline
-def unlink_removed[
-    S: SymmetricDistance, V: Watch
-](work: LinkWork, blocks: Blocks, mut watch: V) -> Outcome:
+def unlink_removed[V: Watch](work: LinkWork, blocks: Blocks, mut watch: V) -> Outcome:
     """Makes no row that stays lead to a row that goes, those that `graph.leaves` tells.
 
     Args:
@@ -384,26 +379,24 @@ def unlink_removed[
     if missing(patches):
         log.fail()
         return NO_MEMORY
-    var measured = work
-    measured.rows = work.scratch(0)[].between.rows[S](work.rows)
     var finished = True
     for base_layer in range(2):
         var nodes = blocks.last_row if base_layer == 1 else blocks.last_ordinal
         var begin = blocks.first_row if base_layer == 1 else blocks.first_ordinal
         for first in range(begin, nodes, CHUNK):
             var patch = SelectReplacements(
-                measured, base_layer == 1, first, min(first + CHUNK, nodes), blocks, patches
+                work, base_layer == 1, first, min(first + CHUNK, nodes), blocks, patches
             )
             finished = finished and watch.proceed(0) and team.run(STRIPES, 1, patch, watch)
     if blocks.num_again != 0:
-        var patch = SelectReplacements(measured, True, 0, 0, blocks, patches)
+        var patch = SelectReplacements(work, True, 0, 0, blocks, patches)
         finished = finished and team.run(STRIPES, 1, patch, watch)
     finished = (
         not lacks_any(work, patches)
         and finished
         and team.run(STRIPES, 1, WriteReplacements(work, patches, blocks.num_again != 0), watch)
     )
-    var back = AddReplacementBackEdges[S](work, patches)
+    var back = AddReplacementBackEdges(work, patches)
     finished = finished and not log.failed() and team.run(STRIPES, 1, back, watch)
     _ = work.out_of_memory()
     drop_patches(patches)

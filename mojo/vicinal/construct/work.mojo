@@ -17,7 +17,7 @@ struct LinkWork(TrivialRegisterPassable):
     var graph: Ptr[Graph]
     """The links; readers may search them meanwhile."""
     var rows: Rows
-    """What is measured, stored rows or codes."""
+    """What is measured, stored rows or codes: those that `AnyLink` measures."""
     var states: Int
     """Address of the rows' states, 0 if none has any."""
     var ef_construction: Int

@@ -171,18 +171,25 @@ def find_centre[T: DType](source: RowSource, centre: Ptr[Float32]):
 
 
 def search_exact[
-    S: Space, V: Watch, *, raw: Bool
-](source: RowSource, request: SearchRequest, team: Team, max_bytes: Int, mut watch: V) -> Outcome:
+    S: Space, V: Watch
+](
+    source: RowSource,
+    raw: Bool,
+    request: SearchRequest,
+    team: Team,
+    max_bytes: Int,
+    mut watch: V,
+) -> Outcome:
     """Finds the k nearest rows of each query.
 
     Parameters:
         S: The space.
         V: Kind of watch.
-        raw: True for rows as a user gave them: they are checked, and for cosine they are brought to unit length and get
-            their norms on the way. False for rows as an index stores them.
 
     Args:
         source: Rows, at most MAX_ROWS.
+        raw: True for rows as a user gave them: they are checked, and for cosine they are brought to unit length and get
+            their norms on the way. False for rows as an index stores them.
         request: What is asked. Queries must have passed `inspect_row`; for cosine they may have any length. Ids are row numbers.
         team: Workers, in place of those that the request names.
         max_bytes: Memory for scratch; scratch for one query is taken in any case.
@@ -204,8 +211,10 @@ def search_exact[
         if chunk.tiled:
             find_centre[S.T](source, centre)
     var verdict = Int64.MAX
-    var search = _Search[S, V, raw](
+    comptime can_scale = S.metric == COSINE and S.T.is_floating_point() and S.bits == 0
+    var search = _Search[S, V](
         source,
+        raw,
         request,
         chunk,
         kept,
@@ -219,7 +228,10 @@ def search_exact[
     # one round even without queries: the rows have to be checked
     while status == DONE and (first < request.count or first == 0):
         var here = min(chunk.size, request.count - first)
-        status = search.answer(first, here)
+        comptime if can_scale:
+            status = search.answer[True](first, here) if raw else search.answer[False](first, here)
+        else:
+            status = search.answer[False](first, here)
         if status == DONE and verdict != Int64.MAX:
             status = Outcome(Int(verdict))
         first += max(here, 1)
@@ -280,10 +292,11 @@ struct _Buffers[S: Space](Movable):
 
 
 @fieldwise_init
-struct _Search[S: Space, V: Watch, raw: Bool](TrivialRegisterPassable):
+struct _Search[S: Space, V: Watch](TrivialRegisterPassable):
     """A search that is answered chunk by chunk."""
 
     var source: RowSource
+    var raw: Bool
     var request: SearchRequest
     var chunk: Chunk
     var kept: Int
@@ -294,7 +307,7 @@ struct _Search[S: Space, V: Watch, raw: Bool](TrivialRegisterPassable):
     """See `Scan`."""
     var watch: Ptr[Self.V]
 
-    def answer(self, first: Int, num_queries: Int) -> Outcome:
+    def answer[scaled: Bool](self, first: Int, num_queries: Int) -> Outcome:
         """Answers the queries of a chunk; that which begins with query 0 also checks the rows."""
         ref team = self.team[]
         ref watch = self.watch[]
@@ -323,8 +336,8 @@ struct _Search[S: Space, V: Watch, raw: Bool](TrivialRegisterPassable):
         own.make_workers(team.size(), num_queries, self.kept, self.chunk.tiles)
         if own.failed:
             return NO_MEMORY
-        var scan = Scan[Self.S, Self.raw](
-            source, own.queries, num_queries, own.workers, first == 0, self.verdict
+        var scan = Scan[Self.S, scaled](
+            source, self.raw, own.queries, num_queries, own.workers, first == 0, self.verdict
         )
         var piece = (MAPPED_PIECE_BYTES if source.shared_map else PIECE_BYTES) // source.rows.stride
         # enough pieces that no worker waits long for the last
@@ -332,18 +345,18 @@ struct _Search[S: Space, V: Watch, raw: Bool](TrivialRegisterPassable):
         var finished: Bool
         comptime if Self.S.metric >= HAMMING or Self.S.bits != 0:
             finished = team.run(
-                source.count, max(16, piece), FewQueries[Self.S, Self.raw](scan), watch
+                source.count, max(16, piece), FewQueries[Self.S, scaled](scan), watch
             )
         else:
             if tiled:
                 var blocks = max(1, min(piece, PIECE_WORK // (num_queries * dim)) // BLOCK_ROWS)
-                var many = ManyQueries[Self.S, Self.raw](
+                var many = ManyQueries[Self.S, scaled](
                     scan, own.packed, own.bounds, self.centre, Float32(relative_error(dim))
                 )
                 finished = team.run(source.count, blocks * BLOCK_ROWS, many, watch)
             else:
                 finished = team.run(
-                    source.count, max(16, piece), FewQueries[Self.S, Self.raw](scan), watch
+                    source.count, max(16, piece), FewQueries[Self.S, scaled](scan), watch
                 )
         if finished and self.verdict[] == Int64.MAX:
             var finish = Finish[Self.S](

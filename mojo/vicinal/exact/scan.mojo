@@ -163,18 +163,17 @@ struct Worker[S: Space](Movable):
 
 
 @fieldwise_init
-struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
+struct Scan[S: Space, scaled: Bool](TrivialRegisterPassable):
     """What the workers share while a chunk of queries meets the rows.
 
     Parameters:
         S: The space.
-        raw: Whether the rows are as a user gave them: unchecked, of any length for cosine, without norms.
+        scaled: Whether rows are brought to unit length on the way: `raw` ones of float types for cosine.
     """
 
-    comptime scaled = Self.raw and Self.S.metric == COSINE and Self.S.T.is_floating_point()
-    """Rows are brought to unit length on the way."""
-
     var source: RowSource
+    var raw: Bool
+    """Whether the rows are as a user gave them: unchecked, of any length for cosine, without norms."""
     var queries: Ptr[Query]
     var num_queries: Int
     var workers: Ptr[Worker[Self.S]]
@@ -187,24 +186,26 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
     def found_invalid(self, begin: Int) -> Bool:
         """Tells whether a bad row was found before this piece; earlier ones still have to be seen.
         """
-        comptime if Self.raw:
-            return Atomic[Int64].load[ordering=Ordering.RELAXED](self.verdict.start) < Int64(
-                begin * 8
-            )
-        return False
+        return self.raw and Atomic[Int64].load[ordering=Ordering.RELAXED](
+            self.verdict.start
+        ) < Int64(begin * 8)
 
     @always_inline
     def inspect(self, row: Int, mut norm: Float32) -> Bool:
         """Checks a raw row where that is due and finds its reciprocal norm; False if bad."""
-        comptime if Self.raw:
-            if self.check or Self.S.metric == COSINE:
-                var found = inspect_row[Self.S, Self.S.T](
-                    self.source.rows.row[Self.S.T](row), self.source.rows.dim, norm
-                )
-                if found != FINE:
-                    Atomic[Int64].min(self.verdict.start, Int64(Outcome.refusal(row, found).code))
-                    return False
+        if self.raw and (self.check or Self.S.metric == COSINE):
+            return self.inspect_raw(row, norm)
         return True
+
+    @no_inline
+    def inspect_raw(self, row: Int, mut norm: Float32) -> Bool:
+        """Checks a row and finds its reciprocal norm; False if bad."""
+        var found = inspect_row[Self.S, Self.S.T](
+            self.source.rows.row[Self.S.T](row), self.source.rows.dim, norm
+        )
+        if found != FINE:
+            Atomic[Int64].min(self.verdict.start, Int64(Outcome.refusal(row, found).code))
+        return found == FINE
 
     @always_inline
     def key(self, query: Query, row: Int, norm: Float32) -> Int32:
@@ -213,12 +214,13 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
             if norm < 0:
                 return self.key_of_tiny(query, row, norm)
             return key_of_float(float_of_key(Self.S.key(query, self.source.rows, row)) * norm)
-        elif Self.raw and Self.S.needs_norms:
+        elif Self.S.needs_norms:
+            # the norm of a raw row is nowhere but here
             var here = norm
             var rows = self.source.rows
-            rows.base += row * rows.stride
-            rows.norms = Int(Pointer(to=here))
-            var key = Self.S.key(query, rows, 0)
+            if self.raw:
+                rows.norms = Int(Pointer(to=here)) - row * 4
+            var key = Self.S.key(query, rows, row)
             _ = here
             return key
         else:
@@ -238,10 +240,10 @@ struct Scan[S: Space, raw: Bool](TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct FewQueries[S: Space, raw: Bool](Body):
+struct FewQueries[S: Space, scaled: Bool](Body):
     """Measures all rows with the kernel; each row meets all queries while it is in the cache."""
 
-    var scan: Scan[Self.S, Self.raw]
+    var scan: Scan[Self.S, Self.scaled]
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Scans rows begin .. end-1."""
@@ -268,10 +270,10 @@ struct FewQueries[S: Space, raw: Bool](Body):
 
 
 @fieldwise_init
-struct ManyQueries[S: Space, raw: Bool](Body):
+struct ManyQueries[S: Space, scaled: Bool](Body):
     """Passes over rows by tiles and measures those that are left."""
 
-    var scan: Scan[Self.S, Self.raw]
+    var scan: Scan[Self.S, Self.scaled]
     var packed: Ptr[Scalar[Sum[Self.S.T]]]
     """Packed queries."""
     var bounds: Ptr[QueryBound]
@@ -299,14 +301,15 @@ struct ManyQueries[S: Space, raw: Bool](Body):
         var rows = self.scan.source.rows
         for row in range(begin, end):
             var norm = Float32(1)
-            comptime if not Self.raw and Self.S.needs_norms:
-                norm = rows.norm(row)
+            comptime if Self.S.needs_norms:
+                if not self.scan.raw:
+                    norm = rows.norm(row)
             if not self.scan.inspect(row, norm):
                 return False
             mine.norms[unsafe_offset=row - begin] = norm
-            mine.bounds[unsafe_offset=row - begin] = row_bound[
-                Self.S, unit=Scan[Self.S, Self.raw].scaled
-            ](rows.row[Self.S.T](row), rows.dim, norm, self.centre, self.error)
+            mine.bounds[unsafe_offset=row - begin] = row_bound[Self.S, unit=Self.scaled](
+                rows.row[Self.S.T](row), rows.dim, norm, self.centre, self.error
+            )
         return True
 
     def meet(self, mut mine: Worker[Self.S], begin: Int, end: Int):
@@ -325,7 +328,7 @@ struct ManyQueries[S: Space, raw: Bool](Body):
                     pack_rows[
                         T,
                         centred=T.is_floating_point() and Self.S.metric == L2,
-                        scaled=Scan[Self.S, Self.raw].scaled,
+                        scaled=Self.scaled,
                     ](
                         self.scan.source.rows,
                         begin,

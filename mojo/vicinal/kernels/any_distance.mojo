@@ -1,48 +1,50 @@
-"""Ways of measuring that are told at run time: what walks that are rarely made, or measure little, is compiled once with them.
+"""Ways of measuring that are told at run time: walks, and what makes links, are compiled once, and call for a hop of rows.
 
-A walk is compiled for each way of measuring where a call for every four rows would be felt: searches without a filter and the
-linking of new rows. Elsewhere the rows carry the addresses of the functions, as `DistanceComputer` does in faiss.
+Rows carry the address of a table of functions, as `DistanceComputer` does in faiss. What is compiled for each way is in `measure_rows.mojo`.
 """
+from vicinal.kernels.measure_rows import Compared, HopDistance, compare_with, measure_rows
 from vicinal.kernels.space import (
-    IP,
-    MetricSpace,
+    Constants,
     Query,
     QueryDistance,
-    RowDistance,
     Rows,
+    RowsAsQueries,
     SymmetricDistance,
 )
-from vicinal.system.memory import at
+from vicinal.system.memory import Ptr, at
+
 
 comptime KeyFunction = def(Query, Rows, Int) thin -> Int32
-comptime FarthestFunction = def(Query, Rows, Int32, Float32) thin -> Int32
-comptime KeysFunction = def(Query, Rows, Int, Int, Int, Int) thin -> SIMD[DType.int32, 4]
 
 
 struct Measure(Movable):
-    """How some rows are measured; `rows` leads to it, so that it must lie in memory that stays (a scratch) while
-    those are in use.
+    """How some rows are measured; `rows` leads to it, so that it must lie in memory that stays (a scratch) while those are in use.
+
+    Not on the stack: the compiler does not see that calls which are given the rows read it there.
     """
 
     var key: KeyFunction
-    var keys: KeysFunction
-    var farthest: FarthestFunction
+    var measure: def(Query, Rows, Ptr[Int64], Int, Int) thin -> None
+    var farthest: def(Query, Rows, Int32, Float32) thin -> Int32
     var norms: Int
     """What the rows had as `norms`."""
+    var constant_bytes: Int
 
     def __init__(out self):
         """Measures nothing yet."""
         self.key = _no_key
-        self.keys = _no_keys
+        self.measure = _nothing
         self.farthest = _any_key
         self.norms = 0
+        self.constant_bytes = 0
 
     def rows[M: QueryDistance](mut self, rows: Rows) -> Rows:
         """Returns rows that `AnyDistance` measures as `M` does these."""
         self.key = M.key
-        self.keys = M.keys
+        self.measure = measure_rows[M]
         self.farthest = M.farthest
         self.norms = rows.norms
+        self.constant_bytes = M.constant_bytes
         return Rows(rows.base, rows.stride, rows.dim, Int(Pointer(to=self)))
 
 
@@ -50,8 +52,8 @@ def _no_key(query: Query, rows: Rows, row: Int) -> Int32:
     return 0
 
 
-def _no_keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
-    return 0
+def _nothing(query: Query, rows: Rows, nodes: Ptr[Int64], count: Int, fetched: Int):
+    pass
 
 
 def _any_key(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
@@ -59,15 +61,18 @@ def _any_key(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
 
 
 @always_inline
+def as_they_were(rows: Rows) -> Rows:
+    """Returns rows as they were before `Measure.rows` made them carry a table."""
+    return _as_they_were(rows, at[Measure](rows.norms)[].norms)
+
+
+@always_inline
 def _as_they_were(rows: Rows, norms: Int) -> Rows:
     return Rows(rows.base, rows.stride, rows.dim, norms)
 
 
-struct AnyDistance(QueryDistance):
+struct AnyDistance(HopDistance):
     """Measures rows of `Measure.rows`."""
-
-    comptime batched = True
-    comptime constant_bytes = 0  # unknown until it runs
 
     @staticmethod
     @always_inline
@@ -78,17 +83,47 @@ struct AnyDistance(QueryDistance):
 
     @staticmethod
     @always_inline
-    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
-        """Measures a query against four rows."""
+    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
+        """Returns the key of so many times the distance of a key."""
         ref measure = at[Measure](rows.norms)[]
-        return measure.keys(query, _as_they_were(rows, measure.norms), a, b, c, d)
+        return measure.farthest(query, _as_they_were(rows, measure.norms), near, times)
+
+    @staticmethod
+    @always_inline
+    def constants(rows: Rows) -> Constants:
+        """Returns where the constants of rows are."""
+        ref measure = at[Measure](rows.norms)[]
+        return Constants(measure.norms, measure.constant_bytes)
+
+    @staticmethod
+    @always_inline
+    def measure(query: Query, rows: Rows, nodes: Ptr[Int64], count: Int, fetched: Int):
+        """Makes entries of rows."""
+        ref measure = at[Measure](rows.norms)[]
+        measure.measure(query, _as_they_were(rows, measure.norms), nodes, count, fetched)
+
+
+struct CompiledIn[M: QueryDistance](HopDistance):
+    """Measures the same rows in one way, without a call: for hops that a call would make longer by some per cent.
+    """
+
+    @staticmethod
+    @always_inline
+    def measure(query: Query, rows: Rows, nodes: Ptr[Int64], count: Int, fetched: Int):
+        """Makes entries of rows."""
+        measure_rows[Self.M](query, as_they_were(rows), nodes, count, fetched)
+
+    @staticmethod
+    @always_inline
+    def constants(rows: Rows) -> Constants:
+        """Returns where the constants of rows are."""
+        return Constants(at[Measure](rows.norms)[].norms, Self.M.constant_bytes)
 
     @staticmethod
     @always_inline
     def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
         """Returns the key of so many times the distance of a key."""
-        ref measure = at[Measure](rows.norms)[]
-        return measure.farthest(query, _as_they_were(rows, measure.norms), near, times)
+        return Self.M.farthest(query, as_they_were(rows), near, times)
 
 
 struct MeasureBetween(Movable):
@@ -98,17 +133,29 @@ struct MeasureBetween(Movable):
     """First, so that its address is this one's."""
     var query_bytes: def(Rows) thin -> Int
     var query_of_row: def(Rows, Int, Int) thin -> Query
+    var compare: def(Ptr[Query], Int, Int, Rows, Int, Int32, Bool, Bool) thin -> Compared
+    var occludes: def(Int32, Int32) thin -> Bool
+    var many_links: Bool
+    var exact: Bool
 
     def __init__(out self):
         """Measures nothing yet."""
         self.measure = Measure()
         self.query_bytes = _no_bytes
         self.query_of_row = _no_query
+        self.compare = _alike
+        self.occludes = _no
+        self.many_links = False
+        self.exact = True
 
-    def rows[M: RowDistance](mut self, rows: Rows) -> Rows:
-        """Returns rows that `AnyRowDistance` measures as `M` does these."""
+    def rows[M: SymmetricDistance](mut self, rows: Rows) -> Rows:
+        """Returns rows that `AnyLink` measures as `M` does these."""
         self.query_bytes = M.query_bytes
         self.query_of_row = M.query_of_row
+        self.compare = compare_with[M]
+        self.occludes = M.occludes
+        self.many_links = M.many_links
+        self.exact = M.exact
         return self.measure.rows[M](rows)
 
 
@@ -120,11 +167,31 @@ def _no_query(rows: Rows, row: Int, room: Int) -> Query:
     return Query(0, 1)
 
 
-struct AnyRowDistance(RowDistance):
-    """Measures rows of `MeasureBetween.rows`, which can be made queries, too."""
+def _alike(
+    queries: Ptr[Query],
+    begin: Int,
+    end: Int,
+    rows: Rows,
+    row: Int,
+    key: Int32,
+    first: Bool,
+    second: Bool,
+) -> Compared:
+    return Compared(begin, first, second)
 
-    comptime batched = True
-    comptime constant_bytes = 0  # unknown until it runs
+
+def _no(a: Int32, b: Int32) -> Bool:
+    return False
+
+
+@always_inline
+def _between(rows: Rows) -> Ptr[MeasureBetween]:
+    return at[MeasureBetween](rows.norms)
+
+
+struct AnyLink(RowsAsQueries):
+    """Measures rows of `MeasureBetween.rows` against each other; `AnyDistance` measures them, too.
+    """
 
     @staticmethod
     @always_inline
@@ -134,68 +201,50 @@ struct AnyRowDistance(RowDistance):
 
     @staticmethod
     @always_inline
-    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
-        """Measures a query against four rows."""
-        return AnyDistance.keys(query, rows, a, b, c, d)
-
-    @staticmethod
-    @always_inline
-    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
-        """Returns the key of so many times the distance of a key."""
-        return AnyDistance.farthest(query, rows, near, times)
-
-    @staticmethod
     def query_bytes(rows: Rows) -> Int:
         """Returns the bytes that a query made of a row takes."""
-        ref between = at[MeasureBetween](rows.norms)[]
+        ref between = _between(rows)[]
         return between.query_bytes(_as_they_were(rows, between.measure.norms))
 
     @staticmethod
+    @always_inline
     def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
         """Makes a query of a row."""
-        ref between = at[MeasureBetween](rows.norms)[]
+        ref between = _between(rows)[]
         return between.query_of_row(_as_they_were(rows, between.measure.norms), row, room)
 
-
-struct ByPointer[metric: Int](SymmetricDistance):
-    """Measures rows of `MeasureBetween.rows` of one metric, whose keys are those of floats, and links by them.
-    """
-
-    comptime batched = True
-    comptime constant_bytes = 0  # none of these spaces has any
-    comptime many_links = Self.metric == IP
-    comptime exact = True
-
     @staticmethod
     @always_inline
-    def key(query: Query, rows: Rows, row: Int) -> Int32:
-        """Measures a query against a row."""
-        return AnyDistance.key(query, rows, row)
-
-    @staticmethod
-    @always_inline
-    def keys(query: Query, rows: Rows, a: Int, b: Int, c: Int, d: Int) -> SIMD[DType.int32, 4]:
-        """Measures a query against four rows."""
-        return AnyDistance.keys(query, rows, a, b, c, d)
-
-    @staticmethod
-    @always_inline
-    def farthest(query: Query, rows: Rows, near: Int32, times: Float32) -> Int32:
-        """Returns the key of so many times the distance of a key."""
-        return AnyDistance.farthest(query, rows, near, times)
-
-    @staticmethod
-    def query_bytes(rows: Rows) -> Int:
-        """Returns the bytes that a query made of a row takes."""
-        return AnyRowDistance.query_bytes(rows)
-
-    @staticmethod
-    def query_of_row(rows: Rows, row: Int, room: Int) -> Query:
-        """Makes a query of a row."""
-        return AnyRowDistance.query_of_row(rows, row, room)
-
-    @staticmethod
-    @always_inline
-    def occludes(a: Int32, b: Int32) -> Bool:
+    def occludes(rows: Rows, a: Int32, b: Int32) -> Bool:
         """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
-        return MetricSpace[Self.metric, DType.float32].occludes(a, b)
+        return _between(rows)[].occludes(a, b)
+
+    @staticmethod
+    @always_inline
+    def many_links(rows: Rows) -> Bool:
+        """Tells whether rows select more links than elsewhere."""
+        return _between(rows)[].many_links
+
+    @staticmethod
+    @always_inline
+    def exact(rows: Rows) -> Bool:
+        """Tells whether distances are no estimates."""
+        return _between(rows)[].exact
+
+    @staticmethod
+    @always_inline
+    def compare(
+        queries: Ptr[Query],
+        begin: Int,
+        end: Int,
+        rows: Rows,
+        row: Int,
+        key: Int32,
+        first: Bool,
+        second: Bool,
+    ) -> Compared:
+        """Compares a row with others, see `compare_with`."""
+        ref between = _between(rows)[]
+        return between.compare(
+            queries, begin, end, _as_they_were(rows, between.measure.norms), row, key, first, second
+        )

@@ -9,7 +9,6 @@ from vicinal.kernels.stored_type import (
     PACKED,
     STORED,
     STORED_TYPES,
-    walks_by_pointer,
 )
 
 comptime TYPES = STORED_TYPES
@@ -61,25 +60,6 @@ def in_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
             if metric == m and dtype == CODED_4:
                 task.run[CodedSpace[m, 4]]()
     in_given_space(metric, dtype, task)
-
-
-def in_space_compiled_in[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):
-    """Does it for spaces that walks are compiled for.
-
-    Preconditions:
-        `is_space`, `is_compiled` and not `walks_by_pointer`.
-    """
-    comptime for m in range(METRICS):
-        comptime for t in range(TYPES):
-            comptime stored = STORED[t]
-            comptime if is_compiled(m, t) and not walks_by_pointer(t):
-                if metric == m and dtype == t:
-                    task.run[MetricSpace[m, stored]]()
-    comptime if is_compiled(HAMMING, PACKED):
-        if metric == HAMMING:
-            task.run[MetricSpace[HAMMING, DType.uint8]]()
-        elif metric == JACCARD:
-            task.run[MetricSpace[JACCARD, DType.uint8]]()
 
 
 def in_given_space[Task: SpaceTask](metric: Int, dtype: Int, mut task: Task):

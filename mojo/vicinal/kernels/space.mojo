@@ -39,13 +39,22 @@ def prefetch_row(rows: Rows, row: Int):
         prefetch_line(address + offset)
 
 
+@fieldwise_init
+struct Constants(TrivialRegisterPassable):
+    """Where the constants of rows are, which are read when a row is measured."""
+
+    var address: Int
+    var bytes: Int
+    """Of a row; 0 if it has none."""
+
+
 @always_inline
-def prefetch_measured[S: QueryDistance](rows: Rows, row: Int):
+def prefetch_measured(rows: Rows, constants: Constants, row: Int):
     """Asks for all that is read when a row is measured: the row, and its constants where there are any.
     """
     prefetch_row(rows, row)
-    comptime if S.constant_bytes != 0:
-        prefetch_line(rows.norms + row * S.constant_bytes)
+    if constants.bytes != 0:
+        prefetch_line(constants.address + row * constants.bytes)
 
 
 @fieldwise_init
@@ -138,8 +147,8 @@ trait QueryDistance:
         ...
 
 
-trait RowDistance(QueryDistance):
-    """What taking links out needs besides: rows as queries."""
+trait RowsAsQueries:
+    """How rows are made queries."""
 
     @staticmethod
     def query_bytes(rows: Rows) -> Int:
@@ -162,7 +171,7 @@ trait RowDistance(QueryDistance):
         ...
 
 
-trait SymmetricDistance(RowDistance):
+trait SymmetricDistance(QueryDistance, RowsAsQueries):
     """What linking rows needs besides: how far two rows are from each other."""
 
     comptime many_links: Bool

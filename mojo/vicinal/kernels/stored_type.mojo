@@ -32,14 +32,6 @@ def is_coded(dtype: Int) -> Bool:
     return dtype >= CODED_8
 
 
-@always_inline
-def walks_by_pointer(dtype: Int) -> Bool:
-    """Tells whether walks on stored rows of a type, and their linking, measure through a pointer: those of which codes alone are kept, and
-    floats of 2 bytes, which take longer to measure than to call for; float32 and integers are compiled in.
-    """
-    return is_coded(dtype) or dtype == 1 or dtype == 2
-
-
 def given_type(dtype: Int) -> Int:
     """Returns the type in which rows of a stored type are given and returned: itself, or float32 for codes.
     """

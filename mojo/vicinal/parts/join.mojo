@@ -7,15 +7,14 @@ from vicinal.construct.work import NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import Index
-from vicinal.kernels.in_space import SpaceTask, in_space
-from vicinal.kernels.space import Rows, Space, SymmetricDistance
+from vicinal.kernels.space import Rows
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED, UNKNOWN_ROW
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
-from vicinal.update.linking import LinkTask, Linking, on_codes, on_rows
+from vicinal.update.linking import Linking
 from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.strays import any_strays, raise_strays
 from vicinal.update.transaction import Change
@@ -24,7 +23,7 @@ from vicinal.walk.scratch import any_failed
 
 
 @fieldwise_init
-struct Unite[V: Watch](LinkTask):
+struct Unite[V: Watch](Movable):
     """Links the rows of an index that has no graph yet, from what parts have linked."""
 
     var linking: Ptr[Linking[Self.V]]
@@ -33,7 +32,7 @@ struct Unite[V: Watch](LinkTask):
     var until: Int
     """Rows of the index."""
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
+    def run(self, rows: Rows) -> Outcome:
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -53,13 +52,13 @@ struct Unite[V: Watch](LinkTask):
         ):
             store_release(graph.linked, self.until)
             self.name_stand_ins(stand_ins)
-            outcome = self.unite[L](rows, stand_ins)
+            outcome = self.unite(rows, stand_ins)
         if outcome == DONE:
-            outcome = self.link_rest[L](rows, places, log)
+            outcome = self.link_rest(rows, places, log)
         release(places)
         release(stand_ins)
         if outcome == DONE:
-            outcome = linking.connect_unreachable[L](rows, log)
+            outcome = linking.connect_unreachable(rows, log)
         if outcome == DONE:
             index.unrepaired = 0
         return outcome
@@ -76,9 +75,7 @@ struct Unite[V: Watch](LinkTask):
                 unsafe_offset=2 * i + 1
             ]
 
-    def link_rest[
-        L: SymmetricDistance
-    ](self, rows: Rows, places: Ptr[UInt32], log: UndoLog) -> Outcome:
+    def link_rest(self, rows: Rows, places: Ptr[UInt32], log: UndoLog) -> Outcome:
         """Links rows that reach up on their upper levels, and then rows that have no links from any part as new ones.
         """
         ref graph = self.linking[].index[].graph[]
@@ -93,8 +90,8 @@ struct Unite[V: Watch](LinkTask):
         if upper == 0:  # none that could lead: all are linked as new ones
             for i in range(new.count):
                 graph.empty(Int(new.places[unsafe_offset=i]))
-            return self.link[L](rows, new.places, new.count, 0, False, log)
-        var outcome = self.link[L](rows, places, upper, 0, True, log)
+            return self.link(rows, new.places, new.count, 0, False, log)
+        var outcome = self.link(rows, places, upper, 0, True, log)
         if outcome != DONE or alone == 0:
             return outcome
         var count = 0
@@ -104,7 +101,7 @@ struct Unite[V: Watch](LinkTask):
                 places[unsafe_offset=count] = row
                 count += 1
         # few at a time, since they may be each other's neighbours
-        return self.link[L](rows, places, count, 1, False, log)
+        return self.link(rows, places, count, 1, False, log)
 
     def strip(self) -> Int:
         """Takes away links to rows that have none, until no row is left without because of it; returns how many rows have none.
@@ -132,9 +129,7 @@ struct Unite[V: Watch](LinkTask):
                 for j in range(kept, graph.cap(0)):
                     block[unsafe_offset=j] = EMPTY
 
-    def link[
-        L: SymmetricDistance
-    ](
+    def link(
         self,
         rows: Rows,
         places: Ptr[UInt32],
@@ -145,19 +140,19 @@ struct Unite[V: Watch](LinkTask):
     ) -> Outcome:
         """Links rows in rounds."""
         ref linking = self.linking[]
-        return link_rows[L, Self.V](
+        return link_rows[Self.V](
             linking.work(rows, log),
             NewRows(places, count, self.until, self.new[].levels, present, StartNodes.none()),
             linking.watch[],
             upper_only,
         )
 
-    def unite[L: SymmetricDistance](self, rows: Rows, stand_ins: Ptr[UInt32]) -> Outcome:
+    def unite(self, rows: Rows, stand_ins: Ptr[UInt32]) -> Outcome:
         """Selects the links of all rows on level 0."""
         ref linking = self.linking[]
         ref index = linking.index[]
         var time = now()
-        var task = UnitePartLinks[L](
+        var task = UnitePartLinks(
             index.graph, rows, self.new[].places, self.parts, stand_ins, linking.scratches
         )
         linking.watch[].advance(0)
@@ -169,8 +164,8 @@ struct Unite[V: Watch](LinkTask):
 
 
 @fieldwise_init
-struct JoinParts[V: Watch](SpaceTask):
-    """Does the work in one space."""
+struct JoinParts[V: Watch](Movable):
+    """The work."""
 
     var index: Ptr[Index]
     var change: Ptr[Change]
@@ -179,7 +174,7 @@ struct JoinParts[V: Watch](SpaceTask):
     var watch: Ptr[Self.V]
     var status: Outcome
 
-    def run[S: Space](mut self):
+    def run(mut self):
         """Encodes all rows and links them."""
         ref index = self.index[]
         ref change = self.change[]
@@ -187,7 +182,7 @@ struct JoinParts[V: Watch](SpaceTask):
         var team = Team(self.threads)
         var time = now()
         watch.advance(-index.count)
-        self.status = encode[S](index, change.places(), 0, index.count, team, watch)
+        self.status = encode(index, change.places(), 0, index.count, team, watch)
         time = index.build_statistics.add_elapsed(ENCODE, time)
         if self.status != DONE:
             return
@@ -214,10 +209,8 @@ struct JoinParts[V: Watch](SpaceTask):
                 index.count,
             )
             # estimates do not tell strays apart
-            if any_strays(index.codes[], new.places, new.count):
-                outcome = on_rows[S](index, task)
-            else:
-                outcome = on_codes[S](index, task)
+            var strays = any_strays(index.codes[], new.places, new.count)
+            outcome = task.run(linking.measured(not strays))
         linking.end()
         _ = team^
         if outcome == DONE:
@@ -256,7 +249,7 @@ def join_parts[
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
     )
-    in_space(index.metric, index.dtype, task)
+    task.run()
     _ = blocks^
     if task.status == DONE:
         change.commit(index)

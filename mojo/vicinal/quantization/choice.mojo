@@ -1,8 +1,9 @@
 """Which codes an index walks on: the choice, making them for new rows, changing the choice when data want it."""
 from std.atomic import Atomic, Ordering
 
+from vicinal.kernels.any_distance import KeyFunction
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.space import COSINE, QueryDistance, Query, Rows, Space
+from vicinal.kernels.space import COSINE, Query, Rows, Space
 from vicinal.kernels.stored_type import is_coded, is_float
 from vicinal.quantization.code_products import CODE_LINE
 from vicinal.quantization.code_space import Estimate
@@ -249,14 +250,23 @@ def estimates_fit[
     """
     comptime if not S.T.is_floating_point():
         return FIT
+    var estimate: KeyFunction = Estimate[4].key
     if codes.kind == SQ8:
-        return _sample_fits[S, Estimate[8]](codes, rows, states, first, until, on_disk)
-    return _sample_fits[S, Estimate[4]](codes, rows, states, first, until, on_disk)
+        estimate = Estimate[8].key
+    return _sample_fits(S.key, S.query_of_row, estimate, codes, rows, states, first, until, on_disk)
 
 
-def _sample_fits[
-    S: Space, M: QueryDistance
-](codes: Codes, rows: Rows, states: Int, first: Int, until: Int, on_disk: Bool) -> Int:
+def _sample_fits(
+    measure: KeyFunction,
+    query_of_row: def(Rows, Int, Int) thin -> Query,
+    estimate: KeyFunction,
+    codes: Codes,
+    rows: Rows,
+    states: Int,
+    first: Int,
+    until: Int,
+    on_disk: Bool,
+) -> Int:
     var exact = Candidates()
     var estimated = Candidates()
     var size = padded_dim(rows.dim)
@@ -290,11 +300,11 @@ def _sample_fits[
         var row = first + i * (until - first) // queries
         if not stays(states, row):
             continue
-        var query = S.query_of_row(rows, row, Int(widened))
+        var query = query_of_row(rows, row, Int(widened))
         if not codes.serve(at[Float32](query.address)):
             strays += 1
             continue
-        codes.prepare[S.Q](at[Scalar[S.Q]](query.address), prepared, work)
+        codes.prepare[DType.float32](at[Float32](query.address), prepared, work)
         exact.reset(NEAREST)
         estimated.reset(ALLOWED)
         for j in range(sampled):
@@ -302,14 +312,14 @@ def _sample_fits[
             if other == row or not stays(states, other):
                 continue
             var place = j if on_disk else other
-            _offer(exact, entry_of(S.key(query, stored, place), other))
-            _offer(estimated, entry_of(M.key(Query(Int(prepared), 1), coded, other), other))
+            _offer(exact, entry_of(measure(query, stored, place), other))
+            _offer(estimated, entry_of(estimate(Query(Int(prepared), 1), coded, other), other))
         wanted += exact.size
         if exact.size == 0:
             continue
         var near = 0  # counted by distance: of rows equally near, any will do
         for j in range(estimated.size):
-            near += Int(S.key(query, rows, estimated.node(j)) <= exact.key(exact.size - 1))
+            near += Int(measure(query, rows, estimated.node(j)) <= exact.key(exact.size - 1))
         found += min(near, exact.size)
     release(widened)
     release(work)

@@ -4,11 +4,10 @@ from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import WIDE, Candidates
-from vicinal.kernels.space import IP, QueryDistance, Query, Rows
-from vicinal.kernels.stored_type import walks_by_pointer
-from vicinal.search.remeasure import ask_for_first, expanded_for, kept_for
+from vicinal.kernels.measure_rows import HopDistance
+from vicinal.kernels.space import IP, Query, Rows
+from vicinal.search.remeasure import ask_for_first, expanded_for, kept_for, measure_in_order
 from vicinal.search.stored_space import (
-    ON_CODES_BY_FLOATS,
     ON_ROWS,
     StoredSpace,
     WalkTask,
@@ -89,16 +88,12 @@ struct Answer(Body):
                 Pointer(to=self).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
                 snapshot,
                 way,
+                measured(way, self.stored, snapshot.walked(way != ON_ROWS), scratch.walked),
                 first,
                 last,
                 scratches,
             )
-            if way == ON_CODES_BY_FLOATS or (
-                way == ON_ROWS and walks_by_pointer(self.stored.dtype)
-            ):
-                walks.run_by_pointer()
-            else:
-                on_way[any=False](way, self.stored.metric, self.stored.dtype, walks)
+            on_way(way, self.stored.metric, self.stored.dtype, walks)
             first = last
 
     @always_inline
@@ -169,8 +164,13 @@ struct Answer(Body):
         var found = not snapshot.hides() or self.drop_invisible(task, way, snapshot, scratch)
         if found:
             if estimates(way):
-                _ = self.stored.remeasure(
-                    snapshot.rows, snapshot.rows_on_disk, task.query, scratch, self.request.k
+                _ = measure_in_order(
+                    self.stored.metric,
+                    self.stored.measured(snapshot.rows, scratch.stored),
+                    snapshot.rows_on_disk,
+                    task.query,
+                    scratch,
+                    self.request.k,
                 )
                 found = self.write_found(
                     task.number, scratch.pruning_candidates, scratch.beam, ON_ROWS, snapshot
@@ -213,7 +213,7 @@ struct Answer(Body):
             limit = min(max(2 * limit, limit * wanted * 5 // (4 * max(found, 1))), most)
             if snapshot.exact(limit):
                 return False
-            var walk = start_beam_search[AnyDistance](
+            var walk = start_beam_search(
                 snapshot.graph,
                 measured(way, self.stored, snapshot.walked(way != ON_ROWS), scratch.walked),
                 known,
@@ -277,33 +277,28 @@ struct _Walks(WalkTask):
     var answer: Ptr[Answer]
     var snapshot: Snapshot
     var way: Int
+    var rows: Rows
     var begin: Int
     var end: Int
     var scratches: Ptr[Ptr[Scratch]]
 
-    def run[M: QueryDistance](mut self):
+    def run[M: HopDistance](mut self):
         """Answers them."""
-        run_interleaved(
-            PlainSearches[M].on(self.answer, self.snapshot, self.way),
-            self.begin,
-            self.end,
-            self.scratches,
-            self.answer[].lanes,
+        var searches = PlainSearches[M](
+            self.answer,
+            self.snapshot,
+            self.way,
+            self.rows,
+            self.snapshot.known(self.way != ON_ROWS),
         )
-
-    def run_by_pointer(mut self):
-        """Answers them on rows, or by floats on codes, that are measured through a pointer."""
-        ref answer = self.answer[]
-        var searches = PlainSearches[AnyDistance].on(self.answer, self.snapshot, self.way)
-        searches.rows = measured(self.way, answer.stored, searches.rows, self.scratches[][].stored)
-        run_interleaved(searches, self.begin, self.end, self.scratches, answer.lanes)
+        run_interleaved(searches, self.begin, self.end, self.scratches, self.answer[].lanes)
 
 
 @fieldwise_init
-struct PlainSearches[M: QueryDistance](InterleavedSearches):
+struct PlainSearches[M_: HopDistance = AnyDistance](InterleavedSearches):
     """Queries answered through the graph, by walks on the stored rows or on codes."""
 
-    comptime S = Self.M
+    comptime M = Self.M_
     comptime State = QueryState
 
     var answer: Ptr[Answer]
@@ -314,28 +309,16 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
     var known: Int
     """Rows that walks may meet: those that `rows` holds for certain."""
 
-    @staticmethod
-    @always_inline
-    def on(answer: Ptr[Answer], snapshot: Snapshot, way: Int) -> Self:
-        """Makes them of a way that `M` measures."""
-        return Self(
-            answer, snapshot, way, snapshot.walked(way != ON_ROWS), snapshot.known(way != ON_ROWS)
-        )
-
     def no_state(self) -> QueryState:
         """Returns no task."""
         return QueryState(0, Query(0, 1), Query(0, 1), 0)
 
     @always_inline
-    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
+    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[True]:
         """Returns a walk that is never made."""
-        return BeamSearch[Self.S, True](
-            self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0
-        )
+        return BeamSearch[True](self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0)
 
-    def start(
-        self, number: Int, scratch: Ptr[Scratch], mut task: QueryState
-    ) -> BeamSearch[Self.S, True]:
+    def start(self, number: Int, scratch: Ptr[Scratch], mut task: QueryState) -> BeamSearch[True]:
         """Prepares a query and starts its walk."""
         ref answer = self.answer[]
         task = answer.prepare(number, self.way, self.snapshot, scratch[])
@@ -348,7 +331,7 @@ struct PlainSearches[M: QueryDistance](InterleavedSearches):
         var early = answer.may_end_early(self.way, self.snapshot)
         var held = answer.request.rule.held
         var by_rule = early and held > width and max(held, kept) <= WIDE
-        var walk = start_beam_search[Self.S](
+        var walk = start_beam_search(
             self.snapshot.graph,
             self.rows,
             self.known,

@@ -5,12 +5,11 @@ from vicinal.exact.scan import RowSource
 from vicinal.index.snapshot import WIDE, Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.in_space import SpaceTask, in_space
-from vicinal.kernels.inspect_row import inspect_row
 from vicinal.kernels.space import Space
 from vicinal.search.answer import PIECE, Answer
 from vicinal.search.stored_space import StoredSpace
 from vicinal.system.atomics import load_acquire
-from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
 from vicinal.walk.interleaved import DISK_SEARCHES, MOST_SEARCHES, searches_in_flight
@@ -25,6 +24,11 @@ comptime THREAD_WORK = 1 << 21
 comptime SCAN_BYTES = 64 << 20
 """Scratch of such a scan."""
 
+comptime ExactSearch[V: Watch] = def(
+    RowSource, Bool, SearchRequest, Team, Int, mut V
+) thin -> Outcome
+"""`search_exact` of some space."""
+
 
 @fieldwise_init
 struct SearchMany[V: Watch](SpaceTask):
@@ -37,15 +41,17 @@ struct SearchMany[V: Watch](SpaceTask):
 
     def run[S: Space](mut self):
         """Does it in one space."""
+        self.answer(StoredSpace.of[S](), search_exact[S, Self.V])
+
+    def answer(mut self, stored: StoredSpace, scan: ExactSearch[Self.V]):
+        """Does it in a space of which functions are given."""
         ref index = self.index[]
-        var norm = Float32(1)
         for i in range(self.request.count):
-            var query = at[Scalar[S.Q]](self.request.queries).unsafe_offset(i * index.dim)
-            var found = inspect_row[S, S.Q](query, index.dim, norm)
+            var found = stored.inspect(stored.place(self.request.queries, i, index.dim), index.dim)
             if found != FINE:
                 self.status = Outcome.refusal(i, found)
                 return
-        if (self.request.count >= TILED or self.is_long()) and self.scan_all[S]():
+        if (self.request.count >= TILED or self.is_long()) and self.scan_all(scan):
             return
         var team = Team(min(self.request.threads, (self.request.count + PIECE - 1) // PIECE))
         var lanes = 1
@@ -71,7 +77,7 @@ struct SearchMany[V: Watch](SpaceTask):
         if index.readers.claim_many(scratches, team.size() * lanes, lanes):
             var answer = Answer(
                 self.index,
-                StoredSpace.of[S](),
+                stored,
                 self.request,
                 scratches,
                 lanes,
@@ -97,7 +103,7 @@ struct SearchMany[V: Watch](SpaceTask):
         var live = index.live()
         return live < index.exact_below or max(self.request.k, self.request.ef) * WIDE >= live
 
-    def scan_all[S: Space](mut self) -> Bool:
+    def scan_all(mut self, scan: ExactSearch[Self.V]) -> Bool:
         """Measures all rows for many queries at once; returns False if a search of this width makes walks.
         """
         ref index = self.index[]
@@ -108,22 +114,23 @@ struct SearchMany[V: Watch](SpaceTask):
         var snapshot = index.snapshot()
         var scans = snapshot.exact(max(self.request.k, self.request.ef))
         if scans:
-            self.scan_snapshot[S](snapshot)
+            self.scan_snapshot(snapshot, scan)
             scratch[].queries += self.request.count
             scratch[].scans += self.request.count
             scratch[].distances += self.request.count * snapshot.live
         index.readers.release(scratch)
         return scans
 
-    def scan_snapshot[S: Space](mut self, snapshot: Snapshot):
+    def scan_snapshot(mut self, snapshot: Snapshot, scan: ExactSearch[Self.V]):
         """Measures all rows of a snapshot."""
         ref index = self.index[]
         var rows = snapshot.visible.bound
         var team = Team(
             min(self.request.threads, 1 + rows * index.dim * self.request.count // THREAD_WORK)
         )
-        self.status = search_exact[S, Self.V, raw=False](
+        self.status = scan(
             RowSource(snapshot.rows, snapshot.rows_on_disk, snapshot.visible),
+            False,
             self.request,
             team,
             SCAN_BYTES,

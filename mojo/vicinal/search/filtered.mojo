@@ -12,7 +12,7 @@ from vicinal.rows.duplicates import Duplicates
 from vicinal.search.answer import PIECE, Answer
 from vicinal.search.filter import EVERYTHING, Filter, FilterChoice, SCAN, TWO_HOP, WORD
 from vicinal.search.filtered_walk import COMPLETE, SPARSE, walk_plain, walk_two_hop
-from vicinal.search.remeasure import kept_for
+from vicinal.search.remeasure import kept_for, measure_in_order
 from vicinal.search.stored_space import ON_ROWS, StoredSpace, estimates, measured
 from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
@@ -254,8 +254,13 @@ struct AnswerFiltered(Body):
             if end == COMPLETE and scratch.beam.size >= enough:
                 counts[by] += 1
                 if estimates(way):
-                    _ = self.plain.stored.remeasure(
-                        snapshot.rows, snapshot.rows_on_disk, query, scratch, k
+                    _ = measure_in_order(
+                        self.plain.stored.metric,
+                        stored,
+                        snapshot.rows_on_disk,
+                        query,
+                        scratch,
+                        k,
                     )
                     self.plain.write(i, scratch.pruning_candidates, ON_ROWS)
                 else:
@@ -271,7 +276,9 @@ struct AnswerFiltered(Body):
             self.plain.write(i, scratch.beam, way)
             return
         if (
-            not self.plain.stored.remeasure(snapshot.rows, snapshot.rows_on_disk, query, scratch, k)
+            not measure_in_order(
+                self.plain.stored.metric, stored, snapshot.rows_on_disk, query, scratch, k
+            )
             and kept < filter.matches
         ):
             # many rows so equally far that estimates do not tell them apart

@@ -64,7 +64,7 @@ def walk_plain(
     var usual = widened(width, filter.matches, filter.rows)
     var widest = widened(width, 1, SPARSE_BELOW)
     var choose = filter.plan != BEAM
-    var walk = start_beam_search[AnyDistance](
+    var walk = start_beam_search(
         graph, rows, known, query, scratch, min(usual, widest) if choose else usual
     )
     ref found = scratch[].pruning_candidates
@@ -154,7 +154,7 @@ def walk_two_hop(
         _ = scratch[].visited.first_visit(node_of(fresh[unsafe_offset=i]))
         if fresh[unsafe_offset=i] < beam.worst():
             beam.insert(fresh[unsafe_offset=i])
-    var walk = BeamSearch[AnyDistance, True](graph, rows, query, scratch, 0, linked, 0)
+    var walk = BeamSearch[True](graph, rows, query, scratch, 0, linked, 0)
     walk.count = _seed(scratch[], filter, linked)
     for i in range(min(walk.count, LOOK_AHEAD)):
         walk.fetch(scratch[].unvisited, i)

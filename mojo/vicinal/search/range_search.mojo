@@ -31,7 +31,7 @@ from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.pages import ReadAhead
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.ask import ask_for_rows, ask_for_selected
-from vicinal.walk.beam_search import LOOK_AHEAD, start_beam_search
+from vicinal.walk.beam_search import AT_ONCE, LOOK_AHEAD, start_beam_search
 from vicinal.walk.scratch import Scratch, any_failed
 
 comptime LEAST_WIDTH = 48
@@ -199,15 +199,17 @@ struct AnswerRange(Body):
         var bound = self.choice.snapshot.visible.bound
         scratch.distances += bound
         var ahead = ReadAhead.of(rows.base, bound * rows.stride, self.choice.snapshot.rows_on_disk)
-        for row in range(0, bound - 3, 4):
+        var entries = scratch.unvisited
+        for row in range(0, bound, AT_ONCE):
             if row % BLOCK == 0:
                 ahead.reach(row * rows.stride)
-            var keys = AnyDistance.keys(query, rows, row, row + 1, row + 2, row + 3)
-            for j in range(4):
-                if self.within(keys[j]):
-                    found.push(entry_of(keys[j], row + j))
-        for row in range(bound // 4 * 4, bound):
-            self.measure(query, rows, row, found)
+            var count = min(AT_ONCE, bound - row)
+            for i in range(count):
+                entries[unsafe_offset=i] = Int64(row + i)
+            AnyDistance.measure(query, rows, entries, count, count)
+            for i in range(count):
+                if self.within(key_of(entries[unsafe_offset=i])):
+                    found.push(entries[unsafe_offset=i])
 
     @always_inline
     def measure(self, query: Query, rows: Rows, row: Int, mut found: GrowableArray):
@@ -245,7 +247,7 @@ struct AnswerRange(Body):
                 space.metric, stored, query, rows, prepared, known, self.choice.snapshot.visible
             )
             test.limit = error.limit_of(self.radius if space.metric == L2 else self.radius - 1)
-        var walk = start_beam_search[AnyDistance](
+        var walk = start_beam_search(
             self.choice.snapshot.graph,
             rows,
             known,

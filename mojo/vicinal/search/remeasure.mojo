@@ -1,6 +1,7 @@
 """Candidates that have estimates, measured on the stored rows: in the order of the estimates, and no more than may matter."""
+from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of, key_of
-from vicinal.kernels.space import Query, Rows, Space, prefetch_row
+from vicinal.kernels.space import Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
 from vicinal.system.memory import missing, no_block
 from vicinal.system.uring import Ring
@@ -43,9 +44,9 @@ def ask_for_first(rows: Rows, mut scratch: Scratch, k: Int) -> Bool:
     return scratch.asked != 0
 
 
-def measure_in_order[
-    S: Space
-](rows: Rows, on_disk: Bool, query: Query, mut scratch: Scratch, k: Int) -> Bool:
+def measure_in_order(
+    metric: Int, rows: Rows, on_disk: Bool, query: Query, mut scratch: Scratch, k: Int
+) -> Bool:
     """Measures candidates of the beam on the stored rows; leaves the k nearest in `scratch.pruning_candidates`.
 
     The beam's keys are estimates. Candidates are taken in their order until the next estimate is larger than that of a row as
@@ -61,7 +62,7 @@ def measure_in_order[
     var entries = beam.entries
     var size = beam.size
     var until = min(max(k, AT_LEAST), size)  # those before it are to be measured
-    var error = EstimateError(S.metric)
+    var error = EstimateError(metric)
     var ruled_out = False
     chosen.reset(k)
     var asked = until
@@ -82,7 +83,7 @@ def measure_in_order[
             var place = arrivals[].row(ring[], i)
             if place != 0:
                 there.base = place - row * rows.stride
-        var key = S.key(query, there, row)
+        var key = AnyDistance.key(query, there, row)
         error.learn(key_of(entries[unsafe_offset=i]), key)
         var entry = entry_of(key, row)
         if entry < chosen.worst():

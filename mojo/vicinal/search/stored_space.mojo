@@ -4,11 +4,12 @@ All of it happens once a query, so that walks are compiled for what they measure
 """
 
 from vicinal.index.snapshot import Snapshot
-from vicinal.kernels.any_distance import Measure
+from vicinal.kernels.any_distance import AnyDistance, CompiledIn, Measure
 from vicinal.kernels.candidates import Candidates, entry_of
-from vicinal.kernels.in_space import SpaceTask, in_space, in_space_compiled_in
+from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.inspect_row import inspect_row, to_unit
-from vicinal.kernels.space import COSINE, IP, L2, MetricSpace, Query, QueryDistance, Rows, Space
+from vicinal.kernels.measure_rows import HopDistance
+from vicinal.kernels.space import COSINE, HAMMING, IP, L2, MetricSpace, Query, Rows, Space
 from vicinal.kernels.stored_type import dtype_code, is_float
 from vicinal.quantization.code_space import (
     CODE_LINE,
@@ -21,7 +22,6 @@ from vicinal.quantization.code_table import NO_CODES, RABITQ4, U8, Codes, is_byt
 from vicinal.quantization.rotation import padded_dim
 from vicinal.rows.row_states import BLOCK
 from vicinal.rows.visibility import Visibility
-from vicinal.search.remeasure import measure_in_order
 from vicinal.system.memory import Ptr, at
 from vicinal.system.pointer import copy_items
 from vicinal.system.pages import ReadAhead
@@ -57,8 +57,8 @@ struct StoredSpace(TrivialRegisterPassable):
     """Makes a query for measuring stored rows."""
     var prepare: def(Codes, Query, Int, mut Scratch) thin -> Query
     """Makes a query for measuring codes."""
-    var remeasure: def(Rows, Bool, Query, mut Scratch, Int) thin -> Bool
-    """Measures candidates that have estimates; see `measure_in_order`."""
+    var measured: def(Rows, mut Measure) thin -> Rows
+    """Returns stored rows as `AnyDistance` measures them; see `Measure.rows`."""
     var scan: def(Rows, Bool, Visibility, Query, mut Candidates) thin -> None
     """Measures all rows that are seen and keeps the nearest."""
     var value: def(Int32) thin -> Float32
@@ -70,7 +70,7 @@ struct StoredSpace(TrivialRegisterPassable):
     var code_values: def(Candidates, Int, Ptr[Float32]) thin -> None
 
     @staticmethod
-    @always_inline
+    @no_inline
     def of[S: Space]() -> Self:
         """Makes it of a space."""
         comptime Exact = U8Codes[IP if S.metric == IP else L2, S.T == DType.int8]
@@ -80,7 +80,7 @@ struct StoredSpace(TrivialRegisterPassable):
             _inspect[S],
             _query[S],
             _prepare[S.Q],
-            measure_in_order[S],
+            _rows[S],
             scan[S],
             S.value,
             _values[S.value],
@@ -156,68 +156,72 @@ struct _MakeStoredSpace(SpaceTask):
         self.made = StoredSpace.of[S]()
 
 
-trait WalkTask:
-    """Work that is compiled for everything that walks measure."""
-
-    def run[M: QueryDistance](mut self):
-        """Does it with one way of measuring."""
-        ...
-
-
-def on_way[Task: WalkTask, *, any: Bool = True](way: Int, metric: Int, dtype: Int, mut task: Task):
-    """Runs a task with the way of measuring that `StoredSpace.way` has named; without `any` never on rows that `walks_by_pointer`, nor
-    by floats on codes.
-    """
-    if way == ON_4_BITS:
-        task.run[Estimate[4]]()
-    elif way == ON_8_BITS:
-        task.run[Estimate[8]]()
-    elif way == ON_ROWS:
-        var on_rows = _OnRows(Pointer(to=task).unsafe_origin_cast[MutUntrackedOrigin]())
-        comptime if any:
-            in_space(metric, dtype, on_rows)
-        else:
-            in_space_compiled_in(metric, dtype, on_rows)
-    elif way == ON_CODES_BY_FLOATS:
-        comptime if any:
-            if metric == L2:
-                task.run[FloatsOnCodes[L2]]()
-            else:
-                task.run[FloatsOnCodes[IP]]()
-    elif metric == L2:
-        if dtype == dtype_code[DType.int8]():
-            task.run[U8Codes[L2, True]]()
-        else:
-            task.run[U8Codes[L2, False]]()
-    elif dtype == dtype_code[DType.int8]():
-        task.run[U8Codes[IP, True]]()
-    else:
-        task.run[U8Codes[IP, False]]()
-
-
-@fieldwise_init
-struct _OnRows[Task: WalkTask](SpaceTask):
-    var task: Ptr[Self.Task]
-
-    def run[S: Space](mut self):
-        self.task[].run[S]()
-
-
-@fieldwise_init
-struct _Measured(WalkTask):
-    var measure: Ptr[Measure]
-    var rows: Rows
-
-    def run[M: QueryDistance](mut self):
-        self.rows = self.measure[].rows[M](self.rows)
+def _rows[S: Space](rows: Rows, mut measure: Measure) -> Rows:
+    return measure.rows[S](rows)
 
 
 def measured(way: Int, stored: StoredSpace, rows: Rows, mut measure: Measure) -> Rows:
     """Returns rows of a way that `AnyDistance` measures; `measure` must stay where it is while they are in use.
     """
-    var task = _Measured(Pointer(to=measure).unsafe_origin_cast[MutUntrackedOrigin](), rows)
-    on_way(way, stored.metric, stored.dtype, task)
-    return task.rows
+    var signed_rows = stored.dtype == dtype_code[DType.int8]()
+    if way == ON_4_BITS:
+        return measure.rows[Estimate[4]](rows)
+    if way == ON_8_BITS:
+        return measure.rows[Estimate[8]](rows)
+    if way == ON_ROWS:
+        return stored.measured(rows, measure)
+    if way == ON_CODES_BY_FLOATS:
+        if stored.metric == L2:
+            return measure.rows[FloatsOnCodes[L2]](rows)
+        return measure.rows[FloatsOnCodes[IP]](rows)
+    if stored.metric == L2:
+        if signed_rows:
+            return measure.rows[U8Codes[L2, True]](rows)
+        return measure.rows[U8Codes[L2, False]](rows)
+    if signed_rows:
+        return measure.rows[U8Codes[IP, True]](rows)
+    return measure.rows[U8Codes[IP, False]](rows)
+
+
+trait WalkTask:
+    """Work that is compiled for what searches mostly measure, and once for all else."""
+
+    def run[M: HopDistance](mut self):
+        """Does it with one way of measuring hops."""
+        ...
+
+
+def on_way[Task: WalkTask](way: Int, metric: Int, dtype: Int, mut task: Task):
+    """Runs a task with the way of measuring that `StoredSpace.way` has named."""
+    if way == ON_4_BITS:
+        task.run[CompiledIn[Estimate[4]]]()
+    elif way == ON_8_BITS:
+        task.run[CompiledIn[Estimate[8]]]()
+    elif way == ON_EXACT_CODES:
+        _on_exact_codes(metric, dtype == dtype_code[DType.int8](), task)
+    elif way == ON_ROWS and dtype == 0:
+        if metric == L2:
+            task.run[CompiledIn[MetricSpace[L2, DType.float32]]]()
+        elif metric == IP:
+            task.run[CompiledIn[MetricSpace[IP, DType.float32]]]()
+        else:
+            task.run[CompiledIn[MetricSpace[COSINE, DType.float32]]]()
+    elif way == ON_ROWS and metric == HAMMING:
+        task.run[CompiledIn[MetricSpace[HAMMING, DType.uint8]]]()
+    else:
+        task.run[AnyDistance]()
+
+
+def _on_exact_codes[Task: WalkTask](metric: Int, signed_rows: Bool, mut task: Task):
+    if metric == L2:
+        if signed_rows:
+            task.run[CompiledIn[U8Codes[L2, True]]]()
+        else:
+            task.run[CompiledIn[U8Codes[L2, False]]]()
+    elif signed_rows:
+        task.run[CompiledIn[U8Codes[IP, True]]]()
+    else:
+        task.run[CompiledIn[U8Codes[IP, False]]]()
 
 
 def scan[

@@ -171,8 +171,13 @@ struct Tracer(TrivialRegisterPassable):
         ref answer = self.answer[]
         ref log = self.log[]
         var way = answer.way(0, snapshot, scratch[])
-        var walks = PlainSearches[AnyDistance].on(self.answer, snapshot, way)
-        walks.rows = measured(way, answer.stored, walks.rows, scratch[].stored)
+        var walks = PlainSearches[](
+            self.answer,
+            snapshot,
+            way,
+            measured(way, answer.stored, snapshot.walked(way != ON_ROWS), scratch[].walked),
+            snapshot.known(way != ON_ROWS),
+        )
         var ordinals = load_acquire(snapshot.graph[].ordinals)
         var task = walks.no_state()
         var walk = walks.start(0, scratch, task)
@@ -211,7 +216,7 @@ struct Tracer(TrivialRegisterPassable):
         log.set(HEADER - 2, Int64(scratch[].reranked - before))
         self.measure_all(scale)
 
-    def descend(self, walk: BeamSearch[AnyDistance, True], ordinals: Int):
+    def descend(self, walk: BeamSearch[True], ordinals: Int):
         """Notes the hops above level 0: those of `walk.descend`, which went the same way before."""
         ref graph = walk.graph[]
         ref log = self.log[]

@@ -38,8 +38,10 @@ struct OrderExactly[S: Space](Body):
     def run(self, begin: Int, end: Int, worker: Int):
         """Does it for rows begin .. end-1 of those chosen."""
         var sorted = self.entries.unsafe_offset(worker * self.lists[].room)
-        var scan = Scan[Self.S, True](
+        comptime scaled = Self.S.metric == COSINE and Self.S.T.is_floating_point()
+        var scan = Scan[Self.S, scaled](
             RowSource(self.rows, self.lists[].count, False),
+            True,
             no_block[Query](),
             1,
             no_block[Worker[Self.S]](),

@@ -67,12 +67,27 @@ struct Unwatched(Watch):
         return True
 
 
-@fieldwise_init
-struct Job[F: Body](TrivialRegisterPassable):
-    """One parallel region as a worker sees it."""
+comptime Piece = def(Int, Int, Int, Int) thin -> None
+"""Does items of the work at an address: from one on, up to another, by a worker."""
+comptime Question = def(Int, Int) thin -> Bool
+"""Asks the watch at an address whether to go on."""
 
-    var body: Ptr[Self.F]
-    """The work."""
+
+def _run_piece[F: Body](body: Int, begin: Int, end: Int, worker: Int):
+    at[F](body)[].run(begin, end, worker)
+
+
+def _proceed[V: Watch](watch: Int, done: Int) -> Bool:
+    return at[V](watch)[].proceed(done)
+
+
+@fieldwise_init
+struct Job(TrivialRegisterPassable):
+    """One parallel region as a worker sees it; compiled once, whatever the work."""
+
+    var body: Int
+    """Address of the work."""
+    var run: Piece
     var next: Ptr[Int64]
     """Shared counter: first item not handed out."""
     var count: Int
@@ -93,13 +108,13 @@ struct Job[F: Body](TrivialRegisterPassable):
             var begin = self.take()
             if begin >= self.count:
                 return
-            self.body[].run(begin, min(begin + self.grain, self.count), worker)
+            self.run(self.body, begin, min(begin + self.grain, self.count), worker)
 
 
-def _run_job[F: Body](job: MutOpaquePointer[MutUntrackedOrigin]) abi("C") -> Int:
+def _run_job(job: MutOpaquePointer[MutUntrackedOrigin]) abi("C") -> Int:
     # the worker's number rides behind the job
     var number = job.unsafe_bitcast[Int]()
-    at[Job[F]](number[unsafe_offset=1])[].work(number[unsafe_offset=0])
+    at[Job](number[unsafe_offset=1])[].work(number[unsafe_offset=0])
     return 0
 
 
@@ -297,9 +312,18 @@ struct Team(Movable):
         Returns:
             False if `watch` ended the region early: then some pieces were not done.
         """
+        return self._run(
+            Int(Pointer(to=body)), _run_piece[F], count, grain, Int(Pointer(to=watch)), _proceed[V]
+        )
+
+    @no_inline
+    def _run(
+        self, body: Int, piece: Piece, count: Int, grain: Int, watch: Int, proceed: Question
+    ) -> Bool:
         var next = Int64(0)
-        var job = Job[F](
-            Pointer(to=body).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+        var job = Job(
+            body,
+            piece,
             Pointer(to=next).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             count,
             max(grain, 1),
@@ -307,7 +331,7 @@ struct Team(Movable):
         var shared_work = count > job.grain and self._started() != 0
         if shared_work:
             self.shared[].lock()
-            self.shared[].entry = _run_job[F]
+            self.shared[].entry = _run_job
             self.shared[].job = Int(Pointer(to=job))
             self.shared[].left = self.shared[].started
             store_release(self.shared[].generation, self.shared[].generation + 1)
@@ -318,11 +342,11 @@ struct Team(Movable):
             var begin = job.take()
             if begin >= count:
                 break
-            if begin > 0 and not watch.proceed(begin):
+            if begin > 0 and not proceed(watch, begin):
                 finished = False
                 Atomic[Int64].store[ordering=Ordering.RELAXED](job.next.start, Int64(count))
                 break
-            body.run(begin, min(begin + job.grain, count), 0)
+            piece(body, begin, min(begin + job.grain, count), 0)
         if shared_work:
             for _ in range(SPINS):
                 if load_acquire(self.shared[].left) == 0:

@@ -121,57 +121,23 @@ struct CopyRows[S: Space](Body):
 
 
 @fieldwise_init
-struct DoChange[V: Watch](SpaceTask):
-    """Does the work of a change."""
+struct StoreRows[V: Watch](SpaceTask):
+    """Checks all rows of a change and stores them."""
 
     var index: Ptr[Index]
     var change: Ptr[Change]
     var source: Int
-    """Address of the new rows, C-contiguous in the stored type; 0 if they are stored already."""
-    var threads: Int
+    """Address of the new rows, C-contiguous in the stored type."""
+    var team: Ptr[Team]
     var watch: Ptr[Self.V]
     var status: Outcome
     """How it ended; a refusal is of a new row."""
 
     def run[S: Space](mut self):
-        """Checks all rows, stores them, links them, and takes out of the graph what goes."""
-        ref index = self.index[]
-        ref change = self.change[]
-        ref watch = self.watch[]
-        var team = Team(self.threads)
-        var time = now()
-        watch.advance(-change.added)  # checking and copying are no progress yet
-        if self.source != 0:
-            self.status = own_rows(index, change.until(), team, watch)
-            if self.status == DONE:
-                self.status = self._store[S](team)
-            time = index.build_statistics.add_elapsed(STORE, time)
-            if self.status != DONE:
-                return
-        if index.graph[].linked == 0 and change.live_after(index) < index.exact_below:
-            self.status = DONE if watch.conclude(change.size()) else STOPPED
-            return
-        var codes = index.codes
-        var checked = codes[].checked
-        var fit = codes[].fit
-        self.status = encode[S](index, change.places(), change.added, change.until(), team, watch)
-        _ = index.build_statistics.add_elapsed(ENCODE, time)
-        if self.status == DONE:
-            var linkers = self.threads
-            if index.graph[].linked != 0:
-                linkers = min(linkers, max(change.added // ROWS_A_THREAD, 1))
-            if linkers == self.threads:
-                self.status = link_change[S, Self.V](index, change, team, watch)
-            else:
-                self.status = link_change[S, Self.V](index, change, Team(linkers), watch)
-        if self.status != DONE:
-            if index.codes != codes:
-                index.give_up_codes()
-            store_release(codes[].count, min(codes[].count, index.count))
-            codes[].checked = checked
-            codes[].fit = fit
+        """Does it in one space."""
+        self.status = self.store[S](self.team[])
 
-    def _store[S: Space](self, team: Team) -> Outcome:
+    def store[S: Space](self, team: Team) -> Outcome:
         """Checks all rows and stores them."""
         ref index = self.index[]
         ref change = self.change[]
@@ -214,6 +180,67 @@ struct DoChange[V: Watch](SpaceTask):
         return DONE if copied else STOPPED
 
 
+@fieldwise_init
+struct DoChange[V: Watch](Movable):
+    """Does the work of a change."""
+
+    var index: Ptr[Index]
+    var change: Ptr[Change]
+    var source: Int
+    """Address of the new rows, C-contiguous in the stored type; 0 if they are stored already."""
+    var threads: Int
+    var watch: Ptr[Self.V]
+    var status: Outcome
+    """How it ended; a refusal is of a new row."""
+
+    def run(mut self):
+        """Checks all rows, stores them, links them, and takes out of the graph what goes."""
+        ref index = self.index[]
+        ref change = self.change[]
+        ref watch = self.watch[]
+        var team = Team(self.threads)
+        var time = now()
+        watch.advance(-change.added)  # checking and copying are no progress yet
+        if self.source != 0:
+            self.status = own_rows(index, change.until(), team, watch)
+            if self.status == DONE:
+                var store = StoreRows[Self.V](
+                    self.index,
+                    self.change,
+                    self.source,
+                    Pointer(to=team).unsafe_origin_cast[MutUntrackedOrigin](),
+                    self.watch,
+                    DONE,
+                )
+                in_space(index.metric, index.dtype, store)
+                self.status = store.status
+            time = index.build_statistics.add_elapsed(STORE, time)
+            if self.status != DONE:
+                return
+        if index.graph[].linked == 0 and change.live_after(index) < index.exact_below:
+            self.status = DONE if watch.conclude(change.size()) else STOPPED
+            return
+        var codes = index.codes
+        var checked = codes[].checked
+        var fit = codes[].fit
+        self.status = encode(index, change.places(), change.added, change.until(), team, watch)
+        _ = index.build_statistics.add_elapsed(ENCODE, time)
+        if self.status == DONE:
+            var linkers = self.threads
+            if index.graph[].linked != 0:
+                linkers = min(linkers, max(change.added // ROWS_A_THREAD, 1))
+            if linkers == self.threads:
+                self.status = link_change[Self.V](index, change, team, watch)
+            else:
+                self.status = link_change[Self.V](index, change, Team(linkers), watch)
+        if self.status != DONE:
+            if index.codes != codes:
+                index.give_up_codes()
+            store_release(codes[].count, min(codes[].count, index.count))
+            codes[].checked = checked
+            codes[].fit = fit
+
+
 def do_change[
     V: Watch
 ](mut index: Index, mut change: Change, source: Int, threads: Int, mut watch: V) -> Outcome:
@@ -243,7 +270,7 @@ def do_change[
         change.on_disk
     ):  # what is read in order is asked for, nothing else is wanted along with single rows
         _ = advise(source, bytes, RANDOM)
-    in_space(index.metric, index.dtype, task)
+    task.run()
     if change.on_disk:
         _ = advise(source, bytes, AS_USUAL)
         index.vectors.on_disk = task.status == DONE

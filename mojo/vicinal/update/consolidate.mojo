@@ -18,8 +18,7 @@ from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.borrowed_rows import own_rows
 from vicinal.index.vector_index import Index
-from vicinal.kernels.in_space import SpaceTask, in_space
-from vicinal.kernels.space import SymmetricDistance, Rows, Space
+from vicinal.kernels.space import Rows
 from vicinal.rows.leaving import ALL, Blocks
 from vicinal.rows.row_states import FREE, PENDING
 from vicinal.rows.row_targets import TargetRows
@@ -29,7 +28,7 @@ from vicinal.system.memory import Ptr, allocate, missing
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
-from vicinal.update.linking import LinkTask, Linking, on_codes
+from vicinal.update.linking import Linking
 from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.transaction import wipe
 from vicinal.walk.readers import PATIENCE
@@ -111,7 +110,7 @@ def consolidate[
             places,
             DONE,
         )
-        in_space(index.metric, index.dtype, task)
+        task.run()
         status = task.status
     _ = team^
     if status != DONE:
@@ -152,7 +151,7 @@ def prepare_change(mut index: Index):
 
 
 @fieldwise_init
-struct Unlink[V: Watch](SpaceTask):
+struct Unlink[V: Watch](Movable):
     """Takes the links to pending rows out of the graph."""
 
     var index: Ptr[Index]
@@ -162,10 +161,10 @@ struct Unlink[V: Watch](SpaceTask):
     var places: TargetRows
     var status: Outcome
 
-    def run[S: Space](mut self):
-        """Does it in one space."""
+    def run(mut self):
+        """Does it."""
         ref index = self.index[]
-        self.status = encode[S](
+        self.status = encode(
             index, TargetRows.from_row(index.count), 0, index.count, self.team[], self.watch[]
         )
         if self.status != DONE:
@@ -180,19 +179,17 @@ struct Unlink[V: Watch](SpaceTask):
         if linking.failed or places.failed:
             pass
         elif places.put_upper_row_first(index.graph[]):
-            outcome = on_codes[S](
-                index,
-                Rebuild[Self.V](
-                    address, Pointer(to=places).unsafe_origin_cast[MutUntrackedOrigin]()
-                ),
+            var task = Rebuild[Self.V](
+                address, Pointer(to=places).unsafe_origin_cast[MutUntrackedOrigin]()
             )
+            outcome = task.run(linking.measured())
         else:
-            outcome = self.unlink[S](address)
+            outcome = self.unlink(address)
         linking.end()
         _ = places^
         self.status = outcome
 
-    def unlink[S: Space](self, linking: Ptr[Linking[Self.V]]) -> Outcome:
+    def unlink(self, linking: Ptr[Linking[Self.V]]) -> Outcome:
         """Does the next slice."""
         ref index = self.index[]
         ref graph = index.graph[]
@@ -209,7 +206,7 @@ struct Unlink[V: Watch](SpaceTask):
         )
         graph.leaving = Int(leaving.marks)
         graph.leaving_rows = leaving.rows
-        var outcome = on_codes[S](index, UnlinkRemoved[Self.V](linking, blocks))
+        var outcome = UnlinkRemoved[Self.V](linking, blocks).run(linking[].measured())
         if outcome == DONE:
             leaving.next_ordinal = blocks.last_ordinal
             leaving.next_row = blocks.last_row
@@ -218,13 +215,13 @@ struct Unlink[V: Watch](SpaceTask):
 
 
 @fieldwise_init
-struct UnlinkRemoved[V: Watch](LinkTask):
+struct UnlinkRemoved[V: Watch](Movable):
     """Leads some of the links to rows that leave past them; undoes that if it was ended early."""
 
     var linking: Ptr[Linking[Self.V]]
     var blocks: Blocks
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
+    def run(self, rows: Rows) -> Outcome:
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -237,17 +234,17 @@ struct UnlinkRemoved[V: Watch](LinkTask):
         if self.blocks.first_ordinal == 0 and self.blocks.first_row == 0:
             index.leaving.keep(move_entry(graph, index.states.address()))
         var losing = losing_ordinals(graph, self.blocks)
-        var outcome = unlink_removed[L](linking.work(rows, log), self.blocks, watch)
+        var outcome = unlink_removed(linking.work(rows, log), self.blocks, watch)
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         if outcome == DONE:
-            outcome = linking.look_again_above[L](rows, losing, log)
+            outcome = linking.look_again_above(rows, losing, log)
         if outcome == DONE:
-            outcome = linking.fill_changed[L](rows, log)
+            outcome = linking.fill_changed(rows, log)
         var done = (
             self.blocks.last_ordinal == graph.ordinals and self.blocks.last_row == graph.linked
         )
         if outcome == DONE and done:
-            outcome = linking.connect_unreachable[L](rows, log)
+            outcome = linking.connect_unreachable(rows, log)
         if outcome != DONE:
             log.undo(graph)
         elif done:
@@ -261,7 +258,7 @@ struct UnlinkRemoved[V: Watch](LinkTask):
 
 
 @fieldwise_init
-struct Rebuild[V: Watch](LinkTask):
+struct Rebuild[V: Watch](Movable):
     """Links all rows that stay as if there had been no graph, which is cheaper and better when most of it goes.
 
     Searches walk on the old graph until the new one is done.
@@ -270,7 +267,7 @@ struct Rebuild[V: Watch](LinkTask):
     var linking: Ptr[Linking[Self.V]]
     var places: Ptr[SplitDuplicates]
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
+    def run(self, rows: Rows) -> Outcome:
         """Does it with one way of measuring."""
         ref linking = self.linking[]
         ref index = linking.index[]
@@ -280,9 +277,9 @@ struct Rebuild[V: Watch](LinkTask):
         var graph = Graph(index.graph[].asked)
         if not index.graph[].copy_empty(graph) or not index.new_graph(graph^):
             return NO_MEMORY
-        var outcome = linking.link[L](rows, self.places[], index.count, 0, log, StartNodes.none())
+        var outcome = linking.link(rows, self.places[], index.count, 0, log, StartNodes.none())
         if outcome == DONE:
-            outcome = linking.connect_unreachable[L](rows, log)
+            outcome = linking.connect_unreachable(rows, log)
         if outcome != DONE:
             index.give_up_graph()
             return outcome

@@ -1,5 +1,6 @@
 """Codes for rows that come, and other codes for all rows if the data want them."""
 from vicinal.index.vector_index import Index
+from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.space import Space
 from vicinal.kernels.stored_type import is_float
 from vicinal.quantization.choice import (
@@ -16,13 +17,13 @@ from vicinal.quantization.choice import (
 )
 from vicinal.quantization.code_table import U8, drop_codes
 from vicinal.rows.row_targets import TargetRows
-from vicinal.system.memory import missing
+from vicinal.system.memory import Ptr, missing
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome
 from vicinal.system.parallel import Team, Watch
 
 
 def encode[
-    S: Space, V: Watch
+    V: Watch
 ](
     mut index: Index, places: TargetRows, added: Int, until: Int, team: Team, mut watch: V
 ) -> Outcome:
@@ -41,6 +42,40 @@ def encode[
     Returns:
         DONE, STOPPED or NO_MEMORY; the codes are those from before unless DONE.
     """
+    var task = _Encode[V](
+        Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
+        places,
+        added,
+        until,
+        Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
+        Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+        NO_MEMORY,
+    )
+    in_space(index.metric, index.dtype, task)
+    return task.outcome
+
+
+@fieldwise_init
+struct _Encode[V: Watch](SpaceTask):
+    var index: Ptr[Index]
+    var places: TargetRows
+    var added: Int
+    var until: Int
+    var team: Ptr[Team]
+    var watch: Ptr[Self.V]
+    var outcome: Outcome
+
+    def run[S: Space](mut self):
+        self.outcome = _encode[S](
+            self.index[], self.places, self.added, self.until, self.team[], self.watch[]
+        )
+
+
+def _encode[
+    S: Space, V: Watch
+](
+    mut index: Index, places: TargetRows, added: Int, until: Int, team: Team, mut watch: V
+) -> Outcome:
     var first_time = index.graph[].linked == 0
     var kind = index.codes[].kind
     var bytes_only: Bool

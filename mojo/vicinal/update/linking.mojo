@@ -2,17 +2,17 @@
 from vicinal.construct.build_statistics import FILL, REPAIR, SORT
 from vicinal.construct.connect import repair
 from vicinal.construct.fill import NEAREST, NEAREST_AGAIN, refine_new_nodes
-from vicinal.construct.insertion import link_rows
+from vicinal.construct.insertion import find_neighbors, link_rows
+from vicinal.construct.link_measure import LinkMeasure
 from vicinal.construct.merge_order import StartNodes
 from vicinal.construct.second_look import draw_nodes, look_again
 from vicinal.construct.work import LinkWork, NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import Index
-from vicinal.kernels.any_distance import ByPointer, MeasureBetween
+from vicinal.kernels.any_distance import AnyDistance, AnyLink, CompiledIn
 from vicinal.kernels.in_space import SpaceTask, in_space
-from vicinal.kernels.space import COSINE, IP, SymmetricDistance, Rows, Space
-from vicinal.kernels.stored_type import walks_by_pointer
+from vicinal.kernels.space import COSINE, HAMMING, IP, Rows, Space
 from vicinal.quantization.code_space import BetweenCodes, U8Codes
 from vicinal.quantization.code_table import U8, RABITQ4, SQ8
 from vicinal.rows.row_states import stays
@@ -44,41 +44,41 @@ comptime FEW_ROWS = 1024
 """Calls of more rows leave that out: it takes a fifth of the time of linking them."""
 
 
-trait LinkTask:
-    """Work on links that measures one way throughout."""
+@fieldwise_init
+struct _Measured(SpaceTask):
+    var index: Ptr[Index]
+    var measure: Ptr[LinkMeasure]
+    var on_codes: Bool
+    var rows: Rows
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
-        """Does it on stored rows or on codes; returns DONE, STOPPED or NO_MEMORY."""
-        ...
-
-
-def on_codes[S: Space, Task: LinkTask](index: Index, task: Task) -> Outcome:
-    """Links on codes where they tell how far two rows are from each other, on the stored rows otherwise.
-
-    Estimating codes of ip do not: they hold residuals to the centre, and what the centre adds is not among them.
-    """
-    ref codes = index.codes[]
-    var rows = codes.rows(index.rows())
-    comptime if S.metric < COSINE:
-        if codes.kind == U8:
-            return task.run[U8Codes[S.metric, S.T == DType.int8]](rows)
-    comptime if S.metric != IP and S.T.is_floating_point():
-        if codes.kind == RABITQ4 and codes.fit:
-            return task.run[BetweenCodes[4]](rows)
-        if codes.kind == SQ8 and codes.fit:
-            return task.run[BetweenCodes[8]](rows)
-    return on_rows[S](index, task)
-
-
-def on_rows[S: Space, Task: LinkTask](index: Index, task: Task) -> Outcome:
-    """Links on the stored rows."""
-    comptime if walks_by_pointer(S.code):
-        var between = MeasureBetween()
-        var outcome = task.run[ByPointer[S.metric]](between.rows[S](index.rows()))
-        _ = between^
-        return outcome
-    else:
-        return task.run[S](index.rows())
+    def run[S: Space](mut self):
+        ref index = self.index[]
+        ref codes = index.codes[]
+        ref measure = self.measure[]
+        comptime if S.metric < COSINE:
+            if self.on_codes and codes.kind == U8:
+                comptime Exact = U8Codes[S.metric, S.T == DType.int8]
+                self.rows = measure.rows[Exact, find_neighbors[CompiledIn[Exact]]](
+                    codes.rows(index.rows())
+                )
+                return
+        comptime if S.metric != IP and S.T.is_floating_point():
+            if self.on_codes and codes.fit and codes.kind == RABITQ4:
+                comptime Codes4 = BetweenCodes[4]
+                self.rows = measure.rows[Codes4, find_neighbors[CompiledIn[Codes4]]](
+                    codes.rows(index.rows())
+                )
+                return
+            if self.on_codes and codes.fit and codes.kind == SQ8:
+                comptime Codes8 = BetweenCodes[8]
+                self.rows = measure.rows[Codes8, find_neighbors[CompiledIn[Codes8]]](
+                    codes.rows(index.rows())
+                )
+                return
+        comptime if S.T == DType.float32 and S.bits == 0 or S.metric == HAMMING:
+            self.rows = measure.rows[S, find_neighbors[CompiledIn[S]]](index.rows())
+        else:
+            self.rows = measure.rows[S, find_neighbors[AnyDistance]](index.rows())
 
 
 @fieldwise_init
@@ -90,14 +90,21 @@ struct Linking[V: Watch](Movable):
     var scratches: Ptr[Ptr[Scratch]]
     """MAX_SEARCHES for each worker."""
     var watch: Ptr[Self.V]
+    var measure: Ptr[LinkMeasure]
+    """How the stored rows are measured where they are linked on, and, behind that, what is linked on else."""
     var failed: Bool
     """Whether memory was refused when it began: nothing may be done then but to end it."""
 
     @staticmethod
     def begin(mut index: Index, team: Team, mut watch: Self.V) -> Self:
         """Takes scratches; `end` must follow."""
+        var measure = allocate[LinkMeasure](2)
+        for i in range(0 if missing(measure) else 2):
+            measure.unsafe_offset(i).unsafe_write(LinkMeasure())
         var scratches = allocate[Ptr[Scratch]](team.size() * MAX_SEARCHES)
-        var claimed = index.readers.claim_many(scratches, team.size() * MAX_SEARCHES, 0)
+        var claimed = not missing(measure) and index.readers.claim_many(
+            scratches, team.size() * MAX_SEARCHES, 0
+        )
         if claimed:
             index.build_statistics.count_work(scratches, team.size() * MAX_SEARCHES, -1)
         return Self(
@@ -105,6 +112,7 @@ struct Linking[V: Watch](Movable):
             Pointer(to=team).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
             scratches,
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
+            measure,
             not claimed,
         )
 
@@ -115,6 +123,20 @@ struct Linking[V: Watch](Movable):
             index.build_statistics.count_work(self.scratches, self.team[].size() * MAX_SEARCHES, 1)
             index.readers.release_many(self.scratches, self.team[].size() * MAX_SEARCHES)
         release(self.scratches)
+        release(self.measure)
+
+    def measured(self, on_codes: Bool = True) -> Rows:
+        """Returns what is linked on, rows that `AnyLink` measures; good until `end`.
+
+        They are codes if those tell how far two rows are from each other and `on_codes` does not forbid it, else the stored rows.
+        Estimating codes of ip do not tell it: they hold residuals to the centre, and what the centre adds is not among them.
+        """
+        ref index = self.index[]
+        var task = _Measured(
+            self.index, self.measure.unsafe_offset(Int(on_codes)), on_codes, index.rows()
+        )
+        in_space(index.metric, index.dtype, task)
+        return task.rows
 
     def work(self, rows: Rows, log: UndoLog) -> LinkWork:
         """Returns what a step needs that measures some rows, or codes of them; good while all of that is kept.
@@ -132,9 +154,7 @@ struct Linking[V: Watch](Movable):
             Pointer(to=index.build_statistics).unsafe_origin_cast[MutUntrackedOrigin](),
         )
 
-    def link[
-        L: SymmetricDistance
-    ](
+    def link(
         self,
         rows: Rows,
         new: SplitDuplicates,
@@ -149,37 +169,38 @@ struct Linking[V: Watch](Movable):
         """
         ref index = self.index[]
         var strays = 0
-        comptime if not L.exact:
-            if not seeds.any():
-                strays = put_strays_last(index.codes[], new.places, new.count, Int(present == 0))
-                if strays < 0:
-                    return NO_MEMORY
-        var outcome = link_rows[L, Self.V](
+        if not AnyLink.exact(rows) and not seeds.any():
+            strays = put_strays_last(index.codes[], new.places, new.count, Int(present == 0))
+            if strays < 0:
+                return NO_MEMORY
+        var outcome = link_rows[Self.V](
             self.work(rows, log),
             NewRows(new.places, new.count - strays, until, new.levels, present, seeds),
             self.watch[],
         )
-        comptime if not L.exact:
-            if outcome == DONE and strays != 0:
-                var task = LinkStrays[Self.V](
-                    Pointer(to=self)
-                    .unsafe_mut_cast[True]()
-                    .unsafe_origin_cast[MutUntrackedOrigin](),
-                    new.places.unsafe_offset(new.count - strays),
-                    strays,
-                    Pointer(to=log)
-                    .unsafe_mut_cast[True]()
-                    .unsafe_origin_cast[MutUntrackedOrigin](),
-                    NO_MEMORY,
-                )
-                in_space(index.metric, index.dtype, task)
-                outcome = task.outcome
+        if outcome == DONE and strays != 0:
+            outcome = self.link_strays(new.places.unsafe_offset(new.count - strays), strays, log)
         if outcome != DONE:
             return outcome
         self.watch[].advance(new.count)
-        return self.fill[L](rows, new.places, new.count, log, present > new.count)
+        return self.fill(rows, new.places, new.count, log, present > new.count)
 
-    def fill_changed[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Outcome:
+    def link_strays(self, places: Ptr[UInt32], count: Int, log: UndoLog) -> Outcome:
+        """Links strays on the stored rows, once the other rows of a change are linked."""
+        return link_rows[Self.V](
+            self.work(self.measured(False), log),
+            NewRows(
+                places,
+                count,
+                self.index[].graph[].linked,
+                no_block[UInt8](),  # they have their blocks
+                1,  # rounds as small as if no rows were there: strays are near to each other, and those of a round do not meet
+                StartNodes.none(),
+            ),
+            self.watch[],
+        )
+
+    def fill_changed(self, rows: Rows, log: UndoLog) -> Outcome:
         """Fills the slots that are free in blocks that have changed."""
         ref index = self.index[]
         var states = index.states.address()
@@ -193,13 +214,11 @@ struct Linking[V: Watch](Movable):
             if stays(states, Int(kept.at(i)[])):
                 places[unsafe_offset=count] = UInt32(kept.at(i)[])
                 count += 1
-        var outcome = self.fill[L](rows, places, count, log, False)
+        var outcome = self.fill(rows, places, count, log, False)
         release(places)
         return outcome
 
-    def look_again_above[
-        L: SymmetricDistance
-    ](self, rows: Rows, ordinals: GrowableArray, log: UndoLog) -> Outcome:
+    def look_again_above(self, rows: Rows, ordinals: GrowableArray, log: UndoLog) -> Outcome:
         """Lets rows that have lost links above level 0 look for others there."""
         if ordinals.full:
             return NO_MEMORY
@@ -213,12 +232,12 @@ struct Linking[V: Watch](Movable):
         var time = now()
         var work = self.work(rows, log)
         work.ef_construction = min(work.ef_construction, NEARBY)
-        var outcome = look_again[L](work, nodes, ordinals.size, upper_only=True)
+        var outcome = look_again(work, nodes, ordinals.size, upper_only=True)
         release(nodes)
         _ = self.index[].build_statistics.add_elapsed(REPAIR, time)
         return outcome
 
-    def fill_pruned[L: SymmetricDistance](self, rows: Rows, most: Int, log: UndoLog) -> Outcome:
+    def fill_pruned(self, rows: Rows, most: Int, log: UndoLog) -> Outcome:
         """Fills free slots of rows whose blocks have changed, at most so many: those that have most slots free.
         """
         ref graph = self.index[].graph[]
@@ -242,13 +261,11 @@ struct Linking[V: Watch](Movable):
             return NO_MEMORY
         for i in range(count):
             places[unsafe_offset=i] = UInt32(emptiest.at(i)[] & 0xFFFFFFFF)
-        var outcome = self.fill[L](rows, places, count, log, False, NEAREST_AGAIN)
+        var outcome = self.fill(rows, places, count, log, False, NEAREST_AGAIN)
         release(places)
         return outcome
 
-    def fill[
-        L: SymmetricDistance
-    ](
+    def fill(
         self,
         rows: Rows,
         places: Ptr[UInt32],
@@ -259,60 +276,23 @@ struct Linking[V: Watch](Movable):
     ) -> Outcome:
         """Fills free slots of some rows, with `far` also by what they link to on level 1."""
         var time = now()
-        var outcome = refine_new_nodes[L](
+        var outcome = refine_new_nodes(
             self.work(rows, log), places, count, self.watch[], far, nearest
         )
         _ = self.index[].build_statistics.add_elapsed(FILL, time)
         return outcome
 
-    def connect_unreachable[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Outcome:
+    def connect_unreachable(self, rows: Rows, log: UndoLog) -> Outcome:
         """Makes all rows reachable."""
         ref index = self.index[]
         var time = now()
-        var outcome = repair[L](self.work(rows, log), self.watch[])
+        var outcome = repair(self.work(rows, log), self.watch[])
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         return outcome
 
 
 @fieldwise_init
-struct LinkStrays[V: Watch](SpaceTask):
-    """Links strays on the stored rows, once the other rows of a change are linked."""
-
-    var linking: Ptr[Linking[Self.V]]
-    var places: Ptr[UInt32]
-    var count: Int
-    var log: Ptr[UndoLog]
-    var outcome: Outcome
-
-    def run[S: Space](mut self):
-        """Does it in one space."""
-        ref index = self.linking[].index[]
-        comptime if walks_by_pointer(S.code):
-            var between = MeasureBetween()
-            self.link[ByPointer[S.metric]](between.rows[S](index.rows()))
-            _ = between^
-        else:
-            self.link[S](index.rows())
-
-    def link[L: SymmetricDistance](mut self, rows: Rows):
-        """Does it with one way of measuring."""
-        ref linking = self.linking[]
-        self.outcome = link_rows[L, Self.V](
-            linking.work(rows, self.log[]),
-            NewRows(
-                self.places,
-                self.count,
-                linking.index[].graph[].linked,
-                no_block[UInt8](),  # they have their blocks
-                1,  # rounds as small as if no rows were there: strays are near to each other, and those of a round do not meet
-                StartNodes.none(),
-            ),
-            linking.watch[],
-        )
-
-
-@fieldwise_init
-struct LinkNew[V: Watch](LinkTask):
+struct LinkNew[V: Watch](Movable):
     """Links the new rows of a change, and makes all rows reachable if that is due; undoes all of it if it was ended early.
     """
 
@@ -320,7 +300,7 @@ struct LinkNew[V: Watch](LinkTask):
     var change: Ptr[Change]
     var new: Ptr[SplitDuplicates]
 
-    def run[L: SymmetricDistance](self, rows: Rows) -> Outcome:
+    def run(self, rows: Rows) -> Outcome:
         """Does it with one way of measuring."""
         ref index = self.linking[].index[]
         ref graph = index.graph[]
@@ -333,15 +313,15 @@ struct LinkNew[V: Watch](LinkTask):
         var present = index.num_in_graph()
         var outcome: Outcome
         if change.origin.count != 0 and new.count != 0:
-            outcome = self.link_from_other[L](rows, log)
+            outcome = self.link_from_other(rows, log)
         else:
-            outcome = self.linking[].link[L](
+            outcome = self.linking[].link(
                 rows, new, change.until(), present, log, StartNodes.none()
             )
         if outcome == DONE and present != 0 and new.count <= FEW_ROWS and change.origin.count == 0:
-            outcome = self.linking[].fill_pruned[L](rows, REFILLED * new.count, log)
+            outcome = self.linking[].fill_pruned(rows, REFILLED * new.count, log)
         if outcome == DONE and present > new.count:
-            outcome = self.look_again[L](rows, present, log)
+            outcome = self.look_again(rows, present, log)
         # copies do not count: however many there are, they are one row of the graph
         var unrepaired = new.count
         if log.linked != 0:
@@ -349,7 +329,7 @@ struct LinkNew[V: Watch](LinkTask):
         watch.advance(change.size())  # what follows is no progress of rows
         var num_in_graph = present + new.count
         if outcome == DONE and unrepaired * REPAIR_SHARE >= num_in_graph:
-            outcome = self.linking[].connect_unreachable[L](rows, log)
+            outcome = self.linking[].connect_unreachable(rows, log)
             unrepaired = 0
         if outcome == DONE and not watch.conclude(change.size()):
             outcome = STOPPED
@@ -363,7 +343,7 @@ struct LinkNew[V: Watch](LinkTask):
                 graph.empty(Int(change.reused[unsafe_offset=i]))
         return outcome
 
-    def look_again[L: SymmetricDistance](self, rows: Rows, present: Int, log: UndoLog) -> Outcome:
+    def look_again(self, rows: Rows, present: Int, log: UndoLog) -> Outcome:
         """Lets older rows of the upper levels look again for links, about as many as come to be there.
         """
         ref index = self.linking[].index[]
@@ -379,12 +359,12 @@ struct LinkNew[V: Watch](LinkTask):
         # others each time, also where rows are replaced and their number stays what it was
         var drawn = index.seed + Int(mix(present + index.mended, Int(self.new[].places[])))
         var count = draw_nodes(nodes, wanted, graph.ordinals, drawn)
-        var done = look_again[L](self.linking[].work(rows, log), nodes, count)
+        var done = look_again(self.linking[].work(rows, log), nodes, count)
         release(nodes)
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         return done
 
-    def link_from_other[L: SymmetricDistance](self, rows: Rows, log: UndoLog) -> Outcome:
+    def link_from_other(self, rows: Rows, log: UndoLog) -> Outcome:
         """Links rows that another index has linked already.
 
         If many come, rows that were in this graph before are looked at again: when their slots were filled, much of what is near
@@ -396,17 +376,17 @@ struct LinkNew[V: Watch](LinkTask):
         var order = new.order(index.graph[], self.change[])
         if order.failed:
             return NO_MEMORY
-        var outcome = self.linking[].link[L](
+        var outcome = self.linking[].link(
             rows, new, self.change[].until(), present, log, order.seeds(index.candidates())
         )
         _ = order^
         if outcome == DONE and new.count * MANY_SHARE >= present:
-            return self.linking[].fill_changed[L](rows, log)
+            return self.linking[].fill_changed(rows, log)
         return outcome
 
 
 def link_change[
-    S: Space, V: Watch
+    V: Watch
 ](mut index: Index, mut change: Change, team: Team, mut watch: V) -> Outcome:
     """Links the new rows of a change, which are stored and encoded; searches may run meanwhile.
 
@@ -449,10 +429,10 @@ def link_change[
                 Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
             )
             # rows of another index come in an order of their own, strays among them
-            if change.origin.count != 0 and any_strays(index.codes[], new.places, new.count):
-                outcome = on_rows[S](index, task)
-            else:
-                outcome = on_codes[S](index, task)
+            var strays = change.origin.count != 0 and any_strays(
+                index.codes[], new.places, new.count
+            )
+            outcome = task.run(linking.measured(not strays))
         linking.end()
     if outcome == DONE:
         new.append_duplicates(index)

@@ -7,14 +7,18 @@ from std.bit import count_trailing_zeros
 from std.memory import pack_bits
 
 from vicinal.graph.links import SLOTS_PER_LINE, Graph, prefetch_links
+from vicinal.kernels.any_distance import AnyDistance
 from vicinal.kernels.candidates import LANES, entry_of, key_of, node_of
-from vicinal.kernels.space import QueryDistance, Query, Rows, prefetch_measured
+from vicinal.kernels.measure_rows import HopDistance
+from vicinal.kernels.space import Query, Rows, prefetch_measured
 from vicinal.system.atomics import load_acquire, slot
 from vicinal.system.memory import Ptr
 from vicinal.system.point import EXPLORED, point, touches
 from vicinal.walk.ask import ask_for_nodes
 from vicinal.walk.scratch import Scratch
 
+comptime AT_ONCE = 32
+"""Nodes above level 0 that are measured at once."""
 comptime LOOK_AHEAD = 8
 """Rows whose memory is asked for before they are measured."""
 
@@ -42,9 +46,7 @@ def clamp_links(graph: Graph, level: Int, node: Int, nodes: Int, into: Ptr[UInt3
     return used if there <= nodes else width
 
 
-def descend[
-    S: QueryDistance
-](
+def descend(
     graph: Graph,
     rows: Rows,
     query: Query,
@@ -70,9 +72,11 @@ def descend[
         The ordinal nearest to the query that was found on level stop + 1.
     """
     var nearest = start
-    var best = S.key(query, rows, min(graph.row_of(start), known - 1))
+    var best = AnyDistance.key(query, rows, min(graph.row_of(start), known - 1))
     var width = graph.slots_at(1)
     var fresh = scratch.unvisited
+    var nodes = scratch.links
+    var constants = AnyDistance.constants(rows)
     var level = graph.level_of(start)
     while level > stop:
         var moved = True
@@ -86,17 +90,18 @@ def descend[
                     continue
                 var row = graph.row_of(node)
                 if row < known:
-                    prefetch_measured[S](rows, row)
-                    fresh[unsafe_offset=count] = Int64(node)
+                    prefetch_measured(rows, constants, row)
+                    nodes[unsafe_offset=count] = UInt32(node)
+                    fresh[unsafe_offset=count] = Int64(row)
                     count += 1
             if scratch.disk == rows.base:
-                ask_for_nodes[False](graph, rows, scratch, fresh, count)
-            measure_nodes[S, False](graph, rows, query, fresh, count, count)
+                ask_for_nodes[True](graph, rows, scratch, fresh, count)
+            measure_nodes[True](graph, rows, query, fresh, count, count)
             for i in range(count):
                 var key = key_of(fresh[unsafe_offset=i])
                 if key < best:
                     best = key
-                    nearest = node_of(fresh[unsafe_offset=i])
+                    nearest = Int(nodes[unsafe_offset=i])
                     moved = True
             scratch.distances += count
             scratch.hops += 1
@@ -115,13 +120,13 @@ def row_of[base_layer: Bool](graph: Graph, node: Int) -> Int:
 
 @always_inline
 def measure_nodes[
-    S: QueryDistance, base_layer: Bool
+    base_layer: Bool, M: HopDistance = AnyDistance
 ](graph: Graph, rows: Rows, query: Query, nodes: Ptr[Int64], count: Int, fetched: Int):
     """Makes entries of nodes.
 
     Parameters:
-        S: What measures.
         base_layer: True for level 0, where nodes are rows.
+        M: What measures there.
 
     Args:
         graph: Tells the rows of nodes above level 0.
@@ -135,40 +140,39 @@ def measure_nodes[
     comptime if EXPLORED:
         for i in range(count):
             touches["measure rows"](row_of[base_layer](graph, Int(nodes[unsafe_offset=i])))
-    var done = 0
-    comptime if S.batched:
-        while done + 4 <= count:
-            for i in range(done + fetched, min(done + fetched + 4, count)):
-                prefetch_measured[S](rows, row_of[base_layer](graph, Int(nodes[unsafe_offset=i])))
-            var four = nodes.unsafe_load[width=4](done)
-            var keys = S.keys(
-                query,
-                rows,
-                row_of[base_layer](graph, Int(four[0])),
-                row_of[base_layer](graph, Int(four[1])),
-                row_of[base_layer](graph, Int(four[2])),
-                row_of[base_layer](graph, Int(four[3])),
-            )
-            nodes.unsafe_store(done, keys.cast[DType.int64]() << 32 | four << 1)
-            done += 4
-    for i in range(done, count):
-        if i + fetched < count:
-            prefetch_measured[S](
-                rows, row_of[base_layer](graph, Int(nodes[unsafe_offset=i + fetched]))
-            )
-        var node = Int(nodes[unsafe_offset=i])
-        nodes[unsafe_offset=i] = entry_of(S.key(query, rows, row_of[base_layer](graph, node)), node)
+    comptime if base_layer:
+        M.measure(query, rows, nodes, count, fetched)
+    else:
+        _measure_above(graph, rows, query, nodes, count, fetched)
+
+
+@no_inline
+def _measure_above(
+    graph: Graph, rows: Rows, query: Query, nodes: Ptr[Int64], count: Int, fetched: Int
+):
+    var room = Array[Int64, AT_ONCE](fill=0)
+    var there = Ptr(
+        Pointer(to=room).unsafe_bitcast[Int64]().unsafe_origin_cast[MutUntrackedOrigin]()
+    )
+    for begin in range(0, count, AT_ONCE):
+        var some = min(AT_ONCE, count - begin)
+        for i in range(some):
+            there[unsafe_offset=i] = Int64(graph.row_of(Int(nodes[unsafe_offset=begin + i])))
+        AnyDistance.measure(query, rows, there, some, max(fetched - begin, 0))
+        for i in range(some):
+            var node = Int(nodes[unsafe_offset=begin + i])
+            nodes[unsafe_offset=begin + i] = entry_of(key_of(there[unsafe_offset=i]), node)
+    _ = room
 
 
 @fieldwise_init
-struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
+struct BeamSearch[base_layer: Bool](TrivialRegisterPassable):
     """One best-first search of one level, hop by hop, so that several can be under way in one thread.
 
     A hop has two halves: `collect` asks for the memory of what has to be measured, `measure` uses it. Between the two another
     walk can do its half while the memory is on its way.
 
     Parameters:
-        S: What measures.
         base_layer: True for level 0, where nodes are rows; above it they are ordinals.
     """
 
@@ -199,11 +203,11 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
         var row = row_of[Self.base_layer](self.graph[], node)
         point["measure a row"]()
         touches["measure a row"](row)
-        scratch.beam.insert(entry_of(Self.S.key(self.query, self.rows, row), node))
+        scratch.beam.insert(entry_of(AnyDistance.key(self.query, self.rows, row), node))
         scratch.distances += 1
 
     @always_inline
-    def collect(mut self) -> Bool:
+    def collect[M: HopDistance = AnyDistance](mut self) -> Bool:
         """Expands the nearest candidate: finds its unvisited neighbours and asks for their rows.
 
         Returns:
@@ -215,15 +219,15 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
             return False
         if beam.nearby != 0 and beam.nearest_known():
             var near = key_of(beam.entries[unsafe_offset=beam.nearby - 1])
-            var farthest = Self.S.farthest(self.query, self.rows, near, beam.far)
+            var farthest = M.farthest(self.query, self.rows, near, beam.far)
             if beam.ends_at(farthest):
                 return False
             beam.leave_out_beyond(farthest)
-        self.expand(node)
+        self.expand[M](node)
         return True
 
     @always_inline
-    def expand(mut self, node: Int):
+    def expand[M: HopDistance = AnyDistance](mut self, node: Int):
         """Finds the unvisited neighbours of a node and asks for their rows."""
         ref scratch = self.scratch[]
         # copies: a store to one of the arrays might otherwise change where the others are
@@ -248,16 +252,18 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
         if scratch.disk == self.rows.base:
             ask_for_nodes[Self.base_layer](self.graph[], self.rows, scratch, fresh, count)
         for i in range(min(count, LOOK_AHEAD)):
-            self.fetch(fresh, i)
+            self.fetch[M](fresh, i)
         scratch.distances += count
         scratch.hops += 1
         self.count = count
 
     @always_inline
-    def fetch(self, fresh: Ptr[Int64], i: Int):
+    def fetch[M: HopDistance = AnyDistance](self, fresh: Ptr[Int64], i: Int):
         """Asks for the row of the hop's node number i."""
-        prefetch_measured[Self.S](
-            self.rows, row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i]))
+        prefetch_measured(
+            self.rows,
+            M.constants(self.rows),
+            row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i])),
         )
 
     @no_inline
@@ -285,20 +291,23 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
                 var id = links[unsafe_offset=i]
                 fresh[unsafe_offset=count] = id
                 count += Int(states[unsafe_offset=Int(id)] != epoch)
+        var constants = AnyDistance.constants(self.rows)
         for i in range(count):
-            prefetch_measured[Self.S](
-                self.rows, row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i]))
+            prefetch_measured(
+                self.rows,
+                constants,
+                row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i])),
             )
 
     @always_inline
-    def measure(self):
+    def measure[M: HopDistance = AnyDistance](self):
         """Measures the hop's nodes and inserts those that are near enough."""
         ref beam = self.scratch[].beam
         var fresh = self.scratch[].unvisited
         var rows = self.rows
         var query = self.query
         var count = self.count
-        measure_nodes[Self.S, Self.base_layer](self.graph[], rows, query, fresh, count, LOOK_AHEAD)
+        measure_nodes[Self.base_layer, M](self.graph[], rows, query, fresh, count, LOOK_AHEAD)
         # One vector comparison with the bound for many, then only the survivors one by one: most are beaten.
         for i in range(0, count, LANES):
             var better = fresh.unsafe_load[width=LANES](i).lt(
@@ -322,7 +331,7 @@ struct BeamSearch[S: QueryDistance, base_layer: Bool](TrivialRegisterPassable):
 
 
 def search_level[
-    S: QueryDistance, base_layer: Bool
+    base_layer: Bool
 ](
     graph: Graph,
     rows: Rows,
@@ -336,7 +345,6 @@ def search_level[
     """Finds the `width` nearest nodes of one level, best first, and leaves them in `scratch.beam`.
 
     Parameters:
-        S: What measures.
         base_layer: True for level 0, where nodes are rows; above it they are ordinals.
 
     Args:
@@ -349,7 +357,7 @@ def search_level[
         start: The node to start from.
         width: Candidates kept (ef).
     """
-    var walk = BeamSearch[S, base_layer](
+    var walk = BeamSearch[base_layer](
         Pointer(to=graph).unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin](),
         rows,
         query,
@@ -364,9 +372,7 @@ def search_level[
 
 
 @always_inline
-def start_beam_search[
-    S: QueryDistance
-](
+def start_beam_search(
     graph: Ptr[Graph],
     rows: Rows,
     known: Int,
@@ -374,7 +380,7 @@ def start_beam_search[
     scratch: Ptr[Scratch],
     width: Int,
     kept: Int = 0,
-) -> BeamSearch[S, True]:
+) -> BeamSearch[True]:
     """Descends to level 0 and starts the search there, among rows 0 .. known-1, all of which have been linked.
 
     The nearest `width` candidates are expanded, and as many kept unless `kept` is more.
@@ -387,7 +393,7 @@ def start_beam_search[
     scratch[].walks += 1
     var entry = load_acquire(graph[].entry)
     var ordinals = load_acquire(graph[].ordinals)
-    var start = descend[S](graph[], rows, query, scratch[], ordinals, known, entry, 0)
-    var walk = BeamSearch[S, True](graph, rows, query, scratch, 0, known, 0)
+    var start = descend(graph[], rows, query, scratch[], ordinals, known, entry, 0)
+    var walk = BeamSearch[True](graph, rows, query, scratch, 0, known, 0)
     walk.begin(min(graph[].row_of(start), known - 1), width, kept)
     return walk

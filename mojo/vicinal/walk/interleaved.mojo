@@ -1,5 +1,5 @@
 """Several searches interleaved in one thread: each waits for memory while the others work."""
-from vicinal.kernels.space import QueryDistance
+from vicinal.kernels.measure_rows import HopDistance
 from vicinal.system.memory import Ptr
 from vicinal.walk.beam_search import BeamSearch
 from vicinal.walk.scratch import Scratch
@@ -21,7 +21,8 @@ def searches_in_flight(bytes: Int) -> Int:
 trait InterleavedSearches:
     """How a search starts and what is done with what it has found."""
 
-    comptime S: QueryDistance
+    comptime M: HopDistance
+    """What measures the hops."""
     comptime State: TrivialRegisterPassable
     """What is remembered of a search until it is done."""
 
@@ -29,13 +30,11 @@ trait InterleavedSearches:
         """Returns a placeholder for a state that is not in use."""
         ...
 
-    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[Self.S, True]:
+    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[True]:
         """Returns a placeholder for a search that is not in use."""
         ...
 
-    def start(
-        self, number: Int, scratch: Ptr[Scratch], mut note: Self.State
-    ) -> BeamSearch[Self.S, True]:
+    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Self.State) -> BeamSearch[True]:
         """Starts the walk of item `number`."""
         ...
 
@@ -70,23 +69,20 @@ def run_interleaved[
         scratches: One for each lane.
         lanes: Walks under way at once, 1 to MOST_SEARCHES.
     """
-    comptime if E.S.batched:  # on stored rows it would be code for no gain
-        if lanes == 1:  # a walk that is alone stays in registers
-            var note = errands.no_state()
-            for number in range(begin, end):
-                var walk = errands.start(number, scratches[], note)
-                while walk.collect():
-                    walk.measure()
-                errands.finish(note, scratches[][])
-            return
+    if lanes == 1:  # a walk that is alone stays in registers
+        var note = errands.no_state()
+        for number in range(begin, end):
+            var walk = errands.start(number, scratches[], note)
+            while walk.collect[E.M]():
+                walk.measure[E.M]()
+            errands.finish(note, scratches[][])
+        return
     var active = min(lanes, end - begin)
-    var walks_room = Array[BeamSearch[E.S, True], MOST_SEARCHES](
-        fill=errands.no_search(scratches[])
-    )
+    var walks_room = Array[BeamSearch[True], MOST_SEARCHES](fill=errands.no_search(scratches[]))
     var notes_room = Array[E.State, MOST_SEARCHES](fill=errands.no_state())
     var walks = (
         Pointer(to=walks_room)
-        .unsafe_bitcast[BeamSearch[E.S, True]]()
+        .unsafe_bitcast[BeamSearch[True]]()
         .unsafe_origin_cast[MutUntrackedOrigin]()
     )
     var notes = (
@@ -115,7 +111,7 @@ def run_interleaved[
                 waiting -= 1
                 if lane == oldest:
                     oldest = (lane + 1) % active
-            elif walks[unsafe_offset=lane].collect():
+            elif walks[unsafe_offset=lane].collect[E.M]():
                 lane += 1
                 continue
             elif active > 1 and errands.wait(
@@ -139,6 +135,6 @@ def run_interleaved[
             walks[].look_ahead()
         for lane in range(active):
             if not waits[lane]:
-                walks[unsafe_offset=lane].measure()
+                walks[unsafe_offset=lane].measure[E.M]()
     _ = walks_room
     _ = notes_room

@@ -4,8 +4,8 @@ from std.ffi import c_int, external_call
 from std.sys import size_of
 
 from vicinal.kernels.candidates import Candidates
-from vicinal.kernels.any_distance import Measure, MeasureBetween
-from vicinal.kernels.space import Query, RowDistance, Rows
+from vicinal.kernels.any_distance import Measure
+from vicinal.kernels.space import Query, Rows, RowsAsQueries
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.uring import Ring
 from vicinal.walk.arrivals import RING, Arrivals, RowFile
@@ -64,8 +64,6 @@ struct Scratch(Movable):
     """How stored rows are measured where that is told at run time."""
     var walked: Measure
     """The same for what is walked on."""
-    var between: MeasureBetween
-    """How rows are measured against each other where that is told at run time."""
     var distances: Int
     """Distances measured, over the life of the scratch."""
     var reranked: Int
@@ -119,7 +117,6 @@ struct Scratch(Movable):
         self.floats_room = 16
         self.stored = Measure()
         self.walked = Measure()
-        self.between = MeasureBetween()
         self.distances = 0
         self.hops = 0
         self.reranked = 0
@@ -284,7 +281,7 @@ struct Scratch(Movable):
         return self.row_queries
 
     @always_inline
-    def prepare[S: RowDistance](self, rows: Rows, row: Int, i: Int):
+    def prepare[S: RowsAsQueries](self, rows: Rows, row: Int, i: Int):
         """Makes a row query number i of those that `queries_for` has made room for."""
         var room = Int(self.row_query_bytes) + i * S.query_bytes(rows)
         self.row_queries[unsafe_offset=i] = S.query_of_row(rows, row, room)

@@ -19,7 +19,7 @@ from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import SOUND, UNLINKED, UNREACHABLE, check_graph
 from vicinal.kernels.candidates import Candidates, entry_of, node_of
-from vicinal.kernels.space import IP, L2, SQUARED_ALPHA, SymmetricDistance, MetricSpace
+from vicinal.kernels.space import IP, L2, SQUARED_ALPHA, MetricSpace, SymmetricDistance
 from vicinal.system.memory import allocate, release
 from vicinal.system.outcome import DONE, STOPPED
 from vicinal.system.parallel import Team, Unwatched
@@ -127,21 +127,24 @@ def looked_at(sample: Sample, centre: Int, rows: List[Int]) -> List[Int]:
 
 def test_how_many_candidates_are_looked_at() raises:
     """Above level 0 all; on level 0 those beyond a gap, and where all are about as far a few."""
+    var sample = Sample(1, 2)
+    var measured = sample.measured()
     var graph = Graph(16)
     var candidates = Candidates()
     candidates.reset(200)
     for i in range(200):
         candidates.insert(entry_of(Int32(1000 + i) ^ Int32.MIN, i))
-    assert_equal(considered[MetricSpace[L2, DType.uint8]](graph, 1, candidates), 200)
-    assert_equal(considered[MetricSpace[L2, DType.uint8]](graph, 0, candidates), CONSIDERED * 16)
+    assert_equal(considered(graph, measured, 1, candidates), 200)
+    assert_equal(considered(graph, measured, 0, candidates), CONSIDERED * 16)
     candidates.reset(200)
     for i in range(200):
         candidates.insert(entry_of(Int32(1000 + i + 500 * Int(i == 199)) ^ Int32.MIN, i))
-    assert_equal(considered[MetricSpace[L2, DType.uint8]](graph, 0, candidates), 200)
+    assert_equal(considered(graph, measured, 0, candidates), 200)
     candidates.reset(200)
     for i in range(30):
         candidates.insert(entry_of(Int32(1000 * i) ^ Int32.MIN, i))
-    assert_equal(considered[MetricSpace[L2, DType.uint8]](graph, 0, candidates), 30)
+    assert_equal(considered(graph, measured, 0, candidates), 30)
+    _ = sample^
 
 
 def test_the_nearest_target_keeps_a_new_row() raises:
@@ -173,7 +176,7 @@ def test_linking_equals_the_rule() raises:
             earlier.append(other)
         ref graph = sample.graph
         var own = choose(
-            sample, L2, row, looked_at(sample, row, earlier), own_links[Stored](graph, 0)
+            sample, L2, row, looked_at(sample, row, earlier), own_links(graph, sample.measured(), 0)
         )
         wanted.append(own.copy())
         for target in own:
@@ -209,7 +212,7 @@ def test_only_some_rows_are_linked() raises:
     var watch = Unwatched()
     var log = UndoLog(sample.graph)
     var team = Team(1)
-    var outcome = link_rows[Stored](
+    var outcome = link_rows(
         sample.work(team, log, 30),
         NewRows(places, count, ROWS, sample.levels, 0, StartNodes.none()),
         watch,

@@ -2,7 +2,7 @@
 from std.random import seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
-from sample_graph import Countdown, Sample, Stored
+from sample_graph import Countdown, Sample
 from vicinal.construct.fill import BATCH, NEAREST, THROUGH, refine_new_nodes, left_free
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import SOUND, check_graph
@@ -21,7 +21,7 @@ def fill_all[
     for i in range((count + 1) // 2):
         places[unsafe_offset=i] = UInt32(2 * i)
     var team = Team(threads)
-    var done = refine_new_nodes[Stored](sample.work(team, log, 0), places, (count + 1) // 2, watch)
+    var done = refine_new_nodes(sample.work(team, log, 0), places, (count + 1) // 2, watch)
     _ = team^
     release(places)
     return done == DONE

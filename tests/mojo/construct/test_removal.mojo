@@ -2,7 +2,7 @@
 from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
-from sample_graph import Countdown, Sample, Stored
+from sample_graph import Countdown, Sample
 from vicinal.construct.unlink import move_entry, unlink_removed
 from vicinal.graph.reachability import unreachable
 from vicinal.graph.undo import UndoLog
@@ -183,7 +183,7 @@ def take_out[
             leaving, graph.ordinals, graph.linked, slice, at[UInt32](64), 0
         )
         var work = sample.work(team, log, 0, states.address())
-        finished = DONE == unlink_removed[Stored](work, blocks, watch)
+        finished = DONE == unlink_removed(work, blocks, watch)
         leaving.next_ordinal = blocks.last_ordinal
         leaving.next_row = blocks.last_row
     graph.leaving_rows = 0

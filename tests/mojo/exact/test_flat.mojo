@@ -180,8 +180,9 @@ struct Compare(SpaceTask):
         var distances = allocate[Float32](self.num_queries * self.k)
         var watch = Unwatched()
         var team = Team(self.threads)
-        var status = search_exact[S, Unwatched, raw=False](
+        var status = search_exact[S](
             RowSource(rows, self.count, False),
+            False,
             SearchRequest(Int(queries), self.num_queries, self.k, self.k, ids, distances, 1),
             team,
             self.max_bytes,
@@ -284,8 +285,9 @@ struct Stopped(SpaceTask):
         var ids = allocate[Int64](self.num_queries)
         var distances = allocate[Float32](self.num_queries)
         var watch = Impatient()
-        self.status = search_exact[S, Impatient, raw=True](
+        self.status = search_exact[S](
             RowSource(Rows(Int(rows), 4, 1, 0), 1000, False),
+            True,
             SearchRequest(Int(rows), self.num_queries, 1, 1, ids, distances, 1),
             Team(1),
             1 << 20,

@@ -49,8 +49,9 @@ def test_exact_search_asks_after_a_sixteenth() raises:
         var ids = allocate[Int64](num_queries)
         var distances = allocate[Float32](num_queries)
         var watch = Steps()
-        var status = search_exact[S, Steps, raw=True](
+        var status = search_exact[S](
             RowSource(Rows(Int(rows), 4 * DIM, DIM, 0), ROWS, False),
+            True,
             SearchRequest(Int(rows), num_queries, 1, 1, ids, distances, 1),
             Team(1),
             64 << 20,

@@ -137,8 +137,8 @@ def test_level_0_agrees_with_the_reference() raises:
                     ref scratch = sample.scratches[][]
                     scratch.hops = 0
                     scratch.distances = 0
-                    search_level[Stored, True](
-                        sample.graph, sample.rows(), query, scratch, 0, bound, start, width
+                    search_level[True](
+                        sample.graph, sample.measured(), query, scratch, 0, bound, start, width
                     )
                     compare(sample, reference_walk(sample, query, 0, bound, start, width))
         _ = sample^
@@ -159,9 +159,9 @@ def test_upper_levels_agree_with_the_reference() raises:
                     ref scratch = sample.scratches[][]
                     scratch.hops = 0
                     scratch.distances = 0
-                    search_level[Stored, False](
+                    search_level[False](
                         sample.graph,
-                        sample.rows(),
+                        sample.measured(),
                         query,
                         scratch,
                         level,
@@ -213,11 +213,11 @@ def test_a_whole_walk_agrees_with_the_reference() raises:
             for i in range(2):
                 sample.scratches[unsafe_offset=i][].hops = 0
                 sample.scratches[unsafe_offset=i][].distances = 0
-            var one = start_beam_search[Stored](
-                graph, sample.rows(), ROWS, first, sample.scratches[], width
+            var one = start_beam_search(
+                graph, sample.measured(), ROWS, first, sample.scratches[], width
             )
-            var other = start_beam_search[Stored](
-                graph, sample.rows(), ROWS, second, sample.scratches[unsafe_offset=1], 50
+            var other = start_beam_search(
+                graph, sample.measured(), ROWS, second, sample.scratches[unsafe_offset=1], 50
             )
             while one.collect():
                 if other.collect():
@@ -301,8 +301,8 @@ def test_a_walk_that_ends_early_agrees_with_the_reference() raises:
                 ref scratch = sample.scratches[][]
                 scratch.hops = 0
                 scratch.distances = 0
-                var walk = start_beam_search[Stored](
-                    graph, sample.rows(), ROWS, query, sample.scratches[], width
+                var walk = start_beam_search(
+                    graph, sample.measured(), ROWS, query, sample.scratches[], width
                 )
                 scratch.beam.end_early(k)
                 while walk.collect():
@@ -358,8 +358,8 @@ def test_a_walk_that_ends_by_distance_agrees_with_the_reference() raises:
                     ref scratch = sample.scratches[][]
                     scratch.hops = 0
                     scratch.distances = 0
-                    var walk = start_beam_search[Stored](
-                        graph, sample.rows(), ROWS, query, sample.scratches[], held
+                    var walk = start_beam_search(
+                        graph, sample.measured(), ROWS, query, sample.scratches[], held
                     )
                     scratch.beam.end_beyond(k, far, least)
                     while walk.collect():
