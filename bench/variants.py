@@ -78,7 +78,7 @@ CHANGES = (
     Variant(
         "row-by-row",
         "measures the rows of a hop one by one",
-        "vicinal/walk/beam_search.mojo",
+        "vicinal/kernels/measure_rows.mojo",
         "comptime if S.batched:",
         "comptime if False:",
     ),
@@ -102,8 +102,8 @@ CHANGES = (
         "no-constant-fetch",
         "does not ask for the constants of a code with the code",
         "vicinal/kernels/space.mojo",
-        "comptime if S.constant_bytes != 0:",
-        "comptime if False:",
+        "if constants.bytes != 0:",
+        "if False:",
     ),
     Variant(
         "no-hop-ahead",
