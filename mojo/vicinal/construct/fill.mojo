@@ -20,6 +20,9 @@ from vicinal.walk.scratch import HOP_ROOM, Scratch
 comptime BATCH = 4096
 """Rows looked at before any of them is changed."""
 comptime PIECE = 16
+"""Most rows that a worker looks from at once."""
+comptime FEW = 64
+"""Links of no more rows are written on one thread: another one would take longer to begin."""
 comptime NEAREST = 48
 """Candidates kept of a row."""
 comptime NEAREST_AGAIN = 24
@@ -233,10 +236,12 @@ def refine_new_nodes[
     while done < count and watch.proceed(0) and not log.failed():
         var here = places.unsafe_offset(done)
         var size = min(BATCH, count - done)
-        _ = team.run(size, PIECE, FindMissingLinks(work, here, found, far, nearest), unwatched)
+        var piece = max(min(PIECE, size // (4 * team.size())), 1)
+        _ = team.run(size, piece, FindMissingLinks(work, here, found, far, nearest), unwatched)
         if work.out_of_memory():
             break
-        _ = team.run(STRIPES, 1, WriteMissingLinks(work, here, size, found), unwatched)
+        var parts = 1 if size > FEW else STRIPES
+        _ = team.run(STRIPES, parts, WriteMissingLinks(work, here, size, found), unwatched)
         done += size
     release(found)
     return log.outcome(done == count)

@@ -44,7 +44,9 @@ comptime SIGHT = 128
 """Rows of its round that a row sees, those right before it: all of a round while there are up to 32,768 rows."""
 comptime PIECE = 4 * MAX_SEARCHES
 """Most rows that a worker takes at once."""
-comptime FEW = 8
+comptime PIECES = 8
+"""Pieces of a round for each worker, of rows that are walked for one after the other."""
+comptime FEW = 4
 """Rounds of no more rows link back on one thread: waking the others would take longer."""
 
 
@@ -408,9 +410,13 @@ def link_rows[
             work, here, members.own, members.starts, members.picks, most_links, size, ordinals
         )
         if present > 0:
-            var piece = max(min(PIECE, size // (2 * team.size())), 1)
             var walked = present * (work.rows.stride + graph.slots_at(0) * 4)
-            var find = FindNeighbors(round, done, new.seeds, searches_in_flight(walked), upper_only)
+            var lanes = searches_in_flight(walked)
+            # of small pieces nobody is left with much to do when the others have finished
+            var piece = max(min(PIECE, size // (2 * team.size())), 1)
+            if lanes == 1:
+                piece = max(min(PIECE, size // (PIECES * team.size())), 1)
+            var find = FindNeighbors(round, done, new.seeds, lanes, upper_only)
             if not team.run(size, piece, find, watch):
                 return STOPPED
             time = statistics.add_elapsed(SEARCH, time)

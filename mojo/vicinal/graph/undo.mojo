@@ -13,7 +13,7 @@ comptime STRIPES = 16
 comptime FIRST_WORDS = 1 << 7
 comptime CHUNK_WORDS = 1 << 14
 """Words, uint32, of the first and of the largest piece of memory of a list. No list is ever copied into a larger one, which
-would hold all of it twice."""
+would hold all of it twice. The first pieces of all lists come in one block: a change of one row needs no more."""
 comptime LINK_WORDS = 2
 """Words of the address of the piece before, at the start of each."""
 comptime LIST_WORDS = 8
@@ -39,7 +39,7 @@ struct UndoLog(Movable):
     """Entry point then."""
     var lists: Ptr[Int]
     """For each owner: address of the newest piece of its list, words used of that, words that it has; address of its table of the blocks
-    that are kept, places of that, and how many are used. Behind them the first tables, and a mark that memory was refused."""
+    that are kept, places of that, and how many are used. Behind them the first tables, the first pieces, and a mark that memory was refused."""
 
     def __init__(out self, graph: Graph):
         """Remembers the size of the graph; nothing may be done with it if that `failed`."""
@@ -47,7 +47,7 @@ struct UndoLog(Movable):
         self.ordinals = graph.ordinals
         self.blocks = graph.blocks
         self.entry = graph.entry
-        self.lists = allocate[Int](STRIPES * (LIST_WORDS + FIRST_MARKS // 2) + 1)
+        self.lists = allocate[Int](STRIPES * (LIST_WORDS + (FIRST_MARKS + FIRST_WORDS) // 2) + 1)
         if missing(self.lists):
             return
         self._mark()[] = 0
@@ -60,12 +60,18 @@ struct UndoLog(Movable):
                 table[unsafe_offset=i] = EMPTY
             list[unsafe_offset=3] = Int(table)
             list[unsafe_offset=4] = FIRST_MARKS
+            var piece = self._first_piece(part)
+            piece.unsafe_bitcast[Int]()[] = 0
+            piece[unsafe_offset=LINK_WORDS] = EMPTY
+            list[] = Int(piece)
+            list[unsafe_offset=1] = LINK_WORDS
+            list[unsafe_offset=2] = FIRST_WORDS
 
     def __deinit__(deinit self):
         for part in range(0 if missing(self.lists) else STRIPES):
             var list = self._list(part)
             var piece = list[]
-            while piece != 0:
+            while piece != Int(self._first_piece(part)):
                 var before = at[Int](piece)[]
                 release(at[Int](piece))
                 piece = before
@@ -80,6 +86,11 @@ struct UndoLog(Movable):
     @always_inline
     def _first_table(self, part: Int) -> Ptr[UInt32]:
         var words = STRIPES * LIST_WORDS + part * (FIRST_MARKS // 2)
+        return self.lists.unsafe_offset(words).unsafe_bitcast[UInt32]()
+
+    @always_inline
+    def _first_piece(self, part: Int) -> Ptr[UInt32]:
+        var words = STRIPES * (LIST_WORDS + FIRST_MARKS // 2) + part * (FIRST_WORDS // 2)
         return self.lists.unsafe_offset(words).unsafe_bitcast[UInt32]()
 
     @always_inline
@@ -104,7 +115,7 @@ struct UndoLog(Movable):
 
     @always_inline
     def _mark(self) -> Ptr[Int64]:
-        var words = STRIPES * (LIST_WORDS + FIRST_MARKS // 2)
+        var words = STRIPES * (LIST_WORDS + (FIRST_MARKS + FIRST_WORDS) // 2)
         return self.lists.unsafe_offset(words).unsafe_bitcast[Int64]()
 
     def keep(self, graph: Graph, level: Int, node: Int, part: Int) -> Bool:
