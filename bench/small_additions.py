@@ -1,6 +1,7 @@
 """What rows cost that come one by one, or from many threads, beside the same rows in one call.
 
     python bench/small_additions.py ones --data sift-real-500k-b --rows 10000 200000 --out FILE
+    python bench/small_additions.py calls --data sift-real-500k-b --rows 10000 500000 --out FILE
     python bench/small_additions.py callers --data sift-real-500k-b --rows 20000 --out FILE
     python bench/small_additions.py searches --data sift-real-500k-b --rows 20000 --out FILE
     python bench/small_additions.py quality --data sift-ngt-5k sift-photo-10k --out FILE
@@ -9,6 +10,8 @@
 `ones`: two indexes of the same rows; the next rows come to the one in calls of `--block`, to the
 other in calls of one row, in turns, on one thread. The ratio is that of CPU time, the median over
 all blocks; percentiles of a call are of wall time. `update` and `remove` of one row after it.
+`calls`: percentiles of a call of one row, by the clock and in CPU time of the thread, which the
+machine's other work disturbs less. The rows are the queries of the set, onto its first rows.
 `callers`: 8 threads that add 16 rows a call each, one such thread, and one call on two threads.
 `searches`: percentiles of a search alone, beside one writer of 16 rows a call and beside eight.
 `quality`: recall of an index that grew by calls of some size, over several seeds.
@@ -36,6 +39,7 @@ import vicinal
 
 Array = np.ndarray[Any, Any]
 M, EF_CONSTRUCTION, K = 16, 200, 10
+TASKS = ("ones", "calls", "callers", "searches", "quality", "unreachable")
 
 
 class Vicinal:
@@ -151,6 +155,27 @@ def ones(name: str, base: Array, present: int, block: int, blocks: int) -> dict[
         )
         record["remove"] = percentiles(timed(lambda i: index.remove([i], num_threads=1), 500))
     return record
+
+
+def calls(name: str, base: Array, rows: Array) -> dict[str, Any]:
+    """Measure single calls of one library."""
+    library = LIBRARIES[name](base.shape[1], len(base) + len(rows))
+    library.add(base, 0, 2)
+    walls: list[float] = []
+    thread: list[float] = []
+    for row in range(len(rows)):
+        wall, cpu = time.perf_counter(), time.thread_time()
+        library.add(rows[row : row + 1], len(base) + row, 1)
+        thread.append(time.thread_time() - cpu)
+        walls.append(time.perf_counter() - wall)
+    return {
+        "kind": "calls",
+        "library": name,
+        "rows": len(base),
+        "calls": len(rows),
+        "call": percentiles(walls),
+        "cpu": percentiles(thread),
+    }
 
 
 def timed(call: Callable[[int], object], times: int) -> list[float]:
@@ -311,7 +336,7 @@ def unreachable(name: str, times: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("task", choices=("ones", "callers", "searches", "quality", "unreachable"))
+    parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", nargs="+", default=["sift-real-500k-b"])
     parser.add_argument("--rows", nargs="+", type=int, default=[10_000])
     parser.add_argument("--libraries", default=",".join(LIBRARIES))
@@ -344,8 +369,14 @@ def main() -> None:
         most = max(args.rows) + args.block * args.blocks + 10_000
         if args.task == "searches":
             most += 100_000
-        base = datasets.load(args.data[0]).base[:most].astype(np.float32)
+        read = datasets.load(args.data[0])
+        base = read.base[:most].astype(np.float32)
         for present in args.rows:
+            if args.task == "calls":
+                fresh = read.queries.astype(np.float32)
+                for name in names:
+                    tell({"data": args.data[0], **calls(name, base[:present], fresh)})
+                continue
             if args.task == "callers":
                 tell({"data": args.data[0], **callers(base, present, 4096, args.rounds)})
                 continue
