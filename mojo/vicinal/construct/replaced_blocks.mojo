@@ -7,16 +7,18 @@ from vicinal.construct.round import Round
 from vicinal.construct.work import LinkWork
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import STRIPES
+from vicinal.system.array import GrowableArray
 from vicinal.system.atomics import publish
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.parallel import Body
 
-comptime HEAD = 4
+comptime HEAD = 5
 """Words before the links of a patch."""
 
 
 struct ReplacedBlocks(Movable):
-    """A list of new blocks: level, node, links that are kept, links in all, then the links."""
+    """A list of new blocks: level, node, links that are kept, links in all, whether a long one was lost; then the links.
+    """
 
     var words: Int
     """Address of the list, 0 while it is empty."""
@@ -41,7 +43,15 @@ struct ReplacedBlocks(Movable):
         """Returns the block that begins with a word."""
         return at[UInt32](self.words).unsafe_offset(word)
 
-    def append(mut self, level: Int, node: Int, kept: Int, count: Int, links: Ptr[UInt32]):
+    def append(
+        mut self,
+        level: Int,
+        node: Int,
+        kept: Int,
+        count: Int,
+        links: Ptr[UInt32],
+        long: Bool = False,
+    ):
         """Adds a block."""
         if self.used + HEAD + count > self.room:
             var room = 2 * (self.used + HEAD + count)
@@ -56,6 +66,7 @@ struct ReplacedBlocks(Movable):
         block[unsafe_offset=1] = UInt32(node)
         block[unsafe_offset=2] = UInt32(kept)
         block[unsafe_offset=3] = UInt32(count)
+        block[unsafe_offset=4] = UInt32(Int(long))
         for i in range(count):
             block[unsafe_offset=HEAD + i] = links[unsafe_offset=i]
         self.used += HEAD + count
@@ -121,6 +132,18 @@ struct AddReplacementBackEdges(Body):
                             continue
                         back.link(level, target, node, part, scratch)
                     word += HEAD + count
+
+
+def rows_without_long(patches: Ptr[ReplacedBlocks], mut rows: GrowableArray):
+    """Lists the rows that have lost a long link on level 0, each once."""
+    for owner in range(STRIPES):
+        ref list = patches[unsafe_offset=owner]
+        var word = 0
+        while word < list.used:
+            var patch = list.at(word)
+            if patch[unsafe_offset=0] == 0 and patch[unsafe_offset=4] != 0:
+                rows.push(Int64(patch[unsafe_offset=1]))
+            word += HEAD + Int(patch[unsafe_offset=3])
 
 
 def leads_to(graph: Graph, level: Int, node: Int, target: Int) -> Bool:

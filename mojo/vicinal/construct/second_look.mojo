@@ -5,8 +5,9 @@ in a call of its own, among the first, is found from few places: of 200 clusters
 An addition to a larger graph lets some of the older rows that reach level 1, about as many as it brings new ones, search again on all
 their levels; what is found joins the links that they have, the best are kept, and those chosen link back.
 
-Above level 0 so does each row that loses a link when rows are taken out (`losing_ordinals` of `unlink`): few rows stand for all
-there, and what lies behind a row that goes tells little of where else a way would lead.
+Above level 0 so does each row that loses a link when rows are taken out (`leaving_rows`): few rows stand for all
+there, and what lies behind a row that goes tells little of where else a way would lead. The same is true of long links on level 0:
+what lies behind a cluster that goes as a whole is that cluster. So rows that lose a long link look again there.
 """
 from vicinal.construct.link_measure import prune
 from vicinal.construct.prune import considered, room_for
@@ -31,6 +32,11 @@ from vicinal.system.parallel import Body, Unwatched
 from vicinal.walk.beam_search import descend, search_level
 from vicinal.walk.scratch import Scratch
 
+comptime ALL_LEVELS = 0
+comptime UPPER_LEVELS = 1
+comptime BASE_LEVEL = 2
+"""On which levels is looked: all that an ordinal has, those above 0, or level 0 alone."""
+
 
 @fieldwise_init
 struct LookAgain(Body):
@@ -39,10 +45,10 @@ struct LookAgain(Body):
 
     var work: LinkWork
     var nodes: Ptr[UInt32]
-    """The ordinals, each once."""
+    """The ordinals, with BASE_LEVEL the rows, each once."""
     var count: Int
-    var upper_only: Bool
-    """Whether nothing is done on level 0."""
+    var levels: Int
+    """ALL_LEVELS, UPPER_LEVELS or BASE_LEVEL."""
     var patches: Ptr[ReplacedBlocks]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -57,13 +63,16 @@ struct LookAgain(Body):
     def look(self, node: Int, part: Int, mut scratch: Scratch):
         """Does one on all its levels, the highest first."""
         ref graph = self.work.graph[]
-        if not stays(self.work.states, graph.row_of(node)) or graph.absent(graph.row_of(node)):
+        var row = node if self.levels == BASE_LEVEL else graph.row_of(node)
+        if not stays(self.work.states, row) or graph.absent(row):
             return  # a free row or a copy
-        var highest = min(graph.level_of(node), graph.top())
+        var highest = 0
+        if self.levels != BASE_LEVEL:
+            highest = min(graph.level_of(node), graph.top())
         var room = scratch.room(AnyLink.query_bytes(self.work.rows))
         if scratch.failed():
             return
-        var query = AnyLink.query_of_row(self.work.rows, graph.row_of(node), room)
+        var query = AnyLink.query_of_row(self.work.rows, row, room)
         var start = descend(
             graph,
             self.work.rows,
@@ -89,7 +98,7 @@ struct LookAgain(Body):
                 return
             start = scratch.beam.node(0)
             self.choose[False](level, node, part, scratch)
-        if self.upper_only:
+        if self.levels == UPPER_LEVELS:
             return
         search_level[True](
             graph,
@@ -103,7 +112,7 @@ struct LookAgain(Body):
         )
         if scratch.failed():
             return
-        self.choose[True](0, graph.row_of(node), part, scratch)
+        self.choose[True](0, row, part, scratch)
 
     def choose[base_layer: Bool](self, level: Int, node: Int, part: Int, mut scratch: Scratch):
         """Notes the best of what was found and of the links that are there."""
@@ -168,14 +177,14 @@ def holds(block: Ptr[UInt32], used: Int, node: UInt32) -> Bool:
 
 
 @no_inline
-def look_again(work: LinkWork, nodes: Ptr[UInt32], count: Int, upper_only: Bool = False) -> Outcome:
-    """Lets ordinals look again for their links.
+def look_again(work: LinkWork, nodes: Ptr[UInt32], count: Int, levels: Int = ALL_LEVELS) -> Outcome:
+    """Lets ordinals, or rows, look again for their links.
 
     Args:
         work: What it is done with.
-        nodes: The ordinals, each once.
+        nodes: The ordinals, with BASE_LEVEL the rows, each once.
         count: Their number.
-        upper_only: Whether they do so above level 0 alone.
+        levels: ALL_LEVELS, UPPER_LEVELS or BASE_LEVEL.
 
     Returns:
         DONE; or NO_MEMORY, and then the caller undoes.
@@ -187,7 +196,7 @@ def look_again(work: LinkWork, nodes: Ptr[UInt32], count: Int, upper_only: Bool 
         log.fail()
         return NO_MEMORY
     var unwatched = Unwatched()
-    _ = team.run(STRIPES, 1, LookAgain(work, nodes, count, upper_only, patches), unwatched)
+    _ = team.run(STRIPES, 1, LookAgain(work, nodes, count, levels, patches), unwatched)
     if not lacks_any(work, patches):
         _ = team.run(STRIPES, 1, WriteReplacements(work, patches, True), unwatched)
     if not log.failed():

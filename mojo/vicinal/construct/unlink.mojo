@@ -16,17 +16,17 @@ from vicinal.construct.replaced_blocks import (
     drop_patches,
     lacks_any,
     new_patches,
+    rows_without_long,
 )
 from vicinal.construct.work import LinkWork
-from vicinal.graph.links import EMPTY, Graph
+from vicinal.graph.links import EMPTY
 from vicinal.graph.undo import STRIPES
 from vicinal.kernels.any_distance import AnyDistance, AnyLink
 from vicinal.kernels.candidates import key_of, node_of
 from vicinal.kernels.space import SQUARED_ALPHA, Query, prefetch_row
 from vicinal.rows.leaving import Blocks
-from vicinal.rows.row_states import is_to_be_unlinked, is_live_after
+from vicinal.rows.row_states import is_to_be_unlinked
 from vicinal.system.array import GrowableArray
-from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, at, missing
 from vicinal.system.outcome import NO_MEMORY, Outcome
 from vicinal.system.parallel import Body, Watch
@@ -50,6 +50,10 @@ comptime OCCLUDING = Float32(SQUARED_ALPHA) / 5
 """How many times nearer to a link than to the row a candidate must be to be left out, see `space.occludes`."""
 comptime FEWEST_LEFT = 2
 """Links whose median says something."""
+comptime SAMPLE = 9
+"""Links that the median is taken of, spread over the block."""
+comptime NONE_LONG = Int32.MAX
+"""No key is beyond it."""
 comptime ENOUGH = 128
 """Rows measured for a block."""
 comptime CHUNK = 1 << 16
@@ -140,20 +144,24 @@ struct SelectReplacements(Body):
                 picked[unsafe_offset=kept] = link
                 kept += 1
         lost = gone  # each once
-        self.offer(level, node, passed, gone, kept, nodes, scratch)
-        if scratch.failed():
-            return
         var before = kept
-        kept = self.replace_long(level, node, passed, lost, kept, scratch)
-        if scratch.failed():
-            return
-        kept = self.take(level, kept, cap - cap // SPARE, scratch)
+        var wanted = cap - cap // SPARE
+        var short = self.short(level, node, passed, lost, kept, scratch)
+        if kept < wanted or short != NONE_LONG:
+            self.offer(level, node, passed, gone, kept, nodes, scratch)
+            if scratch.failed():
+                return
+            if short != NONE_LONG:
+                kept = self.replace_long(level, node, passed, lost, kept, short, scratch)
+            kept = self.take(level, kept, wanted, scratch)
         if scratch.failed():
             return
         if kept == 0 and level == 0 and node != graph.row_of(graph.entry):
             picked[] = UInt32(graph.row_of(graph.entry))  # without any link it would not take part
             kept = 1
-        self.patches[unsafe_offset=part].append(level, node, before, kept, picked)
+        self.patches[unsafe_offset=part].append(
+            level, node, before, kept, picked, short != NONE_LONG
+        )
 
     def offer(
         self,
@@ -228,16 +236,56 @@ struct SelectReplacements(Body):
             prefetch_row(self.work.rows, row)
             fresh[unsafe_offset=measured] = Int64(behind)
             measured += 1
-        ref rows = self.work.rows
-        if level == 0:
-            measure_nodes[True](graph, rows, query, fresh, measured, measured)
-        else:
-            measure_nodes[False](graph, rows, query, fresh, measured, measured)
+        self.measure(level, query, measured, scratch)
         for i in range(measured):
             var entry = fresh[unsafe_offset=i]
             if entry < chosen.worst():
                 chosen.insert(entry)
         return measured
+
+    def short(
+        self,
+        level: Int,
+        node: Int,
+        lost: Ptr[UInt32],
+        num_lost: Int,
+        kept: Int,
+        mut scratch: Scratch,
+    ) -> Int32:
+        """Returns the key beyond which a link of a block is long, NONE_LONG if none of those lost is or none can come in its place.
+        """
+        var cap = self.work.graph[].cap(level)
+        if kept >= most_links(level, cap) or kept < FEWEST_LEFT:
+            return NONE_LONG
+        var rows = self.work.rows
+        var room = scratch.room(AnyLink.query_bytes(rows))
+        if scratch.failed():
+            return NONE_LONG
+        var query = AnyLink.query_of_row(rows, self.work.graph[].row_at(level, node), room)
+        var sample = min(kept, SAMPLE)
+        var keys = scratch.unvisited
+        for i in range(sample):
+            keys[unsafe_offset=i] = Int64(scratch.selected[unsafe_offset=i * kept // sample])
+        self.measure(level, query, sample, scratch)
+        for i in range(sample):
+            keys[unsafe_offset=i] = Int64(key_of(keys[unsafe_offset=i]))
+        var short = AnyDistance.farthest(query, rows, Int32(middle_of(keys, sample)), LONG)
+        for i in range(num_lost):
+            keys[unsafe_offset=i] = Int64(lost[unsafe_offset=i])
+        self.measure(level, query, num_lost, scratch)
+        for i in range(num_lost):
+            if key_of(keys[unsafe_offset=i]) > short:
+                return short
+        return NONE_LONG
+
+    @always_inline
+    def measure(self, level: Int, query: Query, count: Int, mut scratch: Scratch):
+        """Turns nodes in `scratch.unvisited` into entries."""
+        ref graph = self.work.graph[]
+        if level == 0:
+            measure_nodes[True](graph, self.work.rows, query, scratch.unvisited, count, count)
+        else:
+            measure_nodes[False](graph, self.work.rows, query, scratch.unvisited, count, count)
 
     def replace_long(
         self,
@@ -246,6 +294,7 @@ struct SelectReplacements(Body):
         lost: Ptr[UInt32],
         num_lost: Int,
         before: Int,
+        short: Int32,
         mut scratch: Scratch,
     ) -> Int:
         """Adds one of the rows offered for each link that was lost and was long, and returns the number of links picked.
@@ -255,27 +304,17 @@ struct SelectReplacements(Body):
         """
         ref graph = self.work.graph[]
         var rows = self.work.rows
-        var cap = graph.cap(level)
-        var wanted = min(before + num_lost, cap - left_free(cap) if level == 0 else cap)
-        if before >= wanted or before < FEWEST_LEFT:
-            return before
+        var wanted = min(before + num_lost, most_links(level, graph.cap(level)))
         var room = scratch.room(AnyLink.query_bytes(rows))
         var queries = scratch.queries_for(wanted * AnyLink.query_bytes(rows))
         if scratch.failed():
             return before
         var query = AnyLink.query_of_row(rows, graph.row_at(level, node), room)
         var picked = scratch.selected
-        var keys = scratch.unvisited
-        for i in range(before):
-            var row = graph.row_at(level, Int(picked[unsafe_offset=i]))
-            keys[unsafe_offset=i] = Int64(AnyDistance.key(query, rows, row))
-        var short = AnyDistance.farthest(query, rows, Int32(middle_of(keys, before)), LONG)
         var long = 0
         for i in range(num_lost):
             var row = graph.row_at(level, Int(lost[unsafe_offset=i]))
             long += Int(AnyDistance.key(query, rows, row) > short)
-        if long == 0:
-            return before
         for i in range(before):
             var row = graph.row_at(level, Int(picked[unsafe_offset=i]))
             scratch.prepare[AnyLink](rows, row, i)
@@ -328,6 +367,12 @@ struct SelectReplacements(Body):
         return kept
 
 
+@always_inline
+def most_links(level: Int, cap: Int) -> Int:
+    """Returns the most links that a block gets here."""
+    return cap - left_free(cap) if level == 0 else cap
+
+
 def middle_of(keys: Ptr[Int64], count: Int) -> Int64:
     """Returns the median of some keys, the lower one of two."""
     for i in range(count):
@@ -341,33 +386,16 @@ def middle_of(keys: Ptr[Int64], count: Int) -> Int64:
     return 0
 
 
-def losing_ordinals(graph: Graph, blocks: Blocks) -> GrowableArray:
-    """Returns the ordinals of some blocks whose rows stay and lose links above level 0."""
-    var found = GrowableArray()
-    for ordinal in range(blocks.first_ordinal, blocks.last_ordinal):
-        var row = graph.row_of(ordinal)
-        if not graph.absent(row) and not graph.leaves(row) and _loses(graph, ordinal):
-            found.push(Int64(ordinal))
-    return found^
-
-
-def _loses(graph: Graph, ordinal: Int) -> Bool:
-    for level in range(1, graph.level_of(ordinal) + 1):
-        var block = graph.links(level, ordinal)
-        for i in range(graph.cap(level)):
-            var other = Int(block[unsafe_offset=i])
-            if other < graph.ordinals and graph.leaves(graph.row_of(other)):
-                return True
-    return False
-
-
 @no_inline
-def unlink_removed[V: Watch](work: LinkWork, blocks: Blocks, mut watch: V) -> Outcome:
+def unlink_removed[
+    V: Watch
+](work: LinkWork, blocks: Blocks, mut without_long: GrowableArray, mut watch: V) -> Outcome:
     """Makes no row that stays lead to a row that goes, those that `graph.leaves` tells.
 
     Args:
         work: What it is done with; rows have states.
         blocks: The blocks that it is done for.
+        without_long: Receives rows that have lost a long link on level 0.
         watch: May end the work early.
 
     Returns:
@@ -399,27 +427,6 @@ def unlink_removed[V: Watch](work: LinkWork, blocks: Blocks, mut watch: V) -> Ou
     var back = AddReplacementBackEdges(work, patches)
     finished = finished and not log.failed() and team.run(STRIPES, 1, back, watch)
     _ = work.out_of_memory()
+    rows_without_long(patches, without_long)
     drop_patches(patches)
     return log.outcome(finished)
-
-
-def move_entry(mut graph: Graph, states: Int) -> Int:
-    """Makes a row that stays the entry point, one of the highest level.
-
-    Returns:
-        -1, or the row of the entry point if it has to be kept: no row that stays reaches level 1.
-    """
-    var mark = at[UInt8](states)
-    if not is_to_be_unlinked(mark[unsafe_offset=graph.row_of(graph.entry)]):
-        return -1
-    var best = -1
-    for ordinal in range(graph.ordinals):
-        var row = graph.row_of(ordinal)
-        if not is_live_after(mark[unsafe_offset=row]) or graph.absent(row):
-            continue
-        if best < 0 or graph.level_of(ordinal) > graph.level_of(best):
-            best = ordinal
-    if best < 0:
-        return graph.row_of(graph.entry)
-    store_release(graph.entry, best)
-    return -1

@@ -13,7 +13,10 @@ Source: FreshDiskANN (arXiv:2105.09613), consolidation of deletes; read-copy upd
 """
 from vicinal.construct.build_statistics import BLOCKS, REPAIR
 from vicinal.construct.merge_order import StartNodes
-from vicinal.construct.unlink import losing_ordinals, move_entry, unlink_removed
+from vicinal.construct.fill import left_free
+from vicinal.construct.leaving_rows import losing_ordinals, move_entry
+from vicinal.construct.second_look import BASE_LEVEL, UPPER_LEVELS
+from vicinal.construct.unlink import unlink_removed
 from vicinal.graph.links import Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.borrowed_rows import own_rows
@@ -23,12 +26,13 @@ from vicinal.rows.leaving import ALL, Blocks
 from vicinal.rows.row_states import FREE, PENDING
 from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.visibility import NEVER_VISIBLE
+from vicinal.system.array import GrowableArray
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
-from vicinal.update.linking import Linking
+from vicinal.update.linking import NEARBY, Linking
 from vicinal.update.split_duplicates import SplitDuplicates
 from vicinal.update.transaction import wipe
 from vicinal.walk.readers import PATIENCE
@@ -42,6 +46,9 @@ comptime SCANNED_SHARE = 4
 comptime REBUILD_SHARE = 1
 """The graph is rebuilt instead of patched once the rows removed since the last rebuild outnumber those that remain. Up to half removed,
 patching cost at most 0.003 of recall; with 70 % gone it lost 0.014 at ef 16 (10,000 MiniLM rows)."""
+comptime LACKED = 2
+"""Slots of a block that lost links are filled when so many times as many are free as stay free for links back: most blocks are full but
+for those, and to look for one link costs as much as for several. That halves what removing costs, at the same recall."""
 comptime SLICE = 1024
 """Blocks that are looked at for each row of a change, at least: 5 ms at 200,000 rows, where the whole takes 1 s."""
 comptime SLICES = 4096
@@ -234,12 +241,15 @@ struct UnlinkRemoved[V: Watch](Movable):
         if self.blocks.first_ordinal == 0 and self.blocks.first_row == 0:
             index.leaving.keep(move_entry(graph, index.states.address()))
         var losing = losing_ordinals(graph, self.blocks)
-        var outcome = unlink_removed(linking.work(rows, log), self.blocks, watch)
+        var without_long = GrowableArray()
+        var outcome = unlink_removed(linking.work(rows, log), self.blocks, without_long, watch)
         _ = index.build_statistics.add_elapsed(REPAIR, time)
         if outcome == DONE:
-            outcome = linking.look_again_above(rows, losing, log)
+            outcome = linking.look_again(rows, losing, UPPER_LEVELS, NEARBY, log)
         if outcome == DONE:
-            outcome = linking.fill_changed(rows, log)
+            outcome = linking.look_again(rows, without_long, BASE_LEVEL, ALL, log)
+        if outcome == DONE:
+            outcome = linking.fill_changed(rows, log, LACKED * left_free(graph.cap(0)))
         var done = (
             self.blocks.last_ordinal == graph.ordinals and self.blocks.last_row == graph.linked
         )

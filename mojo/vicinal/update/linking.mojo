@@ -200,68 +200,70 @@ struct Linking[V: Watch](Movable):
             self.watch[],
         )
 
-    def fill_changed(self, rows: Rows, log: UndoLog) -> Outcome:
-        """Fills the slots that are free in blocks that have changed."""
-        ref index = self.index[]
-        var states = index.states.address()
-        var kept = log.kept_rows()
-        var places = allocate[UInt32](max(kept.size, 1))
-        if missing(places) or kept.full:
-            release(places)
-            return NO_MEMORY
-        var count = 0
-        for i in range(kept.size):
-            if stays(states, Int(kept.at(i)[])):
-                places[unsafe_offset=count] = UInt32(kept.at(i)[])
-                count += 1
-        var outcome = self.fill(rows, places, count, log, False)
-        release(places)
-        return outcome
+    def fill_changed(self, rows: Rows, log: UndoLog, lacking: Int = 1) -> Outcome:
+        """Fills the slots that are free in blocks that have changed, if so many are."""
+        var changed = self.emptiest(log, lacking)
+        return self.fill_some(rows, changed, changed.size, log, NEAREST)
 
-    def look_again_above(self, rows: Rows, ordinals: GrowableArray, log: UndoLog) -> Outcome:
-        """Lets rows that have lost links above level 0 look for others there."""
-        if ordinals.full:
+    def look_again(
+        self, rows: Rows, nodes: GrowableArray, levels: Int, wide: Int, log: UndoLog
+    ) -> Outcome:
+        """Lets rows that have lost links look for others on some levels, at most so many candidates wide.
+        """
+        if nodes.full:
             return NO_MEMORY
-        if ordinals.size == 0:
+        if nodes.size == 0:
             return DONE
-        var nodes = allocate[UInt32](ordinals.size)
-        if missing(nodes):
+        var list = allocate[UInt32](nodes.size)
+        if missing(list):
             return NO_MEMORY
-        for i in range(ordinals.size):
-            nodes[unsafe_offset=i] = UInt32(ordinals.at(i)[])
+        for i in range(nodes.size):
+            list[unsafe_offset=i] = UInt32(nodes.at(i)[])
         var time = now()
         var work = self.work(rows, log)
-        work.ef_construction = min(work.ef_construction, NEARBY)
-        var outcome = look_again(work, nodes, ordinals.size, upper_only=True)
-        release(nodes)
+        work.ef_construction = min(work.ef_construction, wide)
+        var outcome = look_again(work, list, nodes.size, levels)
+        release(list)
         _ = self.index[].build_statistics.add_elapsed(REPAIR, time)
         return outcome
 
     def fill_pruned(self, rows: Rows, most: Int, log: UndoLog) -> Outcome:
         """Fills free slots of rows whose blocks have changed, at most so many: those that have most slots free.
         """
+        var emptiest = self.emptiest(log, LACKING)
+        emptiest.sort()
+        return self.fill_some(rows, emptiest, min(most, emptiest.size), log, NEAREST_AGAIN)
+
+    def emptiest(self, log: UndoLog, lacking: Int) -> GrowableArray:
+        """Lists rows whose blocks have changed and have so many slots free: the links that each has above its number.
+        """
         ref graph = self.index[].graph[]
         var states = self.index[].states.address()
         var kept = log.kept_rows()
         var cap = graph.cap(0)
-        var emptiest = GrowableArray()
+        var found = GrowableArray()
+        found.full = kept.full
         for i in range(kept.size):
             var row = Int(kept.at(i)[])
             var block = graph.links(0, row)
             var free = 0
             while free < cap and block[unsafe_offset=cap - 1 - free] == EMPTY:
                 free += 1
-            if free >= LACKING and stays(states, row):
-                emptiest.push(Int64((cap - free) << 32 | row))
-        emptiest.sort()
-        var count = min(most, emptiest.size)
+            if free >= lacking and stays(states, row):
+                found.push(Int64((cap - free) << 32 | row))
+        return found^
+
+    def fill_some(
+        self, rows: Rows, found: GrowableArray, count: Int, log: UndoLog, nearest: Int
+    ) -> Outcome:
+        """Fills free slots of the first rows that `emptiest` has found."""
         var places = allocate[UInt32](max(count, 1))
-        if missing(places) or kept.full or emptiest.full:
+        if missing(places) or found.full:
             release(places)
             return NO_MEMORY
         for i in range(count):
-            places[unsafe_offset=i] = UInt32(emptiest.at(i)[] & 0xFFFFFFFF)
-        var outcome = self.fill(rows, places, count, log, False, NEAREST_AGAIN)
+            places[unsafe_offset=i] = UInt32(found.at(i)[] & 0xFFFFFFFF)
+        var outcome = self.fill(rows, places, count, log, False, nearest)
         release(places)
         return outcome
 

@@ -3,7 +3,8 @@ from std.random import random_ui64, seed
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
 from sample_graph import Countdown, Sample
-from vicinal.construct.unlink import move_entry, unlink_removed
+from vicinal.construct.leaving_rows import move_entry
+from vicinal.construct.unlink import unlink_removed
 from vicinal.graph.reachability import unreachable
 from vicinal.graph.undo import UndoLog
 from vicinal.index.invariants import SOUND, check_graph
@@ -13,6 +14,7 @@ from vicinal.rows.duplicates import Duplicates
 from vicinal.rows.leaving import Blocks, Leaving
 from vicinal.rows.row_states import FREE, DELETING, LIVE, PENDING, is_to_be_unlinked
 from vicinal.rows.visibility import NEVER_VISIBLE, RENEW, RowStates, Visibility, stamp_of
+from vicinal.system.array import GrowableArray
 from vicinal.system.memory import allocate, at, release
 from vicinal.system.outcome import DONE
 from vicinal.system.parallel import Team, Unwatched, Watch
@@ -183,7 +185,8 @@ def take_out[
             leaving, graph.ordinals, graph.linked, slice, at[UInt32](64), 0
         )
         var work = sample.work(team, log, 0, states.address())
-        finished = DONE == unlink_removed(work, blocks, watch)
+        var without_long = GrowableArray()
+        finished = DONE == unlink_removed(work, blocks, without_long, watch)
         leaving.next_ordinal = blocks.last_ordinal
         leaving.next_row = blocks.last_row
     graph.leaving_rows = 0
