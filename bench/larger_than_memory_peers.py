@@ -46,7 +46,7 @@ class Zvec:
     def build(self, rows: np.ndarray) -> None:
         zvec = self.zvec
         index = zvec.DiskAnnIndexParam(
-            metric_type=zvec.MetricType.L2, max_degree=64, list_size=100, pq_chunk_num=0
+            metric_type=zvec.MetricType.L2, max_degree=32, list_size=50, pq_chunk_num=0
         )
         column = zvec.VectorSchema(
             "row", zvec.DataType.VECTOR_FP32, dimension=rows.shape[1], index_param=index
