@@ -212,6 +212,26 @@ def write_rows(
     ndarray of int64
         The internal ids.
     """
+    silent = progress is None or progress is False
+    plain = only is None and origin is None and not borrow and len(rows) < _MANY_ROWS
+    if silent and plain and index._log is None and index._strings is None:
+        # as below, for calls of few rows, which would notice what comes with it
+        internal = np.empty(len(rows), np.int64) if ids is None else ids.copy()
+        status = native.index_add(
+            index._handle,
+            rows,
+            internal,
+            ids is not None,
+            replace,
+            threads,
+            None,
+            0,
+            None,
+            internal,
+        )
+        if status:
+            _refuse(status, rows, given, ids, None)
+        return internal
     written, written_ids = rows, ids
     if only is not None and ids is not None and len(only) < len(ids):
         written, written_ids = rows[only], ids[only]
@@ -243,21 +263,32 @@ def write_rows(
                     *(origin or (None, internal)),
                 )
         if status:
-            position, kind = divmod(status, 8)
-            if only is not None:
-                position = int(only[position])
-            if kind == _DUPLICATE_ID:
-                refuse_id(ids, position)
-            _validate.refuse_rows(position * 8 + kind, "vectors", rows, given)
+            _refuse(status, rows, given, ids, only)
         return internal
 
-    if (progress is None or progress is False) and (ids is None or index._strings is None):
-        return written_by(written_ids, None)  # a call of one row would notice what follows
+    if silent and (ids is None or index._strings is None):
+        return written_by(written_ids, None)
     with (
         reporting(progress, len(written)) as report,
         index._allocate_internal(written_ids) as numbers,
     ):
         return written_by(numbers, report)
+
+
+def _refuse(
+    status: int,
+    rows: NDArray[Any],
+    given: NDArray[Any],
+    ids: NDArray[Any] | None,
+    only: NDArray[np.intp] | None,
+) -> NoReturn:
+    """Raise what `native.index_add` found wrong; `only`: positions of the rows that it got."""
+    position, kind = divmod(status, 8)
+    if only is not None:
+        position = int(only[position])
+    if kind == _DUPLICATE_ID:
+        refuse_id(ids, position)
+    _validate.refuse_rows(position * 8 + kind, "vectors", rows, given)
 
 
 def _noted(index: State, note: Callable[[Any], None]) -> AbstractContextManager[None]:

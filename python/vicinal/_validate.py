@@ -64,6 +64,8 @@ def whole_number(value: object, name: str, low: int, high: int) -> int:
     ValueError
         If it is out of range.
     """
+    if type(value) is int and low <= value <= high:
+        return value
     wanted = f"{name}: expected a whole number from {low} to {high}, got "
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{wanted}{value}")
@@ -146,6 +148,11 @@ def as_rows(
     ValueError
         If its shape is wrong, or a value does not fit an integer dtype exactly.
     """
+    target = query_dtype(dtype) if queries else STORED_DTYPES[dtype]
+    if type(data) is np.ndarray and data.dtype is target and data.shape[-1:] == (dim,):
+        flags = data.flags
+        if flags.c_contiguous and flags.aligned and data.ndim <= 2:  # what is seldom otherwise
+            return data if data.ndim == 2 else data.reshape(1, dim), data
     given = as_numbers(data, name)
     if given.shape == (0,):
         given = given.reshape(0, dim)  # [] is no vector but no vectors
@@ -154,7 +161,6 @@ def as_rows(
         if dtype == PACKED and given.ndim and given.shape[-1] == 8 * dim:
             hint = ": packed bits, as np.packbits(values > 0, axis=-1) makes them"
         raise ValueError(f"{name}: expected (n, {dim}) or ({dim},), got {given.shape}{hint}")
-    target = query_dtype(dtype) if queries else STORED_DTYPES[dtype]
     if dtype == "bfloat16" and given.dtype.kind == "u" and given.dtype.itemsize == 2:
         if queries:
             given = _from_bfloat16_bits(given)

@@ -66,7 +66,9 @@ class WriterLock:
             free; if another thread held it when the process forked.
         """
         self._refuse_for_ever()
-        others = tuple(lock for lock in _entered.locks if lock._is_owned())
+        others: tuple[_Lock, ...] = ()
+        if self.holds_any():
+            others = tuple(lock for lock in _entered.locks if lock._is_owned())
         if others and not self._free():
             raise RuntimeError(
                 "index: another thread is writing to it; who writes to one index, as from its "
@@ -77,7 +79,7 @@ class WriterLock:
     @staticmethod
     def holds_any() -> bool:
         """Tell whether the calling thread holds any lock of this kind."""
-        return any(lock._is_owned() for lock in _entered.locks)
+        return True in [lock._is_owned() for lock in _entered.locks]  # one as a rule: no generator
 
     def still(self) -> AbstractContextManager[Any]:
         """Return what keeps others from writing in a `with` block; a writer itself may read."""
