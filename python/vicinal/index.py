@@ -592,10 +592,10 @@ class Index(State):
             to 1. The smallest width tuned for as high a recall and as large a k,
             or higher ones, is used.
         filter : array_like of bool, int or str, Filter, or list of them, optional
-            Which rows may be found: booleans of shape (len(index),) in the order of `index.ids`, or
-            ids in any order, of which unknown ones stand for nothing, or what `Index.filter` made
-            of either. A list has one of these, or None, for each query; the same object for several
-            queries is prepared once.
+            Which rows may be found: booleans of shape (len(index),) in the order of `index.ids` as
+            it is now, or ids in any order, of which unknown ones stand for nothing, or what
+            `Index.filter` made of either, which stays right when rows come and go. A list has one
+            of these, or None, for each query; the same object for several queries is prepared once.
         num_threads : int, optional
             Threads that share the queries, at least 1; by default one for one query, else as many
             as `vicinal.get_num_threads` tells. Results do not depend on it.
