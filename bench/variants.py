@@ -106,13 +106,6 @@ CHANGES = (
         "if False:",
     ),
     Variant(
-        "no-hop-ahead",
-        "a single walk does not ask for the rows that its next hop may measure",
-        "vicinal/walk/interleaved.mojo",
-        "if active == 1 and errands.out_of_cache():",
-        "if False:",
-    ),
-    Variant(
         "to-the-end",
         "walks expand all candidates within their width",
         "vicinal/kernels/candidates.mojo",
@@ -131,8 +124,15 @@ CHANGES = (
         "one-walk",
         "one walk at a time in batches and builds",
         "vicinal/walk/interleaved.mojo",
-        "return 1 if bytes <= CACHED else MAX_SEARCHES",
+        "return 1 if bytes <= CACHED else most",
         "return 1",
+    ),
+    Variant(
+        "four-walks",
+        "four searches of a batch at a time, not two",
+        "vicinal/walk/interleaved.mojo",
+        "comptime MEMORY_SEARCHES = 2",
+        "comptime MEMORY_SEARCHES = 4",
     ),
     Variant(
         "small-pages",

@@ -29,7 +29,7 @@ from vicinal.index.vectors import BORROWED
 from vicinal.kernels.row_codes import decode_row
 from vicinal.kernels.stored_type import CODED_8, given_type, is_coded, item_bytes, row_stride
 from vicinal.system.memory import Column, at, missing
-from vicinal.search.filtered import ASKED_AT_ONCE
+from vicinal.search.filtered_scan import ASKED_AT_ONCE
 from vicinal.system.outcome import NO_MEMORY, STOPPED
 from vicinal.system.pointer import copy_items
 from vicinal.walk.ask import ask_for_selected

@@ -39,6 +39,8 @@ from vicinal.walk.scratch import Scratch
 
 comptime FLAGS: UInt8 = 98
 """Kind `b`: a byte for each row."""
+comptime BITS: UInt8 = 112
+"""Kind `p`: eight rows a byte, and behind them how many rows there are, in eight bytes."""
 comptime IDS: UInt8 = 105
 """Kind `i`: ids."""
 comptime RANGE_TAG = "vicinal.RangeResult"
@@ -65,8 +67,8 @@ struct Filters(Movable):
 
         Args:
             index: The index.
-            arrays: Tuple of arrays: uint8 with a byte for each row, or int64 ids; anything else stands for no filter.
-            kinds: As many bytes: `b`, `i`, or another letter for no filter.
+            arrays: Tuple of arrays: uint8 with a byte or a bit for each row, or int64 ids; anything else stands for no filter.
+            kinds: As many bytes: `b`, `p`, `i`, or another letter for no filter.
 
         Raises:
             ValueError if there are not as many bytes as rows; MemoryError.
@@ -93,6 +95,8 @@ struct Filters(Movable):
                     raise no_memory()
                 if kind[unsafe_offset=i] == FLAGS:
                     fill_flags(filter, tuple_item(arrays, i), snapshot)
+                elif kind[unsafe_offset=i] == BITS:
+                    fill_bits(filter, tuple_item(arrays, i), snapshot)
                 elif kind[unsafe_offset=i] == IDS:
                     var ids = View(tuple_item(arrays, i), INT64, 1)
                     filter.allow_ids(index[], at[Int64](ids.address()), ids.dim(0))
@@ -141,12 +145,29 @@ def fill_flags(mut filter: Filter, array: Obj, snapshot: Snapshot) raises Fail:
     if length == snapshot.live:
         filter.allow_flags(at[UInt8](flags.address()), length, snapshot.visible)
     _ = flags^
-    if length != snapshot.live:
+    need_length(length, snapshot.live)
+
+
+def fill_bits(mut filter: Filter, array: Obj, snapshot: Snapshot) raises Fail:
+    """Allows the rows whose bit is set, of those that are there."""
+    var bits = View(array, BYTE_TYPE, 1)
+    var bytes = max(bits.dim(0) - 8, 0)
+    var length = 0
+    for i in range(8 if bits.dim(0) >= 8 else 0):
+        length |= Int(at[UInt8](bits.address())[unsafe_offset=bytes + i]) << (8 * i)
+    if length == snapshot.live and bytes == (length + 7) // 8:
+        filter.allow_bits(at[UInt8](bits.address()), length, snapshot.visible)
+    else:
+        length = -1 if length == snapshot.live else length
+    _ = bits^
+    need_length(length, snapshot.live)
+
+
+def need_length(length: Int, rows: Int) raises Fail:
+    """Raises ValueError unless a filter is of as many rows as there are."""
+    if length != rows:
         raise fail(
-            "ValueError",
-            "filter: expected a boolean for each of %zd rows, got %zd",
-            snapshot.live,
-            length,
+            "ValueError", "filter: expected a boolean for each of %zd rows, got %zd", rows, length
         )
 
 

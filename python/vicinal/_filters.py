@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from vicinal import _validate
 
-__all__ = ["IDS", "NONE", "NativeFilters", "as_filter", "as_filters", "is_list"]
+__all__ = ["BITS", "IDS", "NONE", "NativeFilters", "as_filter", "as_filters", "is_list"]
 
-FLAGS, IDS, NONE = b"b", b"i", b"n"
+FLAGS, BITS, IDS, NONE = b"b", b"p", b"i", b"n"
 
 _PLAIN = (int, float, str, bytes, np.generic)  # what is one id, or none that can be
 
@@ -22,8 +22,9 @@ ToInternal = Callable[[Any, str], tuple[NDArray[np.int64], Any]]
 class NativeFilters(NamedTuple):
     """Distinct filters of a call and which of them each query has.
 
-    `arrays` holds uint8 with a byte for each row where `kinds` has "b", int64 ids where it has "i",
-    None where it has "n": all rows are allowed. `which` numbers them, one for each query.
+    `arrays` holds uint8 with a byte for each row where `kinds` has "b", with a bit for each and
+    behind them the number of rows in eight bytes where it has "p", int64 ids where it has "i", None
+    where it has "n": all rows are allowed. `which` numbers them, one for each query.
     """
 
     arrays: tuple[NDArray[Any] | None, ...]

@@ -2,7 +2,7 @@
 
 A filter is a small tree: leaves are sets of ids, inner nodes combine. What it allows is asked of
 the ids that an index has at some moment, so that it stays true to its ids whatever rows come and
-go; the answer, a byte for each row, is kept for as long as the index does not change.
+go; the answer, a byte and a bit for each row, is kept for as long as the index does not change.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vicinal import _info
-from vicinal._filters import IDS, NONE, as_filter
+from vicinal._filters import BITS, IDS, NONE, as_filter
 from vicinal._state import State
 
 __all__ = ["Filter", "belong", "combined", "prepare"]
 
 Mask = NDArray[np.bool_]
 Moment = tuple[int, int]
+Allowed = tuple[Moment, Mask, int, NDArray[np.uint8]]
 _TRIES = 3  # to see the index unchanged while a filter is asked; after that ids are handed on
 _AND, _OR, _NOT = "&|~"
 
@@ -34,8 +35,8 @@ class Filter:
 
     Notes
     -----
-    Takes a byte for each row of the index, and 8 for each id. Threads: safe at any time, also while
-    the index is changed.
+    Takes 9 bits for each row of the index, and 8 bytes for each id. Threads: safe at any time, also
+    while the index is changed.
 
     Examples
     --------
@@ -57,7 +58,8 @@ class Filter:
     _parts: tuple[Filter, ...]
     _numbers: NDArray[np.int64]  # of leaves: internal ids, each once, ascending
     _unknown: NDArray[Any] | None  # of leaves: strings that were no ids when it was made
-    _kept: tuple[Moment, Mask, int] | None  # what was allowed at some moment, and how many rows
+    # what was allowed at some moment, how many rows, and the same as bits for the native code
+    _kept: Allowed | None
 
     def __init__(self) -> None:
         raise TypeError("Filter: index.filter(...) makes one")
@@ -117,16 +119,16 @@ class Filter:
     def _as_array(self, *, by_ids: bool) -> tuple[NDArray[Any], bytes]:
         """Return the filter and its kind, as `as_filters` hands it to the native code.
 
-        Bytes are right for as long as the index does not change, ids always.
+        Bits are right for as long as the index does not change, ids always.
         """
         if not by_ids:
             allowed = self._allowed()
             if isinstance(allowed, tuple):
-                return allowed[1].view(np.uint8), b"b"
+                return allowed[3], BITS
             return allowed, IDS
         return self._allowed_ids(), IDS
 
-    def _allowed(self) -> tuple[Moment, Mask, int] | NDArray[np.int64]:
+    def _allowed(self) -> Allowed | NDArray[np.int64]:
         """Return what is allowed now; ids where others change the index all the time."""
         index = self._index
         kept = moment = None
@@ -148,7 +150,7 @@ class Filter:
                     continue
                 mask = self._of(ids, moment)
             if index._moment() == moment:
-                self._kept = kept = (moment, mask, int(np.count_nonzero(mask)))
+                self._kept = kept = _as_kept(moment, mask)
         return self._allowed_ids() if kept is None or kept[0] != moment else kept
 
     def _allowed_ids(self) -> NDArray[np.int64]:
@@ -178,7 +180,7 @@ class Filter:
         mask = np.zeros(rows, bool)
         mask[found[(found >= 0) & (found < rows)]] = True
         if self._index._moment() == moment:
-            self._kept = (moment, mask, int(np.count_nonzero(mask)))
+            self._kept = _as_kept(moment, mask)
         return mask
 
     def _combine(self, masks: list[Mask]) -> Mask:
@@ -192,6 +194,13 @@ class Filter:
             return self._numbers
         numbers = self._index._to_internal(self._unknown)[0]
         return np.concatenate([self._numbers, numbers[numbers >= 0]])
+
+
+def _as_kept(moment: Moment, mask: Mask) -> Allowed:
+    """Return what is kept of a mask: bits with the number of rows behind them, too."""
+    rows = np.array([len(mask)], "<i8").view(np.uint8)
+    bits = np.concatenate([np.packbits(mask, bitorder="little"), rows])
+    return moment, mask, int(np.count_nonzero(mask)), bits
 
 
 def prepare(

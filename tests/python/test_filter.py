@@ -257,6 +257,27 @@ def test_threads_and_single_queries_give_the_same(plain: Any) -> None:
         np.testing.assert_array_equal(plain.search(queries[i], 7, filter=allowed).ids, found.ids[i])
 
 
+@pytest.mark.parametrize("kind", [None, "auto"])
+def test_walks_side_by_side_find_what_each_finds_alone(kind: Any) -> None:
+    """On an index too large for a core's cache, with all sorts of filters among each other."""
+    rng = np.random.default_rng(5)
+    rows = heaps(26_000, 32) + rng.random((26_000, 32), dtype=np.float32)
+    index = vicinal.Index(32, quantization=kind, M=16, ef_construction=40)
+    index.add(rows)
+    masks = [rng.random(len(rows)) < share for share in (0.5, 0.2, 0.9, 0.003, 0.1)]
+    near = rows[:, 0] < np.quantile(rows[:, 0], 0.3)
+    filters = [None, *masks, near, ~near, index.filter(near)]
+    queries = rows[rng.integers(0, len(rows), 60)] + np.float32(0.3)
+    asked = [filters[i] for i in rng.integers(0, len(filters), len(queries))]
+    together = index.search(queries, k=7, ef_search=30, filter=asked, num_threads=1)
+    for i, query in enumerate(queries):
+        alone = index.search(query, k=7, ef_search=30, filter=asked[i])
+        np.testing.assert_array_equal(together.ids[i], alone.ids)
+        np.testing.assert_array_equal(together.distances[i], alone.distances)
+    counted = index.stats()["filtered"]
+    assert counted["beam"] > 20 and counted["scan"] > 5, counted
+
+
 def test_empty_index_and_no_queries(plain: Any) -> None:
     empty = vicinal.Index(3)
     assert (empty.search([1, 2, 3], 2, filter=[7]).ids == -1).all()

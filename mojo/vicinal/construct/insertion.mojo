@@ -33,8 +33,8 @@ from vicinal.walk.beam_search import BeamSearch, descend, measure_nodes, search_
 from vicinal.walk.interleaved import (
     MAX_SEARCHES,
     InterleavedSearches,
-    searches_in_flight,
     run_interleaved,
+    walks_in_flight,
 )
 from vicinal.walk.scratch import Scratch
 
@@ -258,6 +258,7 @@ struct _FindBy[M_: HopDistance](InterleavedSearches):
     """The walks of `FindNeighbors`, by one way of measuring."""
 
     comptime M = Self.M_
+    comptime W = BeamSearch[True]
     comptime State = Int
 
     var find: Ptr[FindNeighbors]
@@ -266,16 +267,16 @@ struct _FindBy[M_: HopDistance](InterleavedSearches):
         """Returns no row."""
         return -1
 
-    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[True]:
+    def no_search(self, scratch: Ptr[Scratch]) -> Self.W:
         """Returns a walk that is never made."""
         return self.find[].no_search(scratch)
 
-    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Int) -> BeamSearch[True]:
+    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Int) -> Self.W:
         """Starts the walk of a row."""
         note = number
         return self.find[].start(number, scratch)
 
-    def finish(self, number: Int, mut scratch: Scratch):
+    def finish(self, walk: Self.W, number: Int, mut scratch: Scratch):
         """Selects the links of a row on level 0."""
         self.find[].finish(number, scratch)
 
@@ -411,7 +412,7 @@ def link_rows[
         )
         if present > 0:
             var walked = present * (work.rows.stride + graph.slots_at(0) * 4)
-            var lanes = searches_in_flight(walked)
+            var lanes = walks_in_flight(walked, MAX_SEARCHES)
             # of small pieces nobody is left with much to do when the others have finished
             var piece = max(min(PIECE, size // (2 * team.size())), 1)
             if lanes == 1:

@@ -305,13 +305,6 @@ struct Candidates(Movable):
         return self._expand(position)
 
     @always_inline
-    def first_open(self) -> Int:
-        """Returns the node that `next` would, late entries apart, and marks nothing."""
-        var size = min(self.size - self.late, self.width)
-        var position = find_open(self.entries, min(self.cursor, size), size)
-        return node_of(self.entries[unsafe_offset=position]) if position < size else -1
-
-    @always_inline
     def _expand(mut self, position: Int) -> Int:
         var entry = self.entries[unsafe_offset=position]
         self.entries[unsafe_offset=position] = entry | 1

@@ -21,7 +21,7 @@ from vicinal.system.parallel import Body
 from vicinal.system.point import point, touches
 from vicinal.walk.arrivals import Arrivals
 from vicinal.walk.beam_search import BeamSearch, start_beam_search
-from vicinal.walk.interleaved import CACHED, InterleavedSearches, run_interleaved
+from vicinal.walk.interleaved import InterleavedSearches, run_interleaved
 from vicinal.walk.scratch import Scratch
 
 comptime PIECE = 32
@@ -299,6 +299,7 @@ struct PlainSearches[M_: HopDistance = AnyDistance](InterleavedSearches):
     """Queries answered through the graph, by walks on the stored rows or on codes."""
 
     comptime M = Self.M_
+    comptime W = BeamSearch[True]
     comptime State = QueryState
 
     var answer: Ptr[Answer]
@@ -314,11 +315,11 @@ struct PlainSearches[M_: HopDistance = AnyDistance](InterleavedSearches):
         return QueryState(0, Query(0, 1), Query(0, 1), 0)
 
     @always_inline
-    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[True]:
+    def no_search(self, scratch: Ptr[Scratch]) -> Self.W:
         """Returns a walk that is never made."""
-        return BeamSearch[True](self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0)
+        return Self.W(self.snapshot.graph, self.rows, Query(0, 1), scratch, 0, 0, 0)
 
-    def start(self, number: Int, scratch: Ptr[Scratch], mut task: QueryState) -> BeamSearch[True]:
+    def start(self, number: Int, scratch: Ptr[Scratch], mut task: QueryState) -> Self.W:
         """Prepares a query and starts its walk."""
         ref answer = self.answer[]
         task = answer.prepare(number, self.way, self.snapshot, scratch[])
@@ -345,13 +346,6 @@ struct PlainSearches[M_: HopDistance = AnyDistance](InterleavedSearches):
         return walk
 
     @always_inline
-    def out_of_cache(self) -> Bool:
-        """Tells whether links and what is walked on are too large for the core's cache, but in memory.
-        """
-        var bytes = self.rows.stride + 4 * self.snapshot.graph[].slots_at(0)
-        return self.known * bytes > CACHED and not self.snapshot.rows_on_disk
-
-    @always_inline
     def wait(self, task: QueryState, mut scratch: Scratch) -> Bool:
         """Asks for the rows of a walk that is done, if they may be on disk; others can go on while they come.
         """
@@ -374,6 +368,6 @@ struct PlainSearches[M_: HopDistance = AnyDistance](InterleavedSearches):
         return arrivals.waiting[] == 0
 
     @always_inline
-    def finish(self, task: QueryState, mut scratch: Scratch):
+    def finish(self, walk: Self.W, task: QueryState, mut scratch: Scratch):
         """Writes the result of a walk that is done."""
         self.answer[].finish(task, self.way, self.snapshot, scratch)

@@ -12,7 +12,12 @@ from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
-from vicinal.walk.interleaved import DISK_SEARCHES, MOST_SEARCHES, searches_in_flight
+from vicinal.walk.interleaved import (
+    DISK_SEARCHES,
+    MEMORY_SEARCHES,
+    MOST_SEARCHES,
+    walks_in_flight,
+)
 from vicinal.walk.scratch import Scratch, any_failed
 
 comptime TILED = 8
@@ -60,8 +65,8 @@ struct SearchMany[V: Watch](SpaceTask):
             if missing(pinned):
                 self.status = NO_MEMORY
                 return
-            lanes = DISK_SEARCHES if index.vectors.on_disk else searches_in_flight(
-                index.walked_bytes()
+            lanes = DISK_SEARCHES if index.vectors.on_disk else walks_in_flight(
+                index.walked_bytes(), MEMORY_SEARCHES
             )
             lanes = min(lanes, self.request.count)
             index.readers.release(pinned)

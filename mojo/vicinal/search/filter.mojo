@@ -6,12 +6,14 @@ filter in it, of the call's snapshot, and belongs to that call: a row number may
 from std.bit import count_trailing_zeros, pop_count
 from std.math import sqrt
 from std.memory import pack_bits
+from std.sys import simd_width_of
 
 from vicinal.index.snapshot import Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.rows.duplicates import Duplicates
 from vicinal.rows.visibility import Visibility
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
+from vicinal.system.pointer import copy_items
 from vicinal.walk.interleaved import CACHED
 
 comptime EVERYTHING = 0
@@ -29,6 +31,8 @@ comptime CHOOSE = -1
 comptime SEEDS = 32
 """Allowed rows, spread over all of them, that a walk over allowed rows starts from besides where the descent ends."""
 comptime WORD = 64
+comptime LISTED_AT_ONCE = 4
+"""Bits of a word that are listed whether they are set or not."""
 comptime ROW_NANOSECONDS = 1.8
 comptime BYTE_NANOSECONDS = 0.02
 """A row that is scanned takes the one, and the other for each of its bytes."""
@@ -94,6 +98,11 @@ struct Filter(Movable):
         """Tells whether a row is allowed; `row` must not exceed `room`."""
         return allows(self.words, row)
 
+    @always_inline
+    def walks(self) -> Bool:
+        """Tells whether queries are answered through the graph."""
+        return self.plan != SCAN and self.plan != EVERYTHING
+
     def allow_flags(mut self, flags: Ptr[UInt8], length: Int, visible: Visibility):
         """Allows the rows whose byte is not zero; `flags` has one for each row that is seen, in order of rows.
 
@@ -120,6 +129,31 @@ struct Filter(Movable):
                 set_bit(self.words, row)
         self.count()
 
+    def allow_bits(mut self, bits: Ptr[UInt8], length: Int, visible: Visibility):
+        """Does what `allow_flags` does with bits, eight in a byte, the lowest the first; those behind the last row are not looked at.
+
+        Args:
+            bits: A bit for each row that is seen, in order of rows, in whole bytes.
+            length: How many rows that are.
+            visible: Which rows are seen.
+        """
+        if visible.states != 0:
+            var next = 0
+            for row in range(self.rows):
+                if next == length:
+                    break
+                if visible.is_visible(row):
+                    if (bits[unsafe_offset=next // 8] >> UInt8(next % 8)) & 1 != 0:
+                        set_bit(self.words, row)
+                    next += 1
+            self.count()
+            return
+        var rows = min(self.rows, length)
+        copy_items(dest=self.words.unsafe_bitcast[UInt8](), src=bits, count=(rows + 7) // 8)
+        if rows % WORD != 0:
+            self.words[unsafe_offset=rows // WORD] &= (UInt64(1) << UInt64(rows % WORD)) - 1
+        self.count()
+
     def allow_ids(mut self, mut index: Index, ids: Ptr[Int64], count: Int):
         """Allows the rows of some ids; unknown ones stand for nothing, repeated ones for one row.
 
@@ -134,44 +168,58 @@ struct Filter(Movable):
 
     def count(mut self):
         """Counts the rows allowed."""
-        var matches = 0
-        for i in range(self.room // WORD + 1):
+        comptime LANES = simd_width_of[DType.uint64]()
+        var words = self.room // WORD + 1
+        var sums = SIMD[DType.uint64, LANES](0)
+        var i = 0
+        while i + LANES <= words:
+            sums += pop_count(self.words.unsafe_load[width=LANES](i))
+            i += LANES
+        var matches = Int(sums.reduce_add())
+        while i < words:
             matches += Int(pop_count(self.words[unsafe_offset=i]))
+            i += 1
         self.matches = matches
 
     def list_rows(mut self, wanted: Int):
         """Lists `wanted` allowed rows, spread evenly over all of them; all if `wanted` is `matches`.
         """
         release(self.listed)
+        self.listed = no_block[UInt32]()
         self.num_listed = 0
-        self.listed = allocate[UInt32](wanted)
+        if wanted == 0:
+            return
+        self.listed = allocate[UInt32](wanted + LISTED_AT_ONCE)
         if missing(self.listed):
             self.failed = True
             return
         self.num_listed = wanted
+        if wanted == self.matches:
+            self._list_all()
+        else:
+            self._list_some()
+
+    def _list_all(mut self):
+        var taken = 0
+        for i in range(self.room // WORD + 1):
+            taken = list_bits(self.words[unsafe_offset=i], i * WORD, self.listed, taken)
+
+    def _list_some(mut self):
         var taken = 0
         var before = 0
+        var wanted = 0  # the allowed row that is listed next, by its place among all
         for i in range(self.room // WORD + 1):
             var bits = self.words[unsafe_offset=i]
-            if bits == 0:
-                continue
-            if wanted == self.matches:
-                while bits != 0:
-                    self.listed[unsafe_offset=taken] = UInt32(
-                        i * WORD + Int(count_trailing_zeros(bits))
-                    )
-                    bits &= bits - 1
-                    taken += 1
-                continue
             var until = before + Int(pop_count(bits))
-            while taken < wanted and taken * self.matches // wanted < until:
+            while taken < self.num_listed and wanted < until:
                 var here = bits
-                for _ in range(taken * self.matches // wanted - before):
+                for _ in range(wanted - before):
                     here &= here - 1
                 self.listed[unsafe_offset=taken] = UInt32(
                     i * WORD + Int(count_trailing_zeros(here))
                 )
                 taken += 1
+                wanted = taken * self.matches // self.num_listed
             before = until
 
     def prepare(mut self, index: Index, snapshot: Snapshot, k: Int, width: Int, wanted: Int):
@@ -194,7 +242,10 @@ struct Filter(Movable):
             var two_hop = costs.hop * TWO_HOP_COST * Float64(width)
             self.plan = SCAN if scan <= min(plain, two_hop) else WALK
             self.two_hop_pays = two_hop < scan
-        self.list_rows(self.matches if self.plan == SCAN else min(SEEDS, self.matches))
+        if self.plan == SCAN:
+            self.list_rows(self.matches)
+        elif self.plan == TWO_HOP or self.two_hop_pays:
+            self.list_rows(min(SEEDS, self.matches))
         if self.plan != SCAN and index.duplicates.known() != 0:
             self.find_nodes(index.duplicates)
 
@@ -221,6 +272,32 @@ struct Filter(Movable):
                     if self.has(copy):
                         set_bit(self.nodes, row)
                 copy = duplicates.after(copy, last, known)
+
+
+@always_inline
+def list_bits(word: UInt64, first: Int, into: Ptr[UInt32], listed: Int) -> Int:
+    """Lists the bits set in a word, behind those that are listed; returns how many are then.
+
+    Args:
+        word: The bits.
+        first: What the lowest one stands for.
+        into: Room for LISTED_AT_ONCE more than there are.
+        listed: How many are listed.
+    """
+    if word == 0:
+        return listed
+    var bits = word
+    var here = into.unsafe_offset(listed)
+    # some without asking whether there are so many: where few are set, that could not be foretold
+    comptime for i in range(LISTED_AT_ONCE):
+        here[unsafe_offset=i] = UInt32(first + Int(count_trailing_zeros(bits)))
+        bits &= bits - 1
+    var next = LISTED_AT_ONCE
+    while bits != 0:
+        here[unsafe_offset=next] = UInt32(first + Int(count_trailing_zeros(bits)))
+        bits &= bits - 1
+        next += 1
+    return listed + Int(pop_count(word))
 
 
 @always_inline

@@ -4,13 +4,22 @@ The two-hop walk follows ACORN-1 (arXiv:2403.04871): the beam holds allowed rows
 looked through to its own neighbours. How much of that is done in a hop is bounded, and depends on how many allowed
 neighbours the hop has found already (as in NaviX, arXiv:2506.23397).
 """
+from std.bit import count_trailing_zeros
+from std.memory import pack_bits
+
 from vicinal.graph.links import SLOTS_PER_LINE, Graph, prefetch_links
-from vicinal.kernels.any_distance import AnyDistance
-from vicinal.kernels.candidates import SETTLED, SETTLED_WIDTHS, WIDE, far_beyond, node_of
+from vicinal.kernels.candidates import LANES, SETTLED, SETTLED_WIDTHS, WIDE, far_beyond, node_of
+from vicinal.kernels.measure_rows import HopDistance
 from vicinal.kernels.space import Query, Rows
 from vicinal.search.filter import BEAM, SPARSE_BELOW, TWO_HOP, UNUSUAL, Filter, allows, widened
 from vicinal.system.memory import Ptr
-from vicinal.walk.beam_search import LOOK_AHEAD, BeamSearch, clamp_links, start_beam_search
+from vicinal.walk.beam_search import (
+    LOOK_AHEAD,
+    BeamSearch,
+    Walk,
+    clamp_links,
+    start_beam_search,
+)
 from vicinal.walk.scratch import Scratch
 
 comptime ENOUGH = 64
@@ -21,6 +30,8 @@ comptime BLOCKS_AHEAD = 4
 """Blocks of neighbours that are asked for before they are looked through."""
 comptime PROBE_HOPS = 16
 """Hops after which it is decided how to go on."""
+comptime UNDECIDED = -1
+"""The walk is under way."""
 comptime COMPLETE = 0
 """The walk was made to its end."""
 comptime AGAINST = 1
@@ -29,92 +40,174 @@ comptime SPARSE = 2
 """Allowed rows are there, but a plain walk would have to be very wide."""
 
 
-def walk_plain(
-    graph: Ptr[Graph],
-    rows: Rows,
-    known: Int,
-    query: Query,
-    scratch: Ptr[Scratch],
-    filter: Filter,
-    k: Int,
-    width: Int,
-    kept: Int,
-    may_end: Bool,
-) -> Int:
-    """Walks as if there were no filter and collects the `kept` nearest allowed rows measured, in `scratch.pruning_candidates`.
+@fieldwise_init
+struct FilteredWalk(Walk):
+    """Walks as if there were no filter and collects the nearest allowed rows measured, in `scratch.pruning_candidates`.
 
-    Unless the filter's plan is BEAM, the rows met in the first hops decide whether to go on, and how wide.
-
-    Args:
-        graph: The links.
-        rows: What is measured, by `AnyDistance`.
-        known: Rows that may be measured; at most `filter.room`.
-        query: The prepared query.
-        scratch: Buffers of this worker.
-        filter: The rows allowed.
-        k: Rows wanted.
-        width: Allowed candidates to be kept while walking.
-        kept: Rows collected.
-        may_end: Whether the walk may end early, by the distance of the k-th allowed row as `Candidates.end_early` does by that
-            of all; queries of codes of the first elements may not.
-
-    Returns:
-        COMPLETE, AGAINST or SPARSE.
+    Unless the filter's plan is BEAM, the rows met in the first hops decide whether to go on, and how wide. Then the walk may end
+    early, by the distance of the k-th allowed row as `Candidates.end_early` does by that of all.
     """
-    var usual = widened(width, filter.matches, filter.rows)
-    var widest = widened(width, 1, SPARSE_BELOW)
-    var choose = filter.plan != BEAM
-    var walk = start_beam_search(
-        graph, rows, known, query, scratch, min(usual, widest) if choose else usual
-    )
-    ref found = scratch[].pruning_candidates
-    ref beam = scratch[].beam
-    found.reset(kept)
-    var first = beam.entries[]
-    if allows(filter.nodes, node_of(first)):
-        found.insert(first)
-    var words = filter.nodes
-    var fresh = scratch[].unvisited
-    var hops = 0
-    var met = 0
-    var seen = 0
-    var nearby = max(k, SETTLED)
-    var ends = may_end and choose and width >= SETTLED_WIDTHS * nearby and nearby <= kept <= WIDE
-    var far = far_beyond(nearby, width) if ends else Float32(0)
-    while walk.collect():
-        if ends and hops > PROBE_HOPS and beam.limit <= WIDE and found.size >= nearby:
-            var expanded = beam.cursor
-            if expanded >= beam.limit // 2 and beam.key(expanded) > AnyDistance.farthest(
-                query, walk.rows, found.key(nearby - 1), far
-            ):
-                break
-        walk.measure()
-        for i in range(walk.count):
-            var entry = fresh[unsafe_offset=i]
-            var allowed = allows(words, node_of(entry))
-            met += Int(allowed)
-            if allowed and entry < found.worst():
-                found.insert(entry)
-        seen += walk.count
-        hops += 1
-        if hops == PROBE_HOPS and choose:
-            found.arrange()  # all who end here, or go on with another walk, read what was found
-            beam.arrange()
-            if filter.plan == TWO_HOP:
-                return SPARSE
-            if met * UNUSUAL * filter.rows < seen * filter.matches:
-                return AGAINST
-            if met * SPARSE_BELOW < seen:
-                return SPARSE if filter.two_hop_pays else AGAINST
-            beam.narrow(max(widened(width, met, seen), width + width // 2))
-    found.arrange()
-    if not choose:
-        return COMPLETE
-    # what was met on the way there counts no more
-    met = 0
-    for i in range(beam.size):
-        met += Int(allows(words, beam.node(i)))
-    return AGAINST if met * UNUSUAL * filter.rows < beam.size * filter.matches else COMPLETE
+
+    var walk: BeamSearch[True]
+    """The walk without a filter."""
+    var filter: Ptr[Filter]
+    """The rows allowed."""
+    var width: Int
+    """Allowed candidates to be kept while walking."""
+    var nearby: Int
+    """The walk may end by the distance of so many allowed rows; 0 if it may not."""
+    var far: Float32
+    """How many times as far the candidate is that ends it."""
+    var hops: Int
+    """Hops made."""
+    var met: Int
+    """Allowed rows among those of the first hops."""
+    var seen: Int
+    """Rows of the first hops."""
+    var end: Int
+    """COMPLETE, AGAINST or SPARSE once the walk is done."""
+
+    @staticmethod
+    def start(
+        graph: Ptr[Graph],
+        rows: Rows,
+        known: Int,
+        query: Query,
+        scratch: Ptr[Scratch],
+        filter: Ptr[Filter],
+        k: Int,
+        width: Int,
+        kept: Int,
+        may_end: Bool,
+    ) -> Self:
+        """Begins a walk.
+
+        Args:
+            graph: The links.
+            rows: What is measured.
+            known: Rows that may be measured; at most `filter.room`.
+            query: The prepared query.
+            scratch: Buffers of this walk.
+            filter: The rows allowed.
+            k: Rows wanted.
+            width: Allowed candidates to be kept while walking.
+            kept: Rows collected.
+            may_end: Whether the walk may end early; queries of codes of the first elements may not.
+
+        Returns:
+            The walk.
+        """
+        var usual = widened(width, filter[].matches, filter[].rows)
+        var widest = widened(width, 1, SPARSE_BELOW)
+        var choose = filter[].plan != BEAM
+        var walk = start_beam_search(
+            graph, rows, known, query, scratch, min(usual, widest) if choose else usual
+        )
+        ref found = scratch[].pruning_candidates
+        found.reset(kept)
+        var first = scratch[].beam.entries[]
+        if allows(filter[].nodes, node_of(first)):
+            found.insert(first)
+        var nearby = max(k, SETTLED)
+        if not (may_end and choose and width >= SETTLED_WIDTHS * nearby and nearby <= kept <= WIDE):
+            nearby = 0
+        var far = far_beyond(nearby, width) if nearby != 0 else Float32(0)
+        return Self(walk, filter, width, nearby, far, 0, 0, 0, UNDECIDED)
+
+    @always_inline
+    def collect[M: HopDistance](mut self) -> Bool:
+        """Expands the nearest candidate; False when the walk is done."""
+        if self.end != UNDECIDED:
+            return False
+        if self.walk.collect[M]() and not (
+            self.nearby != 0 and self.hops > PROBE_HOPS and self.is_far[M]()
+        ):
+            return True
+        self.finish()
+        return False
+
+    @always_inline
+    def is_far[M: HopDistance](self) -> Bool:
+        """Tells whether the candidate just expanded is so far that the walk ends before it."""
+        ref beam = self.walk.scratch[].beam
+        ref found = self.walk.scratch[].pruning_candidates
+        if beam.limit > WIDE or found.size < self.nearby or beam.cursor < beam.limit // 2:
+            return False
+        return beam.key(beam.cursor) > M.farthest(
+            self.walk.query, self.walk.rows, found.key(self.nearby - 1), self.far
+        )
+
+    @always_inline
+    def own(self) -> Ptr[Scratch]:
+        """Returns its buffers."""
+        return self.walk.scratch
+
+    @always_inline
+    def measure[M: HopDistance](mut self):
+        """Measures the hop and collects the allowed rows that are near enough."""
+        self.walk.measure[M]()
+        self.take_hop()
+        self.hops += 1
+        if self.hops == PROBE_HOPS and self.filter[].plan != BEAM:
+            self.decide()
+
+    @always_inline
+    def take_hop(mut self):
+        """Collects the allowed rows of a hop that are near enough."""
+        ref found = self.walk.scratch[].pruning_candidates
+        var fresh = self.walk.scratch[].unvisited
+        var words = self.filter[].nodes
+        var count = self.walk.count
+        if self.hops < PROBE_HOPS:
+            var met = 0
+            for i in range(count):
+                met += Int(allows(words, node_of(fresh[unsafe_offset=i])))
+            self.met += met
+            self.seen += count
+        # first what is near enough, of many at once: later few are, and whether one is allowed cannot be foretold
+        for i in range(0, count, LANES):
+            var better = fresh.unsafe_load[width=LANES](i).lt(
+                SIMD[DType.int64, LANES](found.worst())
+            )
+            var here = count - i
+            var mask = Int(pack_bits(better)) & ((1 << here) - 1 if here < LANES else -1)
+            while mask != 0:
+                var entry = fresh[unsafe_offset=i + Int(count_trailing_zeros(mask))]
+                mask &= mask - 1
+                if entry < found.worst() and allows(words, node_of(entry)):
+                    found.insert(entry)
+
+    @no_inline
+    def decide(mut self):
+        """Decides by the rows met so far whether to go on, and how wide."""
+        ref beam = self.walk.scratch[].beam
+        self.walk.scratch[].pruning_candidates.arrange()  # all who end here, or go on with another walk, read what was found
+        beam.arrange()
+        var filter = self.filter
+        if filter[].plan == TWO_HOP:
+            self.end = SPARSE
+        elif self.met * UNUSUAL * filter[].rows < self.seen * filter[].matches:
+            self.end = AGAINST
+        elif self.met * SPARSE_BELOW < self.seen:
+            self.end = SPARSE if filter[].two_hop_pays else AGAINST
+        else:
+            beam.narrow(max(widened(self.width, self.met, self.seen), self.width + self.width // 2))
+
+    @no_inline
+    def finish(mut self):
+        """Decides whether what was found will do."""
+        self.walk.scratch[].pruning_candidates.arrange()
+        ref filter = self.filter[]
+        self.end = COMPLETE
+        if filter.plan == BEAM:
+            return
+        # what was met on the way there counts no more
+        ref beam = self.walk.scratch[].beam
+        var met = 0
+        for i in range(beam.size):
+            met += Int(allows(filter.nodes, beam.node(i)))
+        if met * UNUSUAL * filter.rows < beam.size * filter.matches:
+            self.end = AGAINST
 
 
 def walk_two_hop(
@@ -128,7 +221,7 @@ def walk_two_hop(
 ):
     """Finds allowed rows near a query, best first, by walking over allowed rows only; leaves them in `scratch.beam`.
 
-    It starts from where a plain walk has come to, as `walk_plain` has left it in `scratch`, and from the filter's seeds.
+    It starts from where a plain walk has come to, as a `FilteredWalk` has left it in `scratch`, and from the filter's seeds.
 
     Args:
         graph: The links.

@@ -15,7 +15,8 @@ from vicinal.quantization.estimate_error import EstimateError
 from vicinal.rows.row_states import BLOCK
 from vicinal.search.answer import Answer
 from vicinal.search.filter import EVERYTHING, Filter, FilterChoice, SCAN
-from vicinal.search.filtered import ASKED_AT_ONCE, refused
+from vicinal.search.filtered import refused
+from vicinal.search.filtered_scan import ASKED_AT_ONCE
 from vicinal.search.stored_space import (
     ON_CODES_BY_FLOATS,
     ON_EXACT_CODES,

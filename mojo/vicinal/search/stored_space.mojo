@@ -193,13 +193,7 @@ trait WalkTask:
 
 def on_way[Task: WalkTask](way: Int, metric: Int, dtype: Int, mut task: Task):
     """Runs a task with the way of measuring that `StoredSpace.way` has named."""
-    if way == ON_4_BITS:
-        task.run[CompiledIn[Estimate[4]]]()
-    elif way == ON_8_BITS:
-        task.run[CompiledIn[Estimate[8]]]()
-    elif way == ON_EXACT_CODES:
-        _on_exact_codes(metric, dtype == dtype_code[DType.int8](), task)
-    elif way == ON_ROWS and dtype == 0:
+    if way == ON_ROWS and dtype == 0:
         if metric == L2:
             task.run[CompiledIn[MetricSpace[L2, DType.float32]]]()
         elif metric == IP:
@@ -208,6 +202,18 @@ def on_way[Task: WalkTask](way: Int, metric: Int, dtype: Int, mut task: Task):
             task.run[CompiledIn[MetricSpace[COSINE, DType.float32]]]()
     elif way == ON_ROWS and metric == HAMMING:
         task.run[CompiledIn[MetricSpace[HAMMING, DType.uint8]]]()
+    else:
+        on_codes(way, metric, dtype, task)
+
+
+def on_codes[Task: WalkTask](way: Int, metric: Int, dtype: Int, mut task: Task):
+    """Does what `on_way` does, with none but codes compiled in."""
+    if way == ON_4_BITS:
+        task.run[CompiledIn[Estimate[4]]]()
+    elif way == ON_8_BITS:
+        task.run[CompiledIn[Estimate[8]]]()
+    elif way == ON_EXACT_CODES:
+        _on_exact_codes(metric, dtype == dtype_code[DType.int8](), task)
     else:
         task.run[AnyDistance]()
 

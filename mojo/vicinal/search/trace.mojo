@@ -212,7 +212,7 @@ struct Tracer(TrivialRegisterPassable):
                 var entry = scratch[].unvisited[unsafe_offset=i]
                 self.put(entry, node_of(entry))
         var before = scratch[].reranked
-        walks.finish(task, scratch[])
+        walks.finish(walk, task, scratch[])
         log.set(HEADER - 2, Int64(scratch[].reranked - before))
         self.measure_all(scale)
 

@@ -165,8 +165,25 @@ def _measure_above(
     _ = room
 
 
+trait Walk(TrivialRegisterPassable):
+    """A search that is made hop by hop, each in two halves, so that several can be under way in one thread.
+    """
+
+    def collect[M: HopDistance](mut self) -> Bool:
+        """Asks for what the next hop measures, by `M`; False when the walk is done."""
+        ...
+
+    def measure[M: HopDistance](mut self):
+        """Measures the hop."""
+        ...
+
+    def own(self) -> Ptr[Scratch]:
+        """Returns its buffers."""
+        ...
+
+
 @fieldwise_init
-struct BeamSearch[base_layer: Bool](TrivialRegisterPassable):
+struct BeamSearch[base_layer: Bool](Walk):
     """One best-first search of one level, hop by hop, so that several can be under way in one thread.
 
     A hop has two halves: `collect` asks for the memory of what has to be measured, `measure` uses it. Between the two another
@@ -266,41 +283,13 @@ struct BeamSearch[base_layer: Bool](TrivialRegisterPassable):
             row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i])),
         )
 
-    @no_inline
-    def look_ahead(self):
-        """Asks for the rows that the next hop will measure if this one finds nothing nearer; one walk alone waits for memory otherwise.
-
-        What is asked for in vain mostly serves a later hop.
-        """
-        ref scratch = self.scratch[]
-        var node = scratch.beam.first_open()
-        if node < 0:
-            return
-        var states = scratch.visited.states
-        var epoch = scratch.visited.epoch
-        var links = scratch.links
-        var fresh = scratch.selected
-        var used = clamp_links(
-            self.graph[], 0 if Self.base_layer else self.level, node, self.nodes, links
-        )
-        var count = 0
-        if scratch.visited.sparse:
-            count = scratch.visited.keep_unseen(links, used, fresh)
-        else:
-            for i in range(used):
-                var id = links[unsafe_offset=i]
-                fresh[unsafe_offset=count] = id
-                count += Int(states[unsafe_offset=Int(id)] != epoch)
-        var constants = AnyDistance.constants(self.rows)
-        for i in range(count):
-            prefetch_measured(
-                self.rows,
-                constants,
-                row_of[Self.base_layer](self.graph[], Int(fresh[unsafe_offset=i])),
-            )
+    @always_inline
+    def own(self) -> Ptr[Scratch]:
+        """Returns its buffers."""
+        return self.scratch
 
     @always_inline
-    def measure[M: HopDistance = AnyDistance](self):
+    def measure[M: HopDistance = AnyDistance](mut self):
         """Measures the hop's nodes and inserts those that are near enough."""
         ref beam = self.scratch[].beam
         var fresh = self.scratch[].unvisited
@@ -325,7 +314,7 @@ struct BeamSearch[base_layer: Bool](TrivialRegisterPassable):
                     )
 
     @no_inline
-    def measure_apart(self):
+    def measure_apart(mut self):
         """Does what `measure` does, in one place for all who can spare the call."""
         self.measure()
 

@@ -1,11 +1,14 @@
 """Several searches interleaved in one thread: each waits for memory while the others work."""
 from vicinal.kernels.measure_rows import HopDistance
 from vicinal.system.memory import Ptr
-from vicinal.walk.beam_search import BeamSearch
+from vicinal.walk.beam_search import Walk
 from vicinal.walk.scratch import Scratch
 
 comptime MAX_SEARCHES = 4
-"""Most searches that one thread interleaves."""
+"""Most walks that one thread of a build interleaves."""
+comptime MEMORY_SEARCHES = 2
+"""Searches that one thread interleaves where all is in memory: four marked and sorted so much that each found less of its own in the
+core's cache, and took up to 1.14 times as long (docs/measurements/ablations.md)."""
 comptime DISK_SEARCHES = 8
 """The same where each waits for a disk, which serves many requests at once sooner than few after each other."""
 comptime MOST_SEARCHES = DISK_SEARCHES
@@ -13,9 +16,9 @@ comptime CACHED = 4 << 20
 """Up to so many bytes of codes and links the index stays in the core's cache, and interleaving gains nothing."""
 
 
-def searches_in_flight(bytes: Int) -> Int:
-    """Returns how many searches to interleave over links and rows of so many bytes."""
-    return 1 if bytes <= CACHED else MAX_SEARCHES
+def walks_in_flight(bytes: Int, most: Int) -> Int:
+    """Returns how many walks to interleave over links and rows of so many bytes: one, or `most`."""
+    return 1 if bytes <= CACHED else most
 
 
 trait InterleavedSearches:
@@ -23,6 +26,7 @@ trait InterleavedSearches:
 
     comptime M: HopDistance
     """What measures the hops."""
+    comptime W: Walk
     comptime State: TrivialRegisterPassable
     """What is remembered of a search until it is done."""
 
@@ -30,11 +34,11 @@ trait InterleavedSearches:
         """Returns a placeholder for a state that is not in use."""
         ...
 
-    def no_search(self, scratch: Ptr[Scratch]) -> BeamSearch[True]:
+    def no_search(self, scratch: Ptr[Scratch]) -> Self.W:
         """Returns a placeholder for a search that is not in use."""
         ...
 
-    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Self.State) -> BeamSearch[True]:
+    def start(self, number: Int, scratch: Ptr[Scratch], mut note: Self.State) -> Self.W:
         """Starts the walk of item `number`."""
         ...
 
@@ -47,12 +51,7 @@ trait InterleavedSearches:
         """Tells whether what was asked for is known to be there."""
         return False
 
-    def out_of_cache(self) -> Bool:
-        """Tells whether walks wait for memory, so that a single one should ask for it a hop ahead.
-        """
-        return False
-
-    def finish(self, note: Self.State, mut scratch: Scratch):
+    def finish(self, walk: Self.W, note: Self.State, mut scratch: Scratch):
         """Uses the beam that the walk has left in its scratch."""
         ...
 
@@ -75,15 +74,13 @@ def run_interleaved[
             var walk = errands.start(number, scratches[], note)
             while walk.collect[E.M]():
                 walk.measure[E.M]()
-            errands.finish(note, scratches[][])
+            errands.finish(walk, note, scratches[][])
         return
     var active = min(lanes, end - begin)
-    var walks_room = Array[BeamSearch[True], MOST_SEARCHES](fill=errands.no_search(scratches[]))
+    var walks_room = Array[E.W, MOST_SEARCHES](fill=errands.no_search(scratches[]))
     var notes_room = Array[E.State, MOST_SEARCHES](fill=errands.no_state())
     var walks = (
-        Pointer(to=walks_room)
-        .unsafe_bitcast[BeamSearch[True]]()
-        .unsafe_origin_cast[MutUntrackedOrigin]()
+        Pointer(to=walks_room).unsafe_bitcast[E.W]().unsafe_origin_cast[MutUntrackedOrigin]()
     )
     var notes = (
         Pointer(to=notes_room).unsafe_bitcast[E.State]().unsafe_origin_cast[MutUntrackedOrigin]()
@@ -103,7 +100,7 @@ def run_interleaved[
             if waits[lane]:
                 # it goes on when all has come, or when no walk is left to be done meanwhile
                 if (waiting < active or lane != oldest) and not errands.has_come(
-                    notes[unsafe_offset=lane], walks[unsafe_offset=lane].scratch[]
+                    notes[unsafe_offset=lane], walks[unsafe_offset=lane].own()[]
                 ):
                     lane += 1
                     continue
@@ -115,13 +112,13 @@ def run_interleaved[
                 lane += 1
                 continue
             elif active > 1 and errands.wait(
-                notes[unsafe_offset=lane], walks[unsafe_offset=lane].scratch[]
+                notes[unsafe_offset=lane], walks[unsafe_offset=lane].own()[]
             ):
                 waits[lane] = True
                 waiting += 1
                 continue
-            var scratch = walks[unsafe_offset=lane].scratch
-            errands.finish(notes[unsafe_offset=lane], scratch[])
+            var scratch = walks[unsafe_offset=lane].own()
+            errands.finish(walks[unsafe_offset=lane], notes[unsafe_offset=lane], scratch[])
             if next < end:
                 walks[unsafe_offset=lane] = errands.start(next, scratch, notes[unsafe_offset=lane])
                 next += 1
@@ -131,8 +128,6 @@ def run_interleaved[
                 notes[unsafe_offset=lane] = notes[unsafe_offset=active]
                 waits[lane] = waits[active]
                 oldest = oldest % max(active, 1)
-        if active == 1 and errands.out_of_cache():
-            walks[].look_ahead()
         for lane in range(active):
             if not waits[lane]:
                 walks[unsafe_offset=lane].measure[E.M]()

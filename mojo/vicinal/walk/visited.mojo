@@ -173,16 +173,6 @@ struct Visited(Movable):
             kept += Int(self._put(node) if self.sparse else self.first_visit(node))
         return kept
 
-    @no_inline
-    def keep_unseen(self, links: Ptr[UInt32], count: Int, into: Ptr[UInt32]) -> Int:
-        """Copies those of `count` nodes of a sparse set that this search has not seen, without marks; returns how many.
-        """
-        var kept = 0
-        for i in range(count):
-            into[unsafe_offset=kept] = links[unsafe_offset=i]
-            kept += Int(not self.has_seen_sparse(Int(links[unsafe_offset=i])))
-        return kept
-
     def has_seen_sparse(self, node: Int) -> Bool:
         """Tells whether this search has seen a node of a sparse set."""
         if self.failed:

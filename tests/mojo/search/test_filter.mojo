@@ -45,6 +45,18 @@ def test_flags() raises:
             check_list(filter, allowed, len(allowed))
             for wanted in [1, 7, 32]:
                 check_list(filter, allowed, min(wanted, len(allowed)))
+            var bits = allocate[UInt8](rows // 8 + 1)
+            for i in range(rows // 8 + 1):
+                bits[unsafe_offset=i] = 0xFF  # what lies behind the last row must not count
+            for row in range(rows):
+                if flags[unsafe_offset=row] == 0:
+                    bits[unsafe_offset=row // 8] &= ~(UInt8(1) << UInt8(row % 8))
+            var packed = Filter(rows, 0)
+            packed.allow_bits(bits, rows, Visibility.of_all(rows))
+            assert_equal(packed.matches, len(allowed))
+            for row in range(rows + 1):
+                assert_equal(packed.has(row), filter.has(row))
+            release(bits)
             release(flags)
 
 
