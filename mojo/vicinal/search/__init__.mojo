@@ -10,6 +10,7 @@
     8  measure_in_order      the best candidates of estimates, measured on the stored rows up to a bound
     9  Duplicates.expand     duplicates join the row that stands for them; distances and ids are written
 
-`search_filtered`, `search_range` and `trace` differ in step 1 (which rows are allowed, which plan) and in what the walk keeps.
+`search_filtered`, `search_range` and `trace` differ in step 1 (which rows are allowed, which plan) and in what the walk keeps;
+the walks of `search_filtered` go in turns as others do (`FilteredSearches`).
 Must never know how a row came to be there.
 """
