@@ -197,7 +197,7 @@ struct Beside(Body):
             Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
             DONE,
         )
-        task.run()
+        task.run[Float]()
         return task.status
 
     def filtered(
