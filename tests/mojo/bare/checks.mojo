@@ -368,7 +368,7 @@ def filled[S: Space](dtype: Int, dim: Int, bytes: Int, count: Int, exact: Bool, 
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
     )
-    task.run[S]()
+    task.run()
     change.commit(index)
     change.finish(index)
     return index^
