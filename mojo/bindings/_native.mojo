@@ -35,7 +35,7 @@ from bindings.info_api import (
     index_stop_rules,
     index_tuning,
 )
-from bindings.parts_api import index_give_back, index_join, index_links
+from bindings.parts_api import index_give_back, index_join, index_links, rows_read
 from bindings.python_api import Obj
 from bindings.residence_api import index_keep, index_read_by, index_residence, rings_work_here
 from bindings.search_api import (
@@ -83,8 +83,10 @@ def PyInit__native() abi("C") -> Obj:
     )
     methods.add[index_links]("index_links", "index_links(handle, out) -> None")
     methods.add[index_join](
-        "index_join", "index_join(handle, parts, threads, progress, exact_below) -> None"
+        "index_join",
+        "index_join(handle, rows, links, offsets, threads, progress, exact_below, bounded) -> None",
     )
+    methods.add[rows_read]("rows_read", "rows_read(descriptor, offset, stride, rows, out) -> None")
     methods.add[index_give_back]("index_give_back", "index_give_back(handle) -> None")
     methods.add_alone[index_search](
         "index_search",

@@ -54,10 +54,21 @@ def index_compact(
 def index_links(handle: Handle, out: NDArray[np.uint32], /) -> None: ...
 def index_join(
     handle: Handle,
-    parts: tuple[NDArray[np.uint32], ...],
+    rows: tuple[NDArray[np.uint32], ...],
+    links: tuple[NDArray[np.uint32], ...] | tuple[bytes, ...],
+    offsets: NDArray[np.int64] | None,
     threads: int,
     progress: Callable[[int, int], object] | None,
     exact_below: int,
+    bounded: bool,
+    /,
+) -> None: ...
+def rows_read(
+    descriptor: int,
+    offset: int,
+    stride: int,
+    rows: NDArray[np.uint32],
+    out: NDArray[np.uint8],
     /,
 ) -> None: ...
 def index_give_back(handle: Handle, /) -> None: ...

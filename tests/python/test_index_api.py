@@ -696,6 +696,7 @@ def test_memory_is_given_back() -> None:
     assert resident() - before < rows.nbytes
 
 
+@pytest.mark.full_build
 def test_docstring_examples() -> None:
     outcome = doctest.testmod(vicinal.index, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert outcome.attempted > 15 and outcome.failed == 0

@@ -456,22 +456,44 @@ def test_a_worker_that_does_not_see_the_files(tmp_path: Path) -> None:
         vicinal.build(ROWS, tmp_path / "index", parts=3, executor=Blind())
 
 
+def join_natively(index: Any, rows: Any, links: Any) -> None:
+    native.index_join(index._handle, (rows,), (links,), None, 1, None, 0, False)
+
+
 def test_native_join_refuses_what_cannot_be(tmp_path: Path) -> None:
     plan = parts.Plan(parts.plan(ROWS[:1500], tmp_path, parts=2))
     links = np.full((2, 32), 2**32 - 1, np.uint32)
     for rows in ([3, 3], [1, 1500], [5, 4]):
         index = vicinal.open(plan.rows_path())
         with pytest.raises(ValueError, match="a part names a row"):
-            native.index_join(index._handle, (np.array(rows, np.uint32), links), 1, None, 0)
+            join_natively(index, np.array(rows, np.uint32), links)
     index = vicinal.open(plan.rows_path())
     with pytest.raises(ValueError, match="expected blocks"):
-        native.index_join(index._handle, (np.arange(3, dtype=np.uint32), links), 1, None, 0)
+        join_natively(index, np.arange(3, dtype=np.uint32), links)
     # links to rows that do not exist are passed over, and rows without any are linked anew
     index = vicinal.open(plan.rows_path())
     links[:] = np.arange(5000, 5032)
-    native.index_join(index._handle, (np.arange(2, dtype=np.uint32), links), 1, None, 0)
+    join_natively(index, np.arange(2, dtype=np.uint32), links)
     assert native.index_check(index._handle) == 0
     assert recall(index, ROWS[:1500], QUERIES, 64) > 0.95
+
+
+def test_native_join_tells_of_files_that_cannot_be_read(tmp_path: Path) -> None:
+    plan = parts.Plan(parts.plan(ROWS[:1500], tmp_path, parts=2))
+    rows = np.arange(2, dtype=np.uint32)
+    (tmp_path / "short").write_bytes(bytes(2 * 128 - 1))
+    for name in ("short", "none"):
+        index = vicinal.open(plan.rows_path())
+        paths = (os.fsencode(tmp_path / name),)
+        with pytest.raises(OSError, match="part 0: its links could not be read"):
+            native.index_join(
+                index._handle, (rows,), paths, np.zeros(1, np.int64), 1, None, 0, False
+            )
+    with (
+        open(tmp_path / "short", "rb") as file,
+        pytest.raises(OSError, match="rows: could not be read"),
+    ):
+        native.rows_read(file.fileno(), 0, 128, rows, np.zeros((2, 128), np.uint8))
 
 
 # ---- memory
@@ -479,6 +501,8 @@ def test_native_join_refuses_what_cannot_be(tmp_path: Path) -> None:
 
 PEAK = """
 import sys, vicinal
+from vicinal.parts import _join
+_join._GIVE_BACK_EVERY = 1e6  # the thread that helps where rows are not linked on codes never does
 vicinal.build(sys.argv[1], sys.argv[2], memory=int(sys.argv[3]), num_threads=2)
 lines = open("/proc/self/status").read().split("VmHWM:")[1]
 print(int(lines.split()[0]) * 1024)
@@ -486,6 +510,7 @@ print(int(lines.split()[0]) * 1024)
 
 
 def test_memory_is_kept(tmp_path: Path) -> None:
+    """Whoever has read pages gives them back, however busy the machine is."""
     rows, dim = 30_000, 768  # 92 MB
     table = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (rows, dim))
     for start in range(0, rows, 3000):

@@ -8,7 +8,6 @@
     5  unlink_removed    links to removed rows are replaced by links past them
     6  look_again        rows that lost links which nothing near replaces look for all their links anew
     7  repair            rows that the entry point no longer reaches are linked once more
-    -  UnitePartLinks.run  instead of 1 to 4 on level 0: links are selected from those that graphs of parts have
 
 The same rows, seed and parameters give the same links for any number of threads. Must never know files, ids, or who asked for
 the change.

@@ -38,7 +38,7 @@ from vicinal.file.posix import (
 )
 from vicinal.system.crc import crc32c
 from vicinal.system.memory import Bytes, Ptr, allocate_zeroed, missing, release
-from vicinal.system.pages import ask_ahead
+from vicinal.system.pages import PageUse
 from vicinal.system.parallel import Watch
 
 comptime STEP = 1 << 20
@@ -57,13 +57,13 @@ struct _Stream(Movable):
     var sums: Ptr[UInt32]
     var sum: UInt32
     var filled: Int
-    var on_disk: Bool
+    var pages: PageUse
     var synced: Int
     """Bytes from the beginning that are on the disk, or were given up there."""
 
-    def __init__(out self, file: Int32, sums: Ptr[UInt32], on_disk: Bool):
+    def __init__(out self, file: Int32, sums: Ptr[UInt32], pages: PageUse):
         self.file = file
-        self.on_disk = on_disk
+        self.pages = pages
         self.offset = PAGE
         self.sums = sums
         self.sum = 0
@@ -74,14 +74,14 @@ struct _Stream(Movable):
         """Writes bytes behind those before."""
         var done = 0
         while done < bytes:
-            var piece = min(bytes - done, SHORT_STEP if self.on_disk else STEP)
-            if self.on_disk:
-                ask_ahead(address, bytes, done, done + piece)
+            var piece = min(bytes - done, SHORT_STEP if self.pages.on_disk else STEP)
+            self.pages.ask_for(address, 1, bytes, done, done + piece)
             self._add(address + done, piece)
             var status = write_at(self.file, address + done, piece, self.offset)
             if not status.ok():
                 return status
-            if self.on_disk:
+            self.pages.have_read(address, 1, done, done + piece)
+            if self.pages.on_disk:
                 begin_sync(self.file, self.offset, piece)
                 status = self._limit_dirty(self.offset + piece - MOST_DIRTY)
                 if not status.ok():
@@ -126,7 +126,7 @@ def write[
     sections: Ptr[Section],
     count: Int,
     mut watch: V,
-    on_disk: Bool = False,
+    pages: PageUse = PageUse.in_memory(),
 ) -> Status:
     """Writes a whole file into an open one that is empty, the header last.
 
@@ -136,8 +136,8 @@ def write[
         sections: The arrays; nobody may change them meanwhile.
         count: Their number.
         watch: Asked after each MiB; ends the work with INTERRUPTED.
-        on_disk: Whether the arrays lie in a map that does not fit the memory: then they are asked for some way ahead,
-            and what is written leaves the cache of files.
+        pages: What is done about pages of arrays that lie in a map. If that does not fit the memory, what is written leaves the cache of
+            files, too.
 
     Returns:
         DONE, SYSTEM, INTERRUPTED, or BAD_TABLE for too many sections.
@@ -162,7 +162,7 @@ def write[
     var list = Section(name_of("checksums"), Int(sums), UINT32_SECTION, blocks, 1)
     _put_entry(page, count, list, offset)
 
-    var status = _write_body(file, sections, count, sums, on_disk, watch)
+    var status = _write_body(file, sections, count, sums, pages, watch)
     if status.ok():
         status = write_at(file, Int(sums), list.bytes(), offset)
     if status.ok():
@@ -198,7 +198,7 @@ def _write_body[
     sections: Ptr[Section],
     count: Int,
     sums: Ptr[UInt32],
-    on_disk: Bool,
+    pages: PageUse,
     mut watch: V,
 ) -> Status:
     """Writes the sections with zeros up to the next page behind each, and fills in their checksums.
@@ -206,7 +206,7 @@ def _write_body[
     var zeros = allocate_zeroed[UInt8](PAGE)
     if missing(zeros):
         return Status.system(ENOMEM)
-    var stream = _Stream(file, sums, on_disk)
+    var stream = _Stream(file, sums, pages)
     var status = Status.done()
     for i in range(count):
         var section = sections[unsafe_offset=i]
@@ -227,7 +227,7 @@ def save[
     sections: Ptr[Section],
     count: Int,
     mut watch: V,
-    on_disk: Bool = False,
+    pages: PageUse = PageUse.in_memory(),
 ) -> Status:
     """Writes a file that takes its place under `path` once it is whole and on the disk.
 
@@ -237,7 +237,7 @@ def save[
         sections: The arrays; nobody may change them meanwhile.
         count: Their number.
         watch: Asked after each MiB; ends the work with INTERRUPTED.
-        on_disk: As for `write`.
+        pages: As for `write`.
 
     Returns:
         DONE, SYSTEM, SPECIAL, INTERRUPTED or BAD_TABLE; the old file is untouched unless DONE, or
@@ -252,7 +252,7 @@ def save[
     var replacement = AtomicReplacement(path)
     var status = replacement.status
     if status.ok():
-        status = write(replacement.file, header, sections, count, watch, on_disk)
+        status = write(replacement.file, header, sections, count, watch, pages)
     if status.ok():
         status = replacement.commit()
     _ = replacement^

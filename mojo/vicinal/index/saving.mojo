@@ -45,7 +45,7 @@ def save_index[V: Watch](index: Index, path: Int, ef_search: Int, mut watch: V) 
     var count = 0
     var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
     _advise_lent(index, RANDOM)
-    var status = save(path, header, sections, count, watch, index.vectors.on_disk)
+    var status = save(path, header, sections, count, watch, index.row_pages())
     _advise_lent(index, AS_USUAL)
     release(sections)
     _ = duplicates^
@@ -73,7 +73,7 @@ def write_index[V: Watch](index: Index, file: Int32, ef_search: Int, mut watch: 
     var count = 0
     var header = _describe(index, duplicates, index.forgotten_id() >= 0, ef_search, sections, count)
     _advise_lent(index, RANDOM)
-    var status = write(file, header, sections, count, watch, index.vectors.on_disk)
+    var status = write(file, header, sections, count, watch, index.row_pages())
     _advise_lent(index, AS_USUAL)
     release(sections)
     _ = duplicates^

@@ -24,6 +24,7 @@ from vicinal.rows.unlinked import Unlinked
 from vicinal.rows.visibility import RowStates
 from vicinal.system.atomics import store_release, store_release_at, load_acquire, load_acquire_at
 from vicinal.system.memory import Ptr, allocate, at, missing, release
+from vicinal.system.pages import PageUse
 from vicinal.walk.readers import Readers
 
 comptime EXACT_BELOW = 1000
@@ -191,6 +192,10 @@ struct Index(Movable):
     def rows(self) -> Rows:
         """Returns the rows as kernels see them."""
         return self.vectors.rows(self.dim, self.dtype)
+
+    def row_pages(self) -> PageUse:
+        """Returns what whoever reads many rows does about their pages."""
+        return self.vectors.pages(self.count * row_stride(self.dim, self.dtype))
 
     @always_inline
     def snapshot(self) -> Snapshot:

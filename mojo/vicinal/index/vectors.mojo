@@ -4,6 +4,7 @@ from vicinal.kernels.space import Rows
 from vicinal.kernels.stored_type import row_stride
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Column
+from vicinal.system.pages import PageUse
 from vicinal.walk.arrivals import RowFile
 
 comptime OWN = 0
@@ -27,6 +28,9 @@ struct Vectors(Movable):
     """The epoch in which searches may have read rows of somebody else's that were copied since."""
     var on_disk: Bool
     """Whether rows may have to be read from the file: who measures some asks for them first. See `index/residence.mojo`."""
+    var give_back: Bool
+    """Whether pages of rows that were read are taken out of the process, so that they do not count as its memory; only where the rows are
+    in the index's file and nobody else uses the index."""
     var row_file: RowFile
     """How they are read then; a file that is open for that is closed with this."""
 
@@ -37,6 +41,7 @@ struct Vectors(Movable):
         self.borrowed = OWN
         self.lent_until = 0
         self.on_disk = False
+        self.give_back = False
         self.row_file = RowFile.none()
 
     def __deinit__(deinit self):
@@ -49,6 +54,12 @@ struct Vectors(Movable):
         return Rows(
             load_acquire(self.column.address), row_stride(dim, dtype), dim, self.norms.address
         )
+
+    def pages(self, bytes: Int) -> PageUse:
+        """Returns what whoever reads many rows, all of which have so many bytes, does about their pages.
+        """
+        var first = self.column.address if self.give_back else 0
+        return PageUse(self.on_disk, first, first + (bytes if self.give_back else 0))
 
     def owned_bytes(self) -> Int:
         """Returns the bytes of vectors that are not in memory of somebody else."""

@@ -2,7 +2,8 @@
 from vicinal.construct.build_statistics import ENCODE, FILL, SORT
 from vicinal.construct.insertion import link_rows
 from vicinal.construct.merge_order import StartNodes
-from vicinal.construct.unite import PIECE, PartBlocks, PartLinks, UnitePartLinks
+from vicinal.parts.part_lists import RANGE, PartLinks, PartLists
+from vicinal.parts.unite import PIECE, UnitePartLinks
 from vicinal.construct.work import NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
@@ -12,6 +13,7 @@ from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED, UNKNOWN_ROW
+from vicinal.system.pages import PageUse
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
 from vicinal.update.linking import Linking
@@ -22,13 +24,17 @@ from vicinal.walk.interleaved import MAX_SEARCHES
 from vicinal.walk.scratch import any_failed
 
 
+comptime UNREADABLE = 1
+"""Refusal: the links of a part could not be read."""
+
+
 @fieldwise_init
 struct Unite[V: Watch](Movable):
     """Links the rows of an index that has no graph yet, from what parts have linked."""
 
     var linking: Ptr[Linking[Self.V]]
     var new: Ptr[SplitDuplicates]
-    var parts: Ptr[PartBlocks]
+    var lists: Ptr[PartLists]
     var until: Int
     """Rows of the index."""
 
@@ -148,19 +154,42 @@ struct Unite[V: Watch](Movable):
         )
 
     def unite(self, rows: Rows, stand_ins: Ptr[UInt32]) -> Outcome:
-        """Selects the links of all rows on level 0."""
+        """Selects the links of all rows on level 0, a range of rows at a time."""
         ref linking = self.linking[]
         ref index = linking.index[]
+        ref new = self.new[]
+        ref lists = self.lists[]
         var time = now()
-        var task = UnitePartLinks(
-            index.graph, rows, self.new[].places, self.parts, stand_ins, linking.scratches
-        )
-        linking.watch[].advance(0)
-        var finished = linking.team[].run(self.new[].count, PIECE, task, linking.watch[])
+        var outcome = DONE
+        var begin = 1  # all but the first row are in order
+        for first in range(0, self.until, RANGE):
+            if not lists.gather(first):
+                outcome = NO_MEMORY if lists.failed else Outcome.refusal(lists.unread, UNREADABLE)
+                break
+            var end = begin
+            while end < new.count and Int(new.places[unsafe_offset=end]) < first + RANGE:
+                end += 1
+            var task = UnitePartLinks(
+                index.graph,
+                rows,
+                new.places.unsafe_offset(begin),
+                self.lists,
+                stand_ins,
+                linking.scratches,
+            )
+            var ahead = Int(new.places[])
+            if first <= ahead and ahead < first + RANGE:
+                _ = task.unite(ahead, linking.scratches[][])
+            linking.watch[].advance(begin)
+            if not linking.team[].run(end - begin, PIECE, task, linking.watch[]):
+                outcome = STOPPED
+                break
+            if any_failed(linking.scratches, linking.team[].size() * MAX_SEARCHES):
+                outcome = NO_MEMORY
+                break
+            begin = end
         _ = index.build_statistics.add_elapsed(FILL, time)
-        if any_failed(linking.scratches, linking.team[].size() * MAX_SEARCHES):
-            return NO_MEMORY
-        return DONE if finished else STOPPED
+        return outcome
 
 
 @fieldwise_init
@@ -169,7 +198,7 @@ struct JoinParts[V: Watch](Movable):
 
     var index: Ptr[Index]
     var change: Ptr[Change]
-    var parts: Ptr[PartBlocks]
+    var lists: Ptr[PartLists]
     var threads: Int
     var watch: Ptr[Self.V]
     var status: Outcome
@@ -205,7 +234,7 @@ struct JoinParts[V: Watch](Movable):
             var task = Unite[Self.V](
                 Pointer(to=linking).unsafe_origin_cast[MutUntrackedOrigin](),
                 Pointer(to=new).unsafe_origin_cast[MutUntrackedOrigin](),
-                self.parts,
+                self.lists,
                 index.count,
             )
             # estimates do not tell strays apart
@@ -231,26 +260,26 @@ def join_parts[
         watch: May end the call early.
 
     Returns:
-        DONE; or STOPPED, NO_MEMORY, or a refusal of kind UNKNOWN_ROW if a part names a row that does not exist, or one twice: then
-        the index is of no use any more.
+        DONE; or STOPPED, NO_MEMORY, or a refusal: of kind UNKNOWN_ROW if a part names a row that does not exist, or one twice, of
+        kind UNREADABLE with the number of a part that could not be read. Then the index is of no use any more.
     """
-    var blocks = PartBlocks(parts, count, index.count, index.graph[].slots_at(0))
-    if blocks.broken:
-        return Outcome.refusal(0, UNKNOWN_ROW)
-    if blocks.failed:
+    var lists = PartLists(parts, count, index.count, index.graph[].slots_at(0))
+    if lists.failed:
         return NO_MEMORY
+    if lists.broken:
+        return Outcome.refusal(0, UNKNOWN_ROW)
     var change = Change()
     change.first = index.count
     var task = JoinParts[V](
         Pointer(to=index).unsafe_origin_cast[MutUntrackedOrigin](),
         Pointer(to=change).unsafe_origin_cast[MutUntrackedOrigin](),
-        Pointer(to=blocks).unsafe_origin_cast[MutUntrackedOrigin](),
+        Pointer(to=lists).unsafe_origin_cast[MutUntrackedOrigin](),
         threads,
         Pointer(to=watch).unsafe_origin_cast[MutUntrackedOrigin](),
         DONE,
     )
     task.run()
-    _ = blocks^
+    _ = lists^
     if task.status == DONE:
         change.commit(index)
         change.finish(index)

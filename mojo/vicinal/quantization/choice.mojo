@@ -24,7 +24,7 @@ from vicinal.rows.row_targets import TargetRows
 from vicinal.system.atomics import store_release
 from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
-from vicinal.system.pages import ask_ahead
+from vicinal.system.pages import PageUse
 from vicinal.system.parallel import Body, Team, Watch
 
 comptime AUTO = 0
@@ -90,15 +90,6 @@ def choose_kind(
     return RABITQ4 if dim >= LEAST_RABITQ4_DIM else SQ8
 
 
-def ask_for_places(rows: Rows, places: TargetRows, until: Int, begin: Int, end: Int):
-    """Asks for rows behind those of places begin .. end-1, which follow each other, as far as there are `until`.
-    """
-    if until == 0:
-        return
-    var row = places.row(begin)
-    ask_ahead(rows.base, until * rows.stride, row * rows.stride, (row + end - begin) * rows.stride)
-
-
 @fieldwise_init
 struct FindFractions[S: Space](Body):
     """Finds out whether rows hold anything but whole numbers from 0 to 255."""
@@ -106,7 +97,9 @@ struct FindFractions[S: Space](Body):
     var rows: Rows
     var places: TargetRows
     var until: Int
-    """Rows that are asked for some way ahead, since they are on disk, or none."""
+    """The rows that there will be."""
+    var pages: PageUse
+    """What is done about the pages of rows that are read, if they follow each other."""
     var found: Ptr[Int64]
 
     def run(self, begin: Int, end: Int, worker: Int):
@@ -115,15 +108,25 @@ struct FindFractions[S: Space](Body):
             if Atomic[Int64].load[ordering=Ordering.RELAXED](self.found.start) != 0:
                 return
             if i == begin:
-                ask_for_places(self.rows, self.places, self.until, begin, end)
+                var row = self.places.row(begin)
+                self.pages.ask_for(
+                    self.rows.base, self.rows.stride, self.until, row, row + end - begin
+                )
             if not is_bytes[Self.S.T](self.rows.row[Self.S.T](self.places.row(i)), self.rows.dim):
                 Atomic[Int64].store[ordering=Ordering.RELAXED](self.found.start, 1)
+        var row = self.places.row(begin)
+        self.pages.have_read(self.rows.base, self.rows.stride, row, row + end - begin)
 
 
 def all_bytes[
     S: Space, V: Watch
 ](
-    rows: Rows, places: TargetRows, count: Int, team: Team, mut watch: V, on_disk: Bool = False
+    rows: Rows,
+    places: TargetRows,
+    count: Int,
+    team: Team,
+    mut watch: V,
+    pages: PageUse = PageUse.in_memory(),
 ) -> Bool:
     """Tells whether the rows of so many places hold whole numbers from 0 to 255 only."""
     comptime if not S.T.is_floating_point() or S.metric == COSINE or S.bits != 0:
@@ -132,7 +135,8 @@ def all_bytes[
     var look = FindFractions[S](
         rows,
         places,
-        count if on_disk else 0,
+        count,
+        pages,
         Pointer(to=found).unsafe_origin_cast[MutUntrackedOrigin](),
     )
     _ = team.run(count, GRAIN, look, watch)
@@ -149,14 +153,17 @@ struct Encode[S: Space](Body):
     var work: Ptr[Float32]
     """Room for `padded_dim(dim)` floats for each worker."""
     var until: Int
+    var pages: PageUse
     """As for `FindFractions`."""
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Encodes the rows of places begin .. end-1."""
-        ask_for_places(self.rows, self.places, self.until, begin, end)
+        var row = self.places.row(begin)
+        self.pages.ask_for(self.rows.base, self.rows.stride, self.until, row, row + end - begin)
         var work = self.work.unsafe_offset(worker * padded_dim(self.rows.dim))
         for i in range(begin, end):
             self.codes[].encode[Self.S.T](self.rows, self.places.row(i), work)
+        self.pages.have_read(self.rows.base, self.rows.stride, row, row + end - begin)
 
 
 def encode_rows[
@@ -168,7 +175,7 @@ def encode_rows[
     until: Int,
     team: Team,
     mut watch: V,
-    on_disk: Bool = False,
+    pages: PageUse = PageUse.in_memory(),
 ) -> Outcome:
     """Encodes rows that have no codes yet, and those that were written over.
 
@@ -179,7 +186,7 @@ def encode_rows[
         until: The rows that there will be.
         team: Workers.
         watch: May end the work early.
-        on_disk: Whether the rows do not fit the memory, and are asked for some way ahead.
+        pages: What is done about the pages of the new rows.
 
     Returns:
         DONE, STOPPED or NO_MEMORY; codes of other rows stand in any case.
@@ -192,8 +199,8 @@ def encode_rows[
     var work = allocate[Float32](team.size() * padded_dim(rows.dim))
     if missing(work):
         return NO_MEMORY
-    var again = Encode[S](codes, rows, written, work, 0)
-    var new = Encode[S](codes, rows, TargetRows.from_row(first), work, until if on_disk else 0)
+    var again = Encode[S](codes, rows, written, work, until, PageUse.in_memory())
+    var new = Encode[S](codes, rows, TargetRows.from_row(first), work, until, pages)
     var finished = (first == 0 or team.run(written.listed, GRAIN, again, watch)) and team.run(
         until - first, GRAIN, new, watch
     )
@@ -212,7 +219,7 @@ def new_codes[
     states: Int,
     count: Int,
     seed: Int,
-    on_disk: Bool = False,
+    pages: PageUse = PageUse.in_memory(),
     walk_dim: Int = 0,
 ) -> Ptr[Codes]:
     """Makes codes of a kind for some rows, none encoded yet; estimating ones are centred on a sample of those that are there.
@@ -221,7 +228,7 @@ def new_codes[
         The codes, or what `missing` knows.
     """
     var codes = codes_on_heap(kind, S.metric, dtype, rows.dim, seed, walk_dim)
-    if missing(codes) or codes[].centre_on[S.T](rows, states, count, on_disk):
+    if missing(codes) or codes[].centre_on[S.T](rows, states, count, pages):
         return codes
     drop_codes(codes)
     return no_block[Codes]()
@@ -240,7 +247,14 @@ def check_due(codes: Codes, until: Int) -> Bool:
 
 def estimates_fit[
     S: Space
-](codes: Codes, rows: Rows, states: Int, first: Int, until: Int, on_disk: Bool = False) -> Int:
+](
+    codes: Codes,
+    rows: Rows,
+    states: Int,
+    first: Int,
+    until: Int,
+    pages: PageUse = PageUse.in_memory(),
+) -> Int:
     """Tells, by FIT, UNFIT or UNKNOWN when memory is out, whether estimated distances find the neighbours of rows first .. until-1 in a sample of all rows.
 
     Removed rows, which `states` tells unless it is 0, are left out.
@@ -253,7 +267,7 @@ def estimates_fit[
     var estimate: KeyFunction = Estimate[4].key
     if codes.kind == SQ8:
         estimate = Estimate[8].key
-    return _sample_fits(S.key, S.query_of_row, estimate, codes, rows, states, first, until, on_disk)
+    return _sample_fits(S.key, S.query_of_row, estimate, codes, rows, states, first, until, pages)
 
 
 def _sample_fits(
@@ -265,7 +279,7 @@ def _sample_fits(
     states: Int,
     first: Int,
     until: Int,
-    on_disk: Bool,
+    pages: PageUse,
 ) -> Int:
     var exact = Candidates()
     var estimated = Candidates()
@@ -285,14 +299,16 @@ def _sample_fits(
     for j in range(0 if missing(numbers) else sampled):
         numbers[unsafe_offset=j] = UInt32(j * until // sampled)
     # each query looks at all of the sample: on disk that would be read again and again
-    var copies = SampledRows(rows, numbers, 0 if missing(numbers) or not on_disk else sampled)
+    var copies = SampledRows(
+        rows, numbers, 0 if missing(numbers) or not pages.on_disk else sampled, pages
+    )
     release(numbers)
     if missing(numbers) or missing(copies.copy):
         release(widened)
         release(work)
         release(prepared)
         return UNKNOWN
-    var stored = copies.rows if on_disk else rows
+    var stored = copies.rows if pages.on_disk else rows
     var found = 0
     var wanted = 0
     var strays = 0
@@ -311,16 +327,17 @@ def _sample_fits(
             var other = j * until // sampled
             if other == row or not stays(states, other):
                 continue
-            var place = j if on_disk else other
-            _offer(exact, entry_of(measure(query, stored, place), other))
-            _offer(estimated, entry_of(estimate(Query(Int(prepared), 1), coded, other), other))
+            var place = j if pages.on_disk else other
+            _offer(exact, entry_of(measure(query, stored, place), place))
+            _offer(estimated, entry_of(estimate(Query(Int(prepared), 1), coded, other), place))
         wanted += exact.size
         if exact.size == 0:
             continue
         var near = 0  # counted by distance: of rows equally near, any will do
         for j in range(estimated.size):
-            near += Int(measure(query, rows, estimated.node(j)) <= exact.key(exact.size - 1))
+            near += Int(measure(query, stored, estimated.node(j)) <= exact.key(exact.size - 1))
         found += min(near, exact.size)
+        pages.have_read(rows.base, rows.stride, row, row + 1)
     release(widened)
     release(work)
     release(prepared)

@@ -11,6 +11,7 @@ from vicinal.kernels.space import Rows
 from vicinal.quantization.sampled_rows import SampledRows
 from vicinal.rows.row_states import stays
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, release
+from vicinal.system.pages import PageUse
 
 comptime SAMPLE = 4096
 """Rows that the centre is found from: at least so many, and less than twice as many, if there are."""
@@ -31,7 +32,7 @@ def find_centre[
     count: Int,
     centre: Ptr[Float32],
     mut reach: Float32,
-    on_disk: Bool = False,
+    pages: PageUse = PageUse.in_memory(),
 ) -> Bool:
     """Finds the mean of a sample of rows, a few far ones left out.
 
@@ -41,7 +42,7 @@ def find_centre[
         count: Their number.
         centre: Receives the mean.
         reach: Set to the squared distance from it up to which rows are not far; to the largest number if many are.
-        on_disk: Whether rows have to be read from disk; then those of the sample are read once.
+        pages: What is done about pages of the rows; of rows on disk those of the sample are read once.
 
     Returns:
         False when memory is out.
@@ -59,8 +60,8 @@ def find_centre[
                 rows[unsafe_offset=taken] = UInt32(row)
                 far[unsafe_offset=taken] = 0
                 taken += 1
-        if on_disk:
-            var sampled = SampledRows(stored, rows, taken)
+        if pages.on_disk:
+            var sampled = SampledRows(stored, rows, taken, pages)
             there = not missing(sampled.copy)
             for i in range(taken):
                 rows[unsafe_offset=i] = UInt32(i)

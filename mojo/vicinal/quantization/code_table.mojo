@@ -35,6 +35,7 @@ from vicinal.system.memory import (
     no_block,
     release,
 )
+from vicinal.system.pages import PageUse
 
 comptime NO_CODES = 0
 """No codes: the stored rows are walked on."""
@@ -147,12 +148,14 @@ struct Codes(Movable):
 
     def centre_on[
         T: DType
-    ](mut self, stored: Rows, states: Int, count: Int, on_disk: Bool = False) -> Bool:
+    ](
+        mut self, stored: Rows, states: Int, count: Int, pages: PageUse = PageUse.in_memory()
+    ) -> Bool:
         """Finds the centre and the reach of estimating codes from the rows that are there; returns False when memory is out.
         """
         if self.kind <= U8:
             return True
-        if not find_centre[T](stored, states, count, self.centre, self.reach, on_disk):
+        if not find_centre[T](stored, states, count, self.centre, self.reach, pages):
             return False
         if (
             self.metric == COSINE and self.reach >= 4

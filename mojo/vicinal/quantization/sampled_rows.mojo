@@ -2,7 +2,7 @@
 
 from vicinal.kernels.space import Rows
 from vicinal.system.memory import Ptr, allocate, at, missing, release
-from vicinal.system.pages import WANTED, advise
+from vicinal.system.pages import WANTED, PageUse, advise
 from vicinal.system.pointer import copy_items
 
 comptime AT_ONCE = 256
@@ -16,7 +16,7 @@ struct SampledRows(Movable):
     var rows: Rows
     """Without norms."""
 
-    def __init__(out self, stored: Rows, numbers: Ptr[UInt32], count: Int):
+    def __init__(out self, stored: Rows, numbers: Ptr[UInt32], count: Int, pages: PageUse):
         """Copies rows; `missing(copy)` tells that memory is out."""
         self.copy = allocate[UInt8](count * stored.stride)
         self.rows = Rows(Int(self.copy), stored.stride, stored.dim, 0)
@@ -26,12 +26,13 @@ struct SampledRows(Movable):
                 var row = stored.base + Int(numbers[unsafe_offset=i]) * stored.stride
                 _ = advise(row, stored.stride, WANTED)
             for i in range(first, until):
-                var row = stored.base + Int(numbers[unsafe_offset=i]) * stored.stride
+                var row = Int(numbers[unsafe_offset=i])
                 copy_items(
                     dest=self.copy.unsafe_offset(i * stored.stride),
-                    src=at[UInt8](row),
+                    src=at[UInt8](stored.base + row * stored.stride),
                     count=stored.stride,
                 )
+                pages.have_read(stored.base, stored.stride, row, row + 1)
 
     def __deinit__(deinit self):
         release(self.copy)

@@ -13,6 +13,7 @@ from vicinal.rows.row_states import stays
 from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.same_bytes import hash_row, same_row
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
+from vicinal.system.pages import PageUse
 from vicinal.system.parallel import Body, Team, Watch
 
 comptime MANY_ROWS = 1 << 14
@@ -20,6 +21,10 @@ comptime MANY_ROWS = 1 << 14
 comptime REGIONS = 256
 comptime BLOCK = 1 << 13
 """Rows that a worker hashes at once."""
+comptime HASHED = 1 << 20
+"""Bytes of rows, about, that are hashed before their pages are given back."""
+comptime COMPARED = 8
+"""Pairs of rows, which lie anywhere, that are compared before that."""
 comptime SINGLE: UInt32 = 0xFFFFFFFF
 """Answer: the row equals none, and is in the table."""
 comptime BEYOND: UInt32 = 0xFFFFFFFE
@@ -33,6 +38,9 @@ struct HashRows(Body):
     """Hashes rows and counts for each block those of each region."""
 
     var stored: Rows
+    var pages: PageUse
+    var until: Int
+    """The rows that there will be."""
     var targets: TargetRows
     var states: Int
     var given: Ptr[UInt32]
@@ -45,6 +53,20 @@ struct HashRows(Body):
 
     def run(self, begin: Int, end: Int, worker: Int):
         """Does rows begin .. end-1, which are one block."""
+        if not missing(self.given):
+            self._count(begin, end)
+            return
+        var step = max(HASHED // self.stored.stride, 1)
+        for first in range(begin, end, step):
+            var last = min(first + step, end)
+            var row = self.targets.row(first)
+            self.pages.ask_for(
+                self.stored.base, self.stored.stride, self.until, row, row + last - first
+            )
+            self._count(first, last)
+            self.pages.have_read(self.stored.base, self.stored.stride, row, row + last - first)
+
+    def _count(self, begin: Int, end: Int):
         var counts = self.counts.unsafe_offset(begin // BLOCK * REGIONS)
         for i in range(begin, end):
             var row = self.targets.row(i)
@@ -87,6 +109,7 @@ struct LookUp(Body):
     """Looks up the rows of a region, and puts those into the table that equal none."""
 
     var stored: Rows
+    var pages: PageUse
     var targets: TargetRows
     var hashes: Ptr[UInt32]
     var answers: Ptr[UInt32]
@@ -101,6 +124,7 @@ struct LookUp(Body):
     def run(self, begin: Int, end: Int, worker: Int):
         """Does regions begin .. end-1."""
         var held = 0
+        var compared = 0  # since pages were given back
         for region in range(begin, end):
             var behind = (region + 1) << self.shift
             for at in range(
@@ -117,10 +141,16 @@ struct LookUp(Body):
                         self.answers[unsafe_offset=i] = SINGLE
                         held += 1
                         break
-                    if hash_of(other) == hash and same_row(self.stored, row_in(other), row):
-                        self.answers[unsafe_offset=i] = UInt32(row_in(other))
-                        break
+                    if hash_of(other) == hash:
+                        if compared == COMPARED:
+                            self.pages.give_back_all()
+                            compared = 0
+                        compared += 1
+                        if same_row(self.stored, row_in(other), row):
+                            self.answers[unsafe_offset=i] = UInt32(row_in(other))
+                            break
                     place += 1
+        self.pages.give_back_all()
         _ = Atomic[Int64].fetch_add[ordering=Ordering.RELAXED](self.held.start, Int64(held))
 
 
@@ -144,6 +174,7 @@ struct EqualRows(Movable):
         out self,
         mut duplicates: Duplicates,
         stored: Rows,
+        pages: PageUse,
         targets: TargetRows,
         count: Int,
         states: Int,
@@ -156,6 +187,7 @@ struct EqualRows(Movable):
         Args:
             duplicates: The table; all rows that were there before are in it.
             stored: The rows.
+            pages: What is done about their pages.
             targets: Which of them are new, in order.
             count: Their number.
             states: Address of the rows' states, 0 if none has any; rows that do not stay are left out.
@@ -183,7 +215,17 @@ struct EqualRows(Movable):
         var mask = duplicates.room - 1
         var shift = Int(count_trailing_zeros(UInt64(duplicates.room // REGIONS)))
         var hash = HashRows(
-            stored, targets, states, given, self.hashes, self.answers, self.counts, mask, shift
+            stored,
+            pages,
+            targets.row(count),
+            targets,
+            states,
+            given,
+            self.hashes,
+            self.answers,
+            self.counts,
+            mask,
+            shift,
         )
         if not team.run(count, BLOCK, hash, watch):
             self.ended = True
@@ -203,6 +245,7 @@ struct EqualRows(Movable):
         var held = Int64(0)
         var look_up = LookUp(
             stored,
+            pages,
             targets,
             self.hashes,
             self.answers,

@@ -20,6 +20,9 @@ comptime LOOKED_AT = 1 << 16
 """Pages that the system is asked about at once."""
 comptime READ_AHEAD = 128 << 10
 """Bytes that a system reads ahead at least, as devices are set up; advice for more may be cut to that."""
+comptime AROUND = (2 << 20) + (64 << 10)
+"""Where one page is read, the system maps what of the block of 64 KiB around it is in its cache, since Linux 6.18 with all of the large
+folios, of up to 2 MiB each, that these pages are parts of."""
 comptime AHEAD = 2 << 20
 """Bytes between what workers read and what they ask for: some milliseconds of a disk, and little where memory is limited."""
 comptime MOST_WANTED = 1 << 20
@@ -111,6 +114,56 @@ def ask_ahead(base: Int, bytes: Int, begin: Int, end: Int):
     if begin < AHEAD:
         want(base + begin, min(end, bytes) - begin)
     want(base + begin + AHEAD, min(end, bytes - AHEAD) - begin)
+
+
+@fieldwise_init
+struct PageUse(TrivialRegisterPassable):
+    """What whoever reads a mapped array, item by item, does about its pages.
+
+    Pages of a map count as memory of the process while they are there. So where a bound on memory is to be kept, whoever has read some
+    takes them out of the process again; the system's cache may keep them.
+    """
+
+    var on_disk: Bool
+    """Whether items may have to be read from disk: then they are asked for first."""
+    var first: Int
+    """Address from which on pages are given back."""
+    var end: Int
+    """Address of the first byte behind them; `first` if none are. What is between is a map of a file that nobody writes to."""
+
+    @staticmethod
+    def in_memory() -> Self:
+        """Returns that there is nothing to be done."""
+        return Self(False, 0, 0)
+
+    @always_inline
+    def ask_for(self, base: Int, item: Int, count: Int, begin: Int, end: Int):
+        """Asks for items some way behind begin .. end-1, which are about to be read.
+
+        Args:
+            base: Where item 0 is.
+            item: Bytes of an item.
+            count: All items.
+            begin: The first that is read.
+            end: One past the last.
+        """
+        if self.on_disk:
+            ask_ahead(base, count * item, begin * item, end * item)
+
+    @always_inline
+    def have_read(self, base: Int, item: Int, begin: Int, end: Int):
+        """Gives back the pages of items begin .. end-1, and what came along with them."""
+        if self.first != self.end and begin < end:
+            self._give_back(base + begin * item, base + end * item)
+
+    @no_inline
+    def _give_back(self, begin: Int, end: Int):
+        var first = max(begin - AROUND, self.first)
+        _ = advise(first, min(end + AROUND, self.end) - first, UNWANTED)
+
+    def give_back_all(self):
+        """Gives back all pages."""
+        _ = advise(self.first, self.end - self.first, UNWANTED)
 
 
 @fieldwise_init

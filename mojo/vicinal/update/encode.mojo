@@ -81,7 +81,7 @@ def _encode[
     var bytes_only: Bool
     if first_time:
         bytes_only = all_bytes[S](
-            index.rows(), TargetRows.from_row(0), until, team, watch, index.vectors.on_disk
+            index.rows(), TargetRows.from_row(0), until, team, watch, index.row_pages()
         )
     else:
         bytes_only = kind == U8 and all_bytes[S](index.rows(), places, added, team, watch)
@@ -99,14 +99,14 @@ def _encode[
             index.states.address(),
             until,
             index.seed,
-            index.vectors.on_disk,
+            index.row_pages(),
             index.walk_dim,
         )
     while True:
         if missing(codes):
             return NO_MEMORY
         var outcome = encode_rows[S](
-            codes, index.rows(), places.listed_only(), until, team, watch, index.vectors.on_disk
+            codes, index.rows(), places.listed_only(), until, team, watch, index.row_pages()
         )
         if outcome != DONE:
             if codes != index.codes:
@@ -120,7 +120,7 @@ def _encode[
             index.states.address(),
             0 if places.listed != 0 else codes[].checked,
             until,
-            index.vectors.on_disk,
+            index.row_pages(),
         )
         if verdict == UNKNOWN:
             if codes != index.codes:
@@ -141,7 +141,7 @@ def _encode[
             index.states.address(),
             until,
             index.seed,
-            index.vectors.on_disk,
+            index.row_pages(),
             index.walk_dim,
         )
     if codes != index.codes:

@@ -10,6 +10,7 @@ from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.same_bytes import hash_row
 from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
+from vicinal.system.pages import PageUse
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.transaction import Change
 
@@ -105,6 +106,7 @@ struct SplitDuplicates(Movable):
         var equal = EqualRows(
             index.duplicates,
             stored,
+            index.row_pages() if whole else PageUse.in_memory(),
             targets,
             count,
             index.states.address() if whole else 0,

@@ -80,13 +80,14 @@ def add_at_once(
     starts, members = assign(stored, parts, index._seed)
     sizes = np.diff(starts)
     width = _sizes.part_width(index._ef_construction, len(sizes))
-    arrays: list[Any] = [None] * (2 * len(sizes))
+    rows_of: list[Any] = [None] * len(sizes)
+    links: list[Any] = [None] * len(sizes)
 
     def task(part: int, look: Report | None) -> None:
         mine = members[starts[part] : starts[part + 1]]
         handle = _like(index, 2, width)
-        arrays[2 * part] = mine
-        arrays[2 * part + 1] = linked_alone(handle, stored.take(mine), mine, 1, look)
+        rows_of[part] = mine
+        links[part] = linked_alone(handle, stored.take(mine), mine, 1, look)
 
     share = Share(sizes, len(rows), report)
     order = sorted(range(len(sizes)), key=lambda part: (-int(sizes[part]), part))
@@ -96,7 +97,8 @@ def add_at_once(
             share.add(part)
     else:
         in_threads(task, order, threads, share)
-    native.index_join(whole, tuple(arrays), threads, None, native.exact_below())
+    below = native.exact_below()
+    native.index_join(whole, tuple(rows_of), tuple(links), None, threads, None, below, False)
     # as in `compact`: changes are counted anew
     index._compactions += 1
     index._handle = whole

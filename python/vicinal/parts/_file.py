@@ -85,6 +85,10 @@ class ArrayFile:
         """Return the shape of an array, which need not be read for it."""
         return tuple(self._table[name]["shape"])
 
+    def offset(self, name: str) -> int:
+        """Return where in the file an array begins."""
+        return int(self._start + self._table[name]["offset"])
+
     def array(self, name: str, check: bool = True) -> Array:
         """Return an array as a map of the file; CorruptError if its checksum does not fit."""
         entry = self._table[name]
@@ -92,9 +96,7 @@ class ArrayFile:
         shape = tuple(entry["shape"])
         if not np.prod(shape):
             return np.empty(shape, dtype)
-        array: Array = np.memmap(
-            self.path, dtype, "r", self._start + entry["offset"], shape, order="C"
-        )
+        array: Array = np.memmap(self.path, dtype, "r", self.offset(name), shape, order="C")
         if check and native.crc32c(buffer(array), 0) != entry["crc"]:
             raise CorruptError(f"{self.path}: the array {name!r} is damaged")
         return array

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import threading
 from collections.abc import Iterator
@@ -61,34 +60,46 @@ def join(
     known = Plan(plan)
     known.check()
     threads = _validate.thread_count(num_threads)
-    arrays: list[Any] = []
+    rows, files, offsets = [], [], []
     for part in range(known.parts):
         file = ArrayFile(known.part_path(part))
         if file.header.get("digest") != part_digest(known, part):
             raise CorruptError(f"{file.path}: belongs to another plan; build it again")
-        arrays += [file.array("rows"), file.array("links")]
-        _give_back(arrays[-2:])
-    index = _persistence.open_index(Index, known.rows_path(), "r", not known.give_back)
-    giving = _giving_back(index, arrays) if known.give_back else contextlib.nullcontext()
+        rows.append(np.array(file.array("rows")))
+        file.array("links")  # compared with its checksum; read again when it is wanted
+        files.append(os.fsencode(file.path))
+        offsets.append(file.offset("links"))
+    bounded = known.give_back
+    resident = "none" if bounded else "auto"
+    index = _persistence.open_index(Index, known.rows_path(), "r", not bounded, resident)
+    giving = _giving_back(index) if bounded else contextlib.nullcontext()
     with giving, reporting(progress, known.rows) as report:
-        native.index_join(index._handle, tuple(arrays), threads, report, EXACT_BELOW)
+        native.index_join(
+            index._handle,
+            tuple(rows),
+            tuple(files),
+            np.array(offsets, np.int64),
+            threads,
+            report,
+            EXACT_BELOW,
+            bounded,
+        )
         _persistence.save(index, path)
 
 
 @contextlib.contextmanager
-def _giving_back(index: Any, arrays: list[Any]) -> Iterator[None]:
-    """Take pages of mapped files out of this process all the time.
+def _giving_back(index: Any) -> Iterator[None]:
+    """Take pages of the vectors out of this process all the time.
 
-    What is mapped counts as memory of the process as long as it is there. Native code reads the
-    files, in no order that would tell when it has done with a page; and the system brings 16 pages
-    where one is read.
+    Native code gives back what it has read of the files, but for vectors that walks meet: where the
+    rows are not linked on codes, it reads these in no order that would tell when it has done with a
+    page; and the system brings 16 pages where one is read.
     """
     done = threading.Event()
 
     def work() -> None:
         while not done.wait(_GIVE_BACK_EVERY):
             native.index_give_back(index._handle)
-            _give_back(arrays)
 
     thread = threading.Thread(target=work, name="vicinal gives back", daemon=True)
     thread.start()
@@ -97,11 +108,3 @@ def _giving_back(index: Any, arrays: list[Any]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _give_back(arrays: list[Any]) -> None:
-    """Take the pages of mapped arrays out of this process."""
-    for array in arrays:
-        held = getattr(array, "_mmap", None)
-        if isinstance(array, np.memmap) and held is not None:
-            held.madvise(mmap.MADV_DONTNEED)

@@ -7,8 +7,9 @@ or joins them reads the rows in the form in which the finished index will hold t
 from __future__ import annotations
 
 import itertools
-import mmap
+import os
 import struct
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -38,8 +39,7 @@ _PAGE, _BLOCK = 4096, 65536
 _AT_FIELDS, _FIELDS, _AT_TABLE, _ENTRY = 32, 19, 256, 64
 _COUNT = 3  # the field that counts rows
 NEVER = 2**62  # more rows than there can be: no graph is made
-_CHUNK = 1 << 22  # bytes read before pages are given back
-_AROUND = 1 << 16  # bytes that the system maps where one is read
+_CHUNK = 1 << 22  # bytes of a batch
 
 Parameters = dict[str, Any]
 
@@ -351,35 +351,26 @@ class HeldRows(StoredRows):
 
 
 class RowsFile(StoredRows):
-    """The rows of such a file, read without keeping its pages in memory."""
+    """The rows of such a file, which are read and not mapped: no page of it is in this process."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        with open(path, "rb") as file:
-            self.head = file.read(_PAGE)
-            fields = struct.unpack_from(f"<{_FIELDS}q", self.head, _AT_FIELDS)
-            offset, length, _, columns, _ = _sections(self.head)["vectors"]
-            self.metric, self.dtype = _kinds.names_of(fields[0], fields[1])
-            self.dim, self.count = fields[2], fields[_COUNT]
-            self.values = self.dim * 8 if self.dtype == _kinds.PACKED else self.dim
-            self._map = mmap.mmap(file.fileno(), offset + max(length, 1), access=mmap.ACCESS_READ)
-        stored = _kinds.STORED_DTYPES[self.dtype]
-        table: Array = np.frombuffer(self._map, stored, self.count * columns, offset)
-        self._table = table.reshape(self.count, columns)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        self.head = os.pread(self._file, _PAGE, 0)
+        fields = struct.unpack_from(f"<{_FIELDS}q", self.head, _AT_FIELDS)
+        self._offset, _, _, columns, _ = _sections(self.head)["vectors"]
+        self.metric, self.dtype = _kinds.names_of(fields[0], fields[1])
+        self.dim, self.count = fields[2], fields[_COUNT]
+        self.values = self.dim * 8 if self.dtype == _kinds.PACKED else self.dim
+        self._stored = _kinds.STORED_DTYPES[self.dtype]
+        self._stride = columns * self._stored.itemsize
 
     def take(self, rows: Array | slice) -> Array:
         """Return rows as the index stores them, without padding."""
         if isinstance(rows, slice):
-            block: Array = self._table[rows, : self.dim].copy()
-            self.give_back()
-            return block
-        found: Array = np.empty((len(rows), self.dim), self._table.dtype)
-        step = max(1, _CHUNK // max(self._table.strides[0], _AROUND))
-        for start in range(0, len(rows), step):
-            found[start : start + step] = self._table[rows[start : start + step], : self.dim]
-            self.give_back()
+            rows = np.arange(*rows.indices(self.count))
+        numbers = np.ascontiguousarray(rows, np.uint32)
+        found: Array = np.empty((len(numbers), self.dim), self._stored)
+        native.rows_read(self._file, self._offset, self._stride, numbers, found.view(np.uint8))
         return found
-
-    def give_back(self) -> None:
-        """Take the pages of the file out of this process; the system's cache may keep them."""
-        self._map.madvise(mmap.MADV_DONTNEED)

@@ -20,7 +20,8 @@ COPIES = 2.4  # of a row, about: docs/guide/building.md
 _PROCESS = 60 << 20
 _LEAST_WIDTH = 64  # fewer candidates are taken for so many by every addition
 _SAMPLED = 4096  # rows at least that codes are chosen from, less than twice as many
-_AROUND = 1 << 16  # bytes of a map that the system brings where one is read
+_AROUND = 2 << 20  # bytes of a map that the system brings where one is read
+_RANGE = 1 << 14  # rows whose lists are united at once
 _UNEVEN = 1.3  # the largest part over the mean
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -68,11 +69,14 @@ def part_bytes(rows: int, dim: int, dtype: str, M: int) -> int:
 
 def join_bytes(rows: int, dim: int, dtype: str, M: int, threads: int) -> int:
     """Return what joining takes at most; rows and lists of parts are read from maps."""
-    # the table of equal rows as it grows, places of lists, rows in order, levels, what is reached
-    beside = 64 + 2 * threads
-    sampled = rows // max(1, rows // _SAMPLED)
-    mapped = min(rows * _row(dim, dtype), sampled * max(_AROUND, _row(dim, dtype)))
-    return _PROCESS + rows * (_code(dim) + _links(M) + beside) + mapped
+    # the table of equal rows as it grows, rows in order, rows of parts, levels, what is reached
+    beside = 54 + 2 * threads
+    row = _row(dim, dtype)
+    sampled = rows // max(1, rows // _SAMPLED) * row
+    united = int(COPIES * min(rows, _RANGE) * _links(M))
+    mapped = min(rows * row, 2 * threads * _AROUND)
+    whole = rows * (_code(dim) + _links(M) + beside)
+    return _PROCESS + whole + max(sampled, united) + mapped
 
 
 def least_memory(rows: int, dim: int, dtype: str, M: int, threads: int) -> int:

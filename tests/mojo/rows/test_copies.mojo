@@ -11,6 +11,7 @@ from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.same_bytes import same_row
 from vicinal.rows.visibility import NEVER_VISIBLE, RowStates, Visibility
 from vicinal.system.memory import Ptr, allocate_zeroed, no_block, release
+from vicinal.system.pages import PageUse
 from vicinal.system.parallel import Team, Unwatched
 
 comptime ROWS = 700
@@ -77,6 +78,7 @@ def test_all_workers_find_what_one_finds() raises:
             var equal = EqualRows(
                 all,
                 sample.rows,
+                PageUse.in_memory(),
                 TargetRows.from_row(100),
                 ROWS - 100,
                 states.address(),

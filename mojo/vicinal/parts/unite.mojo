@@ -6,10 +6,11 @@ cuts the united list at random.
 """
 from vicinal.construct.fill import left_free
 from vicinal.construct.link_measure import prune
+from vicinal.parts.part_lists import PartLists
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.kernels.any_distance import AnyLink
 from vicinal.kernels.space import Query, Rows, prefetch_row
-from vicinal.system.memory import Ptr, allocate, allocate_zeroed, at, missing, no_block, release
+from vicinal.system.memory import Ptr, at, missing
 from vicinal.system.parallel import Body
 from vicinal.walk.beam_search import measure_nodes
 from vicinal.walk.interleaved import MAX_SEARCHES
@@ -20,79 +21,6 @@ comptime PIECE = 64
 
 
 @fieldwise_init
-struct PartLinks(TrivialRegisterPassable):
-    """What one part has linked."""
-
-    var rows: Ptr[UInt32]
-    """Its rows, ascending."""
-    var links: Ptr[UInt32]
-    """The block of each on level 0; links are rows, those that do not exist are passed over."""
-    var count: Int
-    """Rows of the part."""
-
-
-struct PartBlocks(Movable):
-    """Where the blocks of each row are."""
-
-    var starts: Ptr[UInt32]
-    """For each row its first entry in `blocks`, and one past the last."""
-    var blocks: Ptr[Int]
-    """Addresses of blocks, those of a row in the order of parts."""
-    var failed: Bool
-    """Whether memory was refused."""
-    var broken: Bool
-    """Whether a part names a row that does not exist, or one twice."""
-
-    def __init__(out self, parts: Ptr[PartLinks], count: Int, rows: Int, width: Int):
-        """Looks through the parts.
-
-        Args:
-            parts: The parts.
-            count: Their number.
-            rows: Rows of the index.
-            width: Slots of a block.
-        """
-        self.starts = allocate_zeroed[UInt32](rows + 1)
-        self.blocks = no_block[Int]()
-        self.failed = missing(self.starts)
-        self.broken = False
-        if self.failed:
-            return
-        var all = 0
-        for p in range(count):
-            var last = -1
-            for i in range(parts[unsafe_offset=p].count):
-                var row = Int(parts[unsafe_offset=p].rows[unsafe_offset=i])
-                if row <= last or row >= rows:
-                    self.broken = True
-                    return
-                last = row
-                self.starts[unsafe_offset=row + 1] += 1
-            all += parts[unsafe_offset=p].count
-        for row in range(rows):
-            self.starts[unsafe_offset=row + 1] += self.starts[unsafe_offset=row]
-        self.blocks = allocate[Int](max(all, 1))
-        if missing(self.blocks):
-            self.failed = True
-            return
-        for p in range(count):
-            for i in range(parts[unsafe_offset=p].count):
-                var row = Int(parts[unsafe_offset=p].rows[unsafe_offset=i])
-                var place = Int(self.starts[unsafe_offset=row])
-                self.blocks[unsafe_offset=place] = Int(
-                    parts[unsafe_offset=p].links.unsafe_offset(i * width)
-                )
-                self.starts[unsafe_offset=row] += 1
-        for row in range(rows, 0, -1):  # each start has become the end
-            self.starts[unsafe_offset=row] = self.starts[unsafe_offset=row - 1]
-        self.starts[] = 0
-
-    def __deinit__(deinit self):
-        release(self.starts)
-        release(self.blocks)
-
-
-@fieldwise_init
 struct UnitePartLinks(Body):
     """Writes the block of each row on level 0, which nobody else reads or writes meanwhile."""
 
@@ -100,8 +28,8 @@ struct UnitePartLinks(Body):
     var rows: Rows
     """What is measured: stored rows or codes."""
     var places: Ptr[UInt32]
-    """The rows to be linked."""
-    var parts: Ptr[PartBlocks]
+    """The rows to be linked, all among those whose lists are gathered."""
+    var lists: Ptr[PartLists]
     var representatives: Ptr[UInt32]
     """For each row the one that stands for it, EMPTY if that is itself; `missing` if there are no duplicates."""
     var scratches: Ptr[Ptr[Scratch]]
@@ -118,8 +46,9 @@ struct UnitePartLinks(Body):
         """Links one row; returns False when memory is out."""
         ref graph = self.graph[]
         var width = graph.slots_at(0)
-        var first = Int(self.parts[].starts[unsafe_offset=row])
-        var last = Int(self.parts[].starts[unsafe_offset=row + 1])
+        ref lists = self.lists[]
+        var first = Int(lists.starts[unsafe_offset=row - lists.first])
+        var last = Int(lists.starts[unsafe_offset=row - lists.first + 1])
         var room = scratch.room(AnyLink.query_bytes(self.rows))
         scratch.visited.reset(graph.rows)
         scratch.beam.reset(max((last - first) * width, 1))
@@ -129,7 +58,7 @@ struct UnitePartLinks(Body):
         _ = scratch.visited.first_visit(row)
         var waiting = 0
         for b in range(first, last):
-            var block = at[UInt32](self.parts[].blocks[unsafe_offset=b])
+            var block = at[UInt32](lists.blocks[unsafe_offset=b])
             for i in range(width):
                 var other = Int(block[unsafe_offset=i])
                 if other >= graph.rows:
