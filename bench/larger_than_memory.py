@@ -14,9 +14,10 @@ in a control group whose limit is a share of the file, with nothing of the file 
 
 The bound that "walk" is held against is the median of "memory" plus that of a burst: as many
 requests as "walk" makes a query, asked for at once and all awaited, at random places of the rows,
-measured in the same process after its queries. All cores: all queries in one call, and beside it
-what the disk gives to as many threads with one random read at a time each (`iops`). `--warm` asks
-so many other queries before, in the same way: the cache holds by then what it will.
+none of them in the cache, measured in the same process after its queries. All cores: all queries in
+one call, and beside it what the disk gives to as many threads with one random read at a time each
+(`iops`). `--warm` asks so many other queries before, in the same way: the cache holds by then what
+it will.
 """
 
 from __future__ import annotations
@@ -141,6 +142,9 @@ def burst(path: str, size: int, count: int) -> dict[str, Any]:
             for place in places:
                 view[place]
             times.append(time.perf_counter() - start)
+            pages.madvise(mmap.MADV_DONTNEED)  # so that the next ones are read, too
+            for place in places:
+                os.posix_fadvise(file.fileno(), place, 4096, os.POSIX_FADV_DONTNEED)
         del view
     return {
         "size": size,
