@@ -496,6 +496,20 @@ def test_native_join_tells_of_files_that_cannot_be_read(tmp_path: Path) -> None:
         native.rows_read(file.fileno(), 0, 128, rows, np.zeros((2, 128), np.uint8))
 
 
+def test_rows_that_are_nearly_as_near_to_a_third_part_are_not_all_copied_there() -> None:
+    """Of what nearly ties less than half is linked a third time, of other rows what is near."""
+    rng = np.random.default_rng(0)
+    tied = rng.normal(size=(20_000, 64)).astype(np.float32)
+    clusters = Clusters(tied[:10_000], 20, "l2", 0)
+    assert 10_000 < clusters.nearly < 10_300
+    thirds = (clusters.parts_of(tied[10_000:])[:, 2] >= 0).mean()
+    assert 0.4 < thirds < 0.5
+    apart = tied[:, :4]
+    clusters = Clusters(apart[:10_000], 20, "l2", 0)
+    assert clusters.nearly == 10_300
+    assert 0 < (clusters.parts_of(apart[10_000:])[:, 2] >= 0).mean() < 0.3
+
+
 # ---- memory
 
 

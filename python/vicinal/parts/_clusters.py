@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 __all__ = ["MOST_COPIES", "Clusters", "mixed"]
 
 MOST_COPIES = 3
-# A row goes to a third part if its distance to that centre is no more than this share of the second
-_NEARLY = (103, 100)
+# A row goes to a third part if its distance to that centre is at most so many of 10,000 parts of
+# the second; fewer, where more than this share of the rows would go: each copy is linked like a row
+_NEARLY = 10_300
+_THIRDS = 0.45
 _FAR = np.int64(2**62)
 
 _LIMIT = 127
@@ -53,6 +55,8 @@ class Clusters:
     ----------
     centres : ndarray of float32, shape (parts, dim), whole numbers
     prices : ndarray of int64, shape (parts,)
+    nearly : int
+        See `_NEARLY`.
     """
 
     def __init__(self, sample: Array, parts: int, metric: str, seed: int) -> None:
@@ -83,6 +87,7 @@ class Clusters:
             self.prices -= self.prices.min()
         if best is not None:
             self.prices = best[1]
+        self.nearly = self._nearly(points)
 
     def parts_of(self, rows: Array) -> NDArray[np.int64]:
         """Return the clusters that rows go to, the nearest first, shape (n, MOST_COPIES); -1: none.
@@ -95,12 +100,29 @@ class Clusters:
         found = np.empty((len(points), MOST_COPIES), np.int64)
         for start in range(0, len(points), _BLOCK):
             block = points[start : start + _BLOCK]
-            near, distances = _least(self._distances(block), MOST_COPIES)
-            distances += _squares(block)[:, None]
-            limit = distances[:, 1:2] * _NEARLY[0] // _NEARLY[1]
+            near, distances = self._nearest(block)
+            limit = distances[:, 1:2] * self.nearly // 10_000
             near[:, 2:][distances[:, 2:] > limit] = -1
             found[start : start + _BLOCK] = near
         return found
+
+    def _nearest(self, points: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the nearest clusters and the squared distances plus prices, MOST_COPIES each."""
+        near, distances = _least(self._distances(points), MOST_COPIES)
+        distances += _squares(points)[:, None]
+        return near, distances
+
+    def _nearly(self, points: Floats) -> int:
+        """Return up to what share of the second distance a third centre is nearly as near."""
+        if len(self.centres) < MOST_COPIES:
+            return _NEARLY
+        shares = np.empty(len(points), np.int64)
+        for start in range(0, len(points), _BLOCK):
+            _, distances = self._nearest(points[start : start + _BLOCK])
+            shares[start : start + _BLOCK] = -(
+                -distances[:, 2] * 10_000 // np.maximum(distances[:, 1], 1)
+            )
+        return int(min(_NEARLY, np.sort(shares)[int(_THIRDS * (len(shares) - 1))]))
 
     def _points(self, rows: Array) -> Floats:
         wide: Floats = np.asarray(rows, np.float32)
