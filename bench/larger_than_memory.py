@@ -5,7 +5,7 @@
 Rows are those of `bench/mixture.py`, made data. Each way of opening is run in a process of its own,
 in a control group whose limit is a share of the file, with nothing of the file in memory before:
 
-    map      as the system does it by itself: no advice (what every release before did)
+    map      as the system does it by itself: no advice
     none     resident="none": advice, nothing kept
     walk     resident="walk": links, codes and ids kept, rows asked for before they are measured
     memory   no limit, resident="all"

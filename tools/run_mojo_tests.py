@@ -148,8 +148,7 @@ def main(names: list[str]) -> int:
         for outcomes in pool.map(do, groups):
             for passed, text in outcomes:
                 failed += not passed
-                if text:
-                    print(text, flush=True)
+                print(text, flush=True)
     print(f"Mojo tests: {len(wanted) - failed} files passed, {failed} failed")
     return 1 if failed else 0
 

@@ -55,7 +55,7 @@ def as_filters(
     to_internal : callable
         Turns ids, given with the argument's name, into int64.
     by_ids : bool
-        Hand kept filters on as ids, not as bytes, which are of one moment.
+        Hand kept filters on as ids, not as bits, which are of one moment.
 
     Raises
     ------

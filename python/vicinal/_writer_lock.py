@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -66,9 +67,7 @@ class WriterLock:
             free; if another thread held it when the process forked.
         """
         self._refuse_for_ever()
-        others: tuple[_Lock, ...] = ()
-        if self.holds_any():
-            others = tuple(lock for lock in _entered.locks if lock._is_owned())
+        others = [lock for lock in _entered.locks if lock._is_owned()]
         if others and not self._free():
             raise RuntimeError(
                 "index: another thread is writing to it; who writes to one index, as from its "
@@ -99,7 +98,7 @@ class WriterLock:
         with self.held():
             pass
 
-    def _given(self, others: tuple[_Lock, ...]) -> AbstractContextManager[Any]:
+    def _given(self, others: Iterable[_Lock]) -> AbstractContextManager[Any]:
         # Noted before it is taken: a note too many is found out by asking who owns it.
         _entered.locks = (*others, self._lock)
         lock: AbstractContextManager[Any] = self._lock

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
+__all__ = ["both_ways", "symmetric_graph", "to_csr"]
+
 
 def symmetric_graph(indices: ArrayLike, distances: ArrayLike) -> Any:
     """Make a symmetric CSR matrix of the neighbours of every row: those of either are of both.

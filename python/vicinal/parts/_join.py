@@ -93,7 +93,7 @@ def _giving_back(index: Any) -> Iterator[None]:
 
     Native code gives back what it has read of the files, but for vectors that walks meet: where the
     rows are not linked on codes, it reads these in no order that would tell when it has done with a
-    page; and the system brings 16 pages where one is read.
+    page.
     """
     done = threading.Event()
 

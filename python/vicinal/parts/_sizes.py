@@ -68,7 +68,7 @@ def part_bytes(rows: int, dim: int, dtype: str, M: int) -> int:
 
 
 def join_bytes(rows: int, dim: int, dtype: str, M: int, threads: int) -> int:
-    """Return what joining takes at most; rows and lists of parts are read from maps."""
+    """Return what joining takes at most; rows are read from a map, lists of parts from files."""
     # the table of equal rows as it grows, rows in order, rows of parts, levels, what is reached
     beside = 54 + 2 * threads
     row = _row(dim, dtype)
