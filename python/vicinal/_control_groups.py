@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def _folders(controller: str, groups: str, mounts: str) -> Iterator[tuple[Path, 
                 folder = folder.parent
 
 
+# a space, a tab, a line's end and a backslash, as the system writes them into a list of mounts
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+def _plain(escaped: re.Match[str]) -> str:
+    return chr(int(escaped[1], 8))
+
+
 def _mounts(mountinfo: str, kind: str, controller: str) -> list[tuple[str, Path]]:
     """Return which part of a hierarchy of control groups can be seen where."""
     found = []
@@ -62,7 +71,7 @@ def _mounts(mountinfo: str, kind: str, controller: str) -> list[tuple[str, Path]
         if len(fields) < 5 or len(of_system) < 3 or of_system[0] != kind:
             continue
         if not controller or controller in of_system[2].split(","):
-            root, point = (part.encode().decode("unicode_escape") for part in fields[3:5])
+            root, point = (_ESCAPED.sub(_plain, part) for part in fields[3:5])
             found.append((root, Path(point)))
     return found
 

@@ -96,12 +96,12 @@ def test_no_control_groups(machine: Machine, tmp_path: Path) -> None:
 
 def test_groups_of_version_2(machine: Machine) -> None:
     machine.groups = ["0::/outer/inner"]
-    machine.mount("cgroup2", "/", "sys fs/cgroup")
-    machine.write("sys fs/cgroup/outer/inner/cpu.max", "max 100000\n")
+    machine.mount("cgroup2", "/", "sys fs/cgröup")
+    machine.write("sys fs/cgröup/outer/inner/cpu.max", "max 100000\n")
     assert machine.quota() == math.inf
-    machine.write("sys fs/cgroup/outer/cpu.max", "250000 100000\n")
+    machine.write("sys fs/cgröup/outer/cpu.max", "250000 100000\n")
     assert machine.quota() == 2.5  # of the group above
-    machine.write("sys fs/cgroup/outer/inner/cpu.max", "50000 100000\n")
+    machine.write("sys fs/cgröup/outer/inner/cpu.max", "50000 100000\n")
     assert machine.quota() == 0.5
 
 
