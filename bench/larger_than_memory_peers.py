@@ -3,8 +3,8 @@
     python bench/larger_than_memory_peers.py --library zvec --folder FOLDER --rows ROWS.npy \
         --queries QUERIES.npy --truth TRUTH.npy --limit BYTES --out FILE.jsonl
 
-zvec's DiskANN and LanceDB's IVF_HNSW_SQ (which measures again what it finds, `refine_factor`) are
-built without a limit and kept in FOLDER. Then a process of its own opens the index in a control
+zvec's DiskANN and LanceDB's IVF_HNSW_SQ (which measures again what it finds, `refine_factor`), and
+Vicinal itself, are built without a limit and kept in FOLDER. Then a process of its own opens the index in a control
 group with the limit, after nothing of its files is in memory, and asks one query at a time with
 each setting. The rows, queries and true neighbours are those of `larger_than_memory.py`.
 """
@@ -28,6 +28,35 @@ from memory_limit import evict, memory_limit
 
 K = 10
 Ask = Callable[[np.ndarray], list[int]]
+
+
+class Vicinal:
+    """What walks need in memory, vectors on disk."""
+
+    name = "Vicinal"
+    settings = (64, 100, 160, 250, 400)
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "vicinal.index"
+
+    def build(self, rows: np.ndarray) -> None:
+        import vicinal
+
+        index = vicinal.Index(rows.shape[1])
+        index.add(rows)
+        index.save(self.path)
+
+    def open(self) -> None:
+        import vicinal
+
+        self.index = vicinal.open(self.path, resident="walk")
+
+    def ask(self, setting: int) -> Ask:
+        def search(query: np.ndarray) -> list[int]:
+            ids: list[int] = self.index.search(query, K, ef_search=setting).ids.tolist()
+            return ids
+
+        return search
 
 
 class Zvec:
@@ -122,7 +151,7 @@ class Lance:
         return search
 
 
-LIBRARIES = {"zvec": Zvec, "lancedb": Lance}
+LIBRARIES = {"vicinal": Vicinal, "zvec": Zvec, "lancedb": Lance}
 
 
 def read_bytes() -> int:
