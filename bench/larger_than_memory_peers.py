@@ -4,9 +4,10 @@
         --queries QUERIES.npy --truth TRUTH.npy --limit BYTES --out FILE.jsonl
 
 zvec's DiskANN and LanceDB's IVF_HNSW_SQ (which measures again what it finds, `refine_factor`), and
-Vicinal itself, are built without a limit and kept in FOLDER. Then a process of its own opens the index in a control
-group with the limit, after nothing of its files is in memory, and asks one query at a time with
-each setting. The rows, queries and true neighbours are those of `larger_than_memory.py`.
+Vicinal itself, are built without a limit and kept in FOLDER. Then a process of its own opens the
+index in a control group with the limit, after nothing of its files is in memory, and asks one query
+at a time with each setting. The rows, queries and true neighbours are those of
+`larger_than_memory.py`.
 """
 
 from __future__ import annotations
