@@ -11,6 +11,7 @@ not on its place among the others.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,13 @@ MOST_COPIES = 3
 # the second; fewer, where more than this share of the rows would go: each copy is linked like a row
 _NEARLY = 10_300
 _THIRDS = 0.45
-_FAR = np.int64(2**62)
+_FAR, _FAR32 = np.int64(2**62), np.int32(2**31 - 1)  # no distance is as large
 
 _LIMIT = 127
 _EXACT = 1024  # 127 * 127 * 1024 < 2**24: so many products add up exactly in float32
 _MEANS = 10  # steps of k-means
 _PRICES = 60  # steps of the prices; centres move in the first of them
-_BLOCK = 1 << 14  # rows whose distances to all centres are held at once
+_HELD = 1 << 17  # distances of rows to all centres that are held at once, in a cache
 _SCALED = 2048  # rows of the sample that tell how large values are
 _CLIPPED = 1000  # of so many values of the sample one is clipped
 
@@ -98,13 +99,17 @@ class Clusters:
         if self.metric == "ip":
             points = self._longer(points)
         found = np.empty((len(points), MOST_COPIES), np.int64)
-        for start in range(0, len(points), _BLOCK):
-            block = points[start : start + _BLOCK]
-            near, distances = self._nearest(block)
+        for block in self._blocks(points):
+            near, distances = self._nearest(points[block])
             limit = distances[:, 1:2] * self.nearly // 10_000
             near[:, 2:][distances[:, 2:] > limit] = -1
-            found[start : start + _BLOCK] = near
+            found[block] = near
         return found
+
+    def _blocks(self, points: Floats) -> Iterator[slice]:
+        """Return parts of the points, one after the other, all of whose distances are held."""
+        step = max(64, _HELD // len(self.centres))
+        return (slice(start, start + step) for start in range(0, len(points), step))
 
     def _nearest(self, points: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the nearest clusters and the squared distances plus prices, MOST_COPIES each."""
@@ -117,11 +122,9 @@ class Clusters:
         if len(self.centres) < MOST_COPIES:
             return _NEARLY
         shares = np.empty(len(points), np.int64)
-        for start in range(0, len(points), _BLOCK):
-            _, distances = self._nearest(points[start : start + _BLOCK])
-            shares[start : start + _BLOCK] = -(
-                -distances[:, 2] * 10_000 // np.maximum(distances[:, 1], 1)
-            )
+        for block in self._blocks(points):
+            _, distances = self._nearest(points[block])
+            shares[block] = -(-distances[:, 2] * 10_000 // np.maximum(distances[:, 1], 1))
         return int(min(_NEARLY, np.sort(shares)[int(_THIRDS * (len(shares) - 1))]))
 
     def _points(self, rows: Array) -> Floats:
@@ -144,20 +147,25 @@ class Clusters:
         more = np.repeat(np.minimum(share, _LIMIT)[:, None], width, 1)
         return np.concatenate([points, more.astype(np.float32)], 1)
 
-    def _distances(self, points: Floats) -> NDArray[np.int64]:
+    def _distances(self, points: Floats) -> NDArray[np.signedinteger[Any]]:
         """Return squared distances plus prices, up to a number that is the same for a row."""
-        products = np.zeros((len(points), len(self.centres)), np.int64)
+        alone = _squares(self.centres) + self.prices
+        largest = int(alone.max()) + 2 * _LIMIT * _LIMIT * points.shape[1]
+        kind = np.dtype(np.int32 if largest < int(_FAR32) else np.int64)
+        found = np.empty((len(points), len(self.centres)), kind)
+        found[:] = alone
         for start in range(0, points.shape[1], _EXACT):
             part = slice(start, start + _EXACT)
-            products += (points[:, part] @ self.centres[:, part].T).astype(np.int64)
-        return _squares(self.centres) + self.prices - 2 * products
+            products = points[:, part] @ self.centres[:, part].T
+            found -= np.multiply(products, 2, out=products).astype(kind)
+        return found
 
     def _near_and_loads(self, points: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         near = np.empty(len(points), np.int64)
         loads = np.zeros(len(self.centres), np.int64)
-        for start in range(0, len(points), _BLOCK):
-            two, _ = _least(self._distances(points[start : start + _BLOCK]), 2)
-            near[start : start + _BLOCK] = two[:, 0]
+        for block in self._blocks(points):
+            two, _ = _least(self._distances(points[block]), 2)
+            near[block] = two[:, 0]
             loads += np.bincount(two.ravel(), minlength=len(loads))
         return near, loads
 
@@ -218,16 +226,20 @@ def _squares(points: Floats) -> NDArray[np.int64]:
     return total
 
 
-def _least(distances: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _least(
+    distances: NDArray[np.signedinteger[Any]], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return positions and values of the smallest of each row, equal ones in order of position.
 
-    Where a row has fewer, the values are the largest that there are. Overwrites `distances`.
+    Where a row has fewer, the values are `_FAR`. Overwrites `distances`.
     """
     found = np.empty((len(distances), count), np.int64)
     values = np.empty_like(found)
     rows = np.arange(len(distances))
+    far = _FAR32 if distances.dtype == np.int32 else _FAR
     for i in range(count):
         found[:, i] = np.argmin(distances, axis=1)
         values[:, i] = distances[rows, found[:, i]]
-        distances[rows, found[:, i]] = _FAR
+        distances[rows, found[:, i]] = far
+    values[values == far] = _FAR
     return found, values
