@@ -30,14 +30,12 @@ def reason(kind: Int) -> String:
 
 
 @fieldwise_init
-struct SearchExact[raw: Bool](SpaceTask):
-    """Searches all rows for the nearest of some queries.
-
-    Parameters:
-        raw: True for rows as they were read, False for those of an index.
-    """
+struct SearchExact(SpaceTask):
+    """Searches all rows for the nearest of some queries."""
 
     var source: RowSource
+    var raw: Bool
+    """True for rows as they were read, False for those of an index."""
     var queries: Int
     var count: Int
     var k: Int
@@ -71,7 +69,7 @@ struct SearchExact[raw: Bool](SpaceTask):
         for first in range(0, self.count, step):
             var status = search_exact[S](
                 self.source,
-                Self.raw,
+                self.raw,
                 SearchRequest(
                     Int(at[Scalar[S.Q]](self.queries).unsafe_offset(first * dim)),
                     step,
@@ -91,12 +89,11 @@ struct SearchExact[raw: Bool](SpaceTask):
             self.stamps.append(Int(perf_counter_ns()))
 
 
-def search_rows[
-    raw: Bool
-](
+def search_rows(
     metric: Int,
     dtype: Int,
     source: RowSource,
+    raw: Bool,
     label: String,
     asked: Questions,
     threads: Int,
@@ -105,13 +102,11 @@ def search_rows[
 ) raises -> List[Int]:
     """Finds the true neighbours of all queries.
 
-    Parameters:
-        raw: True for rows as they were read, False for those of an index.
-
     Args:
         metric: Code of the metric.
         dtype: Code of the stored type.
         source: The rows.
+        raw: True for rows as they were read, False for those of an index.
         label: Where they come from, for messages.
         asked: The queries.
         threads: Workers.
@@ -127,8 +122,9 @@ def search_rows[
     var distances = Column()
     if not distances.grow(asked.count * asked.k * 4):
         raise Error(t"{asked.queries.label}: no memory for {asked.count} x {asked.k} distances")
-    var task = SearchExact[raw](
+    var task = SearchExact(
         source,
+        raw,
         asked.queries.data.address,
         asked.count,
         asked.k,
@@ -175,8 +171,8 @@ def run_exact(
         var rates = List[Float64]()
         var latencies = List[Float64]()
         for round in range(asked.rounds + 1):
-            var stamps = search_rows[True](
-                metric, dtype, source, base.label, asked, threads, one_by_one, found
+            var stamps = search_rows(
+                metric, dtype, source, True, base.label, asked, threads, one_by_one, found
             )
             if round == 0:  # the first one warms caches and memory
                 continue

@@ -135,8 +135,8 @@ def find_truth(mut index: Index, asked: Questions) raises -> Matrix:
         return rows^
     var rows = asked.room()
     var source = RowSource(index.rows(), index.count, False)
-    var stamps = search_rows[False](
-        index.metric, index.dtype, source, "index", asked, asked.threads, False, rows
+    var stamps = search_rows(
+        index.metric, index.dtype, source, False, "index", asked, asked.threads, False, rows
     )
     print(
         t"truth    by exact search of all rows in"

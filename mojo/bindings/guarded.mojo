@@ -8,7 +8,7 @@ whose first argument is an index runs in such a section of it; what needs none, 
 from std.ffi import c_int, external_call
 
 from bindings.handles import TAG
-from bindings.python_api import Args, Fail, Method, Methods, Obj, fast, free_threaded
+from bindings.python_api import Args, Fail, Methods, Obj, fast, free_threaded
 from vicinal.system.memory import at
 from vicinal.system.pointer import RawPtr
 

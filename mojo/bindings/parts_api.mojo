@@ -1,6 +1,4 @@
 """Links of one part, the graph of all parts, and memory that is given back meanwhile."""
-from std.ffi import c_int, external_call
-
 from bindings.handles import handle_of
 from bindings.python_api import (
     Args,
@@ -25,6 +23,7 @@ from vicinal.parts.join import UNREADABLE, join_parts
 from vicinal.parts.part_lists import PartLinks
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED
+from vicinal.system.pages import UNWANTED, advise
 from vicinal.system.pointer import copy_items
 
 
@@ -170,13 +169,9 @@ def index_give_back(args: Args, count: Int) raises Fail -> Obj:
 
     They stay in the system's cache while it has room, and come again when they are read; at any time, from any thread.
     """
-    comptime MADV_DONTNEED = 4
     need(count, 1)
     ref index = handle_of(args[unsafe_offset=0])[]
-    if index.file != 0 and index.count != 0:  # a section of a file begins on a page
-        _ = external_call["madvise", c_int](
-            index.vectors.column.address,
-            index.count * row_stride(index.dim, index.dtype),
-            c_int(MADV_DONTNEED),
-        )
+    if index.file != 0:
+        var bytes = index.count * row_stride(index.dim, index.dtype)
+        _ = advise(index.vectors.column.address, bytes, UNWANTED)
     return none()

@@ -71,7 +71,7 @@ struct Filters(Movable):
             kinds: As many bytes: `b`, `p`, `i`, or another letter for no filter.
 
         Raises:
-            ValueError if there are not as many bytes as rows; MemoryError.
+            ValueError if there are not as many bytes or bits as rows; MemoryError.
         """
         var size = tuple_size(arrays)
         var kind = at[UInt8](path_bytes(kinds))

@@ -16,7 +16,7 @@ from std.os import abort
 
 from vicinal.system.hash import mix
 from vicinal.system.memory import Ptr, allocate, at
-from vicinal.system.point import BROKEN, HOOK, LATE, RECLAIM, REUSE, SEEN, STEP, TOUCH, WAIT
+from vicinal.system.point import BROKEN, HOOK, LATE, RECLAIM, SEEN, STEP, TOUCH, WAIT
 
 comptime STACK = 1 << 20
 """Bytes of a thread's stack."""

@@ -1,7 +1,7 @@
 """The scenarios, by name: how often each is preempted in a quick look and in a long one, and which broken rules it must notice."""
 from std.atomic import Atomic, Ordering
 
-from explorer import Explorer, Scenario, explore, explorer, fail, new_explorer, replay
+from explorer import Scenario
 from small_world import ADD, BAD, REFUSE, REFUSE_UPDATE, REMOVE, UPDATE, Step, World
 from vicinal.system.memory import Ptr, allocate
 from vicinal.system.point import point, reclaims, touches

@@ -159,11 +159,8 @@ struct FindMissingLinks(Body):
             # one taken from level 1 may be two links away, too
             for j in range(far):
                 good = good and Int(found[unsafe_offset=j]) != node_of(entry)
-            if (
-                good
-                and AnyLink.compare(
-                    queries, 0, kept, self.work.rows, node_of(entry), key_of(entry), False, True
-                ).second
+            if good and AnyLink.none_occludes(
+                queries, kept, self.work.rows, node_of(entry), key_of(entry)
             ):
                 scratch.prepare[AnyLink](self.work.rows, node_of(entry), kept)
                 found[unsafe_offset=kept - used] = UInt32(node_of(entry))
@@ -172,7 +169,7 @@ struct FindMissingLinks(Body):
 
 @fieldwise_init
 struct WriteMissingLinks(Body):
-    """Writes new links into free slots. Item p changes the blocks of rows with row % PARTS == p only.
+    """Writes new links into free slots. Item p changes the blocks of rows with row % STRIPES == p only.
     """
 
     var work: LinkWork

@@ -289,7 +289,7 @@ def find_neighbors[M: HopDistance](find: Int, begin: Int, end: Int, scratches: P
 
 @fieldwise_init
 struct AddBackEdges(Body):
-    """Second half of a round: the reverse links. Item p changes the blocks of nodes with node % PARTS == p only.
+    """Second half of a round: the reverse links. Item p changes the blocks of nodes with node % STRIPES == p only.
     """
 
     var round: Round

@@ -39,7 +39,7 @@ def robust_prune[
         level: The level that the candidates are nodes of.
         candidates: Entries sorted by their distance to the centre, which is not among them.
         count: Number of candidates.
-        wanted: The most that may be picked, at most HOP.
+        wanted: The most that may be picked, at most HOP_ROOM.
         scratch: Receives the picked nodes in `selected`, those of each go nearest first; `unvisited` is used, too.
 
     Returns:

@@ -74,7 +74,7 @@ struct ReplacedBlocks(Movable):
 
 @fieldwise_init
 struct WriteReplacements(Body):
-    """Item p writes the blocks of nodes with node % PARTS == p."""
+    """Item p writes the blocks of nodes with node % STRIPES == p."""
 
     var work: LinkWork
     var patches: Ptr[ReplacedBlocks]
@@ -107,7 +107,7 @@ struct WriteReplacements(Body):
 
 @fieldwise_init
 struct AddReplacementBackEdges(Body):
-    """The links back. Item p changes the blocks of nodes with node % PARTS == p."""
+    """The links back. Item p changes the blocks of nodes with node % STRIPES == p."""
 
     var work: LinkWork
     var patches: Ptr[ReplacedBlocks]

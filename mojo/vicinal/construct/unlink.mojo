@@ -62,7 +62,7 @@ comptime CHUNK = 1 << 16
 
 @fieldwise_init
 struct SelectReplacements(Body):
-    """First step, with the graph standing still: finds new links. Item p does the nodes with node % PARTS == p.
+    """First step, with the graph standing still: finds new links. Item p does the nodes with node % STRIPES == p.
     """
 
     var work: LinkWork

@@ -9,7 +9,7 @@ from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.pointer import copy_items
 
 comptime STRIPES = 16
-"""Owners of reverse links: node modulo PARTS. Fixed, so that nothing depends on the number of threads."""
+"""Owners of reverse links: node modulo STRIPES. Fixed, so that nothing depends on the number of threads."""
 comptime FIRST_WORDS = 1 << 7
 comptime CHUNK_WORDS = 1 << 14
 """Words, uint32, of the first and of the largest piece of memory of a list. No list is ever copied into a larger one, which
@@ -196,7 +196,7 @@ struct UndoLog(Movable):
         var used = list[unsafe_offset=1]
         var size = list[unsafe_offset=2]
         if used + words + 1 > size:  # a word stays for the number that ends a piece
-            var larger = min(max(2 * size, FIRST_WORDS), CHUNK_WORDS)
+            var larger = min(2 * size, CHUNK_WORDS)
             larger = max(larger, LINK_WORDS + words + 1)
             var piece = allocate[UInt32](larger)
             if missing(piece):

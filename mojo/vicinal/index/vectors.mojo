@@ -58,8 +58,9 @@ struct Vectors(Movable):
     def pages(self, bytes: Int) -> PageUse:
         """Returns what whoever reads many rows, all of which have so many bytes, does about their pages.
         """
-        var first = self.column.address if self.give_back else 0
-        return PageUse(self.on_disk, first, first + (bytes if self.give_back else 0))
+        if not self.give_back or self.column.memory() != 0:
+            return PageUse(self.on_disk, 0, 0)
+        return PageUse(self.on_disk, self.column.address, self.column.address + bytes)
 
     def owned_bytes(self) -> Int:
         """Returns the bytes of vectors that are not in memory of somebody else."""

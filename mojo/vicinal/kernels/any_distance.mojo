@@ -1,8 +1,9 @@
 """Ways of measuring that are told at run time: walks, and what makes links, are compiled once, and call for a hop of rows.
 
 Rows carry the address of a table of functions, as `DistanceComputer` does in faiss. What is compiled for each way is in `measure_rows.mojo`.
+Walks of what is searched most are compiled for it besides, by `CompiledIn`.
 """
-from vicinal.kernels.measure_rows import Compared, HopDistance, compare_with, measure_rows
+from vicinal.kernels.measure_rows import HopDistance, measure_rows, none_occludes
 from vicinal.kernels.space import (
     Constants,
     Query,
@@ -133,7 +134,7 @@ struct MeasureBetween(Movable):
     """First, so that its address is this one's."""
     var query_bytes: def(Rows) thin -> Int
     var query_of_row: def(Rows, Int, Int) thin -> Query
-    var compare: def(Ptr[Query], Int, Int, Rows, Int, Int32, Bool, Bool) thin -> Compared
+    var none_occludes: def(Ptr[Query], Int, Rows, Int, Int32) thin -> Bool
     var occludes: def(Int32, Int32) thin -> Bool
     var many_links: Bool
     var exact: Bool
@@ -143,7 +144,7 @@ struct MeasureBetween(Movable):
         self.measure = Measure()
         self.query_bytes = _no_bytes
         self.query_of_row = _no_query
-        self.compare = _alike
+        self.none_occludes = _none
         self.occludes = _no
         self.many_links = False
         self.exact = True
@@ -152,7 +153,7 @@ struct MeasureBetween(Movable):
         """Returns rows that `AnyLink` measures as `M` does these."""
         self.query_bytes = M.query_bytes
         self.query_of_row = M.query_of_row
-        self.compare = compare_with[M]
+        self.none_occludes = none_occludes[M]
         self.occludes = M.occludes
         self.many_links = M.many_links
         self.exact = M.exact
@@ -167,17 +168,8 @@ def _no_query(rows: Rows, row: Int, room: Int) -> Query:
     return Query(0, 1)
 
 
-def _alike(
-    queries: Ptr[Query],
-    begin: Int,
-    end: Int,
-    rows: Rows,
-    row: Int,
-    key: Int32,
-    first: Bool,
-    second: Bool,
-) -> Compared:
-    return Compared(begin, first, second)
+def _none(queries: Ptr[Query], count: Int, rows: Rows, row: Int, key: Int32) -> Bool:
+    return True
 
 
 def _no(a: Int32, b: Int32) -> Bool:
@@ -192,12 +184,6 @@ def _between(rows: Rows) -> Ptr[MeasureBetween]:
 struct AnyLink(RowsAsQueries):
     """Measures rows of `MeasureBetween.rows` against each other; `AnyDistance` measures them, too.
     """
-
-    @staticmethod
-    @always_inline
-    def key(query: Query, rows: Rows, row: Int) -> Int32:
-        """Measures a query against a row."""
-        return AnyDistance.key(query, rows, row)
 
     @staticmethod
     @always_inline
@@ -216,7 +202,8 @@ struct AnyLink(RowsAsQueries):
     @staticmethod
     @always_inline
     def occludes(rows: Rows, a: Int32, b: Int32) -> Bool:
-        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        """Tells whether SQUARED_ALPHA / 5 times the distance of key `a` is below that of key `b`.
+        """
         return _between(rows)[].occludes(a, b)
 
     @staticmethod
@@ -233,18 +220,9 @@ struct AnyLink(RowsAsQueries):
 
     @staticmethod
     @always_inline
-    def compare(
-        queries: Ptr[Query],
-        begin: Int,
-        end: Int,
-        rows: Rows,
-        row: Int,
-        key: Int32,
-        first: Bool,
-        second: Bool,
-    ) -> Compared:
-        """Compares a row with others, see `compare_with`."""
+    def none_occludes(queries: Ptr[Query], count: Int, rows: Rows, row: Int, key: Int32) -> Bool:
+        """Tells whether none of some rows `occludes` a candidate, see `none_occludes`."""
         ref between = _between(rows)[]
-        return between.compare(
-            queries, begin, end, _as_they_were(rows, between.measure.norms), row, key, first, second
+        return between.none_occludes(
+            queries, count, _as_they_were(rows, between.measure.norms), row, key
         )

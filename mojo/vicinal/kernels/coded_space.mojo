@@ -66,7 +66,8 @@ struct CodedSpace[metric_: Int, bits_: Int](Space):
     @staticmethod
     @always_inline
     def occludes(a: Int32, b: Int32) -> Bool:
-        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        """Tells whether SQUARED_ALPHA / 5 times the distance of key `a` is below that of key `b`.
+        """
         return Self.Plain.occludes(a, b)
 
     @staticmethod

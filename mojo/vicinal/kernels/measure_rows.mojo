@@ -61,48 +61,19 @@ def measure_rows[
         nodes[unsafe_offset=i] = entry_of(S.key(query, rows, node), node)
 
 
-@fieldwise_init
-struct Compared(TrivialRegisterPassable):
-    """How a candidate for a link compares with rows that are linked already."""
-
-    var until: Int
-    """The first row that it was not compared with."""
-    var first: Bool
-    """Whether it is nearer to the centre than to each."""
-    var second: Bool
-    """Whether none of them `occludes` it."""
-
-
-def compare_with[
+def none_occludes[
     S: SymmetricDistance
-](
-    queries: Ptr[Query],
-    begin: Int,
-    end: Int,
-    rows: Rows,
-    row: Int,
-    key: Int32,
-    first: Bool,
-    second: Bool,
-) -> Compared:
-    """Compares a candidate for a link with rows begin .. end-1 of some made queries, until both answers are no.
+](queries: Ptr[Query], count: Int, rows: Rows, row: Int, key: Int32) -> Bool:
+    """Tells whether none of some rows `occludes` a candidate for a link.
 
     Args:
-        queries: Rows that are linked already.
-        begin: The first to compare with.
-        end: One past the last.
+        queries: The rows that are linked already, made queries.
+        count: Their number.
         rows: The rows.
         row: The candidate.
         key: Its distance from the centre.
-        first: Whether the first answer is not no already.
-        second: The same of the second.
     """
-    var nearer = first
-    var free = second
-    var j = begin
-    while j < end and (nearer or free):
-        var between = S.key(queries[unsafe_offset=j], rows, row)
-        nearer = nearer and between >= key
-        free = free and not S.occludes(between, key)
-        j += 1
-    return Compared(j, nearer, free)
+    for j in range(count):
+        if S.occludes(S.key(queries[unsafe_offset=j], rows, row), key):
+            return False
+    return True

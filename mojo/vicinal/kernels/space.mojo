@@ -68,7 +68,8 @@ struct Rows(TrivialRegisterPassable):
     var dim: Int
     """Elements of a row."""
     var norms: Int
-    """Address of the float32 reciprocal norms of the rows; 0 unless the space has `needs_norms`."""
+    """Address of the constants of the rows, such as their float32 reciprocal norms; 0 if they have none. Rows of `Measure.rows` have the
+    address of a table in its place."""
 
     @always_inline
     def row[T: DType](self, row: Int) -> Ptr[Scalar[T]]:
@@ -110,7 +111,7 @@ def float_of_key(key: Int32) -> Float32:
 
 @always_inline
 def occludes(a: Float32, b: Float32) -> Bool:
-    """Tells whether SPREAD times one distance is below another."""
+    """Tells whether SQUARED_ALPHA / 5 times one distance is below another."""
     return a * (Float32(SQUARED_ALPHA) / 5) < b
 
 
@@ -181,7 +182,7 @@ trait SymmetricDistance(QueryDistance, RowsAsQueries):
 
     @staticmethod
     def occludes(a: Int32, b: Int32) -> Bool:
-        """Tells whether SPREAD times the distance of key `a` is below that of key `b`.
+        """Tells whether SQUARED_ALPHA / 5 times the distance of key `a` is below that of key `b`.
 
         For ip, where a multiple of a distance means nothing, whether the product is larger by as large a share.
         """
@@ -309,7 +310,8 @@ struct MetricSpace[metric_: Int, stored: DType](Space):
     @staticmethod
     @always_inline
     def occludes(a: Int32, b: Int32) -> Bool:
-        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        """Tells whether SQUARED_ALPHA / 5 times the distance of key `a` is below that of key `b`.
+        """
         comptime if Self.metric == IP:
             var other = Self.product(b)
             return 5 * (Self.product(a) - other) > Float32(SQUARED_ALPHA - 5) * abs(other)

@@ -13,7 +13,6 @@ from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED, UNKNOWN_ROW
-from vicinal.system.pages import PageUse
 from vicinal.system.parallel import Team, Watch
 from vicinal.update.encode import encode
 from vicinal.update.linking import Linking
@@ -39,7 +38,7 @@ struct Unite[V: Watch](Movable):
     """Rows of the index."""
 
     def run(self, rows: Rows) -> Outcome:
-        """Does it with one way of measuring."""
+        """Does it by rows that `AnyLink` measures."""
         ref linking = self.linking[]
         ref index = linking.index[]
         ref graph = index.graph[]

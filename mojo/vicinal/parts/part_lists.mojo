@@ -5,8 +5,8 @@ is never wanted, and a file that shrinks meanwhile is an error, not a fault of a
 """
 from std.sys import size_of
 
-from vicinal.file.posix import EIO, InputFile, Status
-from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.file.posix import InputFile
+from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 
 comptime RANGE = 1 << 14
 """Rows of which lists are gathered at once."""
@@ -54,8 +54,6 @@ struct PartLists(Movable):
     """Whether a part names a row that does not exist, or one twice."""
     var unread: Int
     """A part that could not be read, -1 if there is none."""
-    var status: Status
-    """Why."""
 
     def __init__(out self, parts: Ptr[PartLinks], count: Int, rows: Int, width: Int):
         """Looks through the parts.
@@ -78,7 +76,6 @@ struct PartLists(Movable):
         self.failed = missing(self.next) or missing(self.starts)
         self.broken = False
         self.unread = -1
-        self.status = Status.done()
         for p in range(0 if self.failed else count):
             self.next[unsafe_offset=p] = 0
             var last = -1
@@ -160,12 +157,12 @@ struct PartLists(Movable):
         var offset = self.parts[unsafe_offset=p].offset + begin * block
         var bytes = (end - begin) * block
         var file = InputFile(self.parts[unsafe_offset=p].path)
-        self.status = file.status
-        if self.status.ok() and file.bytes < offset + bytes:
-            self.status = Status.system(EIO)
-        if self.status.ok():
-            self.status = file.read_at(Int(into), bytes, offset)
+        var read = (
+            file.status.ok()
+            and offset + bytes <= file.bytes
+            and file.read_at(Int(into), bytes, offset).ok()
+        )
         _ = file^
-        if not self.status.ok():
+        if not read:
             self.unread = p
-        return self.status.ok()
+        return read

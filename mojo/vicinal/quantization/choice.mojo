@@ -319,6 +319,7 @@ def _sample_fits(
         var query = query_of_row(rows, row, Int(widened))
         if not codes.serve(at[Float32](query.address)):
             strays += 1
+            pages.have_read(rows.base, rows.stride, row, row + 1)
             continue
         codes.prepare[DType.float32](at[Float32](query.address), prepared, work)
         exact.reset(NEAREST)

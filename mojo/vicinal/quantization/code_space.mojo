@@ -190,7 +190,8 @@ struct U8Codes[metric: Int, signed_rows: Bool](SymmetricDistance):
     @staticmethod
     @always_inline
     def occludes(a: Int32, b: Int32) -> Bool:
-        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        """Tells whether SQUARED_ALPHA / 5 times the distance of key `a` is below that of key `b`.
+        """
         return MetricSpace[Self.metric, Self.stored].occludes(a, b)
 
     @staticmethod
@@ -359,7 +360,8 @@ struct BetweenCodes[bits: Int](SymmetricDistance):
     @staticmethod
     @always_inline
     def occludes(a: Int32, b: Int32) -> Bool:
-        """Tells whether SPREAD times the distance of key `a` is below that of key `b`."""
+        """Tells whether SQUARED_ALPHA / 5 times the distance of key `a` is below that of key `b`.
+        """
         return occludes(float_of_key(a), float_of_key(b))
 
     @staticmethod

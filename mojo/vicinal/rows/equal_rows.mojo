@@ -12,7 +12,7 @@ from vicinal.rows.duplicates import FREE, Duplicates, hash_of, row_in
 from vicinal.rows.row_states import stays
 from vicinal.rows.row_targets import TargetRows
 from vicinal.rows.same_bytes import hash_row, same_row
-from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, no_block, release
+from vicinal.system.memory import Ptr, allocate, allocate_zeroed, missing, release
 from vicinal.system.pages import PageUse
 from vicinal.system.parallel import Body, Team, Watch
 

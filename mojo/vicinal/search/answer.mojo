@@ -17,6 +17,7 @@ from vicinal.search.stored_space import (
 )
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, at
+from vicinal.system.outcome import DONE, FINE, Outcome
 from vicinal.system.parallel import Body
 from vicinal.system.point import point, touches
 from vicinal.walk.arrivals import Arrivals
@@ -40,6 +41,19 @@ struct QueryState(TrivialRegisterPassable):
     """For measuring what is walked on."""
     var before: Int
     """Distances that its scratch had measured before."""
+
+
+def refused(stored: StoredSpace, request: SearchRequest, dim: Int) -> Outcome:
+    """Checks queries.
+
+    Returns:
+        DONE, or the refusal of the first bad one.
+    """
+    for i in range(request.count):
+        var found = stored.inspect(stored.place(request.queries, i, dim), dim)
+        if found != FINE:
+            return Outcome.refusal(i, found)
+    return DONE
 
 
 @fieldwise_init

@@ -6,11 +6,11 @@ from vicinal.index.snapshot import WIDE, Snapshot
 from vicinal.index.vector_index import Index
 from vicinal.kernels.in_space import SpaceTask, in_space
 from vicinal.kernels.space import Space
-from vicinal.search.answer import PIECE, Answer
+from vicinal.search.answer import PIECE, Answer, refused
 from vicinal.search.stored_space import StoredSpace
 from vicinal.system.atomics import load_acquire
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
-from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Team, Watch
 from vicinal.walk.interleaved import (
     DISK_SEARCHES,
@@ -51,11 +51,9 @@ struct SearchMany[V: Watch](SpaceTask):
     def answer(mut self, stored: StoredSpace, scan: ExactSearch[Self.V]):
         """Does it in a space of which functions are given."""
         ref index = self.index[]
-        for i in range(self.request.count):
-            var found = stored.inspect(stored.place(self.request.queries, i, index.dim), index.dim)
-            if found != FINE:
-                self.status = Outcome.refusal(i, found)
-                return
+        self.status = refused(stored, self.request, index.dim)
+        if self.status != DONE:
+            return
         if (self.request.count >= TILED or self.is_long()) and self.scan_all(scan):
             return
         var team = Team(min(self.request.threads, (self.request.count + PIECE - 1) // PIECE))

@@ -5,7 +5,7 @@ from vicinal.index.vector_index import Index
 from vicinal.kernels.measure_rows import HopDistance
 from vicinal.kernels.space import Query, Rows
 from vicinal.quantization.estimate_error import EstimateError
-from vicinal.search.answer import PIECE, Answer
+from vicinal.search.answer import PIECE, Answer, refused
 from vicinal.search.filter import EVERYTHING, SCAN, TWO_HOP, Filter, FilterChoice
 from vicinal.search.filtered_scan import EachRow, WithinLimit, expand_allowed, scan_allowed
 from vicinal.search.filtered_walk import COMPLETE, SPARSE, FilteredWalk, walk_two_hop
@@ -19,7 +19,7 @@ from vicinal.search.stored_space import (
     on_codes,
 )
 from vicinal.system.memory import Ptr, allocate, release
-from vicinal.system.outcome import DONE, FINE, NO_MEMORY, Outcome, STOPPED
+from vicinal.system.outcome import DONE, NO_MEMORY, Outcome, STOPPED
 from vicinal.system.parallel import Body, Team, Watch
 from vicinal.walk.beam_search import BeamSearch
 from vicinal.walk.interleaved import (
@@ -325,19 +325,6 @@ struct FilteredSearches[M_: HopDistance](InterleavedSearches):
     def finish(self, walk: Self.W, task: FilteredQuery, mut scratch: Scratch):
         """Writes the result of a walk that is done."""
         self.answer[].finish(task, walk.end, self.way, scratch, self.counts[])
-
-
-def refused(stored: StoredSpace, request: SearchRequest, dim: Int) -> Outcome:
-    """Checks queries.
-
-    Returns:
-        DONE, or the refusal of the first bad one.
-    """
-    for i in range(request.count):
-        var found = stored.inspect(stored.place(request.queries, i, dim), dim)
-        if found != FINE:
-            return Outcome.refusal(i, found)
-    return DONE
 
 
 def search_filtered[

@@ -77,7 +77,7 @@ def scan_allowed[
     Args:
         scanner: What measures.
         filter: The rows allowed.
-        piece: Room for HOP rows.
+        piece: Room for HOP_ROOM rows.
         nearest: Receives the nearest.
     """
     if filter.plan == SCAN:

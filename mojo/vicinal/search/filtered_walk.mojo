@@ -265,7 +265,7 @@ def walk_two_hop(
 
 
 def _seed(mut scratch: Scratch, filter: Filter, linked: Int) -> Int:
-    """Puts the seeds into `scratch.fresh`; returns how many they are."""
+    """Puts the seeds into `scratch.unvisited`; returns how many they are."""
     var count = 0
     for i in range(filter.num_listed):
         var row = Int(filter.listed[unsafe_offset=i])
@@ -290,7 +290,7 @@ def _gather[
     """Finds the unvisited allowed rows that a row leads to, straight or through a neighbour that is not allowed.
 
     Returns:
-        How many there are in `scratch.fresh`.
+        How many there are in `scratch.unvisited`.
     """
     # copies: a store to one of the arrays might otherwise change where the others are
     var states = scratch.visited.states

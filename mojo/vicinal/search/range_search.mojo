@@ -13,9 +13,8 @@ from vicinal.kernels.candidates import entry_of, key_of, node_of
 from vicinal.kernels.space import L2, Query, Rows, prefetch_row
 from vicinal.quantization.estimate_error import EstimateError
 from vicinal.rows.row_states import BLOCK
-from vicinal.search.answer import Answer
+from vicinal.search.answer import Answer, refused
 from vicinal.search.filter import EVERYTHING, Filter, FilterChoice, SCAN
-from vicinal.search.filtered import refused
 from vicinal.search.filtered_scan import ASKED_AT_ONCE
 from vicinal.search.stored_space import (
     ON_CODES_BY_FLOATS,

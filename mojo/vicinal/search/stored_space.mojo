@@ -193,7 +193,7 @@ trait WalkTask:
 
 def on_way[Task: WalkTask](way: Int, metric: Int, dtype: Int, mut task: Task):
     """Runs a task with the way of measuring that `StoredSpace.way` has named."""
-    if way == ON_ROWS and dtype == 0:
+    if way == ON_ROWS and dtype == dtype_code[DType.float32]():
         if metric == L2:
             task.run[CompiledIn[MetricSpace[L2, DType.float32]]]()
         elif metric == IP:

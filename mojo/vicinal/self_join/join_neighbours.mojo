@@ -11,7 +11,7 @@ from vicinal.kernels.products import ByteVector, Sums, W, add_lanes, byte_dot
 from vicinal.self_join.codes import RAISED, Codes
 from vicinal.self_join.nearest_lists import NearestLists
 from vicinal.self_join.partition import NOWHERE, Partition
-from vicinal.system.memory import Ptr, allocate, missing, release
+from vicinal.system.memory import Ptr
 from vicinal.system.parallel import Body
 from vicinal.system.prefetch import prefetch_line
 

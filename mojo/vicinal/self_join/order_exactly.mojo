@@ -5,7 +5,7 @@ from vicinal.kernels.convert import to_float
 from vicinal.kernels.inspect_row import to_unit
 from vicinal.kernels.space import COSINE, Query, Rows, Space, prefetch_row
 from vicinal.self_join.nearest_lists import NearestLists
-from vicinal.system.memory import Ptr, at, no_block
+from vicinal.system.memory import Ptr, no_block
 from vicinal.system.parallel import Body
 
 comptime AHEAD = 4

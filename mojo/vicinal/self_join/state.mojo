@@ -6,9 +6,9 @@ from vicinal.self_join.join_neighbours import MOST, Invite, JoinNeighbours, Offe
 from vicinal.self_join.nearest_lists import NearestLists
 from vicinal.self_join.order_exactly import OrderExactly
 from vicinal.self_join.partition import Partition
-from vicinal.system.memory import Ptr, allocate, missing, no_block, release
+from vicinal.system.memory import Ptr, allocate, missing, release
 from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED, Outcome
-from vicinal.system.parallel import Team, Unwatched, Watch
+from vicinal.system.parallel import Team, Watch
 
 comptime PIECE = 64
 """Rows of a piece of a round, or of the last step."""

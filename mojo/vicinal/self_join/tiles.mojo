@@ -13,7 +13,7 @@ from vicinal.exact.tile import (
 from vicinal.kernels.products import W
 from vicinal.kernels.space import Rows
 from vicinal.self_join.codes import Codes
-from vicinal.system.memory import Ptr, allocate, at, missing, no_block, release
+from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 from vicinal.system.pointer import copy_items
 
 comptime T = DType.int8

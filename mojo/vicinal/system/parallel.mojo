@@ -358,6 +358,7 @@ struct Team(Movable):
                     Int(self.shared[].done), Int(self.shared[].mutex)
                 )
             self.shared[].unlock()
+        _ = job  # the others have read it until now
         _ = next
         return finished
 

@@ -229,7 +229,7 @@ struct UnlinkRemoved[V: Watch](Movable):
     var blocks: Blocks
 
     def run(self, rows: Rows) -> Outcome:
-        """Does it with one way of measuring."""
+        """Does it by rows that `AnyLink` measures."""
         ref linking = self.linking[]
         ref index = linking.index[]
         ref graph = index.graph[]
@@ -278,7 +278,7 @@ struct Rebuild[V: Watch](Movable):
     var places: Ptr[SplitDuplicates]
 
     def run(self, rows: Rows) -> Outcome:
-        """Does it with one way of measuring."""
+        """Does it by rows that `AnyLink` measures."""
         ref linking = self.linking[]
         ref index = linking.index[]
         var log = UndoLog(Graph(index.graph[].asked))  # keeps nothing: the old graph is still there

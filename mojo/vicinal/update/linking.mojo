@@ -235,7 +235,8 @@ struct Linking[V: Watch](Movable):
         return self.fill_some(rows, emptiest, min(most, emptiest.size), log, NEAREST_AGAIN)
 
     def emptiest(self, log: UndoLog, lacking: Int) -> GrowableArray:
-        """Lists rows whose blocks have changed and have so many slots free: the links that each has above its number.
+        """Lists rows whose blocks have changed and have so many slots free: in the lower half of each number the row, above it how many links
+        it has.
         """
         ref graph = self.index[].graph[]
         var states = self.index[].states.address()
@@ -303,7 +304,7 @@ struct LinkNew[V: Watch](Movable):
     var new: Ptr[SplitDuplicates]
 
     def run(self, rows: Rows) -> Outcome:
-        """Does it with one way of measuring."""
+        """Does it by rows that `AnyLink` measures."""
         ref index = self.linking[].index[]
         ref graph = index.graph[]
         ref change = self.change[]

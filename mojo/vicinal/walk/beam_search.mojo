@@ -62,7 +62,7 @@ def descend(
         graph: The links.
         rows: The rows.
         query: What to come near to.
-        scratch: Buffers; only counters are changed.
+        scratch: Buffers; `links` and `unvisited` are written over, and `selected` where rows are on disk.
         ordinals: Nodes that exist; links to others are ignored.
         known: Rows that may be measured; nodes of later ones are ignored.
         start: The ordinal to start from.
@@ -198,7 +198,7 @@ struct BeamSearch[base_layer: Bool](Walk):
     var query: Query
     var scratch: Ptr[Scratch]
     var level: Int
-    """The level, 0 if and only if `ground`."""
+    """The level, 0 if and only if `base_layer`."""
     var nodes: Int
     """Nodes that exist; links to others are ignored."""
     var count: Int
@@ -341,7 +341,7 @@ def search_level[
         rows: The rows.
         query: What to come near to.
         scratch: Buffers of this worker.
-        level: The level, 0 if and only if `ground`.
+        level: The level, 0 if and only if `base_layer`.
         nodes: Nodes that exist; links to others are ignored.
         start: The node to start from.
         width: Candidates kept (ef).

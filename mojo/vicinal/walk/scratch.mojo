@@ -272,7 +272,7 @@ struct Scratch(Movable):
         return self.floats
 
     def queries_for(mut self, bytes: Int) -> Ptr[Query]:
-        """Returns room for HOP rows made queries, which may take so many bytes in all, unless it has `failed`.
+        """Returns room for HOP_ROOM rows made queries, which may take so many bytes in all, unless it has `failed`.
         """
         if bytes > self.row_query_room and not enlarge(
             self.row_query_bytes, self.row_query_room, bytes

@@ -46,7 +46,7 @@ from vicinal.file.posix import DONE, INTERRUPTED, SPECIAL, SYSTEM, Status
 from vicinal.file.writer import save
 from vicinal.index.header import Header, IndexFile
 from vicinal.system.crc import crc32c, crc32c_by_table
-from vicinal.system.memory import Bytes, Ptr, allocate, at, release
+from vicinal.system.memory import Ptr, allocate, at, release
 from vicinal.system.parallel import Unwatched, Watch
 
 comptime ROWS = 1000

@@ -5,11 +5,9 @@ from std.testing import TestSuite, assert_equal, assert_true
 from vicinal.kernels.candidates import EMPTY_ENTRY, entry_of, key_of, node_of
 from vicinal.kernels.space import L2, MetricSpace, Rows
 from vicinal.self_join.codes import MOST_ELEMENTS, Codes, step_of
-from vicinal.self_join.join_neighbours import NOBODY, Invite, OfferBack
 from vicinal.self_join.nearest_lists import NearestLists, insert
 from vicinal.self_join.partition import Partition
 from vicinal.self_join.state import SelfJoin
-from vicinal.system.memory import Ptr, allocate, release
 from vicinal.system.outcome import DONE, STOPPED
 from vicinal.system.parallel import Team, Unwatched, Watch
 

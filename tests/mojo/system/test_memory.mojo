@@ -5,16 +5,7 @@ from std.testing import TestSuite, assert_equal, assert_false, assert_true
 from std.time import sleep
 
 from vicinal.rows.id_map import NOBODY, IdMap
-from vicinal.system.memory import (
-    GROWTH,
-    HUGE_PAGE,
-    MAPPED_FROM,
-    Column,
-    Ptr,
-    allocate,
-    allocate_zeroed,
-    release,
-)
+from vicinal.system.memory import Ptr, allocate, allocate_zeroed, release
 from vicinal.system.parallel import MAX_THREADS, Body, Team, Unwatched, Watch, usable_cores
 from vicinal.walk.readers import Readers
 from vicinal.walk.scratch import Scratch

@@ -2,7 +2,7 @@
 from std.ffi import c_int, external_call
 from std.testing import TestSuite, assert_equal, assert_false, assert_true
 
-from vicinal.system.memory import Ptr, allocate, allocate_zeroed, release
+from vicinal.system.memory import allocate, allocate_zeroed, release
 from vicinal.system.uring import ENTRIES, Asked, Ring, rings_work
 
 comptime BYTES = 1 << 20
