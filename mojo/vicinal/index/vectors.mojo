@@ -58,7 +58,7 @@ struct Vectors(Movable):
     def pages(self, bytes: Int) -> PageUse:
         """Returns what whoever reads many rows, all of which have so many bytes, does about their pages.
         """
-        if not self.give_back or self.column.memory() != 0:
+        if not self.give_back or self.column.reserved != 0:
             return PageUse(self.on_disk, 0, 0)
         return PageUse(self.on_disk, self.column.address, self.column.address + bytes)
 
