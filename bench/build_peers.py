@@ -6,7 +6,8 @@
 `glass` is pyglass where the module `glass` can be imported. Each index lives in a process of
 its own: it is built with `--threads` (wall and CPU seconds, rows a second), then asked one query a
 call on one thread at rising widths; queries per second at recall 0.95 and 0.99 are read off between
-the widths. Everybody has M = 16 and ef_construction = 200.
+the widths. Everybody has M = 16 and ef_construction = 200; `--ef-construction` gives others, but
+not pyglass, another.
 """
 
 from __future__ import annotations
@@ -71,17 +72,21 @@ class Glass:
         return np.asarray(found[0] if isinstance(found, tuple) else found, np.int64).reshape(-1, k)
 
 
-def build(name: str, rows: Any, metric: str, threads: int, folder: Path) -> tuple[Any, Record]:
+def build(
+    name: str, rows: Any, metric: str, threads: int, wide: int, folder: Path
+) -> tuple[Any, Record]:
     """Return an adapter with a built index, and what that has taken."""
     if name == "glass":
         adapter: Any = Glass(rows.shape[1], metric, folder)
     else:
         kind = "vicinal" if name == "parts" else name
-        adapter = adapters.make(kind, rows.shape[1], metric, 16, 200, 0, folder)
+        adapter = adapters.make(kind, rows.shape[1], metric, 16, wide, 0, folder)
         rows = adapter.prepare(rows)
     wall, cpu = time.perf_counter(), time.process_time()
     if name == "parts":
-        vicinal.build(rows, folder / "index", metric=metric, num_threads=threads)
+        vicinal.build(
+            rows, folder / "index", metric=metric, ef_construction=wide, num_threads=threads
+        )
     else:
         adapter.build(rows, threads)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -129,7 +134,9 @@ def one(options: argparse.Namespace) -> Record:
     if len(rows) < len(data.base):
         truth = vicinal.exact_search(rows, queries, K, metric=data.metric).ids
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        adapter, cost = build(options.only, rows, data.metric, options.threads, Path(folder))
+        adapter, cost = build(
+            options.only, rows, data.metric, options.threads, options.ef_construction, Path(folder)
+        )
         points = curve(adapter, queries, truth)
     return {
         "kind": "build-peers",
@@ -138,6 +145,7 @@ def one(options: argparse.Namespace) -> Record:
         "dim": rows.shape[1],
         "index": options.only,
         "threads": options.threads,
+        "ef_construction": options.ef_construction,
         **cost,
         "qps": {str(target): at(points, target) for target in TARGETS},
         "points": points,
@@ -151,6 +159,7 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="a set, or SET:ROWS")
     parser.add_argument("--indexes", default="parts,hnswlib,faiss")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ef-construction", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="for files of indexes")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", help=argparse.SUPPRESS)
