@@ -7,7 +7,7 @@ from vicinal.parts.unite import PIECE, UnitePartLinks
 from vicinal.construct.work import NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
-from vicinal.index.vector_index import LEAST_CANDIDATES, Index
+from vicinal.index.vector_index import Index
 from vicinal.kernels.space import Rows
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
@@ -143,13 +143,10 @@ struct Unite[V: Watch](Movable):
         upper_only: Bool,
         log: UndoLog,
     ) -> Outcome:
-        """Links rows in rounds, on upper levels alone from half as many candidates as elsewhere."""
+        """Links rows in rounds."""
         ref linking = self.linking[]
-        var work = linking.work(rows, log)
-        if upper_only:
-            work.ef_construction = max(work.ef_construction // 2, LEAST_CANDIDATES)
         return link_rows[Self.V](
-            work,
+            linking.work(rows, log),
             NewRows(places, count, self.until, self.new[].levels, present, StartNodes.none()),
             linking.watch[],
             upper_only,
