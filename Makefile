@@ -23,9 +23,10 @@ RELEASE := $(shell sed -n '/^release = \[/,/^\]/s/^ *\("[^"]*"\),.*/\1/p' pyproj
 demo bench figures: export VICINAL_LEVELS ?= best
 test test-extras lint format fuzz endurance: export VICINAL_LEVELS ?= here
 # files that `make quick` leaves to `make test`: long histories, many threads, kills, whole packages
-QUICK_LEAVES_OUT := bench build_stats collection_crash concurrency crash_safety doctor endurance hostile measure_recall memory merge \
-	merge_graphs model packaging quantization_changes recall remove_recall remove_threads \
-	same_bytes signals tune
+QUICK_LEAVES_OUT := bench build_stats collection_crash concurrency crash_safety doctor endurance \
+	hostile measure_recall memory merge merge_graphs model packaging \
+	quantization_changes recall remove_recall remove_threads same_bytes signals \
+	tune
 # processes that tests run in; "auto" is one a core
 JOBS ?= auto
 # all that the wheel is made of
