@@ -18,12 +18,10 @@ from bindings.arrays import INT64, UINT32, View
 from bindings.file_api import BYTE
 from bindings.gil import NoGil, PythonWatch
 from vicinal.file.posix import EIO, InputFile, Status
-from vicinal.kernels.stored_type import row_stride
 from vicinal.parts.join import UNREADABLE, join_parts
 from vicinal.parts.part_lists import PartLinks
 from vicinal.system.memory import Ptr, allocate, at, missing, release
 from vicinal.system.outcome import DONE, NO_MEMORY, STOPPED
-from vicinal.system.pages import UNWANTED, advise
 from vicinal.system.pointer import copy_items
 
 
@@ -165,13 +163,11 @@ def rows_read(args: Args, count: Int) raises Fail -> Obj:
 
 
 def index_give_back(args: Args, count: Int) raises Fail -> Obj:
-    """Implements index_give_back(handle) -> None: takes the vectors of a mapped file out of this process.
+    """Implements index_give_back(handle) -> None: takes the vectors of an index that is joined under a bound out of this process.
 
     They stay in the system's cache while it has room, and come again when they are read; at any time, from any thread.
     """
     need(count, 1)
     ref index = handle_of(args[unsafe_offset=0])[]
-    if index.file != 0:
-        var bytes = index.count * row_stride(index.dim, index.dtype)
-        _ = advise(index.vectors.column.address, bytes, UNWANTED)
+    index.row_pages().give_back_all()
     return none()

@@ -510,6 +510,17 @@ def test_rows_that_are_nearly_as_near_to_a_third_part_are_not_all_copied_there()
     assert 0 < (clusters.parts_of(apart[10_000:])[:, 2] >= 0).mean() < 0.3
 
 
+@pytest.mark.parametrize("memory", [None, "1GB"])
+def test_lists_of_a_further_range_are_those_of_their_rows(memory: Any, tmp_path: Path) -> None:
+    """Lists are united for 16,384 rows at a time, in memory and out of files."""
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(2 * 16_384 + 100, 8)).astype(np.float32)
+    index = vicinal.build(rows, tmp_path / "index", parts=5, memory=memory, seed=1)
+    for start in (0, 16_384, 2 * 16_384):
+        near = rows[start : start + 100] + rng.normal(scale=0.01, size=(100, 8)).astype(np.float32)
+        assert recall(index, rows, near, 64) > 0.98
+
+
 # ---- memory
 
 

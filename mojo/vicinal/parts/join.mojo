@@ -2,13 +2,13 @@
 from vicinal.construct.build_statistics import ENCODE, FILL, SORT
 from vicinal.construct.insertion import link_rows
 from vicinal.construct.merge_order import StartNodes
-from vicinal.parts.part_lists import RANGE, PartLinks, PartLists
-from vicinal.parts.unite import PIECE, UnitePartLinks
 from vicinal.construct.work import NewRows
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.graph.undo import UndoLog
 from vicinal.index.vector_index import Index
 from vicinal.kernels.space import Rows
+from vicinal.parts.part_lists import RANGE, PartLinks, PartLists
+from vicinal.parts.unite import PIECE, UnitePartLinks
 from vicinal.system.atomics import store_release
 from vicinal.system.clock import now
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release

@@ -6,10 +6,10 @@ cuts the united list at random.
 """
 from vicinal.construct.fill import left_free
 from vicinal.construct.link_measure import prune
-from vicinal.parts.part_lists import PartLists
 from vicinal.graph.links import EMPTY, Graph
 from vicinal.kernels.any_distance import AnyLink
 from vicinal.kernels.space import Query, Rows, prefetch_row
+from vicinal.parts.part_lists import PartLists
 from vicinal.system.memory import Ptr, at, missing
 from vicinal.system.parallel import Body
 from vicinal.walk.beam_search import measure_nodes

@@ -19,6 +19,7 @@ COPIES = 2.4  # of a row, about: docs/guide/building.md
 # Python, NumPy and the native code themselves, and blocks of rows under way.
 _PROCESS = 60 << 20
 _LEAST_WIDTH = 64  # fewer candidates are taken for so many by every addition
+# As the native code has them (find_centre, PageUse, PartLists):
 _SAMPLED = 4096  # rows at least that codes are chosen from, less than twice as many
 _AROUND = 2 << 20  # bytes of a map that the system brings where one is read
 _RANGE = 1 << 14  # rows whose lists are united at once
