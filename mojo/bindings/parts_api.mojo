@@ -17,7 +17,7 @@ from bindings.python_api import (
 from bindings.arrays import INT64, UINT32, View
 from bindings.file_api import BYTE
 from bindings.gil import NoGil, PythonWatch
-from vicinal.file.posix import EIO, InputFile, Status
+from vicinal.file.posix import EIO, ENOMEM, InputFile, Status
 from vicinal.parts.join import UNREADABLE, join_parts
 from vicinal.parts.part_lists import PartLinks
 from vicinal.system.memory import Ptr, allocate, at, missing, release
@@ -157,6 +157,8 @@ def rows_read(args: Args, count: Int) raises Fail -> Obj:
     _ = file^
     if not fits:
         raise fail("ValueError", "out: expected as many rows as there are numbers")
+    if status.a == ENOMEM and not status.ok():
+        raise no_memory()
     if not status.ok():
         raise fail("OSError", "rows: could not be read, error %zd", status.a)
     return none()

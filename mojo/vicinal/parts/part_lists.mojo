@@ -5,7 +5,7 @@ is never wanted, and a file that shrinks meanwhile is an error, not a fault of a
 """
 from std.sys import size_of
 
-from vicinal.file.posix import InputFile
+from vicinal.file.posix import EIO, ENOMEM, InputFile, Status
 from vicinal.system.memory import Ptr, allocate, missing, no_block, release
 
 comptime RANGE = 1 << 14
@@ -157,12 +157,13 @@ struct PartLists(Movable):
         var offset = self.parts[unsafe_offset=p].offset + begin * block
         var bytes = (end - begin) * block
         var file = InputFile(self.parts[unsafe_offset=p].path)
-        var read = (
-            file.status.ok()
-            and offset + bytes <= file.bytes
-            and file.read_at(Int(into), bytes, offset).ok()
-        )
+        var status = file.status
+        if status.ok():
+            status = Status.system(EIO)
+            if offset + bytes <= file.bytes:
+                status = file.read_at(Int(into), bytes, offset)
         _ = file^
-        if not read:
+        if not status.ok():
             self.unread = p
-        return read
+            self.failed = status.a == ENOMEM
+        return status.ok()
